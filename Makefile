@@ -1,0 +1,79 @@
+# Everything a fresh machine with Python (3.11 to 3.13) and make needs; `make help` lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --require-hashes --python
+
+# TensorFlow Data Validation has an environment of its own; where glibc is older than 2.38, an older version of it.
+OLD_GLIBC := $(shell $(PYTHON) -c "import platform as p; name, v = p.libc_ver(); print('-old-glibc' if name == 'glibc' and tuple(map(int, v.split('.'))) < (2, 38) else '')")
+VALIDATE_LOCK := requirements/validate$(OLD_GLIBC).txt
+READY := .venv/.ready .venv-validate/.ready
+
+# Settings of `make run`.
+DATA ?= sample
+WEIGHTS ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format type compile lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make run DATA=folder WEIGHTS='weights.h5 …' ARGS='--min-accuracy 0.9 …'   (ARGS: sat_xception run --help)"
+
+setup: $(READY) ## Make the environments that everything else needs (run and test do it by themselves)
+
+run: $(READY) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
+	@$(BIN)/sat_xception run --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
+
+test: $(READY) ## Run every test that needs no cluster and no GPU
+	$(BIN)/pytest -m "not cluster and not gpu" $(ARGS)
+
+lint: $(READY) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY) ## Check types
+	$(BIN)/mypy
+
+compile: $(READY) ## Compile the training pipeline to build/training.yaml
+	$(BIN)/python -m pipelines.compile
+
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+STEPS := assemble convert train evaluate gate package deploy notify
+
+lock: .venv/.ready ## Resolve the dependencies again and write every requirements file
+	$(LOCK) --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) --universal --python-version 3.11 --no-emit-package pyfarmhash --extra validate pyproject.toml -o requirements/validate.txt
+	$(LOCK) --python-version 3.11 --no-emit-package pyfarmhash requirements/validate-old-glibc.in -o requirements/validate-old-glibc.txt
+	$(LOCK) --python-version 3.13 --no-emit-package pyfarmhash --python-platform x86_64-manylinux_2_39 \
+	  --extra validate pyproject.toml -o components/validate/requirements.txt
+	for step in $(STEPS); do \
+	  $(LOCK) --universal --python-version 3.13 -c requirements/dev.txt --extra $$step pyproject.toml -o components/$$step/requirements.txt || exit 1; \
+	done
+	echo hatchling | $(LOCK) --universal --python-version 3.11 -c requirements/dev.txt - -o components/build-backend.txt
+	grep '^kfp==' requirements/dev.txt | tr -d ' \\' | $(LOCK) --no-deps - -o components/kfp-runtime.txt
+
+clean: ## Remove the environments and everything that was built (not runs/ and models/)
+	rm -rf .venv .venv-validate build dist .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml
+	@echo "set-up    main environment (.venv)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 …")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "python3 can't make environments; on Debian and Ubuntu: apt-get install python3-venv"; rm -rf .venv; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(UV) $(BIN)/python -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# pyfarmhash needs a compiler and is left out of the lock; see sat_xception/data/tfdv_import.py.
+.venv-validate/.ready: $(VALIDATE_LOCK) .venv/.ready
+	@echo "set-up    TensorFlow Data Validation (.venv-validate)"
+	@$(BIN)/uv venv --quiet --clear $(if $(OLD_GLIBC),--python 3.11,--python $(BIN)/python) .venv-validate
+	@$(UV) .venv-validate/bin/python --no-deps -r $(VALIDATE_LOCK)
+	@touch $@
