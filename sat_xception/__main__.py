@@ -1,0 +1,6 @@
+"""Make `python -m sat_xception` the same as the `sat_xception` command."""
+
+from sat_xception.cli import main
+
+if __name__ == "__main__":
+    main()

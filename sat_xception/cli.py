@@ -1,0 +1,139 @@
+"""The `sat_xception` command: one verb a step, its flags made from the step's configuration in `steps.py`.
+
+Results go to files, one summary to stdout, progress and logs to stderr. Exit codes: 0 done, 2 usage or configuration, 3 bad input
+data, 4 an outside service failed, 5 a gate said no.
+"""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from sat_xception import __version__
+from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.log import get_logger, set_up_logging
+from sat_xception.steps import POSITIONAL, STEPS, Step
+
+__all__ = ["add_step", "app", "main", "run_app"]
+
+_log = get_logger(__name__)
+_CONFIG_HELP = "YAML file of settings; flags override it."
+# The original's spelling of `train`: one dash, folders of classes instead of examples.
+_ORIGINAL_FLAGS = ("-model", "-train", "-valid", "-weights", "-alpha", "-input-size", "-seed")
+_ORIGINAL_TRAIN = "train-folders"
+
+app = typer.Typer(
+    name="sat_xception",
+    help="Find things in satellite imagery with transfer learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_app(application: typer.Typer, arguments: list[str]) -> None:
+    """Run a command line made of steps; errors that a user can act on are printed without a traceback."""
+    set_up_logging()
+    try:
+        application(args=arguments, prog_name="sat_xception")
+    except SatXceptionError as error:
+        _log.error("error     %s", error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _log.error("stopped   by the keyboard; run the same command again to go on")
+        sys.exit(130)
+
+
+def _modern_arguments(arguments: list[str]) -> list[str]:
+    """Turn the original's `train -model=xception -train=train -valid=test` into today's spelling."""
+    if arguments[:1] != ["train"] or not any(argument.split("=")[0] in _ORIGINAL_FLAGS for argument in arguments):
+        return arguments
+    spelled = [f"-{argument}" if argument.split("=")[0] in _ORIGINAL_FLAGS else argument for argument in arguments[1:]]
+    return [_ORIGINAL_TRAIN, *spelled]
+
+
+def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = False) -> None:
+    """Add a verb whose flags are the settings of a step's configuration."""
+
+    def command(**flags: object) -> None:
+        file = flags.pop("config")
+        given = {key: value for key, value in flags.items() if value is not None and value != []}
+        summary = step.run(given, file if isinstance(file, Path) else None).summary()
+        if summary:
+            typer.echo(summary)
+
+    parameters = [_flag(name, field) for name, field in step.config.model_fields.items()]
+    option = typer.Option("--config", help=_CONFIG_HELP, show_default=False)
+    parameters.append(_parameter("config", Annotated[Path | None, option]))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    application.command(verb, help=inspect.getdoc(step.config), hidden=hidden)(command)
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return the typer parameter of a setting. Its default is None, so that a flag which isn't given overrides nothing."""
+    shown: Any = False
+    if field.default not in (PydanticUndefined, None, "", (), 0):
+        default = field.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    annotation = _flag_type(field.annotation)
+    names = [f"--{name.replace('_', '-')}"]
+    if annotation is bool:
+        names = [f"{names[0]}/--no-{names[0][2:]}"]
+    text = f"{field.description} Required." if field.is_required() else field.description
+    if field.json_schema_extra == POSITIONAL:
+        return _parameter(name, Annotated[annotation | None, typer.Argument(help=text, metavar=name.upper(), show_default=False)])
+    return _parameter(name, Annotated[annotation | None, typer.Option(*names, help=text, show_default=shown)])
+
+
+def _flag_type(annotation: Any) -> Any:  # noqa: ANN401 - a type of any form goes in and out
+    """Return a setting's type as typer knows it: `tuple[X, ...]` is a flag that repeats, an optional is its inner type."""
+    if get_origin(annotation) is Annotated:
+        return _flag_type(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        inner = get_args(annotation)
+        if inner[-1] is Ellipsis:
+            return list[_flag_type(inner[0])]  # type: ignore[misc]
+        return tuple[tuple(_flag_type(item) for item in inner)]  # type: ignore[misc]
+    if get_origin(annotation) is Literal:
+        return annotation
+    options = [item for item in get_args(annotation) if item is not type(None)]
+    return _flag_type(options[0]) if options else annotation
+
+
+def _parameter(name: str, annotation: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+for _verb, _step in STEPS.items():
+    add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
+
+
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def run(context: typer.Context) -> None:
+    """Run the whole training pipeline on this machine, without a cluster and without Docker."""
+    try:
+        # The library never imports kfp: the pipelines are a program of their own that stands on top of it.
+        finished = subprocess.run([sys.executable, "-m", "pipelines.local", "run", *context.args], check=False)
+    except OSError as error:
+        raise ConfigError(f"can't start {sys.executable}: {error}") from None
+    raise typer.Exit(finished.returncode)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+    if version:
+        typer.echo(f"sat_xception {__version__}")
+        raise typer.Exit

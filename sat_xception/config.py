@@ -1,0 +1,89 @@
+"""Configuration that YAML files set, flags override and every result records.
+
+Each step has one frozen model derived from `StepConfig` (see `steps.py`). An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sat_xception.errors import ConfigError
+
+__all__ = ["StepConfig", "load_config"]
+
+T = TypeVar("T", bound="StepConfig")
+
+
+class StepConfig(BaseModel):
+    """Base of the configuration of a step: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types, to be logged and stored with the result."""
+        return self.model_dump(mode="json")
+
+
+def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str, object] | None = None) -> T:
+    """Build a step's configuration from a YAML file and the flags that override it.
+
+    Args:
+        model: The step's configuration class.
+        file: YAML mapping of settings; keys may use `-` or `_`.
+        overrides: Settings given as flags. `None` values are flags that weren't given.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ConfigError: The file can't be read, a key is unknown, a value is missing or has the wrong type or range.
+    """
+    settings: dict[str, object] = {}
+    origin = "the command line"
+    if file is not None:
+        origin = str(file)
+        settings.update(_read_mapping(file))
+    settings.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    known = list(model.model_fields)
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown setting {key!r} in {origin}; {hint}")
+    try:
+        return model(**settings)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def _read_mapping(file: Path) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the configuration {file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a mapping of settings, found a {type(content).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        flag = "--" + name.replace("_", "-") if name else "settings"
+        if item["type"] == "missing":
+            lines.append(f"{flag} is required (or {name!r} in the file given as --config)")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{flag}: {message}" + (f"; got {item['input']!r}" if name else ""))
+    return f"wrong settings from {origin}: " + "; ".join(lines)

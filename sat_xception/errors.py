@@ -1,0 +1,42 @@
+"""Every error that a user can cause or must act on, in one tree. Each carries the exit code of the command line.
+
+A message says what was wrong, with the value, where it came from, and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "DataError", "GateRefusedError", "ModelError", "SatXceptionError", "ServiceError"]
+
+
+class SatXceptionError(Exception):
+    """Root of the tree; the command line prints its message without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(SatXceptionError):
+    """A flag, a configuration file or an environment variable is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SatXceptionError):
+    """The input data can't be used as it is."""
+
+    exit_code = 3
+
+
+class ModelError(DataError):
+    """A model or a weights file can't be loaded, or doesn't do what its description says."""
+
+
+class ServiceError(SatXceptionError):
+    """Something outside this process failed: a download, an endpoint, a cluster."""
+
+    exit_code = 4
+
+
+class GateRefusedError(SatXceptionError):
+    """No model passed the gate, and the caller asked for that to be a failure."""
+
+    exit_code = 5

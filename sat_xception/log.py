@@ -1,0 +1,117 @@
+"""What a person sees while a step works: progress bars on a terminal, plain lines in a log.
+
+Everything here goes to stderr; stdout is kept for a step's one summary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["duration", "get_logger", "quiet_imports", "set_up_logging", "track"]
+
+T = TypeVar("T")
+_LINE_EVERY_S = 5.0
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module, below the package's own."""
+    return logging.getLogger(name if name.startswith("sat_xception") else f"sat_xception.{name}")
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the package's log to stderr, one plain line a message, and quieten TensorFlow's start-up chatter."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    root = logging.getLogger("sat_xception")
+    root.setLevel(level)
+    # Whoever runs us may listen at the root, as kfp's executor does; every line would come twice.
+    root.propagate = False
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hold back what native libraries print to stderr while modules are imported.
+
+    TensorFlow's print a dozen lines before any of their log settings is read. If the import fails they are shown after all.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people write it: `8.4 s`, `4 m 02 s`, `1 h 05 m`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    seconds = round(seconds)
+    if seconds < 3600:
+        return f"{seconds // 60} m {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} m"
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items while showing how far the work is.
+
+    Args:
+        items: What is worked on.
+        what: Name of the work, shown first on the line.
+        total: Number of items, for the share done and the time left.
+
+    Yields:
+        The items, unchanged.
+    """
+    if sys.stderr.isatty():
+        yield from _track_bar(items, what, total)
+    else:
+        yield from _track_lines(items, what, total)
+
+
+def _track_bar(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _track_lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    log = get_logger("progress")
+    started = told = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - told >= _LINE_EVERY_S and done < total:
+            told = now
+            rate = done / (now - started)
+            left = duration((total - done) / rate)
+            log.info("%-10s %s/%s (%.0f %%) %.1f/s, %s left", what, f"{done:,}", f"{total:,}", 100 * done / total, rate, left)
