@@ -1,0 +1,1 @@
+"""Tiles from class folders to validated TFRecords."""

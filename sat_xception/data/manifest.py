@@ -1,0 +1,199 @@
+"""The dataset on disk: Parquet shards of tiles, a manifest with a row for every tile considered, and `dataset.json`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sat_xception.errors import DataError
+from sat_xception.storage import file_digest, read_json
+
+__all__ = ["ManifestRow", "TileWriter", "content_digest", "count_rows", "read_dataset", "read_tiles", "write_manifest"]
+
+_MANIFEST_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("sha256", pa.string()),
+        ("source", pa.string()),
+        ("source_format", pa.string()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("mean_luma", pa.float32()),
+        ("std_luma", pa.float32()),
+    ]
+)
+_TILE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mean_luma", pa.float32()),
+        ("std_luma", pa.float32()),
+        ("image", pa.binary()),
+    ]
+)
+_DATASET_KEYS = ("name", "synthetic", "classes", "positive_label", "counts", "digest", "shards")
+_ROW_GROUP = 256
+_SHARD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """What became of a tile.
+
+    Attributes:
+        id: Tile id, unique in the dataset.
+        label: Class name.
+        split: "train", "valid" or "test"; "" while undecided and for tiles that are left out of unsplit data.
+        status: "ok", "duplicate" or "failed".
+        reason: Why it isn't ok.
+        sha256: Of the source bytes; "" when the file couldn't be read.
+        source: Path of the file; "" for the sample, which is drawn.
+        source_format: Format of the file, such as "tiff".
+        format: Of the stored image: "jpeg" or "png". It differs where TensorFlow can't decode the source: then the stored image is
+            a PNG with the same pixels.
+        width: Pixels.
+        height: Pixels.
+        bytes: Size of the stored image.
+        mean_luma: Mean brightness in [0, 255].
+        std_luma: Standard deviation of the brightness.
+    """
+
+    id: str
+    label: str
+    split: str
+    status: str
+    reason: str = ""
+    sha256: str = ""
+    source: str = ""
+    source_format: str = ""
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    mean_luma: float = 0.0
+    std_luma: float = 0.0
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write the rows as Parquet, in the order given."""
+    table = pa.Table.from_pylist([vars(row) for row in rows], schema=_MANIFEST_SCHEMA)
+    pq.write_table(table, path, compression="zstd")
+
+
+class TileWriter:
+    """Write tiles to `tiles-00000-of-000NN.parquet`, a new file whenever one is full.
+
+    Use as a context manager; the files get their final names when the block ends.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
+        """Write to `folder`, in files of about `shard_bytes` bytes of images."""
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._pending: list[dict[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._in_shard = 0
+        self._shards: list[Path] = []
+
+    def __enter__(self) -> TileWriter:
+        """Return itself."""
+        return self
+
+    def add(self, row: ManifestRow, image: bytes) -> None:
+        """Append a tile."""
+        self._pending.append({**{name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}, "image": image})
+        self._in_shard += len(image)
+        if len(self._pending) >= _ROW_GROUP:
+            self._flush()
+        if self._in_shard >= self._shard_bytes:
+            self._close_shard()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        if self._writer is None:
+            self._shards.append(self._folder / f"tiles-{len(self._shards):05d}.part")
+            # JPEG and PNG bytes don't compress again; the columns beside them are small.
+            self._writer = pq.ParquetWriter(self._shards[-1], _TILE_SCHEMA, compression="none")
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=_TILE_SCHEMA))
+        self._pending = []
+
+    def _close_shard(self) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._in_shard = 0
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Finish the last file and give all of them their names."""
+        self._close_shard()
+        if error is None:
+            for index, part in enumerate(self._shards):
+                part.rename(self._folder / f"tiles-{index:05d}-of-{len(self._shards):05d}.parquet")
+
+
+def read_dataset(folder: Path) -> dict[str, Any]:
+    """Return `dataset.json` of a dataset folder.
+
+    Raises:
+        DataError: The folder is no dataset.
+    """
+    content = read_json(folder / "dataset.json", made_by="assemble")
+    missing = [key for key in _DATASET_KEYS if key not in content]
+    if missing:
+        raise DataError(f"{folder}/dataset.json isn't what assemble writes: it has no {missing[0]!r}; run assemble again")
+    return content
+
+
+def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the tiles of a dataset in stored order, as dicts with the columns of the shards; memory stays flat.
+
+    Raises:
+        DataError: A shard is missing, or isn't as it was written.
+    """
+    for name, digest in sorted(read_dataset(folder)["shards"].items()):
+        shard = folder / name
+        if not shard.is_file():
+            raise DataError(f"{shard} is missing; run `sat_xception assemble` again")
+        if file_digest(shard) != digest:
+            raise DataError(f"{shard} is damaged: it isn't the file that assemble wrote. Run `sat_xception assemble` again")
+        for batch in pq.ParquetFile(shard).iter_batches(batch_size=_ROW_GROUP):
+            yield from batch.to_pylist()
+
+
+def content_digest(rows: Iterable[ManifestRow]) -> str:
+    """Return a digest of what the dataset holds: id, label, split and content of each usable tile, whatever their order."""
+    lines = sorted(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}" for row in rows if row.status == "ok")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def count_rows(rows: Iterable[ManifestRow]) -> dict[str, Any]:
+    """Return how many rows there are by status, and how many usable ones by split and class."""
+    rows = list(rows)
+    by_split: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row.status == "ok":
+            by_split.setdefault(row.split, Counter())[row.label] += 1
+    return {
+        "considered": len(rows),
+        "by_status": dict(sorted(Counter(row.status for row in rows).items())),
+        "by_split": {split: dict(sorted(counts.items())) for split, counts in sorted(by_split.items())},
+    }

@@ -1,0 +1,171 @@
+"""Turn a dataset into TFRecord files of `tf.train.Example`, with the feature names that TensorFlow's own tools use."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from sat_xception.data.manifest import read_dataset, read_tiles
+from sat_xception.errors import DataError
+from sat_xception.log import get_logger, track
+from sat_xception.steps import ConvertConfig
+from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
+
+__all__ = ["ConvertResult", "convert", "read_examples_json", "shard_files"]
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What convert made.
+
+    Attributes:
+        folder: The examples.
+        counts: Number of examples by split.
+    """
+
+    folder: Path
+    counts: dict[str, int]
+
+    def summary(self) -> str:
+        """Return the counts and where the examples are."""
+        counts = "  ".join(f"{split} {number:,}" for split, number in self.counts.items())
+        return f"convert   {sum(self.counts.values()):,} examples | {counts}\nwrote     {self.folder}"
+
+
+def convert(config: ConvertConfig) -> ConvertResult:
+    """Write `<split>/examples-00000-of-000NN.tfrecord` and `examples.json`.
+
+    The files hold the dataset's image bytes as they are; the same dataset gives the same bytes again.
+
+    Raises:
+        DataError: The dataset is missing or damaged, or doesn't hold the tiles that it says.
+    """
+    dataset = read_dataset(config.dataset)
+    planned = {split: sum(by_class.values()) for split, by_class in dataset["counts"]["by_split"].items()}
+    index = {label: number for number, label in enumerate(dataset["classes"])}
+    with atomic_folder(config.out, record="examples.json") as work:
+        writers = {split: _SplitWriter(work / split, config.shard_mb * 10**6) for split in planned}
+        for tile in track(read_tiles(config.dataset), "convert", sum(planned.values())):
+            if tile["split"] not in writers or tile["label"] not in index:
+                raise DataError(f"tile {tile['id']} is of a split or a class that {config.dataset}/dataset.json doesn't name")
+            writers[tile["split"]].write(_example(tile, index), tile["label"])
+        splits = {split: writer.close() for split, writer in sorted(writers.items())}
+        written = {split: facts["count"] for split, facts in splits.items()}
+        if written != planned:
+            raise DataError(f"{config.dataset} holds {written} tiles, its dataset.json says {planned}; run assemble again")
+        description = {
+            "classes": dataset["classes"],
+            "positive_label": dataset["positive_label"],
+            "dataset_digest": dataset["digest"],
+            "source": dataset["name"],
+            "synthetic": dataset["synthetic"],
+            "slices": [],
+            "splits": splits,
+            "config": config.resolved(),
+        }
+        write_json(work / "examples.json", description)
+    return ConvertResult(config.out, written)
+
+
+def read_examples_json(folder: Path) -> dict[str, Any]:
+    """Return `examples.json` of a folder of examples.
+
+    Raises:
+        DataError: The folder holds no examples.
+    """
+    return read_json(folder / "examples.json", made_by="convert")
+
+
+def shard_files(folder: Path, split: str) -> list[str]:
+    """Return the TFRecord files of a split, in order.
+
+    Raises:
+        DataError: The split is absent, or a file is missing.
+    """
+    splits = read_examples_json(folder)["splits"]
+    if split not in splits:
+        raise DataError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+    files = [folder / split / shard["file"] for shard in splits[split]["shards"]]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file} is missing; run `sat_xception convert` again")
+    return [str(file) for file in files]
+
+
+class _SplitWriter:
+    """The files of one split; they are named when their number is known."""
+
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._parts: list[Path] = []
+        self._counts: list[int] = []
+        self._by_class: collections.Counter[str] = collections.Counter()
+        self._written = 0
+        self._writer: tf.io.TFRecordWriter | None = None
+        folder.mkdir()
+
+    def write(self, example: bytes, label: str) -> None:
+        if self._writer is None:
+            self._parts.append(self._folder / f"{len(self._parts):05d}.part")
+            self._counts.append(0)
+            self._written = 0
+            self._writer = tf.io.TFRecordWriter(str(self._parts[-1]))
+        self._writer.write(example)
+        self._counts[-1] += 1
+        self._by_class[label] += 1
+        self._written += len(example)
+        if self._written >= self._shard_bytes:
+            self._finish_shard()
+
+    def _finish_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> dict[str, Any]:
+        """Name the files; return their count, classes and digests."""
+        self._finish_shard()
+        shards = []
+        for index, (part, count) in enumerate(zip(self._parts, self._counts, strict=True)):
+            file = part.with_name(f"examples-{index:05d}-of-{len(self._parts):05d}.tfrecord")
+            part.rename(file)
+            shards.append({"file": file.name, "count": count, "sha256": file_digest(file)})
+        return {"count": sum(self._counts), "by_class": dict(sorted(self._by_class.items())), "shards": shards}
+
+
+def _example(tile: Mapping[str, Any], index: Mapping[str, int]) -> bytes:
+    features = {
+        "image/encoded": _bytes(tile["image"]),
+        "image/format": _bytes(tile["format"].encode()),
+        "image/height": _int(tile["height"]),
+        "image/width": _int(tile["width"]),
+        "image/bytes": _int(len(tile["image"])),
+        "image/mean_luma": _float(tile["mean_luma"]),
+        "image/std_luma": _float(tile["std_luma"]),
+        "image/class/label": _int(index[tile["label"]]),
+        "image/class/text": _bytes(tile["label"].encode()),
+        "tile/id": _bytes(tile["id"].encode()),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    serialized: bytes = example.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _int(value: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def _float(value: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))

@@ -1,0 +1,113 @@
+"""What tests share: small class folders that a model can learn, and the results of the slow steps, made once."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def draw_tile(label: str, index: int, size: int = 48) -> Image.Image:
+    """Draw a tile that says its class by its pattern: stripes for one, dots for any other; colours say nothing."""
+    rng = np.random.default_rng([index, sum(label.encode())])
+    pixels = rng.integers(0, 60, (size, size, 3)) + rng.integers(40, 130, 3)
+    if label.startswith("not"):
+        pixels[rng.integers(0, size, 60), rng.integers(0, size, 60)] += 90
+    else:
+        pixels[:: 4 + index % 3] += 90
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, fmt: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_folders() -> Callable[..., Path]:
+    """Return a function that writes class folders below a folder and returns it."""
+
+    def make(folder: Path, count: int = 20, classes: Sequence[str] = ("school", "not-school"), start: int = 0) -> Path:
+        for label in classes:
+            (folder / label).mkdir(parents=True)
+            for index in range(start, start + count):
+                (folder / label / f"{index:03d}.jpg").write_bytes(encode(draw_tile(label, index), quality=90))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def class_folders(make_folders: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 tiles each of school and not-school, in folders of classes."""
+    return make_folders(tmp_path_factory.mktemp("tiles") / "data", count=40)
+
+
+@pytest.fixture(scope="session")
+def examples(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class folders, assembled and converted."""
+    from sat_xception.data.assemble import assemble
+    from sat_xception.data.tfrecord import convert
+    from sat_xception.steps import AssembleConfig, ConvertConfig
+
+    folder = tmp_path_factory.mktemp("examples")
+    assemble(AssembleConfig(data=str(class_folders), out=folder / "dataset"))
+    convert(ConvertConfig(dataset=folder / "dataset", out=folder / "examples"))
+    return folder / "examples"
+
+
+@pytest.fixture(scope="session")
+def trained(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MobileNetV2, trained for two epochs from random weights."""
+    from sat_xception.model.train import train
+    from sat_xception.steps import TrainConfig
+
+    folder = tmp_path_factory.mktemp("trained") / "mobilenetv2"
+    settings = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 2}
+    train(TrainConfig(examples=examples, out=folder, **settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model's evaluation on the validation split."""
+    from sat_xception.evaluate.evaluate import evaluate
+    from sat_xception.steps import EvaluateConfig
+
+    folder = tmp_path_factory.mktemp("evaluated") / "mobilenetv2"
+    evaluate(EvaluateConfig(model=trained, examples=examples, out=folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packaged(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model, packaged: a model root with school-classifier/1."""
+    from sat_xception.model.package import package
+    from sat_xception.steps import PackageConfig
+
+    folder = tmp_path_factory.mktemp("packaged")
+    package(PackageConfig(model=trained, examples=examples, out=folder, version=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ucmerced() -> Path:
+    """Real tiles, where they are."""
+    folder = SHARED / "data" / "tiles-ucmerced"
+    if not folder.is_dir():
+        pytest.skip(f"no real tiles at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    """Real ImageNet weights of MobileNetV2 with alpha 0.35, where they are."""
+    path = SHARED / "data" / "weights" / "mobilenet_v2_0.35_imagenet_no_top.weights.h5"
+    if not path.is_file():
+        pytest.skip(f"no ImageNet weights at {path}")
+    return path
