@@ -1,0 +1,1 @@
+"""Models: backbones, pixels to model input, training, export."""

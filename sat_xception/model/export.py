@@ -1,0 +1,142 @@
+"""Write a Keras model as the SavedModel that TensorFlow Serving loads, and prove that it answers as Keras does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from sat_xception.errors import ModelError
+from sat_xception.model.preprocess import decode_and_resize, resize
+from sat_xception.serve.models import SavedModelSession
+from sat_xception.serve.protocol import RequestError
+
+__all__ = ["EXPORT_TOLERANCE", "check_export", "export_model", "write_warmup"]
+
+# Largest difference of a probability between the export and Keras: float32 rounding of the same operations in another order.
+EXPORT_TOLERANCE = 1e-5
+_WARMUP_BATCHES = (1, 8)
+
+
+def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> None:
+    """Write the SavedModel with its three signatures.
+
+    - `serving_default`: `image_bytes` string `[n]`, encoded images of any size, to `probabilities` `float32 [n, classes]`.
+    - `classify`: the same input to `probabilities`, `label` string `[n]` and `score` `float32 [n]`.
+    - `images`: `images` `uint8 [n, h, w, 3]` to `probabilities`.
+
+    Args:
+        model: Takes `uint8 [n, size, size, 3]`, returns probabilities.
+        classes: Names in index order.
+        folder: Where to; it must not exist.
+    """
+    size = int(model.input_shape[1])
+    names = tf.constant(list(classes))
+
+    def pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+        spec = tf.TensorSpec((size, size, 3), tf.uint8)
+        return tf.map_fn(lambda data: decode_and_resize(data, size), image_bytes, fn_output_signature=spec)
+
+    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": model(pixels(image_bytes), training=False)}
+
+    def classify(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = model(pixels(image_bytes), training=False)
+        best = tf.argmax(probabilities, axis=1)
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(names, best),
+            "score": tf.reduce_max(probabilities, axis=1),
+        }
+
+    def images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": model(resize(images, size), training=False)}
+
+    # Not tf.saved_model.save: what that writes of a Keras 3 model loads in Python, but not in TensorFlow Serving.
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    encoded = [tf.TensorSpec([None], tf.string, name="image_bytes")]
+    archive.add_endpoint("serving_default", serving_default, input_signature=encoded)
+    archive.add_endpoint("classify", classify, input_signature=encoded)
+    archive.add_endpoint("images", images, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    archive.write_out(str(folder), verbose=False)
+
+
+def check_export(model: keras.Model, classes: Sequence[str], folder: Path, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    """Load the SavedModel as TensorFlow Serving does and compare every signature with Keras.
+
+    Args:
+        model: The Keras model that was exported.
+        classes: Names in index order.
+        folder: The SavedModel.
+        images: Encoded images to compare on.
+
+    Returns:
+        Keras's probabilities of the images, `float32 [n, classes]`.
+
+    Raises:
+        ModelError: A signature is missing or answers otherwise.
+    """
+    size = int(model.input_shape[1])
+    pixels = np.stack([decode_and_resize(tf.constant(data), size).numpy() for data in images])
+    expected: npt.NDArray[np.float32] = model(pixels, training=False).numpy()
+    encoded = np.array(list(images), dtype=object)
+    with SavedModelSession(folder) as session:
+        try:
+            answers = {
+                "serving_default": session.predict("serving_default", {"image_bytes": encoded}, ["probabilities"]),
+                "classify": session.predict("classify", {"image_bytes": encoded}, ["probabilities", "label", "score"]),
+                "images": session.predict("images", {"images": pixels}, ["probabilities"]),
+            }
+        except RequestError as error:
+            raise ModelError(f"the exported model in {folder} doesn't answer as it must: {error}") from None
+    for signature, answer in answers.items():
+        _compare(signature, answer, expected, classes)
+    return expected
+
+
+def _compare(signature: str, answer: dict[str, Any], expected: npt.NDArray[np.float32], classes: Sequence[str]) -> None:
+    found = answer["probabilities"]
+    if found.shape != expected.shape:
+        raise ModelError(
+            f"the exported signature {signature!r} answers with shape {found.shape}, expected {expected.shape}"
+        )
+    worst = float(np.abs(found - expected).max())
+    if not worst <= EXPORT_TOLERANCE:
+        raise ModelError(
+            f"the exported signature {signature!r} differs from Keras by {worst:.2g} (limit {EXPORT_TOLERANCE:g}); "
+            "the model must not be served. Please report this with the model"
+        )
+    if signature == "classify":
+        if not np.array_equal(answer["score"], found.max(axis=1)):
+            raise ModelError(f"the exported signature 'classify' scores {answer['score']}, expected {found.max(axis=1)}")
+        named = [classes[index] for index in answer["probabilities"].argmax(axis=1)]
+        if [label.decode() for label in answer["label"]] != named:
+            raise ModelError(f"the exported signature 'classify' names {answer['label']!r}, expected {named}")
+
+
+def write_warmup(folder: Path, name: str, images: Sequence[bytes]) -> None:
+    """Write the requests that TensorFlow Serving runs before it says that a version is available.
+
+    Args:
+        folder: The SavedModel.
+        name: Name the model is served as.
+        images: Encoded images to send.
+    """
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for batch in _WARMUP_BATCHES:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.model_spec.signature_name = "serving_default"
+            encoded = [images[index % len(images)] for index in range(batch)]
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(encoded, dtype=tf.string))
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString(deterministic=True))

@@ -1,0 +1,75 @@
+"""Read examples as `tf.data`: decode and resize in parallel, kept in memory where they fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from sat_xception.data.tfrecord import read_examples_json, shard_files
+from sat_xception.model.augment import random_view
+from sat_xception.model.preprocess import decode_and_resize
+
+__all__ = ["encoded_examples", "evaluation_batches", "training_batches"]
+
+_FEATURES = {
+    "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+    "tile/id": tf.io.FixedLenFeature([], tf.string),
+}
+# Decoded tiles are kept in memory up to this size: 16,000 tiles of 224 pixels. More are decoded again each epoch.
+_CACHE_BYTES = 2_400_000_000
+_SHUFFLE_TILES = 4096
+
+
+def encoded_examples(folder: Path, split: str) -> tf.data.Dataset:
+    """Return a split as it is stored, in stored order: `(tile id, encoded image, label)`, all scalar.
+
+    Raises:
+        DataError: The split is absent or a file is missing.
+    """
+
+    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_single_example(serialized, _FEATURES)
+        return example["tile/id"], example["image/encoded"], example["image/class/label"]
+
+    records = tf.data.TFRecordDataset(shard_files(folder, split), num_parallel_reads=None)
+    return records.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def evaluation_batches(folder: Path, split: str, input_size: int, batch_size: int) -> tf.data.Dataset:
+    """Return a split in stored order: `(uint8 [n, size, size, 3], int64 [n])`; the last batch may be short."""
+    return _pixels(folder, split, input_size).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def training_batches(folder: Path, split: str, input_size: int, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Return one epoch a pass, shuffled and augmented: `(uint8 [n, size, size, 3], int64 [n])`.
+
+    Order and augmentation follow from the seed and the number of the pass alone.
+    """
+    pixels = _pixels(folder, split, input_size)
+    count = _count(folder, split)
+    if count * input_size * input_size * 3 <= _CACHE_BYTES:
+        pixels = pixels.cache()
+    batches = pixels.shuffle(min(count, _SHUFFLE_TILES), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
+    keys = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+
+    def augment(batch: tuple[tf.Tensor, tf.Tensor], key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = batch
+        return random_view(images, tf.stack([tf.constant(seed, tf.int64), key])), labels
+
+    mixed = tf.data.Dataset.zip(batches, keys).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    return mixed.prefetch(tf.data.AUTOTUNE)
+
+
+def _pixels(folder: Path, split: str, input_size: int) -> tf.data.Dataset:
+    def decode(_: tf.Tensor, data: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return decode_and_resize(data, input_size), label
+
+    pixels = encoded_examples(folder, split).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    # TFRecord files don't say how many records they hold, and Keras warns of data of unknown length.
+    return pixels.apply(tf.data.experimental.assert_cardinality(_count(folder, split)))
+
+
+def _count(folder: Path, split: str) -> int:
+    return int(read_examples_json(folder)["splits"][split]["count"])

@@ -1,0 +1,163 @@
+"""Package a model for TensorFlow Serving: export it, prove it, describe it.
+
+The test split is scored here and nowhere else, once, through the exported model: the figure is that of what will be served.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sat_xception import __version__
+from sat_xception.data.tfrecord import read_examples_json
+from sat_xception.errors import ConfigError, DataError, GateRefusedError
+from sat_xception.evaluate.evaluate import load_model
+from sat_xception.evaluate.metrics import compute_metrics
+from sat_xception.evaluate.report import model_card, run_report
+from sat_xception.log import track
+from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
+from sat_xception.model.input import encoded_examples
+from sat_xception.serve.models import SavedModelSession
+from sat_xception.steps import PackageConfig
+from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
+
+__all__ = ["DIGESTS_FILE", "PackageResult", "package"]
+
+DIGESTS_FILE = "digests.json"
+# Other hardware, TensorFlow versions and a folded graph round differently; a wrong model differs by far more.
+_GOLDEN_TOLERANCE = 1e-3
+_TEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class PackageResult:
+    """What package made.
+
+    Attributes:
+        folder: The version's folder.
+        served: Content of `model.json`.
+    """
+
+    folder: Path
+    served: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return the version and its test accuracy."""
+        test = self.served["metrics"].get("test")
+        accuracy = f"test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else "no test split"
+        return (
+            f"package   {self.served['name']} version {self.served['version']} ({self.served['backbone']}) | {accuracy} | "
+            f"signatures equal Keras within {EXPORT_TOLERANCE:g}\nwrote     {self.folder}"
+        )
+
+
+def package(config: PackageConfig) -> PackageResult:
+    """Write `OUT/<name>/<version>/`: SavedModel, warm-up requests, `golden.json`, `model.json`, `MODEL_CARD.md`, digests.
+
+    Raises:
+        DataError: The model, the examples or the decision are missing or don't belong together.
+        ConfigError: The version exists.
+        GateRefusedError: The decision names another model, or none.
+        ModelError: The export doesn't load as TensorFlow Serving loads it, or answers otherwise than Keras.
+    """
+    model, facts = load_model(config.model)
+    examples = read_examples_json(config.examples)
+    if facts["dataset_digest"] != examples["dataset_digest"]:
+        raise DataError(f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples")
+    decision = _read_decision(config.decision, facts) if config.decision else None
+    version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
+    folder = config.out / config.name / str(version)
+    if folder.exists():
+        raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
+    with atomic_folder(folder) as work:
+        export_model(model, facts["classes"], work / "export")
+        for item in (work / "export").iterdir():
+            item.rename(work / item.name)
+        (work / "export").rmdir()
+        golden = _golden_tiles(config, examples)
+        expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden])
+        write_warmup(work, config.name, [tile["data"] for tile in golden])
+        write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
+        served = {
+            **{key: facts[key] for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")},
+            "name": config.name,
+            "version": version,
+            "model": facts["model"],
+            "training": {key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "versions")},
+            "tiles": {split: info["count"] for split, info in examples["splits"].items()},
+            "metrics": _metrics(work, config, facts, examples, decision),
+            "export_tolerance": EXPORT_TOLERANCE,
+            "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
+        }
+        write_json(work / "model.json", served)
+        (work / "MODEL_CARD.md").write_text(model_card(served), encoding="utf-8")
+        if decision:
+            (work / "report.html").write_text(run_report(decision, served), encoding="utf-8")
+        write_json(work / DIGESTS_FILE, folder_digests(work))
+    return PackageResult(folder, served)
+
+
+def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    decision = read_json(folder / "decision.json", made_by="gate")
+    if decision["model"] != facts["model"]:
+        raise GateRefusedError(
+            f"the gate chose {decision['winner']}, not this {facts['backbone']}: {decision['reason']}. "
+            "Give the winner's model folder, or leave --decision out to package without a gate"
+        )
+    return decision
+
+
+def _golden_tiles(config: PackageConfig, examples: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the first validation tiles: stored order is mixed, so they are of several classes."""
+    stored = encoded_examples(config.examples, "valid").take(config.golden_tiles).as_numpy_iterator()
+    return [
+        {"id": tile_id.decode(), "data": data, "label": examples["classes"][label]} for tile_id, data, label in stored
+    ]
+
+
+def _describe_golden(tiles: list[dict[str, Any]], expected: list[list[float]], classes: list[str]) -> dict[str, Any]:
+    rows = [
+        {
+            "id": tile["id"],
+            "label": tile["label"],
+            "image_bytes": {"b64": base64.b64encode(tile["data"]).decode()},
+            "probabilities": probabilities,
+        }
+        for tile, probabilities in zip(tiles, expected, strict=True)
+    ]
+    return {"signature_name": "serving_default", "classes": classes, "tolerance": _GOLDEN_TOLERANCE, "tiles": rows}
+
+
+def _metrics(
+    saved_model: Path,
+    config: PackageConfig,
+    facts: dict[str, Any],
+    examples: dict[str, Any],
+    decision: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
+    found = {}
+    if decision:
+        found["valid"] = next(row["metrics"] for row in decision["candidates"] if row["model"] == facts["model"])
+    if examples["splits"].get("test", {}).get("count"):
+        found["test"] = _score_test(saved_model, config.examples, examples, facts)
+    return found
+
+
+def _score_test(saved_model: Path, folder: Path, examples: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    count = examples["splits"]["test"]["count"]
+    probabilities, labels = [], []
+    batches = encoded_examples(folder, "test").batch(_TEST_BATCH).as_numpy_iterator()
+    with SavedModelSession(saved_model) as session:
+        for _, data, label in track(batches, "test", -(-count // _TEST_BATCH)):
+            probabilities.append(session.predict("serving_default", {"image_bytes": data})["probabilities"])
+            labels.append(label)
+    return compute_metrics(
+        np.concatenate(labels), np.concatenate(probabilities), facts["classes"], facts["positive_label"]
+    )

@@ -1,0 +1,127 @@
+"""Find the weights that a backbone starts from, and say where they came from. There is no silent fallback.
+
+Nothing here imports TensorFlow: the command line sorts weights files by backbone before any step runs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from sat_xception.errors import ConfigError, ModelError
+from sat_xception.storage import fetch_file, file_digest
+
+__all__ = ["IMAGENET_DIR_ENV", "WeightsOrigin", "find_weights", "identify_weights"]
+
+IMAGENET_DIR_ENV = "SAT_XCEPTION_IMAGENET_DIR"
+
+# Number of values in the weights without the classification top, by backbone and alpha. Each number belongs to one network, so it
+# tells what a file holds. A test checks the table against Keras.
+_VALUES = {
+    ("xception", 1.0): 20_861_480,
+    ("mobilenetv2", 0.35): 410_208,
+    ("mobilenetv2", 0.5): 706_224,
+    ("mobilenetv2", 0.75): 1_382_064,
+    ("mobilenetv2", 1.0): 2_257_984,
+    ("mobilenetv2", 1.3): 3_766_048,
+    ("mobilenetv2", 1.4): 4_363_712,
+}
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """What a backbone starts from.
+
+    Attributes:
+        kind: "imagenet" (Keras downloads), "file" or "none".
+        path: The file, where kind is "file".
+        description: For people and for `train.json`.
+    """
+
+    kind: str
+    path: Path | None
+    description: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return the origin as JSON types, with the file's digest."""
+        digest = {"sha256": file_digest(self.path)} if self.path else {}
+        return {"kind": self.kind, "description": self.description, **digest}
+
+
+def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
+    """Return what `--weights` stands for.
+
+    Args:
+        weights: "imagenet", "none", a path or a `gs://` address. For "imagenet", a folder named by
+            `$SAT_XCEPTION_IMAGENET_DIR` is looked in before the network, for machines that have none.
+        backbone: Name of the backbone.
+        alpha: Width multiplier, for MobileNetV2.
+
+    Raises:
+        ConfigError: There is no such file.
+        ModelError: The file holds weights of another network.
+    """
+    if weights == "none":
+        return WeightsOrigin("none", None, "random weights")
+    if weights != "imagenet":
+        return _checked(fetch_file(weights), f"weights file {weights.rsplit('/', 1)[-1]}", backbone, alpha)
+    folder = os.environ.get(IMAGENET_DIR_ENV)
+    if not folder:
+        return WeightsOrigin("imagenet", None, "ImageNet weights, downloaded by Keras")
+    wanted = _VALUES.get((backbone, _alpha(backbone, alpha)))
+    for path in sorted(Path(folder).glob("*.h5")):
+        # Other files may lie there too, such as weights of other networks or with their top.
+        if _count_values(path) == wanted:
+            return WeightsOrigin("file", path, f"ImageNet weights, {path.name} of ${IMAGENET_DIR_ENV}")
+    raise ConfigError(f"${IMAGENET_DIR_ENV} ({folder}) has no .h5 file for {_title(backbone, alpha)}; add it, or unset it")
+
+
+def identify_weights(path: Path) -> tuple[str, float]:
+    """Return backbone and alpha of a weights file, told by the number of values that it holds.
+
+    Raises:
+        ModelError: Not an HDF5 file, or no backbone without its top that we know.
+    """
+    count = _count_values(path)
+    for network, values in _VALUES.items():
+        if values == count:
+            return network
+    raise ModelError(
+        f"{path} holds {count:,} values, which is none of our backbones without its top "
+        f"({', '.join(_title(*network) for network in _VALUES)}); save it with include_top=False"
+    )
+
+
+def _checked(path: Path, description: str, backbone: str, alpha: float) -> WeightsOrigin:
+    found = identify_weights(path)
+    if found != (backbone, _alpha(backbone, alpha)):
+        raise ModelError(f"{path} holds weights of {_title(*found)}, but {_title(backbone, alpha)} is to be trained")
+    return WeightsOrigin("file", path, description)
+
+
+def _alpha(backbone: str, alpha: float) -> float:
+    return alpha if backbone == "mobilenetv2" else 1.0
+
+
+def _title(backbone: str, alpha: float) -> str:
+    return f"{backbone} with alpha {alpha:g}" if backbone == "mobilenetv2" else backbone
+
+
+def _count_values(path: Path) -> int:
+    count = 0
+
+    def add(_: str, item: object) -> None:
+        nonlocal count
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            count += item.size
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(add)
+    except OSError as error:
+        raise ModelError(f"{path} is not a readable HDF5 weights file: {error}") from None
+    return count
