@@ -1,0 +1,105 @@
+"""Drawings for the reports, as SVG that stands in the page itself."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sat_xception.page import render_page
+
+__all__ = ["confusion_chart", "curves_chart", "curves_page", "reliability_chart", "roc_chart"]
+
+# The same figure gives the same SVG: ids are salted by this, text stays text.
+mpl.rcParams.update({"svg.hashsalt": "sat-xception", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9})
+
+
+def curves_page(title: str, history: Sequence[Mapping[str, Any]], synthetic: bool) -> str:
+    """Return a page with the learning curves of one training."""
+    return render_page("curves", synthetic=synthetic, title=title, chart=curves_chart(history), epochs=len(history))
+
+
+def curves_chart(history: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw accuracy and loss by epoch; the phases stand one after the other, with a line between them.
+
+    Args:
+        history: Rows of `history.json`. A loss of None, which wasn't a number, leaves a gap.
+    """
+    figure = Figure(figsize=(8.0, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history) + 1)
+    for axes, name in ((left, "accuracy"), (right, "loss")):
+        axes.plot(epochs, [row[name] for row in history], label="training", color="#8aa", linewidth=1.2)
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], label="validation", color="#06c", linewidth=1.4)
+        _mark_phases(axes, history)
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    left.legend(loc="lower right")
+    return _svg(figure, "learning curves")
+
+
+def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    for index in range(1, len(history)):
+        if history[index]["phase"] != history[index - 1]["phase"]:
+            axes.axvline(index + 0.5, color="#999", linestyle=":", linewidth=1)
+
+
+def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
+    """Draw a confusion matrix: true classes are rows, predicted ones columns, both in class order."""
+    side = max(2.6, 0.45 * len(classes) + 1.6)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
+    # A class may be named with dollar signs, which mean mathematics to matplotlib.
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    return _svg(figure, "confusion matrix")
+
+
+def roc_chart(points: Sequence[Sequence[float]], area: float) -> Markup:
+    """Draw a ROC curve from rows of (threshold, false positive rate, true positive rate)."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([point[1] for point in points], [point[2] for point in points], color="#06c")
+    axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, area {area:.3f}")
+    return _svg(figure, "ROC curve")
+
+
+def reliability_chart(bins: Sequence[Mapping[str, float]], error: float) -> Markup:
+    """Draw how often the model is right against how sure it is, in bins of confidence."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
+    filled = [row for row in bins if row["count"]]
+    axes.plot([row["confidence"] for row in filled], [row["accuracy"] for row in filled], marker="o", color="#06c")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"calibration error {error:.3f}")
+    return _svg(figure, "reliability diagram")
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # Text stays text: the reader's fonts draw what matplotlib's own lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    start = svg.index("<svg")
+    # The drawing is ours and matplotlib escapes the texts in it, so it goes into the page as it is.
+    return Markup(svg[start : start + 4] + f' role="img" aria-label="{label}"' + svg[start + 4 :])

@@ -1,0 +1,134 @@
+"""Decide which model may be deployed, or that none may.
+
+Every candidate is checked against every limit on the same validation tiles. Of those that pass, the one with the highest validation
+accuracy wins; on a tie the one with the lower calibration error, then the one with fewer seconds of training, then the first by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import DataError, GateRefusedError
+from sat_xception.evaluate.report import decision_markdown, run_report
+from sat_xception.steps import GateConfig
+from sat_xception.storage import atomic_folder, read_json, write_json
+
+__all__ = ["NO_WINNER", "GateResult", "check", "decide", "gate"]
+
+NO_WINNER = "none"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate said.
+
+    Attributes:
+        folder: Folder with `decision.json`, `decision.md` and `report.html`.
+        decision: Content of `decision.json`.
+    """
+
+    folder: Path
+    decision: dict[str, Any]
+
+    @property
+    def winner(self) -> str:
+        """Backbone of the winner, or "none"."""
+        return str(self.decision["winner"])
+
+    def summary(self) -> str:
+        """Return the winner, and why."""
+        return f"gate      winner: {self.winner} | {self.decision['reason']}\nwrote     {self.folder}/report.html"
+
+
+def gate(config: GateConfig) -> GateResult:
+    """Check the candidates; write `decision.json`, `decision.md` and `report.html`.
+
+    Raises:
+        DataError: The evaluations are of different data, of one backbone, or not of the validation split.
+        GateRefusedError: No candidate passed and `require_winner` is set; the decision is written all the same.
+    """
+    evaluations = [read_json(folder / "evaluation.json", made_by="evaluate") for folder in config.evaluations]
+    _check_comparable(evaluations)
+    decision = decide(evaluations, config)
+    with atomic_folder(config.out) as work:
+        write_json(work / "decision.json", decision)
+        (work / "decision.md").write_text(decision_markdown(decision), encoding="utf-8")
+        (work / "report.html").write_text(run_report(decision), encoding="utf-8")
+    if config.require_winner and decision["winner"] == NO_WINNER:
+        raise GateRefusedError(f"{decision['reason']}. Details: {config.out}/report.html")
+    return GateResult(config.out, decision)
+
+
+def decide(evaluations: list[dict[str, Any]], config: GateConfig) -> dict[str, Any]:
+    """Return the decision on candidates that are known to be comparable."""
+    candidates = [{**evaluation, "checks": check(evaluation, config)} for evaluation in evaluations]
+    for candidate in candidates:
+        candidate["passed"] = all(row["passed"] for row in candidate["checks"])
+    candidates.sort(key=_rank)
+    winner = next((candidate["backbone"] for candidate in candidates if candidate["passed"]), NO_WINNER)
+    first = candidates[0]
+    return {
+        "winner": winner,
+        "model": next((candidate["model"] for candidate in candidates if candidate["passed"]), ""),
+        "reason": _reason(winner, candidates),
+        "candidates": sorted(candidates, key=lambda candidate: str(candidate["backbone"])),
+        **{key: first[key] for key in ("classes", "positive_label", "source", "synthetic", "dataset_digest")},
+        "config": config.resolved(),
+    }
+
+
+def check(evaluation: dict[str, Any], config: GateConfig) -> list[dict[str, Any]]:
+    """Return a row for each limit: its name, the figure, the limit, and whether the figure keeps it. Equal is good enough."""
+    metrics = evaluation["metrics"]
+    whose = evaluation["positive_label"] or "macro average"
+    floors = [
+        ("validation accuracy", metrics["accuracy"], config.min_accuracy),
+        (f"recall of {whose}", metrics["positive"]["recall"], config.min_recall),
+        (f"precision of {whose}", metrics["positive"]["precision"], config.min_precision),
+    ]
+    rows = [
+        {"name": name, "value": value, "limit": limit, "rule": "at least", "passed": value >= limit}
+        for name, value, limit in floors
+    ]
+    error, limit = metrics["calibration_error"], config.max_calibration_error
+    rows.append({"name": "calibration error", "value": error, "limit": limit, "rule": "at most", "passed": error <= limit})
+    return rows
+
+
+def _rank(candidate: dict[str, Any]) -> tuple[float, float, float, str]:
+    metrics = candidate["metrics"]
+    seconds = candidate["training"]["seconds"]["all"]
+    return -metrics["accuracy"], metrics["calibration_error"], seconds, candidate["backbone"]
+
+
+def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
+    if winner != NO_WINNER:
+        others = [candidate for candidate in candidates if candidate["backbone"] != winner]
+        against = ", ".join(
+            f"{other['backbone']} {other['metrics']['accuracy']:.4f}{'' if other['passed'] else ' (refused)'}"
+            for other in others
+        )
+        own = next(candidate for candidate in candidates if candidate["backbone"] == winner)
+        reason = f"{winner} passes every check with validation accuracy {own['metrics']['accuracy']:.4f}"
+        return reason + (f"; the other: {against}" if against else "")
+    failed = [
+        f"{candidate['backbone']}: {row['name']} {row['value']:.4f}, {row['rule']} {row['limit']:g} is asked"
+        for candidate in candidates
+        for row in candidate["checks"]
+        if not row["passed"]
+    ]
+    return "no model passes: " + "; ".join(failed)
+
+
+def _check_comparable(evaluations: list[dict[str, Any]]) -> None:
+    for evaluation in evaluations:
+        if evaluation["split"] != "valid":
+            raise DataError(f"an evaluation is of the {evaluation['split']} split; the gate chooses on valid only")
+    digests = {evaluation["dataset_digest"] for evaluation in evaluations}
+    if len(digests) > 1:
+        raise DataError("the evaluations are of different datasets; evaluate all models on the same examples")
+    names = [evaluation["backbone"] for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise DataError(f"two evaluations are of the same backbone ({', '.join(names)}); give one each")

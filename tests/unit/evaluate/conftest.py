@@ -1,0 +1,58 @@
+"""Evaluations made by hand: what `evaluation.json` holds, with figures that a test chooses."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sat_xception.evaluate.metrics import compute_metrics
+
+
+@pytest.fixture(scope="session")
+def make_evaluation() -> Callable[..., dict[str, Any]]:
+    def make(
+        backbone: str = "xception",
+        accuracy: float = 0.9,
+        recall: float = 0.9,
+        precision: float = 0.9,
+        calibration_error: float = 0.1,
+        seconds: float = 60.0,
+        classes: Sequence[str] = ("not-school", "school"),
+        positive_label: str = "school",
+        **changes: object,
+    ) -> dict[str, Any]:
+        labels = np.arange(12) % len(classes)
+        probabilities = np.full((12, len(classes)), 0.4 / (len(classes) - 1), dtype=np.float32)
+        probabilities[np.arange(12), np.where(np.arange(12) == 0, 1, labels)] = 0.6
+        metrics = compute_metrics(labels, probabilities, list(classes), positive_label)
+        metrics |= {"accuracy": accuracy, "calibration_error": calibration_error}
+        metrics["positive"] = {**metrics["positive"], "recall": recall, "precision": precision}
+        rows = [("head", 0.6, 0.7), ("head", 0.4, 0.8), ("fine-tune", 0.3, 0.9)]
+        history = [
+            {"phase": phase, "epoch": 1, "loss": loss, "accuracy": share, "val_loss": loss, "val_accuracy": share}
+            for phase, loss, share in rows
+        ]
+        return {
+            "backbone": backbone,
+            "model": f"digest of {backbone}",
+            "split": "valid",
+            "classes": list(classes),
+            "positive_label": positive_label,
+            "source": "tiles",
+            "synthetic": False,
+            "dataset_digest": "d" * 64,
+            "metrics": metrics,
+            "training": {
+                "weights": {"kind": "none", "description": "random weights"},
+                "kept_phase": "fine-tune",
+                "valid_accuracy": accuracy,
+                "seconds": {"head": 1.0, "all": seconds},
+                "input_size": 32,
+                "history": history,
+            },
+            "config": {},
+            **changes,
+        }
+
+    return make

@@ -1,0 +1,145 @@
+"""Figures against numbers worked out by hand, and at the edges: absent classes, perfect and useless models, no numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sat_xception.errors import DataError
+from sat_xception.evaluate.metrics import CALIBRATION_BINS, compute_metrics
+
+CLASSES = ["not-school", "school"]
+# Probability of school, away from the edges of the calibration bins. The fourth and the fifth are wrong.
+LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0])
+SCHOOL = np.array([0.95, 0.85, 0.75, 0.45, 0.65, 0.25, 0.15, 0.05, 0.35], dtype=np.float32)
+
+
+def two_columns(school: np.ndarray) -> np.ndarray:
+    return np.stack([1 - school, school], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return compute_metrics(LABELS, two_columns(SCHOOL), CLASSES, "school")
+
+
+def test_counts_are_those_of_a_confusion_matrix_made_by_hand(figures):
+    assert figures["confusion_matrix"] == [[4, 1], [1, 3]]  # true classes are rows
+    assert figures["count"] == 9
+    assert figures["accuracy"] == pytest.approx(7 / 9)
+
+
+def test_precision_recall_and_f1_are_those_worked_out_by_hand(figures):
+    school, other = figures["by_class"]["school"], figures["by_class"]["not-school"]
+    assert (school["precision"], school["recall"], school["f1"], school["support"]) == (0.75, 0.75, 0.75, 4)
+    assert (other["precision"], other["recall"], other["f1"]) == pytest.approx((0.8, 0.8, 0.8))
+    assert figures["macro"]["recall"] == pytest.approx((0.75 + 0.8) / 2)
+
+
+def test_precision_and_recall_are_not_mixed_up():
+    figures = compute_metrics(np.array([1, 1, 1, 0]), two_columns(np.array([0.9, 0.2, 0.2, 0.2])), CLASSES, "school")
+    assert figures["positive"]["precision"] == 1
+    assert figures["positive"]["recall"] == pytest.approx(1 / 3)
+    assert figures["positive"]["f1"] == pytest.approx(2 * (1 / 3) / (4 / 3))
+
+
+def test_areas_are_those_worked_out_by_hand(figures):
+    # 19 of the 20 pairs of a school and another tile are in the right order; precision is 1, 1, 1 and 4/5 where a school is found.
+    assert figures["by_class"]["school"]["roc_auc"] == pytest.approx(19 / 20)
+    assert figures["by_class"]["school"]["pr_auc"] == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
+
+
+def test_calibration_error_is_the_one_worked_out_by_hand(figures):
+    # Bins 0.5-0.6 to 0.9-1: 1 tile, wrong; 2, one right; 2, 2 and 2, all right.
+    expected = (1 * 0.55 + 2 * abs(0.5 - 0.65) + 2 * 0.25 + 2 * 0.15 + 2 * 0.05) / 9
+    assert figures["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert [row["count"] for row in figures["calibration"]] == [0, 0, 0, 0, 0, 1, 2, 2, 2, 2]
+    assert figures["calibration"][6]["accuracy"] == 0.5
+    assert figures["calibration"][6]["confidence"] == pytest.approx(0.65)
+
+
+def test_every_tile_is_in_one_bin_whatever_its_confidence():
+    confidence = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.55], dtype=np.float32)
+    figures = compute_metrics(np.ones(7, dtype=int), two_columns(confidence), CLASSES, "school")
+    assert sum(row["count"] for row in figures["calibration"]) == 7
+    assert len(figures["calibration"]) == CALIBRATION_BINS
+    assert figures["calibration"][-1]["count"] >= 1  # a confidence of exactly 1
+
+
+def test_roc_area_is_the_share_of_pairs_in_the_right_order_for_random_scores_with_ties():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 80), rng.integers(0, 10, 80) / 10
+    wins = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
+    figures = compute_metrics(labels, two_columns(scores), CLASSES, "school")
+    assert figures["by_class"]["school"]["roc_auc"] == pytest.approx(float(np.mean(wins)))
+
+
+def test_the_positive_class_is_copied_and_without_one_the_means_are(figures):
+    assert figures["positive"] == figures["by_class"]["school"]
+    assert figures["roc_class"] == "school"
+    without = compute_metrics(LABELS, two_columns(SCHOOL), CLASSES, "")
+    assert without["positive"] == without["macro"]
+    assert without["roc_class"] == "not-school"
+
+
+def test_a_roc_curve_runs_from_corner_to_corner_in_few_points_that_json_can_hold():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 2000)
+    figures = compute_metrics(labels, two_columns(rng.random(2000)), CLASSES, "school")
+    curve = np.array(figures["roc"])
+    assert len(curve) <= 101
+    assert curve[0].tolist() == [1, 0, 0]
+    assert curve[-1, 1:].tolist() == [1, 1]
+    assert (np.diff(curve, axis=0) * [-1, 1, 1] >= 0).all()
+    json.dumps(figures, allow_nan=False)
+
+
+def test_three_classes_are_counted_one_against_the_rest():
+    probabilities = np.array(
+        [[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6]], dtype=np.float32
+    )
+    figures = compute_metrics(np.array([0, 0, 1, 2, 2]), probabilities, ["field", "roof", "water"], "water")
+    assert figures["confusion_matrix"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
+    assert figures["by_class"]["field"]["recall"] == 0.5
+    assert figures["by_class"]["roof"]["precision"] == 0.5
+    assert figures["positive"]["f1"] == 1
+    assert figures["macro"]["precision"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert figures["by_class"]["water"]["roc_auc"] == 1
+
+
+def test_a_class_that_the_split_lacks_says_nothing_and_breaks_nothing():
+    figures = compute_metrics(np.zeros(3, dtype=int), two_columns(np.array([0.1, 0.2, 0.7])), CLASSES, "school")
+    school = figures["by_class"]["school"]
+    assert (school["support"], school["recall"], school["roc_auc"], school["pr_auc"]) == (0, 0, 0.5, 0)
+    assert figures["by_class"]["not-school"]["pr_auc"] == 1
+    assert figures["confusion_matrix"] == [[2, 1], [0, 0]]
+    assert figures["roc"] == []
+
+
+def test_a_perfect_model():
+    figures = compute_metrics(LABELS, two_columns(LABELS.astype(float)), CLASSES, "school")
+    assert figures["accuracy"] == 1
+    assert figures["calibration_error"] == 0
+    assert figures["positive"] == dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), 1.0) | {"support": 4}
+
+
+def test_a_model_that_is_always_wrong_and_sure_of_it():
+    figures = compute_metrics(LABELS, two_columns(1.0 - LABELS), CLASSES, "school")
+    assert figures["accuracy"] == 0
+    assert figures["calibration_error"] == 1
+    assert figures["confusion_matrix"] == [[0, 5], [4, 0]]
+    assert figures["positive"]["f1"] == 0
+    assert figures["positive"]["roc_auc"] == 0
+
+
+@pytest.mark.parametrize("nonsense", [np.nan, np.inf])
+def test_probabilities_that_are_no_numbers_are_refused(nonsense):
+    probabilities = two_columns(SCHOOL)
+    probabilities[3, 0] = nonsense
+    with pytest.raises(DataError, match="not numbers.*lower learning rate"):
+        compute_metrics(LABELS, probabilities, CLASSES, "school")
+
+
+def test_nothing_to_score_is_refused():
+    with pytest.raises(DataError, match="no tile"):
+        compute_metrics(np.empty(0, dtype=int), np.empty((0, 2), dtype=np.float32), CLASSES, "school")

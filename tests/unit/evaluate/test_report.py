@@ -1,0 +1,206 @@
+"""Reports and drawings: they stand alone, say what they must, and no name can break them."""
+
+import html
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from sat_xception.errors import DataError
+from sat_xception.evaluate.charts import confusion_chart, curves_chart, curves_page
+from sat_xception.evaluate.gate import decide
+from sat_xception.evaluate.report import decision_markdown, model_card, run_report
+from sat_xception.page import render_page, thumbnail
+from sat_xception.steps import GateConfig
+
+NASTY = ["a|b", "<script>alert(1)</script>", "[x](http://example.org) `c` **d** \\", '"&amp;', "$\\frac$", "学校", "$$"]
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def cells(line: str) -> list[str]:
+    """Split a row of a Markdown table as GitHub does: a pipe after a backslash is text."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.fixture
+def decision(make_evaluation, tmp_path):
+    def make(**changes):
+        pair = [make_evaluation("xception", 0.91, **changes), make_evaluation("mobilenetv2", 0.5, **changes)]
+        return decide(pair, GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85))
+
+    return make
+
+
+@pytest.fixture
+def served(make_evaluation):
+    def make(**changes):
+        evaluation = make_evaluation(**changes)
+        return {
+            **evaluation,
+            "name": "school-classifier",
+            "version": 7,
+            "tiles": {"train": 1234, "valid": 20},
+            "metrics": {"valid": evaluation["metrics"], "test": {**evaluation["metrics"], "accuracy": 0.8765}},
+            "export_tolerance": 1e-5,
+            **changes,
+        }
+
+    return make
+
+
+def assert_stands_alone(page):
+    """Nothing in the page is fetched: no script, and no address but data, parts of the page itself and names of XML."""
+    parsed = Tags(page)
+    assert not [tag for tag, _ in parsed.tags if tag in {"script", "link", "iframe", "object", "base", "form"}]
+    for _, attributes in parsed.tags:
+        for name, value in attributes.items():
+            if name.startswith("xmlns") and value in {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}:
+                continue
+            assert not name.startswith("on")
+            assert "//" not in re.sub(r"data:image/[^\"]*", "", value or ""), (name, value)
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_a_run_report_stands_alone_and_names_the_failed_check(decision):
+    page = run_report(decision())
+    assert_stands_alone(page)
+    assert 'class="fail">no<' in page
+    assert "0.5000" in page
+    assert page.count("<svg") == 2 * 4  # curves, confusion, ROC and calibration of each
+    assert "xception wins" in page
+    assert "Served model" not in page
+
+
+def test_a_run_report_says_what_is_served(decision, served):
+    page = run_report(decision(), served())
+    assert "Served model" in page
+    assert "0.8765" in page
+
+
+def test_a_run_report_works_without_a_test_split_and_without_a_roc_curve(decision, served, make_evaluation):
+    described = served()
+    del described["metrics"]["test"]
+    outcome = decision()
+    outcome["candidates"][0]["metrics"]["roc"] = []
+    page = run_report(outcome, described)
+    assert "Served model" in page
+    assert "test accuracy" not in page
+
+
+def test_only_a_synthetic_sample_is_called_one(decision, served):
+    assert "synthetic sample" not in run_report(decision())
+    assert "synthetic sample" in run_report(decision(synthetic=True))
+    assert "Synthetic sample" not in decision_markdown(decision()) + model_card(served())
+    assert "Synthetic sample" in decision_markdown(decision(synthetic=True))
+    assert "Synthetic sample" in model_card(served(synthetic=True))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_no_class_name_breaks_a_page(decision, name):
+    page = run_report(decision(classes=("other", name), positive_label=name, source=name))
+    assert_stands_alone(page)
+    assert f"recall of {name}" in Tags(page).text
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_no_class_name_breaks_the_markdown_of_a_decision(decision, name):
+    text = decision_markdown(decision(classes=("other", name), positive_label=name))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 2 * 4
+    assert {len(cells(line)) for line in table} == {5}
+    assert "<" not in text
+    shown = html.unescape(re.sub(r"\\([^\w\s])", r"\1", cells(table[3])[1]))
+    assert shown == f"recall of {name}"
+
+
+def test_a_line_break_in_a_name_doesnt_end_a_row_of_a_table(decision):
+    text = decision_markdown(decision(classes=("other", "a\n\n# b"), positive_label="a\n\n# b"))
+    assert "recall of a # b" in text
+    assert "\n# b" not in text
+
+
+def test_a_model_card_has_every_figure_and_breaks_on_no_name(served):
+    card = model_card(served(classes=("other", "<b>|"), positive_label="<b>|", source="<i>"))
+    assert "# school-classifier 7" in card
+    assert "- train: 1,234 tiles" in card
+    rows = [cells(line) for line in card.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows] == ["split", "---", "valid", "test"]
+    assert rows[3][2] == "0.8765"
+    assert "<b>" not in card
+    assert "<i>" not in card
+    assert "scored once" in card
+
+
+def test_a_model_card_doesnt_speak_of_a_test_split_that_isnt_there(served):
+    evaluation = served()["metrics"]["valid"]
+    assert "scored once" not in model_card(served(metrics={"valid": evaluation}))
+    assert "| split |" not in model_card(served(metrics={}))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_confusion_matrix_shows_each_name_as_it_is(name):
+    chart = confusion_chart([[12, 3], [4, 56]], ["other", name])
+    text = Tags(str(chart)).text
+    assert text.count(name) == 2  # a row and a column
+    assert all(number in text for number in ("12", "3", "4", "56"))
+
+
+def test_the_same_figures_make_the_same_drawing():
+    assert confusion_chart([[1, 2], [3, 4]], ["a", "b"]) == confusion_chart([[1, 2], [3, 4]], ["a", "b"])
+
+
+def test_learning_curves_are_self_contained_and_mark_where_a_phase_ends(make_evaluation):
+    history = make_evaluation()["training"]["history"]
+    page = curves_page("<x>", history, synthetic=False)
+    assert_stands_alone(page)
+    assert "<x>" not in page
+    assert "3 epochs" in page
+    assert "synthetic sample" not in page
+    assert "synthetic sample" in curves_page("x", history, synthetic=True)
+    dotted = "stroke-dasharray: 1"
+    assert str(curves_chart(history)).count(dotted) == 2  # one line in each drawing
+    assert dotted not in str(curves_chart(history[:2]))
+
+
+def test_learning_curves_are_drawn_of_one_epoch_and_of_losses_that_are_no_numbers(make_evaluation):
+    history = make_evaluation()["training"]["history"]
+    assert "<svg" in curves_chart(history[:1])
+    assert "<svg" in curves_chart([*history, {**history[-1], "loss": None, "val_loss": None}])
+
+
+def test_text_is_escaped_unless_it_is_a_drawing_of_ours():
+    page = render_page("curves", synthetic=False, title="&<", epochs=1, chart="<svg>")
+    assert "&amp;&lt;" in page
+    assert "&lt;svg&gt;" in page
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_a_thumbnail_is_a_small_jpeg(mode):
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 200), "red").convert(mode).save(buffer, "TIFF")
+    address = thumbnail(buffer.getvalue())
+    assert address.startswith("data:image/jpeg;base64,")
+    assert len(address) < 5000
+
+
+def test_a_thumbnail_of_what_is_no_image_is_refused():
+    with pytest.raises(DataError, match="thumbnail"):
+        thumbnail(b"no image")
