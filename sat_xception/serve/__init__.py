@@ -1,0 +1,1 @@
+"""Serving a packaged model, and asking one that is served."""

@@ -1,0 +1,193 @@
+"""Load a SavedModel as TensorFlow Serving does, through the session loader, and run its signatures.
+
+`tf.saved_model.load` accepts models that TensorFlow Serving can't load (variables that only Python objects know), so
+whoever wants to know what production will do must load this way. Nothing here knows of HTTP or gRPC: the export gate,
+the command line and the server share it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+
+from sat_xception.errors import ModelError
+from sat_xception.serve.protocol import Code, RequestError
+
+__all__ = ["Array", "SavedModelSession"]
+
+Array = npt.NDArray[Any]
+_MAX_MESSAGE = 600
+_NODES = re.compile(r"\[\[\{\{.*?\]\]", re.DOTALL)
+
+
+class SavedModelSession:
+    """One SavedModel in a TensorFlow session. Safe to call from several threads.
+
+    Attributes:
+        path: Folder of the SavedModel.
+        signatures: SignatureDef of each signature, by name.
+
+    Example:
+        with SavedModelSession(Path("models/serving/school-classifier/20260101120000")) as model:
+            answer = model.predict("serving_default", {"image_bytes": np.array([jpeg], dtype=object)})
+            answer["probabilities"]  # float32 [1, classes]
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the model.
+
+        Args:
+            path: Folder that holds `saved_model.pb`.
+
+        Raises:
+            ModelError: Missing, damaged, without the tag `serve`, or made of operations that this TensorFlow lacks.
+        """
+        self.path = path
+        if not (path / "saved_model.pb").is_file():
+            raise ModelError(f"no saved_model.pb in {path}: name a version's folder, as <model root>/<name>/<version>")
+        # Two versions are in memory while one replaces the other, so neither may take the whole GPU.
+        options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
+        try:
+            with _quiet_tensorflow():
+                meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
+            self.signatures: Mapping[str, SignatureDef] = dict(meta_graph.signature_def)
+            self._runs = {
+                name: self._make_run(signature) for name, signature in self.signatures.items() if signature.inputs
+            }
+        except (
+            Exception
+        ) as error:  # a damaged model fails in any way, and every one of them means the same to the caller
+            self._session.close()
+            raise ModelError(
+                f"{path} doesn't load as TensorFlow Serving loads it: {type(error).__name__}: {_brief(error)}"
+            ) from error
+
+    def __enter__(self) -> SavedModelSession:
+        """Return the loaded model."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Unload the model."""
+        self.close()
+
+    def close(self) -> None:
+        """Unload the model. No call may be under way."""
+        self._session.close()
+
+    def input_infos(self, signature: str) -> Mapping[str, TensorInfo]:
+        """Return the TensorInfo of each input of a signature, by name.
+
+        Raises:
+            RequestError: FAILED_PRECONDITION, the model has no such signature.
+        """
+        return dict(self._signature(signature).inputs)
+
+    def predict(
+        self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
+    ) -> dict[str, Array]:
+        """Run a signature.
+
+        Args:
+            signature: Its name.
+            inputs: One array an input; strings as object arrays of bytes.
+            output_filter: Names of the outputs to return. Default: all.
+
+        Returns:
+            One array an output.
+
+        Raises:
+            RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for inputs that don't fit the
+                signature or can't be decoded; otherwise the code that TensorFlow gave.
+        """
+        definition = self._signature(signature)
+        _check_names(signature, definition, inputs, output_filter)
+        feeds = [_checked(name, info, inputs[name]) for name, info in sorted(definition.inputs.items())]
+        try:
+            values = self._runs[signature](*feeds)
+        except tf.errors.OpError as error:
+            raise RequestError(Code(error.error_code), _brief(error)) from error
+        except (TypeError, ValueError) as error:
+            raise RequestError(Code.INVALID_ARGUMENT, _brief(error)) from error
+        outputs = dict(zip(sorted(definition.outputs), values, strict=True))
+        return {name: outputs[name] for name in output_filter or outputs}
+
+    def _signature(self, name: str) -> SignatureDef:
+        if name not in self._runs:
+            known = ", ".join(sorted(self._runs))
+            raise RequestError(
+                Code.FAILED_PRECONDITION, f'Serving signature name: "{name}" not found in signature def; known: {known}'
+            )
+        return self.signatures[name]
+
+    def _make_run(self, signature: SignatureDef) -> Callable[..., list[Array]]:
+        fetches = [signature.outputs[name].name for name in sorted(signature.outputs)]
+        feeds = [signature.inputs[name].name for name in sorted(signature.inputs)]
+        run: Callable[..., list[Array]] = self._session.make_callable(fetches, feeds)
+        return run
+
+
+@contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Hide TensorFlow's advice against its session loader, the only one that does what TensorFlow Serving does."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_names(
+    signature: str, definition: SignatureDef, inputs: Mapping[str, Array], output_filter: Sequence[str]
+) -> None:
+    wanted, given = set(definition.inputs), set(inputs)
+    if wanted != given:
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"inputs don't match signature {signature!r}, which takes {sorted(wanted)}: "
+            f"missing {sorted(wanted - given)}, unknown {sorted(given - wanted)}",
+        )
+    outputs = set(definition.outputs)
+    if not set(output_filter) <= outputs:
+        unknown = sorted(set(output_filter) - outputs)
+        raise RequestError(
+            Code.INVALID_ARGUMENT, f"unknown outputs {unknown}; signature {signature!r} has {sorted(outputs)}"
+        )
+    if len(set(output_filter)) != len(output_filter):
+        raise RequestError(Code.INVALID_ARGUMENT, f"an output is asked for twice: {list(output_filter)}")
+
+
+def _checked(name: str, info: TensorInfo, value: Array) -> Array:
+    """Return an input as it is fed, or say how it differs from what the signature takes."""
+    dtype = tf.dtypes.as_dtype(info.dtype)
+    if dtype == tf.string and value.dtype.kind == "S":
+        value = value.astype(object)
+    if value.dtype != dtype.as_numpy_dtype:
+        raise RequestError(Code.INVALID_ARGUMENT, f"input {name!r} is {value.dtype}, the signature takes {dtype.name}")
+    shape = tf.TensorShape(info.tensor_shape)
+    if not shape.is_compatible_with(value.shape):
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"input {name!r} has shape {list(value.shape)}, the signature takes {shape.as_list()}",
+        )
+    return value
+
+
+def _brief(error: Exception) -> str:
+    """Return TensorFlow's message without the names of its graph's nodes."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    text = _NODES.sub("", text.split("Original stack trace")[0].removeprefix("Graph execution error:"))
+    return " ".join(text.split())[:_MAX_MESSAGE] or type(error).__name__

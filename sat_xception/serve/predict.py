@@ -1,0 +1,245 @@
+"""Score image files with a packaged model or a running endpoint, into CSV or JSON.
+
+One row an image: path, label, score, one probability a class, status, reason. The columns of probabilities are named
+after the classes (`probability_school`) with --model, whose model.json lists them; an endpoint doesn't list them,
+so there they are numbered in class order (`probability_0`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sat_xception.data.images import IMAGE_SUFFIXES, encode_for_tensorflow
+from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.log import duration, get_logger, track
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.model_root import read_classes, resolve_version
+from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
+from sat_xception.serve.rows import Value, check_suffix, open_rows
+from sat_xception.steps import PredictConfig
+
+__all__ = ["PredictResult", "find_images", "predict"]
+
+_log = get_logger(__name__)
+_SHOWN_FAILURES = 5
+
+
+class _Scorer(Protocol):
+    def classify(self, images: Sequence[bytes]) -> Classification: ...
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An image's line in the output; `probabilities` is empty where it failed."""
+
+    path: Path
+    label: str = ""
+    score: float | None = None
+    probabilities: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What was scored: `images` = `ok` + `failed`.
+
+    Attributes:
+        images: Images that were found.
+        ok: Scored.
+        failed: Not scored; their rows say why.
+        seconds: Time that scoring took, without loading the model.
+        out: File that was written, or None for stdout.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    seconds: float
+    out: Path | None
+
+    def counts(self) -> str:
+        """Return the counts on one line."""
+        rate = self.images / max(self.seconds, 1e-9)
+        counts = f"{self.images:,} images | {self.ok:,} ok  {self.failed:,} failed"
+        return f"predict   {counts} | {rate:,.1f} images/s | {duration(self.seconds)}"
+
+    def summary(self) -> str:
+        """Return the counts and the file; nothing where the rows themselves went to stdout."""
+        return f"{self.counts()}\nwrote     {self.out}" if self.out else ""
+
+
+def predict(config: PredictConfig) -> PredictResult:
+    """Score images and write a row for each; one that can't be read is a failed row, and its neighbours are scored.
+
+    Raises:
+        ConfigError: A path, --model, --endpoint or --out is wrong.
+        DataError: There are no images, or none could be scored.
+        ServiceError: The endpoint can't be reached or doesn't have this model.
+    """
+    check_suffix(config.out)
+    paths = find_images(config.inputs)
+    ok = 0
+    failed: list[_Row] = []
+    with _open_scorer(config) as (scorer, classes):
+        started = time.monotonic()
+        rows = _scored_rows(scorer, track(paths, "predict", len(paths)), config.batch_size)
+        columns, rows = _columns(rows, classes)
+        with open_rows(config.out, columns) as write:
+            for row in rows:
+                write(_values(row, columns))
+                if row.reason:
+                    failed.append(row)
+                else:
+                    ok += 1
+    for row in failed[:_SHOWN_FAILURES]:
+        _log.warning("failed    %s: %s", row.path, row.reason)
+    result = PredictResult(len(paths), ok, len(failed), time.monotonic() - started, config.out)
+    if config.out is None:
+        _log.info("%s", result.counts())
+    if not ok:
+        raise DataError(
+            f"none of {len(paths):,} images could be scored; the first, {failed[0].path}: {failed[0].reason}"
+        )
+    return result
+
+
+def find_images(inputs: Iterable[Path]) -> list[Path]:
+    """Return the image files among paths and, sorted, below folders; each once, hidden ones left out.
+
+    Raises:
+        ConfigError: A path doesn't exist.
+        DataError: A file has no image's suffix, or there is no image at all.
+    """
+    inputs = list(inputs)
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    found: dict[Path, None] = {}
+    for path in inputs:
+        if path.is_dir():
+            below = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            found.update(dict.fromkeys(sorted(file for file in below if not file.name.startswith("."))))
+        elif not path.exists():
+            raise ConfigError(f"no file or folder at {path} (seen from {Path.cwd()})")
+        elif path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{path} doesn't look like an image: its name ends in {path.suffix!r}, expected one of {suffixes}"
+            )
+        else:
+            found[path] = None
+    if not found:
+        raise DataError(f"no images in {', '.join(map(str, inputs))}: looked for files that end in {suffixes}")
+    return list(found)
+
+
+class _ModelScorer:
+    """A packaged version in this process; it answers as an endpoint would."""
+
+    def __init__(self, version: Path) -> None:
+        # Imported here: with an endpoint, scoring needs no TensorFlow.
+        from sat_xception.serve.models import SavedModelSession
+
+        self.classes = read_classes(version)
+        self.model = SavedModelSession(version)
+
+    def classify(self, images: Sequence[bytes]) -> Classification:
+        encoded = np.empty(len(images), dtype=object)
+        encoded[:] = list(images)
+        outputs = self.model.predict(CLASSIFY_SIGNATURE, {"image_bytes": encoded}, ["probabilities", "label", "score"])
+        if outputs["probabilities"].shape != (len(images), len(self.classes)):
+            shape = list(outputs["probabilities"].shape)
+            raise ModelError(
+                f"{self.model.path} gives probabilities of shape {shape}, its model.json has {len(self.classes)} names"
+            )
+        return Classification(
+            outputs["probabilities"], [label.decode() for label in outputs["label"]], outputs["score"]
+        )
+
+
+@contextlib.contextmanager
+def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | None]]:
+    """Yield what scores, and the class names in the order of its probabilities where they are known."""
+    if config.model is not None:
+        scorer = _ModelScorer(resolve_version(config.model, config.name))
+        with scorer.model:
+            yield scorer, scorer.classes
+        return
+    with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s) as client:
+        signatures = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
+        if CLASSIFY_SIGNATURE not in signatures:
+            raise ModelError(
+                f"{config.name} at {config.endpoint} has signatures {sorted(signatures)}, not {CLASSIFY_SIGNATURE!r}: "
+                "deploy a model that `sat_xception package` wrote"
+            )
+        yield client, None
+
+
+def _scored_rows(scorer: _Scorer, paths: Iterable[Path], batch_size: int) -> Iterator[_Row]:
+    for batch in _batches(paths, batch_size):
+        reasons: dict[Path, str] = {}
+        images: dict[Path, bytes] = {}
+        for path in batch:
+            try:
+                images[path] = encode_for_tensorflow(path.read_bytes())[0]
+            except (OSError, DataError) as error:
+                reasons[path] = str(error)
+        scored = {row.path: row for row in _score(scorer, list(images.items()))}
+        yield from (scored[path] if path in scored else _Row(path, reason=reasons[path]) for path in batch)
+
+
+def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
+    """Return a row an image; a batch that is refused is halved until the image that spoils it stands alone."""
+    if not images:
+        return []
+    try:
+        answer = scorer.classify([data for _, data in images])
+    except RequestError as error:
+        if error.code not in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
+            raise
+        if len(images) == 1:
+            return [_Row(images[0][0], reason=str(error))]
+        middle = len(images) // 2
+        return _score(scorer, images[:middle]) + _score(scorer, images[middle:])
+    return [
+        _Row(path, label, _short(score), tuple(_short(value) for value in probabilities))
+        for (path, _), label, score, probabilities in zip(
+            images, answer.labels, answer.scores, answer.probabilities, strict=True
+        )
+    ]
+
+
+def _columns(rows: Iterator[_Row], classes: list[str] | None) -> tuple[list[str], Iterator[_Row]]:
+    """Return the columns and all rows; without class names, the first scored row tells how many there are."""
+    seen = []
+    names: Iterable[object] = classes or ()
+    if classes is None:
+        for row in rows:
+            seen.append(row)
+            if row.probabilities:
+                names = range(len(row.probabilities))
+                break
+    columns = ["path", "label", "score", *(f"probability_{name}" for name in names), "status", "reason"]
+    return columns, itertools.chain(seen, rows)
+
+
+def _values(row: _Row, columns: list[str]) -> list[Value]:
+    probabilities = row.probabilities or (None,) * (len(columns) - 5)
+    status = "failed" if row.reason else "ok"
+    return [str(row.path), row.label or None, row.score, *probabilities, status, " ".join(row.reason.split()) or None]
+
+
+def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    paths = iter(paths)
+    while batch := list(itertools.islice(paths, size)):
+        yield batch
+
+
+def _short(value: np.float32) -> float:
+    """Return the float that prints as the shortest decimal form of a float32."""
+    return float(str(value))

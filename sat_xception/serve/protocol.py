@@ -1,0 +1,129 @@
+"""What the server and its clients both speak: status codes, errors, version states and classifications.
+
+The codes are gRPC's, which TensorFlow Serving maps to HTTP as below (`ToHTTPStatusCode` in its http_server.cc).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.errors import ServiceError
+
+__all__ = ["CLASSIFY_SIGNATURE", "DEFAULT_SIGNATURE", "Classification", "Code", "RequestError", "VersionStatus"]
+
+DEFAULT_SIGNATURE = "serving_default"
+CLASSIFY_SIGNATURE = "classify"
+
+
+class Code(IntEnum):
+    """Canonical status codes, by their gRPC numbers."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+    @property
+    def http_status(self) -> int:
+        """HTTP status that TensorFlow Serving answers with."""
+        return _HTTP_STATUS.get(self, 500)
+
+    @classmethod
+    def from_http(cls, status: int) -> Code:
+        """Return the code that an HTTP status of a server stands for."""
+        return _FROM_HTTP.get(status, cls.UNKNOWN)
+
+
+_HTTP_STATUS = {
+    Code.OK: 200,
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+# 413 is what proxies and our server say to a request that gRPC refuses as RESOURCE_EXHAUSTED.
+_FROM_HTTP = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    413: Code.RESOURCE_EXHAUSTED,
+    429: Code.RESOURCE_EXHAUSTED,
+    500: Code.INTERNAL,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+}
+
+
+class RequestError(ServiceError):
+    """A request that a model or an endpoint didn't answer.
+
+    Attributes:
+        code: Why, as the endpoint says it; INVALID_ARGUMENT means that the same request will never be answered.
+        http_status: HTTP status to answer with; the code's own unless given.
+    """
+
+    def __init__(self, code: Code, message: str, http_status: int | None = None) -> None:
+        """Say what wasn't answered and why."""
+        super().__init__(message)
+        self.code = code
+        self.http_status = http_status or code.http_status
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """State of a version of a model, in TensorFlow Serving's words.
+
+    Attributes:
+        version: Number of the version; None where the endpoint doesn't say (a KServe model server).
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error_code: "OK", or why it ended.
+        error_message: What went wrong.
+    """
+
+    version: int | None
+    state: str
+    error_code: str = "OK"
+    error_message: str = ""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Answer of the `classify` signature to n images.
+
+    Attributes:
+        probabilities: float32 [n, classes].
+        labels: Names of the winning classes.
+        scores: float32 [n], their probabilities.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    labels: list[str]
+    scores: npt.NDArray[np.float32]

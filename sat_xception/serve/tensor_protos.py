@@ -1,0 +1,66 @@
+"""Turn TensorProtos into arrays and back, in the form that TensorFlow Serving sends them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+from sat_xception.serve.models import Array
+from sat_xception.serve.protocol import Code, RequestError
+
+__all__ = ["array_to_proto", "proto_to_array"]
+
+# Fields that TensorFlow Serving fills (Tensor::AsProtoField). Clients read them, so `tensor_content` wouldn't do.
+_VALUE_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int8: "int_val",
+    tf.uint8: "int_val",
+    tf.int16: "int_val",
+    tf.int32: "int_val",
+    tf.uint32: "uint32_val",
+    tf.int64: "int64_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+}
+
+
+def proto_to_array(proto: TensorProto, max_bytes: int) -> Array:
+    """Return a TensorProto's values.
+
+    Args:
+        proto: What the client sent.
+        max_bytes: Largest array. A proto may name a huge shape and one value to fill it with: not with our memory.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, the proto contradicts itself or is larger than allowed.
+    """
+    sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+    if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
+        raise RequestError(Code.INVALID_ARGUMENT, f"a tensor's shape must be known, got {sizes}")
+    try:
+        dtype = tf.dtypes.as_dtype(proto.dtype)
+        needed = math.prod(sizes) * max(1, dtype.size or 1)
+        if needed > max_bytes:
+            raise RequestError(
+                Code.INVALID_ARGUMENT, f"a tensor of shape {sizes} takes {needed:,} bytes, the limit is {max_bytes:,}"
+            )
+        array: Array = tf.make_ndarray(proto)
+    except (TypeError, ValueError) as error:
+        raise RequestError(Code.INVALID_ARGUMENT, f"a tensor can't be read: {error}") from error
+    return array
+
+
+def array_to_proto(array: Array) -> TensorProto:
+    """Return an array as a TensorProto with its values in the typed field."""
+    dtype = tf.dtypes.as_dtype(tf.string if array.dtype == object else array.dtype)
+    field = _VALUE_FIELDS.get(dtype)
+    if field is None:
+        return tf.make_tensor_proto(array)
+    proto = TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(array.shape).as_proto())
+    getattr(proto, field).extend(np.ravel(array).tolist())
+    return proto

@@ -1,0 +1,178 @@
+"""A tiny model as `package` would write it, and a server that serves it: what the serving tests stand on.
+
+The contract tests can run against any server, such as the TensorFlow Serving image. Write the model it should serve
+with `python -m tests.serving_fixtures DIR`, start the server on it (model name `tiny`), and set SERVING_CONTRACT_REST
+to `http://host:port` and SERVING_CONTRACT_GRPC to `host:port` for the tests.
+
+PYTEST_DONT_REWRITE: test modules both import this and name it in `pytest_plugins`, and it asserts nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from sat_xception.serve.server import RunningServer
+from sat_xception.steps import ServeConfig
+
+NAME = "tiny"
+VERSION = 1
+SIDE = 32
+TOO_HIGH = 100  # pixels: an image that is fine and that the model refuses nevertheless
+CLASSES = ["not-school", "school"]
+
+
+def tiny_keras_model(seed: int) -> keras.Model:
+    """Return a network of a few weights; another seed gives other answers."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            keras.layers.Conv2D(4, 3, strides=2, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(len(CLASSES), activation="softmax"),
+        ]
+    )
+
+
+def write_version(folder: Path, seed: int = 0) -> Path:
+    """Write a version with the signatures of a packaged model; each seed is exported once a process."""
+    shutil.copytree(_exported(seed), folder)
+    return folder
+
+
+@functools.cache
+def _exported(seed: int) -> Path:
+    model = tiny_keras_model(seed)
+    names = tf.constant(CLASSES)
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        tf.debugging.assert_less(tf.shape(pixels)[0], TOO_HIGH, message="the image is too high")
+        return tf.image.resize(tf.cast(pixels, tf.float32), (SIDE, SIDE))
+
+    def score_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
+        pixels = tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec((SIDE, SIDE, 3), tf.float32))
+        return model(pixels)
+
+    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": score_bytes(image_bytes)}
+
+    def classify(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = score_bytes(image_bytes)
+        label = tf.gather(names, tf.argmax(probabilities, axis=-1))
+        return {"probabilities": probabilities, "label": label, "score": tf.reduce_max(probabilities, axis=-1)}
+
+    def images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": model(tf.image.resize(tf.cast(images, tf.float32), (SIDE, SIDE)))}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    encoded = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
+    archive.add_endpoint("serving_default", serving_default, encoded)
+    archive.add_endpoint("classify", classify, encoded)
+    archive.add_endpoint("images", images, [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    temporary = tempfile.mkdtemp(prefix="tiny-model-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    folder = Path(temporary) / str(VERSION)
+    archive.write_out(str(folder), verbose=False)
+    facts = {"name": NAME, "version": VERSION, "classes": CLASSES, "positive_label": "school", "threshold": 0.5}
+    (folder / "model.json").write_text(json.dumps(facts))
+    return folder
+
+
+def write_slow_version(folder: Path) -> Path:
+    """Write a version that works as many seconds on a request as it says, with one `seconds` a row."""
+
+    class Slow(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="seconds")])
+        def work(self, seconds: tf.Tensor) -> dict[str, tf.Tensor]:
+            end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
+            tf.while_loop(lambda: tf.timestamp() < end, lambda: (), ())
+            return {"seconds": seconds}
+
+    model = Slow()
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.work})
+    return folder
+
+
+def pixels_of(count: int, seed: int = 0, side: int = SIDE) -> np.ndarray:
+    """Return noise, uint8 [count, side, side, 3], of a colour that differs from image to image."""
+    random = np.random.default_rng(seed)
+    colour = random.integers(0, 256, (count, 1, 1, 3))
+    return np.clip(colour + random.integers(-40, 41, (count, side, side, 3)), 0, 255).astype(np.uint8)
+
+
+def encoded(pixels: np.ndarray, image_format: str = "PNG") -> bytes:
+    """Return one image's file, lossless unless the format is JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def pngs(count: int, seed: int = 0) -> list[bytes]:
+    """Return the files of `pixels_of`."""
+    return [encoded(image) for image in pixels_of(count, seed)]
+
+
+def expected(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return what Keras itself says, float32 [n, classes]."""
+    return np.asarray(tiny_keras_model(seed)(pixels.astype(np.float32)))
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A server under test."""
+
+    rest_url: str
+    grpc_address: str
+
+    @property
+    def model_url(self) -> str:
+        """Return the model's address."""
+        return f"{self.rest_url}/v1/models/{NAME}"
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: Any) -> Path:
+    """Return a model root with version 1; not to be changed."""
+    root: Path = tmp_path_factory.mktemp("root")
+    write_version(root / NAME / str(VERSION))
+    return root
+
+
+@pytest.fixture(scope="session")
+def contract(tiny_root: Path) -> Iterator[Contract]:
+    """Return the server under test: ours, unless the environment names another."""
+    rest_url, grpc_address = os.environ.get("SERVING_CONTRACT_REST"), os.environ.get("SERVING_CONTRACT_GRPC")
+    if rest_url and grpc_address:
+        yield Contract(rest_url, grpc_address)
+        return
+    with RunningServer(serve_config(tiny_root)) as server:
+        yield Contract(server.rest_url, server.grpc_address)
+
+
+def serve_config(root: Path, **settings: Any) -> ServeConfig:
+    """Return a configuration with free ports and a short poll."""
+    return ServeConfig(**{"model_root": root, "name": NAME, "rest_port": 0, "grpc_port": 0, "poll_s": 0.05, **settings})
+
+
+if __name__ == "__main__":
+    print(write_version(Path(sys.argv[1]) / NAME / str(VERSION)))
