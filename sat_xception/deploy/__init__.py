@@ -1,0 +1,1 @@
+"""Putting a packaged model where it answers."""

@@ -1,0 +1,172 @@
+"""Put a packaged model where it answers.
+
+Target "local" is a model root on this machine, which `sat_xception serve` follows as TensorFlow Serving does. The version is copied,
+then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version before goes on serving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sat_xception.deploy.golden import check_golden
+from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.log import get_logger
+from sat_xception.model.package import DIGESTS_FILE
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.model_root import find_versions, resolve_version
+from sat_xception.serve.server import RunningServer
+from sat_xception.steps import DeployConfig, ServeConfig
+from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
+
+__all__ = ["DeployResult", "deploy"]
+
+_log = get_logger(__name__)
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What deploy did.
+
+    Attributes:
+        record: The deployment record: name, version, the one before, where it answers, how near its golden tiles came.
+    """
+
+    record: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return what answers, and how to start the endpoint."""
+        record = self.record
+        where = f"at {record['endpoint']}" if record["endpoint"] else "over REST and gRPC"
+        lines = [
+            f"deploy    {record['name']} version {record['version']} answers its {record['golden_tiles']} golden tiles "
+            f"{where} within {record['golden_difference']:.1g}"
+        ]
+        if not record["endpoint"]:
+            lines.append(f"start it  {record['serve_command']}")
+        return "\n".join(lines)
+
+
+def deploy(config: DeployConfig) -> DeployResult:
+    """Copy the newest packaged version into the model root and prove that it answers.
+
+    Run again with the same version it proves it again and changes nothing.
+
+    Raises:
+        ConfigError: The model root holds a newer version, or there is no package.
+        DataError: The package is damaged: a file differs from its digest.
+        ModelError: It doesn't load, or answers its golden tiles wrongly; it has been taken out again.
+        ServiceError: The running endpoint doesn't answer.
+    """
+    source = resolve_version(config.package, config.name)
+    _check_digests(source)
+    served = read_json(source / "model.json", made_by="package")
+    version = served["version"]
+    target = config.model_root / config.name / str(version)
+    before = max((number for number in _versions(target.parent) if number != version), default=None)
+    if before is not None and before > version:
+        raise ConfigError(
+            f"{target.parent} holds version {before}, which is newer than {version}, and the newest is the one that "
+            "answers; package the model again, or remove the newer version"
+        )
+    was_there = _copy(source, target)
+    try:
+        difference = _prove(config, target)
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(target)
+            _log.error("rolled back: version %s is out of %s again", target.name, target.parent)
+        raise
+    record = {
+        "name": config.name,
+        "version": version,
+        "version_before": before,
+        "backbone": served["backbone"],
+        "model": served["model"],
+        "model_root": str(config.model_root),
+        "endpoint": config.endpoint,
+        "golden_tiles": len(read_json(target / "golden.json", made_by="package")["tiles"]),
+        "golden_difference": difference,
+        "serve_command": f"sat_xception serve --model-root {config.model_root} --name {config.name}",
+        "deployed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if config.out:
+        with atomic_folder(config.out) as work:
+            write_json(work / "deployment.json", record)
+    return DeployResult(record)
+
+
+def _versions(folder: Path) -> dict[int, Path]:
+    return find_versions(folder) if folder.is_dir() else {}
+
+
+def _check_digests(version: Path) -> None:
+    expected = read_json(version / DIGESTS_FILE, made_by="package")
+    found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            state = "is missing" if name not in found else "isn't in the package's digests" if name not in expected else "changed"
+            raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
+
+
+def _copy(source: Path, target: Path) -> bool:
+    """Copy a version so that it appears whole; return whether it was there already.
+
+    Raises:
+        DataError: Another model has this version.
+    """
+    if target.exists():
+        if folder_digests(target) != folder_digests(source):
+            raise DataError(f"{target} holds another model of this version; a version never changes, package a new one")
+        return True
+    with atomic_folder(target) as work:
+        shutil.copytree(source, work, dirs_exist_ok=True)
+    return False
+
+
+def _prove(config: DeployConfig, target: Path) -> float:
+    version = int(target.name)
+    with _endpoint(config) as addresses:
+        differences = []
+        for address in addresses:
+            with EndpointClient(address, config.name, version=version) as client:
+                _wait_until_available(client, version, config.timeout_s)
+                differences.append(check_golden(target, client))
+    return max(differences)
+
+
+@contextlib.contextmanager
+def _endpoint(config: DeployConfig) -> Iterator[list[str]]:
+    """Yield the addresses to ask: those of the running endpoint, or of a server that is started for the proof."""
+    if config.endpoint:
+        yield [config.endpoint]
+        return
+    settings = ServeConfig(model_root=config.model_root, name=config.name, rest_port=0, grpc_port=0)
+    with RunningServer(settings) as server:
+        yield [server.rest_url, f"grpc://{server.grpc_address}"]
+
+
+def _wait_until_available(client: EndpointClient, version: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            found = next((status for status in client.status() if status.version == version), None)
+            state = found.state if found else "unknown to the endpoint"
+        except ServiceError as error:
+            found, state = None, str(error)
+        if found and found.state == "AVAILABLE":
+            return
+        if found and found.error_message:
+            raise ModelError(f"version {version} doesn't load at {client.address}: {found.error_message}")
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"version {version} doesn't answer at {client.address} after {timeout_s:g} s ({state}). "
+                "Does that server follow the model root given as --model-root?"
+            )
+        time.sleep(_POLL_S)
