@@ -1,0 +1,1 @@
+"""Kubeflow components: one folder a step, each the thin contract of one verb of the library."""

@@ -1,0 +1,19 @@
+"""KFP contract of the convert step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("convert"), install_kfp_package=False)
+def convert(dataset: dsl.Input[dsl.Dataset], examples: dsl.Output[dsl.Dataset]) -> None:
+    """Turn a dataset into TFRecord files, without re-encoding an image.
+
+    Args:
+        dataset: Dataset of the assemble step.
+        examples: TFRecord files by split.
+    """
+    from sat_xception.steps import run_step
+
+    result = run_step("convert", dataset=dataset.path, out=examples.path)
+    examples.metadata.update(result.counts)

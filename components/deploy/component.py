@@ -1,0 +1,24 @@
+"""KFP contract of the deploy step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("deploy"), install_kfp_package=False)
+def deploy(
+    served_model: dsl.Input[dsl.Model], name: str, model_root: str, deployment: dsl.Output[dsl.Artifact]
+) -> None:
+    """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does.
+
+    Args:
+        served_model: Model root of the package step.
+        name: Name the model is served as.
+        model_root: Model root of the endpoint.
+        deployment: The deployment record.
+    """
+    from sat_xception.steps import run_step
+
+    places = {"package": served_model.path, "model_root": model_root, "out": deployment.path}
+    result = run_step("deploy", name=name, **places)
+    deployment.metadata.update({"name": name, "version": str(result.record["version"])})

@@ -1,0 +1,42 @@
+"""KFP contract of the gate step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("gate"), install_kfp_package=False)
+def gate(
+    xception: dsl.Input[dsl.Artifact],
+    mobilenetv2: dsl.Input[dsl.Artifact],
+    min_accuracy: float,
+    min_recall: float,
+    min_precision: float,
+    max_calibration_error: float,
+    decision: dsl.Output[dsl.Artifact],
+    checks: dsl.Output[dsl.Markdown],
+    report: dsl.Output[dsl.HTML],
+) -> str:
+    """Return the winner's name, or "none" when nothing may be deployed.
+
+    Args:
+        xception: Evaluation of Xception.
+        mobilenetv2: Evaluation of MobileNetV2.
+        min_accuracy: Lowest validation accuracy.
+        min_recall: Lowest recall of the positive class.
+        min_precision: Lowest precision of the positive class.
+        max_calibration_error: Largest expected calibration error.
+        decision: The decision with every check's figure and limit.
+        checks: The same as a table.
+        report: Page with both models side by side.
+    """
+    import shutil
+
+    from sat_xception.steps import run_step
+
+    floors = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision}
+    limits = {**floors, "max_calibration_error": max_calibration_error}
+    result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **limits)
+    shutil.copyfile(f"{decision.path}/decision.md", checks.path)
+    shutil.copyfile(f"{decision.path}/report.html", report.path)
+    return result.winner

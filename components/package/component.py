@@ -1,0 +1,43 @@
+"""KFP contract of the package step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("package"), install_kfp_package=False)
+def package(
+    winner: str,
+    xception: dsl.Input[dsl.Model],
+    mobilenetv2: dsl.Input[dsl.Model],
+    examples: dsl.Input[dsl.Dataset],
+    decision: dsl.Input[dsl.Artifact],
+    name: str,
+    served_model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+) -> None:
+    """Export the winner for TensorFlow Serving, prove that it answers as Keras does, score the test split once.
+
+    Args:
+        winner: Backbone that the gate chose.
+        xception: Model of Xception.
+        mobilenetv2: Model of MobileNetV2.
+        examples: Examples of the convert step.
+        decision: The gate's decision.
+        name: Name the model is served as.
+        served_model: Model root with the new version.
+        metrics: Test figures of the exported model.
+        report: Page of the whole run.
+    """
+    import shutil
+
+    from sat_xception.steps import run_step
+
+    model = {"xception": xception, "mobilenetv2": mobilenetv2}[winner]
+    places = {"model": model.path, "examples": examples.path, "decision": decision.path, "out": served_model.path}
+    result = run_step("package", name=name, **places)
+    shutil.copyfile(f"{result.folder}/report.html", report.path)
+    served_model.metadata.update({"name": name, "version": str(result.served["version"]), "backbone": winner})
+    if "test" in result.served["metrics"]:
+        metrics.log_metric("test accuracy", result.served["metrics"]["test"]["accuracy"])

@@ -1,0 +1,50 @@
+"""KFP contract of the train step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def train(
+    examples: dsl.Input[dsl.Dataset],
+    backbone: str,
+    weights: str,
+    input_size: int,
+    alpha: float,
+    batch_size: int,
+    head_epochs: int,
+    fine_tune_epochs: int,
+    scratch_epochs: int,
+    seed: int,
+    model: dsl.Output[dsl.Model],
+    tensorboard: dsl.Output[dsl.Artifact],
+    curves: dsl.Output[dsl.HTML],
+) -> None:
+    """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept.
+
+    Args:
+        examples: Examples of the convert step.
+        backbone: "xception" or "mobilenetv2".
+        weights: "imagenet", a path or gs:// address of a weights file, or "none".
+        input_size: Height and width of the input in pixels; 0 is the backbone's own.
+        alpha: Width multiplier of MobileNetV2.
+        batch_size: Tiles a step.
+        head_epochs: Most epochs of the head on frozen features.
+        fine_tune_epochs: Most epochs of fine-tuning.
+        scratch_epochs: Most epochs of the whole network where weights is "none".
+        seed: Seed of weights, order and augmentation.
+        model: Keras model with its history and description.
+        tensorboard: TensorBoard's logs.
+        curves: Page with the learning curves.
+    """
+    import shutil
+
+    from sat_xception.steps import run_step
+
+    schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs, "scratch_epochs": scratch_epochs}
+    network = {"backbone": backbone, "weights": weights, "input_size": input_size, "alpha": alpha}
+    places = {"examples": examples.path, "out": model.path, "tensorboard": tensorboard.path}
+    result = run_step("train", batch_size=batch_size, seed=seed, **schedule, **network, **places)
+    shutil.copyfile(f"{model.path}/curves.html", curves.path)
+    model.metadata.update({"backbone": backbone, "valid_accuracy": result.valid_accuracy, "phase": result.phase})

@@ -1,0 +1,1 @@
+"""Kubeflow pipelines made of the components, and the programs that compile and run them."""

@@ -1,0 +1,107 @@
+"""Components called as plain functions, with artifacts that are folders here."""
+
+import json
+
+import pytest
+from kfp import dsl
+
+from components.assemble.component import assemble
+from components.convert.component import convert
+from components.evaluate.component import evaluate
+from components.gate.component import gate
+from components.notify.component import notify
+from components.package.component import package
+
+
+def artifact(kind, path):
+    return kind(name=path.name, uri=str(path), metadata={})
+
+
+def test_assemble_and_convert_hand_over_a_dataset(class_folders, tmp_path):
+    dataset = artifact(dsl.Dataset, tmp_path / "dataset")
+    examples = artifact(dsl.Dataset, tmp_path / "examples")
+    assemble.python_func(data=str(class_folders), positive_label="", seed=0, dataset=dataset)
+    convert.python_func(dataset=dataset, examples=examples)
+    assert dataset.metadata["ok"] == 80
+    assert sum(examples.metadata.values()) == 80
+    described = json.loads((tmp_path / "examples" / "examples.json").read_text())
+    assert described["dataset_digest"] == dataset.metadata["digest"]
+
+
+def test_bad_data_ends_the_process_with_its_exit_code_and_a_termination_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAT_XCEPTION_TERMINATION_LOG", str(tmp_path / "reason.json"))
+    dataset = artifact(dsl.Dataset, tmp_path / "dataset")
+    with pytest.raises(SystemExit) as ended:
+        assemble.python_func(data=str(tmp_path / "nowhere"), positive_label="", seed=0, dataset=dataset)
+    assert ended.value.code == 3
+    reason = json.loads((tmp_path / "reason.json").read_text())
+    assert reason["step"] == "assemble"
+    assert "nowhere" in reason["error"]
+
+
+def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
+    outputs = {
+        "evaluation": artifact(dsl.Artifact, tmp_path / "evaluation"),
+        "metrics": artifact(dsl.Metrics, tmp_path / "metrics"),
+        "classification": artifact(dsl.ClassificationMetrics, tmp_path / "classification"),
+        "report": artifact(dsl.HTML, tmp_path / "report"),
+    }
+    evaluate.python_func(
+        model=artifact(dsl.Model, trained), examples=artifact(dsl.Dataset, examples), batch_size=32, **outputs
+    )
+    found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["metrics"]
+    assert outputs["metrics"].metadata["accuracy"] == found["accuracy"]
+    shown = outputs["classification"].metadata
+    assert [spec["displayName"] for spec in shown["confusionMatrix"]["annotationSpecs"]] == ["not-school", "school"]
+    assert [row["row"] for row in shown["confusionMatrix"]["rows"]] == found["confusion_matrix"]
+    assert len(shown["confidenceMetrics"]) == len(found["roc"])
+    assert (tmp_path / "report").read_text().startswith("<!doctype html>")
+
+
+def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, examples, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    weaker = json.loads((evaluated / "evaluation.json").read_text())
+    weaker["backbone"], weaker["model"] = "xception", "0" * 64
+    weaker["metrics"]["accuracy"] = 0.0
+    (other / "evaluation.json").write_text(json.dumps(weaker))
+    decision = artifact(dsl.Artifact, tmp_path / "decision")
+    limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
+    winner = gate.python_func(
+        xception=artifact(dsl.Artifact, other),
+        mobilenetv2=artifact(dsl.Artifact, evaluated),
+        decision=decision,
+        checks=artifact(dsl.Markdown, tmp_path / "checks"),
+        report=artifact(dsl.HTML, tmp_path / "gate-report"),
+        **limits,
+    )
+    assert winner == "mobilenetv2"
+    assert "| mobilenetv2 | validation accuracy |" in (tmp_path / "checks").read_text()
+
+    served, metrics = artifact(dsl.Model, tmp_path / "served"), artifact(dsl.Metrics, tmp_path / "metrics")
+    package.python_func(
+        winner=winner,
+        xception=artifact(dsl.Model, tmp_path / "absent"),
+        mobilenetv2=artifact(dsl.Model, trained),
+        examples=artifact(dsl.Dataset, examples),
+        decision=decision,
+        name="schools",
+        served_model=served,
+        metrics=metrics,
+        report=artifact(dsl.HTML, tmp_path / "report"),
+    )
+    assert (tmp_path / "served" / "schools" / served.metadata["version"] / "saved_model.pb").is_file()
+    assert 0 <= metrics.metadata["test accuracy"] <= 1
+
+
+def test_notify_tells_how_the_run_ended(capsys, monkeypatch):
+    monkeypatch.delenv("SAT_XCEPTION_WEBHOOK", raising=False)
+    status = dsl.PipelineTaskFinalStatus(
+        state="FAILED",
+        pipeline_job_resource_name="run-1",
+        pipeline_task_name="run",
+        error_code=1,
+        error_message="train failed",
+    )
+    notify.python_func(pipeline="school-classifier-training", status=status)
+    assert "school-classifier-training: FAILED: train failed" in capsys.readouterr().out

@@ -1,0 +1,77 @@
+"""Every component is a thin contract of the verb of its name, and its folder holds what an image is built from."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from components.images import image
+from sat_xception.steps import STEPS
+
+ROOT = Path(__file__).parents[2]
+COMPONENTS = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
+
+
+def load(name):
+    return getattr(importlib.import_module(f"components.{name}.component"), name)
+
+
+def function_node(name):
+    tree = ast.parse((ROOT / "components" / name / "component.py").read_text())
+    return next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+def test_there_is_a_component_for_every_step_of_the_pipeline():
+    assert {"assemble", "convert", "validate", "train", "evaluate", "gate", "package", "deploy", "notify"} == set(COMPONENTS)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_folder_holds_everything_its_image_needs(name):
+    folder = ROOT / "components" / name
+    dockerfile = (folder / "Dockerfile").read_text()
+    assert f"components/{name}/requirements.txt" in dockerfile
+    assert "USER 65532" in dockerfile
+    assert 'ENTRYPOINT ["sat_xception"]' in dockerfile
+    assert "--hash=sha256:" in (folder / "requirements.txt").read_text()
+    assert (folder / "README.md").read_text().startswith(f"# {name}\n")
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component_runs_the_verb_of_its_name_on_its_own_image(name):
+    assert name in STEPS
+    spec = load(name).component_spec
+    container = spec.implementation.container
+    assert container.image == image(name)
+    assert "pip install" not in " ".join(container.command)
+    called = [
+        node.args[0].value
+        for node in ast.walk(function_node(name))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "run_step"
+    ]
+    assert called == [name]
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_body_is_short_and_imports_only_inside(name):
+    node = function_node(name)
+    statements = [item for item in node.body if not isinstance(item, ast.Expr) or not isinstance(item.value, ast.Constant)]
+    lines = statements[-1].end_lineno - statements[0].lineno + 1
+    assert lines <= 15
+    source = (ROOT / "components" / name / "component.py").read_text()
+    assert "from __future__" not in source  # kfp can't read annotations that are strings
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_parameter_is_described(name):
+    function = load(name).python_func
+    documented = inspect.getdoc(function)
+    for parameter in inspect.signature(function).parameters:
+        assert f"{parameter}: " in documented
+
+
+def test_images_follow_the_environment(monkeypatch):
+    monkeypatch.setenv("IMAGE_REGISTRY", "registry.example/team/")
+    monkeypatch.setenv("IMAGE_TAG", "abc123")
+    assert image("train") == "registry.example/team/train:abc123"
