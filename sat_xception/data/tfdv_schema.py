@@ -1,0 +1,197 @@
+"""The schema that examples are held to: what TFDV infers from train, corrected by what we know of satellite tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sat_xception.data.tfdv_import import Schema, Statistics, schema_pb2, tfdv
+
+__all__ = ["allow_for_noise", "infer_schema", "noise_divergence", "noise_share"]
+
+# Features that every example has (`image/encoded` and `tile/id` too, but they aren't in the statistics).
+_REQUIRED = {
+    "image/format": "BYTES",
+    "image/height": "INT",
+    "image/width": "INT",
+    "image/bytes": "INT",
+    "image/mean_luma": "FLOAT",
+    "image/std_luma": "FLOAT",
+    "image/class/label": "INT",
+    "image/class/text": "BYTES",
+}
+_FORMATS = ("jpeg", "png", "webp")
+# Smallest and largest value of numbers that mean something by themselves.
+_BOUNDS: dict[str, tuple[float, float | None]] = {
+    "image/bytes": (1, None),
+    "image/mean_luma": (0, 255),
+    "image/std_luma": (0, 255),
+    "tile/x": (0, None),
+    "tile/y": (0, None),
+    "tile/z": (0, 30),
+    "tile/lon": (-180, 180),
+    "tile/lat": (-90, 90),
+}
+# Heights and widths may be this many times off train's. Below 2, so that a tile server's double-size tiles are outside.
+_SIZE_SLACK = 1.5
+_COMPARED_NUMBERS = ("image/height", "image/width", "image/bytes", "image/mean_luma", "image/std_luma")
+_COMPARED_STRINGS = ("image/format", "image/class/text")
+# TFDV compares two histograms of ten buckets on the union of their bounds.
+_HISTOGRAM_CELLS = 21
+_NORMAL_99 = 2.326
+
+
+def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float) -> Schema:
+    """Return what TFDV infers from train, with the known features' type, presence, domain and comparators set.
+
+    Features that we don't know keep what TFDV infers. Positions have no skew comparator: splits are made of whole
+    blocks of the map, so they differ by design. `slice/<name>` has no closed list of values for the same reason.
+
+    Args:
+        train: Statistics of the training split.
+        classes: Class names in label order.
+        max_skew: Limit of the comparators.
+    """
+    schema = tfdv.infer_schema(train, infer_feature_shape=False)
+    features = {feature.name: feature for feature in schema.feature}
+    for name, type_name in _REQUIRED.items():
+        if name not in features:
+            features[name] = schema.feature.add(name=name)
+        _require(features[name], schema_pb2.FeatureType.Value(type_name))
+    measured = {feature.path.step[0]: feature for feature in train.datasets[0].features}
+    sizes = {name: _size_bounds(measured.get(name)) for name in ("image/height", "image/width")}
+    for name, (low, high) in {**_BOUNDS, **sizes, "image/class/label": (0, len(classes) - 1)}.items():
+        if name in features:
+            _set_bounds(features[name], low, high)
+    _set_values(features["image/format"], _FORMATS)
+    _set_values(features["image/class/text"], classes)
+    slices = [name for name in features if name.startswith("slice/")]
+    for name in slices:
+        features[name].ClearField("domain_info")
+    for name in (*_COMPARED_STRINGS, *slices):
+        features[name].skew_comparator.infinity_norm.threshold = max_skew
+        features[name].skew_comparator.jensen_shannon_divergence.threshold = max_skew
+    for name in _COMPARED_NUMBERS:
+        if name in measured and _is_spread(measured[name]):
+            features[name].skew_comparator.jensen_shannon_divergence.threshold = max_skew
+    _drop_unused_domains(schema)
+    return schema
+
+
+def _require(feature: Any, type_number: int) -> None:  # noqa: ANN401 - schema_pb2.Feature
+    feature.type = type_number
+    feature.ClearField("domain_info")
+    feature.presence.min_fraction = 1.0
+    feature.presence.min_count = 1
+    feature.value_count.min = feature.value_count.max = 1
+
+
+def _size_bounds(measured: Any) -> tuple[float, float | None]:  # noqa: ANN401 - statistics_pb2.FeatureNameStatistics or None
+    if measured is None or not measured.HasField("num_stats"):
+        return 1, None
+    numbers = measured.num_stats
+    return max(1, math.floor(numbers.min / _SIZE_SLACK)), math.ceil(numbers.max * _SIZE_SLACK)
+
+
+def _set_bounds(feature: Any, low: float, high: float | None) -> None:  # noqa: ANN401 - schema_pb2.Feature
+    if feature.type == schema_pb2.FLOAT:
+        domain = feature.float_domain
+        domain.disallow_nan = domain.disallow_inf = True
+    elif feature.type == schema_pb2.INT:
+        domain = feature.int_domain
+        low, high = int(low), None if high is None else int(high)
+    else:
+        return
+    domain.min = low
+    if high is not None:
+        domain.max = high
+
+
+def _set_values(feature: Any, values: Iterable[str]) -> None:  # noqa: ANN401 - schema_pb2.Feature
+    feature.string_domain.name = feature.name
+    feature.string_domain.value[:] = values
+
+
+def _is_spread(measured: Any) -> bool:  # noqa: ANN401 - statistics_pb2.FeatureNameStatistics
+    """Return whether no value is shared by a tenth of the examples: whether the deciles differ.
+
+    Where one is (nearly all tiles are 256 pixels wide), TFDV's divergence of the histograms means nothing: between
+    random parts of the same tiles it came out anywhere from 0 to 1, mostly above 0.5 (UC Merced, sizes, 2026-11).
+    """
+    if not measured.HasField("num_stats"):
+        return False
+    deciles = [histogram for histogram in measured.num_stats.histograms if histogram.type == histogram.QUANTILES]
+    return bool(deciles) and all(bucket.low_value < bucket.high_value for bucket in deciles[0].buckets)
+
+
+def _drop_unused_domains(schema: Schema) -> None:
+    used = {feature.domain for feature in schema.feature if feature.HasField("domain")}
+    kept = [domain for domain in schema.string_domain if domain.name in used]
+    del schema.string_domain[:]
+    schema.string_domain.extend(kept)
+
+
+def allow_for_noise(schema: Schema, train: Statistics, split: Statistics) -> Schema:
+    """Return the schema with its skew limits raised to what chance alone reaches with so few examples.
+
+    The default limit, 0.3, is 30 of 100 tiles in another class, or a shift of about 1.3 standard deviations: with
+    TFDV, on the brightness of UC Merced tiles, 400 against 200, the divergence was 0.20 at a shift of 1, 0.27 at 1.25
+    and 0.36 at 1.5. Noise alone (400 tiles against n others of the same set, the largest of 80 draws, 2026-11) made a
+    divergence and a difference of shares of 0.09 and 0.11 with n = 100, 0.18 and 0.21 with 50, 0.27 and 0.35 with 30,
+    0.34 and 0.29 with 20, 0.61 and 0.39 with 10. So 0.3 holds from about 50 tiles on; with fewer, `noise_share` takes
+    over, and from about 25 down `noise_divergence`.
+
+    Args:
+        schema: As inferred; it isn't changed.
+        train: Statistics of the training split.
+        split: Statistics of the split that is compared with it.
+    """
+    counts = (train.datasets[0].num_examples, split.datasets[0].num_examples)
+    cells = {name: max(_cells(train).get(name, 0), number) for name, number in _cells(split).items()}
+    relaxed = schema_pb2.Schema()
+    relaxed.CopyFrom(schema)
+    for feature in relaxed.feature:
+        comparator = feature.skew_comparator
+        if comparator.HasField("jensen_shannon_divergence"):
+            limit = comparator.jensen_shannon_divergence
+            limit.threshold = max(limit.threshold, noise_divergence(*counts, cells.get(feature.name, _HISTOGRAM_CELLS)))
+        if comparator.HasField("infinity_norm"):
+            comparator.infinity_norm.threshold = max(comparator.infinity_norm.threshold, noise_share(*counts))
+    return relaxed
+
+
+def _cells(statistics: Statistics) -> Mapping[str, int]:
+    """Return the number of different strings of each string feature."""
+    strings = (feature for feature in statistics.datasets[0].features if feature.HasField("string_stats"))
+    return {feature.path.step[0]: feature.string_stats.unique for feature in strings}
+
+
+def noise_divergence(train: int, split: int, cells: int) -> float:
+    """Return the Jensen-Shannon divergence that one in a hundred pairs of samples exceeds by chance, at most 1.
+
+    The divergence (Lin 1991, IEEE Trans. Inf. Theory 37:145) expanded to second order is a chi-squared statistic: 8 ln
+    2 times its value in bits, divided by 1/n + 1/m, tends to chi-squared with one degree of freedom less than there
+    are cells. The quantile is Wilson and Hilferty's (1931, PNAS 17:684).
+
+    Args:
+        train: Examples in the training split.
+        split: Examples in the other split.
+        cells: Different values, or cells of a histogram.
+    """
+    degrees = cells - 1
+    if degrees < 1 or not train or not split:
+        return 0.0
+    spread = 2 / (9 * degrees)
+    quantile = degrees * (1 - spread + _NORMAL_99 * math.sqrt(spread)) ** 3
+    return float(min(1.0, quantile / (8 * math.log(2)) * (1 / train + 1 / split)))
+
+
+def noise_share(train: int, split: int) -> float:
+    """Return four standard deviations of the difference between a value's shares in two samples, at most 1.
+
+    The variance of one example, p (1 - p), is taken at its largest, 1/4.
+    """
+    if not train or not split:
+        return 0.0
+    return min(1.0, 4 * math.sqrt((1 / train + 1 / split) / 4))
