@@ -1,7 +1,7 @@
 """The `sat_xception` command: one verb a step, its flags made from the step's configuration in `steps.py`.
 
-Results go to files, one summary to stdout, progress and logs to stderr. Exit codes: 0 done, 2 usage or configuration, 3 bad input
-data, 4 an outside service failed, 5 a gate said no.
+Results go to files, one summary to stdout, progress and logs to stderr. Exit codes: 0 done, 2 usage or configuration,
+3 bad input data, 4 an outside service failed, 5 a gate said no, 130 stopped by the keyboard.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
+from sat_xception.config import POSITIONAL
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.steps import POSITIONAL, STEPS, Step
+from sat_xception.steps import STEPS, Step
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -51,9 +52,6 @@ def run_app(application: typer.Typer, arguments: list[str]) -> None:
     except SatXceptionError as error:
         _log.error("error     %s", error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _log.error("stopped   by the keyboard; run the same command again to go on")
-        sys.exit(130)
 
 
 def _modern_arguments(arguments: list[str]) -> list[str]:
@@ -70,7 +68,11 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
     def command(**flags: object) -> None:
         file = flags.pop("config")
         given = {key: value for key, value in flags.items() if value is not None and value != []}
-        summary = step.run(given, file if isinstance(file, Path) else None).summary()
+        try:
+            summary = step.run(given, file if isinstance(file, Path) else None).summary()
+        except KeyboardInterrupt:
+            _log.error("stopped   by the keyboard; run the same command again to go on")
+            raise typer.Exit(130) from None
         if summary:
             typer.echo(summary)
 
@@ -83,7 +85,7 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    """Return the typer parameter of a setting. Its default is None, so that a flag which isn't given overrides nothing."""
+    """Return the typer parameter of a setting. Its default is None: a flag that isn't given overrides nothing."""
     shown: Any = False
     if field.default not in (PydanticUndefined, None, "", (), 0):
         default = field.default
@@ -94,12 +96,14 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         names = [f"{names[0]}/--no-{names[0][2:]}"]
     text = f"{field.description} Required." if field.is_required() else field.description
     if field.json_schema_extra == POSITIONAL:
-        return _parameter(name, Annotated[annotation | None, typer.Argument(help=text, metavar=name.upper(), show_default=False)])
+        return _parameter(
+            name, Annotated[annotation | None, typer.Argument(help=text, metavar=name.upper(), show_default=False)]
+        )
     return _parameter(name, Annotated[annotation | None, typer.Option(*names, help=text, show_default=shown)])
 
 
 def _flag_type(annotation: Any) -> Any:  # noqa: ANN401 - a type of any form goes in and out
-    """Return a setting's type as typer knows it: `tuple[X, ...]` is a flag that repeats, an optional is its inner type."""
+    """Return a setting's type as typer knows it: `tuple[X, ...]` is a flag that repeats, `X | None` is X."""
     if get_origin(annotation) is Annotated:
         return _flag_type(get_args(annotation)[0])
     if get_origin(annotation) is tuple:
@@ -121,7 +125,9 @@ for _verb, _step in STEPS.items():
     add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
 
 
-@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
 def run(context: typer.Context) -> None:
     """Run the whole training pipeline on this machine, without a cluster and without Docker."""
     try:

@@ -1,6 +1,7 @@
 """Configuration that YAML files set, flags override and every result records.
 
-Each step has one frozen model derived from `StepConfig` (see `steps.py`). An unknown key is an error that names the nearest known one.
+Each step has one frozen model derived from `StepConfig` (see `steps.py`). An unknown key is an error that names the
+nearest known one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sat_xception.errors import ConfigError
 
-__all__ = ["StepConfig", "load_config"]
+__all__ = ["POSITIONAL", "StepConfig", "load_config", "setting_of"]
+
+# Marks the setting that the command line takes without a flag.
+POSITIONAL: dict[str, JsonValue] = {"positional": True}
 
 T = TypeVar("T", bound="StepConfig")
 
@@ -44,22 +48,25 @@ def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str
     Raises:
         ConfigError: The file can't be read, a key is unknown, a value is missing or has the wrong type or range.
     """
-    settings: dict[str, object] = {}
-    origin = "the command line"
-    if file is not None:
-        origin = str(file)
-        settings.update(_read_mapping(file))
-    settings.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    settings = _read_mapping(file) if file else {}
     known = list(model.model_fields)
-    for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-            raise ConfigError(f"unknown setting {key!r} in {origin}; {hint}")
+    flags = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for origin, keys in ((str(file), settings), ("the command line", flags)):
+        for key in keys:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+                raise ConfigError(f"unknown setting {key!r} in {origin}; {hint}")
     try:
-        return model(**settings)  # type: ignore[arg-type]
+        return model.model_validate({**settings, **flags})
     except ValidationError as error:
-        raise ConfigError(_explain(error, origin)) from None
+        origin = f"{file} and the command line" if file else "the command line"
+        raise ConfigError(f"wrong settings from {origin}: {_explain(error, model)}") from None
+
+
+def setting_of(model: type[StepConfig], name: str) -> Any:  # noqa: ANN401 - stands for a field of any type
+    """Return a setting of another step, so that a setting which several steps have is described once."""
+    return model.model_fields[name]
 
 
 def _read_mapping(file: Path) -> dict[str, object]:
@@ -76,14 +83,18 @@ def _read_mapping(file: Path) -> dict[str, object]:
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def _explain(error: ValidationError, model: type[StepConfig]) -> str:
     lines = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        flag = "--" + name.replace("_", "-") if name else "settings"
-        if item["type"] == "missing":
+        message = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            lines.append(message)
+            continue
+        name = str(item["loc"][0])
+        positional = model.model_fields[name].json_schema_extra == POSITIONAL
+        flag = name.upper() if positional else "--" + name.replace("_", "-")
+        if item["type"] == "missing" and len(item["loc"]) == 1:
             lines.append(f"{flag} is required (or {name!r} in the file given as --config)")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{flag}: {message}" + (f"; got {item['input']!r}" if name else ""))
-    return f"wrong settings from {origin}: " + "; ".join(lines)
+            lines.append(f"{flag}: {message}; got {item['input']!r}")
+    return "; ".join(lines)

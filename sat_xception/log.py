@@ -33,8 +33,9 @@ def set_up_logging(level: int = logging.INFO) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     root = logging.getLogger("sat_xception")
     root.setLevel(level)
-    # Whoever runs us may listen at the root, as kfp's executor does; every line would come twice.
-    root.propagate = False
+    # Whoever runs us may print what reaches the root, as kfp's executor does; every line would come twice.
+    printed = {id(getattr(handler, "stream", None)) for handler in logging.getLogger().handlers}
+    root.propagate = printed.isdisjoint({id(sys.stdout), id(sys.stderr)})
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -45,7 +46,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
 def quiet_imports() -> Iterator[None]:
     """Hold back what native libraries print to stderr while modules are imported.
 
-    TensorFlow's print a dozen lines before any of their log settings is read. If the import fails they are shown after all.
+    TensorFlow's print a dozen lines before any of their log settings is read. If the import fails they are shown.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -114,4 +115,6 @@ def _track_lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
             told = now
             rate = done / (now - started)
             left = duration((total - done) / rate)
-            log.info("%-10s %s/%s (%.0f %%) %.1f/s, %s left", what, f"{done:,}", f"{total:,}", 100 * done / total, rate, left)
+            log.info(
+                "%-10s %s/%s (%.0f %%) %.1f/s, %s left", what, f"{done:,}", f"{total:,}", 100 * done / total, rate, left
+            )

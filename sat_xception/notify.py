@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -16,6 +17,10 @@ __all__ = ["NotifyResult", "notify"]
 
 _log = get_logger(__name__)
 _TRIES = 3
+_PAUSE_S = 1.0
+# These log every address whole, httpx at the level INFO, which kfp's executor shows of every library.
+for _library in ("httpx", "httpcore"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ def notify(config: NotifyConfig) -> NotifyResult:
     address = os.environ.get(config.webhook_env, "")
     if not address:
         return NotifyResult(text, "")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = _host(address)
+    if not host:
         raise ConfigError(f"${config.webhook_env} doesn't hold an http(s) address")
     body = {"text": text, "pipeline": config.pipeline, "state": config.state, "message": config.message}
     problem = ""
@@ -57,9 +62,20 @@ def notify(config: NotifyConfig) -> NotifyResult:
         try:
             answer = httpx.post(address, json=body, timeout=config.timeout_s)
             if answer.is_success:
-                return NotifyResult(text, parts.hostname)
+                return NotifyResult(text, host)
             problem = f"HTTP {answer.status_code}"
         except httpx.HTTPError as error:
             problem = type(error).__name__
         _log.warning("notify    try %d of %d: %s", attempt, _TRIES, problem)
-    raise ServiceError(f"the webhook at {parts.hostname} didn't take the message ({problem}); check ${config.webhook_env}")
+        if attempt < _TRIES:
+            time.sleep(_PAUSE_S)
+    raise ServiceError(f"the webhook at {host} didn't take the message ({problem}); check ${config.webhook_env}")
+
+
+def _host(address: str) -> str:
+    """Return the host of an http(s) address; "" when it is none."""
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return ""
+    return url.host if url.scheme in ("http", "https") else ""

@@ -1,7 +1,7 @@
 """What each step takes: one configuration class a step, and the function that does the work.
 
-The command line, the components and the tests all read this table, so a setting has one name, one default and one description.
-Nothing here imports TensorFlow; a step's module is imported when the step runs.
+The command line, the components and the tests all read this table, so a setting has one name, one default and one
+description. Nothing here imports TensorFlow; a step's module is imported when the step runs.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from sat_xception.config import StepConfig, load_config
+from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.storage import write_json
 
 __all__ = [
-    "POSITIONAL",
     "STEPS",
     "TERMINATION_LOG_ENV",
     "AssembleConfig",
@@ -44,11 +43,8 @@ __all__ = [
 
 _log = get_logger(__name__)
 
-# Names the file that gets the reason when a component's step fails; Kubernetes's own place otherwise, where there is one.
+# Names the file that gets the reason when a component's step fails; otherwise Kubernetes's own place, if there is one.
 TERMINATION_LOG_ENV = "SAT_XCEPTION_TERMINATION_LOG"
-
-# Marks the setting that the command line takes without a flag.
-POSITIONAL: dict[str, JsonValue] = {"positional": True}
 
 BackboneName = Literal["xception", "mobilenetv2"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -64,7 +60,7 @@ Fractions = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_fract
 
 
 class AssembleConfig(StepConfig):
-    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for every tile considered, a digest."""
+    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
 
     data: str = Field("", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'.")
     train: Path | None = Field(None, description="Class folders of the training split, instead of --data.")
@@ -106,7 +102,9 @@ class ValidateConfig(StepConfig):
 
     examples: Path = Field(description="Examples written by convert.")
     out: Path = Field(description="Folder to write statistics, schema, anomalies and the report to.")
-    schema_file: Path | None = Field(None, description="Reviewed schema.pbtxt. Default: inferred from the training split.")
+    schema_file: Path | None = Field(
+        None, description="Reviewed schema.pbtxt. Default: inferred from the training split."
+    )
     accept: tuple[str, ...] = Field(
         (), description="Anomalies that don't stop the run, as <split>:<feature>:<kind>; '*' matches anything."
     )
@@ -122,7 +120,9 @@ class TrainConfig(StepConfig):
     out: Path = Field(description="Folder to write the model, its history and its curves to.")
     backbone: BackboneName = Field("xception", description="Network to start from.")
     weights: str = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
-    input_size: int = Field(0, ge=0, description="Height and width of the input in pixels. Default: the backbone's own.")
+    input_size: int = Field(
+        0, ge=0, description="Height and width of the input in pixels. Default: the backbone's own."
+    )
     alpha: float = Field(1.0, gt=0, description="Width multiplier of MobileNetV2.")
     batch_size: int = Field(32, gt=0, description="Tiles a step.")
     head_epochs: int = Field(100, gt=0, description="Most epochs of the head on frozen features.")
@@ -130,8 +130,10 @@ class TrainConfig(StepConfig):
     fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
     fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Adam's rate for fine-tuning.")
-    scratch_epochs: int = Field(30, gt=0, description="Most epochs of the whole network where weights is 'none'.")
-    scratch_learning_rate: float = Field(1e-3, gt=0, description="Adam's rate where weights is 'none'.")
+    scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
+    scratch_learning_rate: float = Field(
+        0.0, ge=0, description="Adam's first rate where weights is 'none'; it falls to 0. Default: the backbone's own."
+    )
     patience: int = Field(10, gt=0, description="Epochs without a better validation accuracy before a phase stops.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the features dropped before the last layer.")
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
@@ -146,16 +148,16 @@ class TrainFoldersConfig(StepConfig):
     model: BackboneName = Field("xception", description="Backbone, as in the original.")
     train: Path = Field(description="Class folders to train on.")
     valid: Path = Field(description="Class folders to validate on.")
-    weights: str = TrainConfig.model_fields["weights"]
-    alpha: float = TrainConfig.model_fields["alpha"]
-    input_size: int = TrainConfig.model_fields["input_size"]
-    seed: int = TrainConfig.model_fields["seed"]
+    weights: str = setting_of(TrainConfig, "weights")
+    alpha: float = setting_of(TrainConfig, "alpha")
+    input_size: int = setting_of(TrainConfig, "input_size")
+    seed: int = setting_of(TrainConfig, "seed")
     models: Path = Field(Path("models"), description="Folder that gets a folder for this run.")
     tensorboard: Path = Field(Path("tensorboard"), description="Folder that gets this run's TensorBoard logs.")
 
 
 class EvaluateConfig(StepConfig):
-    """Score a split with a trained model: accuracy, precision, recall, F1, areas under curves, calibration, confusion."""
+    """Score a split with a trained model: accuracy, precision, recall, F1, areas under curves, calibration."""
 
     model: Path = Field(description="Model folder written by train.")
     examples: Path = Field(description="Examples written by convert.")
@@ -171,19 +173,23 @@ class GateConfig(StepConfig):
     out: Path = Field(description="Folder to write the decision and the run's report to.")
     min_accuracy: Fraction = Field(0.85, description="Lowest validation accuracy.")
     min_recall: Fraction = Field(0.0, description="Lowest recall of the positive class (macro average without one).")
-    min_precision: Fraction = Field(0.0, description="Lowest precision of the positive class (macro average without one).")
+    min_precision: Fraction = Field(
+        0.0, description="Lowest precision of the positive class (macro average without one)."
+    )
     max_calibration_error: Fraction = Field(1.0, description="Largest expected calibration error.")
     require_winner: bool = Field(False, description="Exit with 5 when no model passes.")
 
 
 class PackageConfig(StepConfig):
-    """Export a model for TensorFlow Serving, prove that it loads and answers as Keras does, score the test split once."""
+    """Export a model for TensorFlow Serving, prove that it answers as Keras does, score the test split once."""
 
     model: Path = Field(description="Model folder written by train.")
     examples: Path = Field(description="Examples written by convert, for golden tiles and the test split.")
     decision: Path | None = Field(None, description="Folder written by gate; the package refuses a model that lost.")
     out: Path = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
-    name: str = Field("school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as.")
+    name: str = Field(
+        "school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as."
+    )
     version: int = Field(
         0, ge=0, lt=2**63, description="Version, a positive integer. Default: the UTC time as YYYYMMDDhhmmss."
     )
@@ -195,7 +201,7 @@ class DeployConfig(StepConfig):
 
     target: Literal["local"] = Field("local", description="Where to: a model root that `sat_xception serve` watches.")
     package: Path = Field(description="Model root written by package.")
-    name: str = PackageConfig.model_fields["name"]
+    name: str = setting_of(PackageConfig, "name")
     model_root: Path = Field(description="Model root of the endpoint.")
     endpoint: str = Field("", description="REST address of a running server. Default: one is started for the proof.")
     timeout_s: float = Field(120.0, gt=0, description="How long the new version may take to answer, in seconds.")
@@ -206,7 +212,7 @@ class ServeConfig(StepConfig):
     """Serve a model root over TensorFlow Serving's REST and gRPC interfaces, following new versions."""
 
     model_root: Path = Field(Path("models/serving"), description="Folder that holds <name>/<version>/.")
-    name: str = PackageConfig.model_fields["name"]
+    name: str = setting_of(PackageConfig, "name")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     rest_port: int = Field(8501, ge=0, le=65535, description="Port of the REST interface; 0 picks a free one.")
     grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC interface; 0 picks a free one.")
@@ -222,7 +228,7 @@ class PredictConfig(StepConfig):
     )
     model: Path | None = Field(None, description="A packaged version, a model name's folder, or a model root.")
     endpoint: str = Field("", description="http://host:port (REST) or grpc://host:port, instead of --model.")
-    name: str = PackageConfig.model_fields["name"]
+    name: str = setting_of(PackageConfig, "name")
     out: Path | None = Field(None, description="File to write, .csv or .json. Default: CSV on stdout.")
     batch_size: int = Field(32, gt=0, description="Images a call.")
     timeout_s: float = Field(60.0, gt=0, description="Deadline of a call, in seconds.")
@@ -240,7 +246,9 @@ class NotifyConfig(StepConfig):
     pipeline: str = Field(description="Name of the run.")
     state: str = Field(description="How it ended: SUCCEEDED, FAILED or CANCELLED.")
     message: str = Field("", description="Why, when it failed.")
-    webhook_env: str = Field("SAT_XCEPTION_WEBHOOK", description="Environment variable that holds the webhook's address.")
+    webhook_env: str = Field(
+        "SAT_XCEPTION_WEBHOOK", description="Environment variable that holds the webhook's address."
+    )
     timeout_s: float = Field(10.0, gt=0, description="Deadline of the call, in seconds.")
 
 
@@ -280,7 +288,9 @@ class Step:
             with quiet_imports():
                 function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'") from error
+            raise ConfigError(
+                f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
+            ) from error
         return function
 
 
@@ -303,17 +313,24 @@ STEPS: dict[str, Step] = {
 def run_step(verb: str, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
     """Run a step from a component: set up the log, do the work, print the summary, return the result.
 
-    An error that a user can act on ends the process with its exit code. Its message is the last line of the log, and the container's
-    termination message, which Kubernetes shows in the pod's status.
+    An error that a user can act on ends the process with its exit code. Its message is the last line of the log, and
+    the container's termination message, which Kubernetes shows in the pod's status.
     """
     set_up_logging()
     try:
         result = STEPS[verb].run(settings)
     except SatXceptionError as error:
         _log.error("error     %s", error)
-        place = os.environ.get(TERMINATION_LOG_ENV, "/dev/termination-log")
-        if TERMINATION_LOG_ENV in os.environ or os.access(place, os.W_OK):
-            write_json(Path(place), {"step": verb, "exit_code": error.exit_code, "error": str(error)})
+        _tell_why(verb, error)
         raise SystemExit(error.exit_code) from None
     print(result.summary(), flush=True)
     return result
+
+
+def _tell_why(verb: str, error: SatXceptionError) -> None:
+    place = os.environ.get(TERMINATION_LOG_ENV, "/dev/termination-log")
+    if TERMINATION_LOG_ENV in os.environ or os.access(place, os.W_OK):
+        try:
+            write_json(Path(place), {"step": verb, "exit_code": error.exit_code, "error": str(error)})
+        except OSError as problem:
+            _log.warning("can't write the reason to %s: %s", place, problem)

@@ -1,4 +1,4 @@
-"""Files and folders, here or in a bucket: fetch what is remote, and publish results so that no half of one is ever seen."""
+"""Files and folders, here or in a bucket: fetch what is remote, publish results so that no half of one is ever seen."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _RECORDS = (
 def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `out` when the block ends well, and vanishes when it doesn't.
 
-    An earlier result at `out` is replaced, so a step that was interrupted or run before can be run again. A folder that holds
-    anything else is left alone.
+    An earlier result at `out` is replaced, so a step that was interrupted or run before can be run again. A folder that
+    holds anything else is left alone.
 
     Args:
         out: Folder to make.
@@ -78,7 +78,7 @@ def _check_replaceable(out: Path, target: Path, records: tuple[str, ...]) -> Non
     found = sorted(path.name for path in target.iterdir())
     if found and not any(name in records for name in found):
         raise ConfigError(
-            f"--out {out} isn't an earlier result of this step (it holds {found[0]!r}) and would be replaced as a whole; "
+            f"--out {out} isn't an earlier result of this step (it holds {found[0]!r}) and would be replaced; "
             "name a new folder"
         )
 
@@ -109,7 +109,8 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
         Path of the file. A download that is complete and unchanged (same generation) is used again.
 
     Raises:
-        ConfigError: There is no such file or object, `google-cloud-storage` isn't installed, or the cache can't be written.
+        ConfigError: There is no such file or object, `google-cloud-storage` isn't installed, or the cache can't be
+            written.
         ServiceError: The bucket can't be read.
     """
     if not uri.startswith("gs://"):
@@ -129,8 +130,9 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
     try:
         return _download(bucket, name, cache or _cache_folder())
     except (GoogleAPIError, GoogleAuthError, DataCorruption, OSError) as error:
+        reason = " ".join(str(error).split())
         raise ServiceError(
-            f"can't read {uri}: {error}. Check the network and the credentials (gcloud auth application-default login)"
+            f"can't read {uri}: {reason}. Check the network and the credentials (gcloud auth application-default login)"
         ) from None
 
 
@@ -138,7 +140,9 @@ def _cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sat-xception"
     except RuntimeError:
-        raise ConfigError("there is no home folder to keep downloads in; set $XDG_CACHE_HOME to a writable folder") from None
+        raise ConfigError(
+            "there is no home folder to keep downloads in; set $XDG_CACHE_HOME to a writable folder"
+        ) from None
 
 
 def _download(bucket: str, name: str, cache: Path) -> Path:
@@ -159,7 +163,9 @@ def _download(bucket: str, name: str, cache: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".part-", dir=folder)) / path.name
     except OSError as error:
-        raise ConfigError(f"can't keep {uri} in {cache}: {error.strerror}; set $XDG_CACHE_HOME to a writable folder") from None
+        raise ConfigError(
+            f"can't keep {uri} in {cache}: {error.strerror}; set $XDG_CACHE_HOME to a writable folder"
+        ) from None
     try:
         blob.download_to_filename(str(partial), checksum="crc32c", timeout=_GCS_TIMEOUT_S, retry=retry)
         os.replace(partial, path)

@@ -1,0 +1,195 @@
+"""What a person sees while a step works."""
+
+import itertools
+import logging
+import os
+import pty
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+
+from sat_xception import log
+
+
+def run_python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (8.44, "8.4 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 m 00 s"),
+        (60, "1 m 00 s"),
+        (242, "4 m 02 s"),
+        (3599.4, "59 m 59 s"),
+        (3599.6, "1 h 00 m"),
+        (3600, "1 h 00 m"),
+        (3900, "1 h 05 m"),
+        (90_000, "25 h 00 m"),
+    ],
+)
+def test_durations_read_as_people_write_them(seconds, text):
+    assert log.duration(seconds) == text
+
+
+def test_loggers_are_below_the_packages_own():
+    assert log.get_logger("sat_xception.data.split").name == "sat_xception.data.split"
+    assert log.get_logger("progress").name == "sat_xception.progress"
+
+
+def test_the_log_is_plain_lines_on_stderr_once_however_often_it_is_set_up():
+    code = """
+        from sat_xception.log import get_logger, set_up_logging
+        set_up_logging()
+        set_up_logging()
+        get_logger("x").info("wrote     %s", "here")
+        get_logger("x").debug("nobody needs this")
+    """
+    finished = run_python(code)
+    assert (finished.stdout, finished.stderr) == ("", "wrote     here\n")
+
+
+def test_a_line_comes_once_where_the_root_logger_prints_too():
+    # kfp's executor runs components so.
+    code = """
+        import logging, sys
+        logging.basicConfig(stream=sys.stdout, format="[KFP Executor] %(message)s", level=logging.INFO)
+        from sat_xception.log import get_logger, set_up_logging
+        set_up_logging()
+        get_logger("x").info("once")
+        logging.info("theirs")
+    """
+    finished = run_python(code)
+    assert (finished.stdout, finished.stderr) == ("[KFP Executor] theirs\n", "once\n")
+
+
+def test_what_native_libraries_print_during_imports_is_held_back():
+    code = """
+        import os, sys
+        from sat_xception.log import quiet_imports
+        with quiet_imports():
+            os.write(2, b"chatter\\n")
+            print("more chatter", file=sys.stderr)
+            print("a result")
+        print("heard", file=sys.stderr)
+    """
+    finished = run_python(code)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "a result\n", "heard\n")
+
+
+def test_holding_back_leaves_no_file_open():
+    with log.quiet_imports():
+        pass
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        with log.quiet_imports():
+            pass
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_tensorflows_chatter_is_off_unless_somebody_wants_it():
+    code = """
+        import os
+        from sat_xception.log import set_up_logging
+        set_up_logging()
+        print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+    """
+    unset = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    assert run_python(code, env=unset).stdout == "3\n"
+    assert run_python(code, env={**unset, "TF_CPP_MIN_LOG_LEVEL": "0"}).stdout == "0\n"
+
+
+def test_what_was_held_back_is_shown_when_the_import_fails():
+    code = """
+        import os
+        from sat_xception.log import quiet_imports
+        with quiet_imports():
+            os.write(2, b"libcuda is missing\\n")
+            import no_such_module
+    """
+    finished = run_python(code)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("libcuda is missing\n")
+    assert finished.stderr.endswith("ModuleNotFoundError: No module named 'no_such_module'\n")
+
+
+class Clock:
+    """A clock that ticks once a look and started long ago."""
+
+    def __init__(self, tick_s: float) -> None:
+        self._times = itertools.count(1_000.0, tick_s)
+
+    def __call__(self) -> float:
+        return next(self._times)
+
+
+@pytest.fixture
+def progress_lines(monkeypatch, caplog):
+    """Return a function that works through items at some seconds each, and returns the lines logged."""
+    caplog.set_level(logging.INFO, "sat_xception")
+
+    def work(count: int, seconds_each: float) -> list[str]:
+        caplog.clear()
+        monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=Clock(seconds_each)))
+        assert list(log.track(range(count), "convert", count)) == list(range(count))
+        return caplog.messages
+
+    return work
+
+
+def test_a_log_gets_a_line_every_few_seconds_with_rate_and_time_left(progress_lines):
+    assert progress_lines(1_280, 1 / 64) == [
+        "convert    320/1,280 (25 %) 64.0/s, 15.0 s left",
+        "convert    640/1,280 (50 %) 64.0/s, 10.0 s left",
+        "convert    960/1,280 (75 %) 64.0/s, 5.0 s left",
+    ]
+
+
+@pytest.mark.parametrize(("count", "seconds_each"), [(0, 1), (1, 60), (10, 0.1)])
+def test_work_that_is_done_soon_says_nothing(progress_lines, count, seconds_each):
+    assert progress_lines(count, seconds_each) == []
+
+
+def test_more_items_than_planned_do_no_harm(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "sat_xception")
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=Clock(60)))
+    assert list(log.track(range(5), "convert", 2)) == [0, 1, 2, 3, 4]
+    assert len(caplog.messages) == 1
+
+
+def test_items_are_not_taken_before_they_are_asked_for():
+    source = iter(range(10))
+    tracked = log.track(source, "convert", 10)
+    assert next(tracked) == 0
+    assert next(source) == 1
+
+
+def test_a_terminal_gets_a_bar_that_is_gone_at_the_end():
+    code = "from sat_xception.log import track\nfor item in track(range(3), 'convert', 3): pass\nprint('done')"
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, stdout=subprocess.PIPE, text=True)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # the other side is closed
+            break
+    os.close(ours)
+    assert child.communicate(timeout=60) == ("done\n", None)
+    assert b"convert" in shown
+    assert b"3/3" in shown
+    assert shown.rstrip().endswith(b"\x1b[2K")
