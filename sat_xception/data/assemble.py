@@ -1,7 +1,7 @@
 """Gather labelled tiles into a dataset.
 
-Each file found ends as a row of the manifest: ok, duplicate or failed, with the reason. Usable tiles are stored in an order that
-depends only on their content and the seed, so whatever reads the dataset in sequence sees the classes mixed.
+Each file found ends as a row of the manifest: ok, duplicate or failed, with the reason. Usable tiles are stored in an
+order that depends only on their content and the seed, so whatever reads the dataset in sequence sees the classes mixed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def choose_positive_label(classes: list[str], asked: str) -> str:
 
     Args:
         classes: All classes.
-        asked: What the configuration says; "" leaves the choice to the names: "school", or X where the other class is "not-X".
+        asked: What the configuration says; "" leaves the choice to the names: "school", or X where the other class is
+            "not-X".
 
     Raises:
         ConfigError: `asked` is no class.
@@ -132,7 +133,7 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
 
 
 def _probe_all(candidates: list[Candidate], config: AssembleConfig) -> Iterator[ManifestRow]:
-    # Pillow lets go of the interpreter lock while it decodes, so threads use all cores. Filters of warnings are for all threads.
+    # Pillow lets go of the interpreter lock while it decodes: threads use all cores. They share the warnings' filters.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield from pool.map(lambda candidate: _probe(candidate, config), candidates)
@@ -182,7 +183,8 @@ def _leave_out_duplicates(rows: list[ManifestRow]) -> list[ManifestRow]:
     if reasons:
         _log.warning("left out  %s duplicate tiles; the manifest says of which", f"{len(reasons):,}")
     return [
-        dataclasses.replace(row, status="duplicate", reason=reasons[row.id]) if row.id in reasons else row for row in rows
+        dataclasses.replace(row, status="duplicate", reason=reasons[row.id]) if row.id in reasons else row
+        for row in rows
     ]
 
 
@@ -192,7 +194,8 @@ def _assign_splits(rows: list[ManifestRow], config: AssembleConfig) -> list[Mani
         return rows
     splits = split_by_hash(undecided, config.fractions, config.seed)
     return [
-        dataclasses.replace(row, split=splits[row.sha256]) if row.status == "ok" and not row.split else row for row in rows
+        dataclasses.replace(row, split=splits[row.sha256]) if row.status == "ok" and not row.split else row
+        for row in rows
     ]
 
 
@@ -213,7 +216,9 @@ def _write_tiles(folder: Path, rows: list[ManifestRow], paths: dict[str, Path], 
     with TileWriter(folder) as writer:
         for row in usable:
             data = _read_again(paths[row.id], row.sha256)
-            writer.add(row, data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0])
+            writer.add(
+                row, data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
+            )
 
 
 def _read_again(path: Path, sha256: str) -> bytes:

@@ -1,6 +1,7 @@
 """Find labelled tiles in class folders, in both forms that people keep them.
 
-Unsplit: `DIR/<class>/*`. Split by hand: `DIR/{train,valid,test}/<class>/*`, also with `validation` or `val`, in any case.
+Unsplit: `DIR/<class>/*`. Split by hand: `DIR/{train,valid,test}/<class>/*`, also with `validation` or `val`; `Train` is
+`train`.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _in_classes(folder: Path, prefix: str, split: str) -> list[Candidate]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, and links that lead nowhere or to a folder: what can't be read isn't lost in silence."""
+    """Yield the files below a folder, and links that lead nowhere or to a folder: they can't be read, and it's said."""
     for entry in _scan(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from _files(Path(entry))
@@ -137,5 +138,5 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _text(path: Path) -> str:
-    """Return a path as text that a file can hold, with `/`; bytes that aren't UTF-8 become `\\xNN`."""
+    """Return a path as text that a file can hold, with `/` and with escapes for bytes that aren't UTF-8."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")

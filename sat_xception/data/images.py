@@ -6,8 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from sat_xception.errors import DataError
 
@@ -17,16 +16,13 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 
 # What Pillow may try. It knows more, but hands PostScript, for one, to a program outside.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000")
-# Formats that model/preprocess.py decodes, by Pillow's name. WebP is none: the operation returns it with a dimension more, as an
-# animation of one frame (TensorFlow 2.21).
-_TENSORFLOW_FORMATS = {"JPEG": "jpeg", "PNG": "png"}
+# Formats that model/preprocess.py decodes, by Pillow's name; a WebP without transparency only.
+_TENSORFLOW_FORMATS = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 # Modes whose pixels a PNG of 8 bits a channel holds.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 # The last chunk: no content, so always the same bytes (PNG specification, 11.2.5).
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _WIDE_PIXELS = {"I": "32-bit integers", "F": "floating-point numbers"}
-# ITU-R BT.601, as Pillow's own conversion to "L".
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class ImageFacts:
 
     Attributes:
         data: Bytes that TensorFlow decodes: the file's own, or a lossless PNG of it where TensorFlow lacks its format.
-        format: "jpeg" or "png": the format of `data`.
+        format: "jpeg", "png" or "webp": the format of `data`.
         source_format: The file's own format, lower case.
         width: Pixels.
         height: Pixels.
@@ -72,9 +68,9 @@ def probe_image(data: bytes, max_pixels: int = 64_000_000) -> ImageFacts:
         wide = _WIDE_PIXELS[image.mode]
         raise DataError(f"pixels are {wide}; convert to 8-bit RGB first (gdal_translate -ot Byte -scale)")
     source_format = image.format or ""
-    luma = _luma(image)
+    mean_luma, std_luma = _brightness(image)
     encoded, tensorflow_format = data, _TENSORFLOW_FORMATS.get(source_format, "")
-    if not tensorflow_format:
+    if not tensorflow_format or (source_format == "WEBP" and image.mode != "RGB"):
         encoded, tensorflow_format = _as_png(image), "png"
     return ImageFacts(
         data=encoded,
@@ -82,8 +78,8 @@ def probe_image(data: bytes, max_pixels: int = 64_000_000) -> ImageFacts:
         source_format=source_format.lower(),
         width=image.width,
         height=image.height,
-        mean_luma=float(luma.mean()),
-        std_luma=float(luma.std()),
+        mean_luma=mean_luma,
+        std_luma=std_luma,
     )
 
 
@@ -125,10 +121,13 @@ def _check_png(data: bytes) -> None:
         raise DataError("can't be decoded: the end of the PNG is missing")
 
 
-def _luma(image: Image.Image) -> npt.NDArray[np.float32]:
+def _brightness(image: Image.Image) -> tuple[float, float]:
+    """Return mean and standard deviation of the brightness (ITU-R BT.601), in [0, 255]."""
     if image.mode.startswith("I"):
-        return np.asarray(image, dtype=np.float32) / 257
-    return np.asarray(image.convert("RGB"), dtype=np.float32) @ _LUMA
+        grey = np.asarray(image, dtype=np.float32) / np.float32(257)
+        return float(grey.mean()), float(grey.std())
+    statistics = ImageStat.Stat(image.convert("RGB").convert("L"))
+    return statistics.mean[0], statistics.stddev[0]
 
 
 def _as_png(image: Image.Image) -> bytes:

@@ -66,8 +66,8 @@ class ManifestRow:
         sha256: Of the source bytes; "" when the file couldn't be read.
         source: Path of the file; "" for the sample, which is drawn.
         source_format: Format of the file, such as "tiff".
-        format: Of the stored image: "jpeg" or "png". It differs where TensorFlow can't decode the source: then the stored image is
-            a PNG with the same pixels.
+        format: Of the stored image: "jpeg", "png" or "webp". Where TensorFlow can't decode the source, the stored image
+            is a PNG with the same pixels; only then are the stored bytes others than the file's.
         width: Pixels.
         height: Pixels.
         bytes: Size of the stored image.
@@ -118,7 +118,9 @@ class TileWriter:
 
     def add(self, row: ManifestRow, image: bytes) -> None:
         """Append a tile."""
-        self._pending.append({**{name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}, "image": image})
+        self._pending.append(
+            {**{name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}, "image": image}
+        )
         self._in_shard += len(image)
         if len(self._pending) >= _ROW_GROUP:
             self._flush()
@@ -159,7 +161,9 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     content = read_json(folder / "dataset.json", made_by="assemble")
     missing = [key for key in _DATASET_KEYS if key not in content]
     if missing:
-        raise DataError(f"{folder}/dataset.json isn't what assemble writes: it has no {missing[0]!r}; run assemble again")
+        raise DataError(
+            f"{folder}/dataset.json isn't what assemble writes: it has no {missing[0]!r}; run assemble again"
+        )
     return content
 
 
@@ -174,13 +178,15 @@ def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
         if not shard.is_file():
             raise DataError(f"{shard} is missing; run `sat_xception assemble` again")
         if file_digest(shard) != digest:
-            raise DataError(f"{shard} is damaged: it isn't the file that assemble wrote. Run `sat_xception assemble` again")
+            raise DataError(
+                f"{shard} is damaged: it isn't the file that assemble wrote. Run `sat_xception assemble` again"
+            )
         for batch in pq.ParquetFile(shard).iter_batches(batch_size=_ROW_GROUP):
             yield from batch.to_pylist()
 
 
 def content_digest(rows: Iterable[ManifestRow]) -> str:
-    """Return a digest of what the dataset holds: id, label, split and content of each usable tile, whatever their order."""
+    """Return a digest of what the dataset holds: id, label, split and content of each usable tile, in any order."""
     lines = sorted(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}" for row in rows if row.status == "ok")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

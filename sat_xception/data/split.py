@@ -1,7 +1,8 @@
 """Deal tiles to train, validation and test.
 
-A tile's split follows from a hash of its content and the seed. It stays where it is when other tiles are added, so a test tile of
-one run is never trained on by the next. Only in a class so small that a split would be empty, a tile is moved to fill it.
+A tile's split follows from a hash of its content and the seed. It stays where it is when other tiles are added, so a
+test tile of one run is never trained on by the next. Only in a class so small that a split would be empty, a tile is
+moved to fill it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def split_by_hash(labels: Mapping[str, str], fractions: tuple[float, float, floa
 
     Args:
         labels: Label of each tile, by the SHA-256 of its bytes.
-        fractions: Shares of train, valid and test. They hold in the mean; in a small class they are rough, but each split
-            that has a share gets at least one tile of each class.
+        fractions: Shares of train, valid and test. They hold in the mean; in a small class they are rough, but each
+            split that has a share gets at least one tile of each class.
         seed: The same seed gives the same split on any machine.
 
     Returns:
@@ -46,8 +47,8 @@ def split_by_hash(labels: Mapping[str, str], fractions: tuple[float, float, floa
     for label, members in sorted(by_label.items()):
         if len(members) < len(wanted):
             raise DataError(
-                f"class {label!r} has {len(members)} usable tiles, too few for {len(wanted)} splits ({', '.join(wanted)}); "
-                "add tiles, or give the splits as folders"
+                f"class {label!r} has {len(members)} usable tiles, too few for {len(wanted)} splits "
+                f"({', '.join(wanted)}); add tiles, or give the splits as folders"
             )
         members.sort()
         dealt = [_split_at(position, fractions) for position, _ in members]

@@ -54,12 +54,16 @@ def convert(config: ConvertConfig) -> ConvertResult:
         writers = {split: _SplitWriter(work / split, config.shard_mb * 10**6) for split in planned}
         for tile in track(read_tiles(config.dataset), "convert", sum(planned.values())):
             if tile["split"] not in writers or tile["label"] not in index:
-                raise DataError(f"tile {tile['id']} is of a split or a class that {config.dataset}/dataset.json doesn't name")
+                raise DataError(
+                    f"tile {tile['id']} is of a split or a class that {config.dataset}/dataset.json doesn't name"
+                )
             writers[tile["split"]].write(_example(tile, index), tile["label"])
         splits = {split: writer.close() for split, writer in sorted(writers.items())}
         written = {split: facts["count"] for split, facts in splits.items()}
         if written != planned:
-            raise DataError(f"{config.dataset} holds {written} tiles, its dataset.json says {planned}; run assemble again")
+            raise DataError(
+                f"{config.dataset} holds {written} tiles, its dataset.json says {planned}; run assemble again"
+            )
         description = {
             "classes": dataset["classes"],
             "positive_label": dataset["positive_label"],
