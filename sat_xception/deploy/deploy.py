@@ -1,7 +1,8 @@
 """Put a packaged model where it answers.
 
-Target "local" is a model root on this machine, which `sat_xception serve` follows as TensorFlow Serving does. The version is copied,
-then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version before goes on serving.
+Target "local" is a model root on this machine, which `sat_xception serve` follows as TensorFlow Serving does. The
+version is copied, then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version
+before goes on serving.
 """
 
 from __future__ import annotations
@@ -111,7 +112,13 @@ def _check_digests(version: Path) -> None:
     found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            state = "is missing" if name not in found else "isn't in the package's digests" if name not in expected else "changed"
+            state = (
+                "is missing"
+                if name not in found
+                else "isn't in the package's digests"
+                if name not in expected
+                else "changed"
+            )
             raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
 
 

@@ -32,14 +32,15 @@ def check_golden(version: Path, client: EndpointClient) -> float:
     answered = client.predict(images)
     if answered.shape != expected.shape:
         raise ModelError(
-            f"{client.address} answers golden tiles with {answered.shape[1]} classes, {version} has {expected.shape[1]}: "
-            "another model is behind this address"
+            f"{client.address} answers golden tiles with {answered.shape[1]} classes, {version} has {expected.shape[1]}"
+            ": another model is behind this address"
         )
     differences = np.abs(answered - expected).max(axis=1)
     worst = int(differences.argmax())
     if not differences[worst] <= golden["tolerance"]:
+        found, right = (array[worst].round(4).tolist() for array in (answered, expected))
         raise ModelError(
-            f"{client.address} answers golden tile {golden['tiles'][worst]['id']} with {answered[worst].round(4).tolist()}, "
-            f"expected {expected[worst].round(4).tolist()} within {golden['tolerance']:g}: it isn't the model in {version}"
+            f"{client.address} answers golden tile {golden['tiles'][worst]['id']} with {found}, expected {right} "
+            f"within {golden['tolerance']:g}: it isn't the model in {version}"
         )
     return float(differences[worst])

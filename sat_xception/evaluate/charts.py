@@ -19,7 +19,9 @@ from sat_xception.page import render_page
 __all__ = ["confusion_chart", "curves_chart", "curves_page", "reliability_chart", "roc_chart"]
 
 # The same figure gives the same SVG: ids are salted by this, text stays text.
-mpl.rcParams.update({"svg.hashsalt": "sat-xception", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9})
+mpl.rcParams.update(
+    {"svg.hashsalt": "sat-xception", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+)
 
 
 def curves_page(title: str, history: Sequence[Mapping[str, Any]], synthetic: bool) -> str:

@@ -18,7 +18,7 @@ from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.charts import confusion_chart, reliability_chart, roc_chart
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.log import track
-from sat_xception.model.input import encoded_examples, evaluation_batches
+from sat_xception.model.input import encoded_examples, evaluation_batches, reading
 from sat_xception.page import render_page, thumbnail
 from sat_xception.steps import EvaluateConfig
 from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
@@ -71,7 +71,9 @@ def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     try:
         # The digest is what the gate's decision names; another file's figures would not be this one's.
         if file_digest(path) != facts["model"]:
-            raise ModelError(f"{path} isn't the model that {folder}/train.json describes; run `sat_xception train` again")
+            raise ModelError(
+                f"{path} isn't the model that {folder}/train.json describes; run `sat_xception train` again"
+            )
         return keras.models.load_model(path, safe_mode=True), facts
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be loaded: {error}. Run `sat_xception train` again") from None
@@ -90,9 +92,10 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     count = examples["splits"].get(config.split, {}).get("count", 0)
     batches = evaluation_batches(config.examples, config.split, facts["input_size"], config.batch_size)
     probabilities, labels = [], []
-    for images, label in track(batches, "evaluate", -(-count // config.batch_size)):
-        probabilities.append(model(images, training=False).numpy())
-        labels.append(label.numpy())
+    with reading(config.examples):
+        for images, label in track(batches, "evaluate", -(-count // config.batch_size)):
+            probabilities.append(model(images, training=False).numpy())
+            labels.append(label.numpy())
     scored, truth = np.concatenate(probabilities), np.concatenate(labels)
     evaluation = {
         "backbone": facts["backbone"],

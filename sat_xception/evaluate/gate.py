@@ -1,7 +1,8 @@
 """Decide which model may be deployed, or that none may.
 
-Every candidate is checked against every limit on the same validation tiles. Of those that pass, the one with the highest validation
-accuracy wins; on a tie the one with the lower calibration error, then the one with fewer seconds of training, then the first by name.
+Every candidate is checked against every limit on the same validation tiles. Of those that pass, the one with the
+highest validation accuracy wins; on a tie the one with the lower calibration error, then the one with fewer seconds of
+training, then the first by name.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def decide(evaluations: list[dict[str, Any]], config: GateConfig) -> dict[str, A
 
 
 def check(evaluation: dict[str, Any], config: GateConfig) -> list[dict[str, Any]]:
-    """Return a row for each limit: its name, the figure, the limit, and whether the figure keeps it. Equal is good enough."""
+    """Return a row for each limit: its name, figure and limit, and whether the figure keeps it. Equal is enough."""
     metrics = evaluation["metrics"]
     whose = evaluation["positive_label"] or "macro average"
     floors = [
@@ -93,7 +94,9 @@ def check(evaluation: dict[str, Any], config: GateConfig) -> list[dict[str, Any]
         for name, value, limit in floors
     ]
     error, limit = metrics["calibration_error"], config.max_calibration_error
-    rows.append({"name": "calibration error", "value": error, "limit": limit, "rule": "at most", "passed": error <= limit})
+    rows.append(
+        {"name": "calibration error", "value": error, "limit": limit, "rule": "at most", "passed": error <= limit}
+    )
     return rows
 
 

@@ -29,10 +29,11 @@ def compute_metrics(
         positive_label: The class that is looked for, or "" for none.
 
     Returns:
-        `accuracy`, `confusion_matrix` (true classes are rows), `by_class` (precision, recall, F1, support, areas under the ROC
-        and precision-recall curves, one class against the rest), `macro` (their means), `positive` (a copy of the positive
-        class's, or of `macro` without one), `calibration_error`, `calibration` (bins), `roc` (threshold, false positive rate, true
-        positive rate; of the positive class, or of the first). The prediction is the most probable class.
+        `accuracy`, `confusion_matrix` (true classes are rows), `by_class` (precision, recall, F1, support, areas under
+        the ROC and precision-recall curves, one class against the rest), `macro` (their means), `positive` (a copy of
+        the positive class's, or of `macro` without one), `calibration_error`, `calibration` (bins), `roc` (threshold,
+        false positive rate, true positive rate; of the positive class, or of the first). The prediction is the most
+        probable class.
 
     Raises:
         DataError: There is nothing to score, or a probability isn't a number.
@@ -77,7 +78,7 @@ def compute_metrics(
 
 
 def _areas(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Return both areas; a split that lacks the class or holds nothing else says nothing, which is 0.5 and the class's share."""
+    """Return both areas; of a split without the class, or with nothing else, 0.5 and the class's share."""
     if truth.all() or not truth.any():
         return {"roc_auc": 0.5, "pr_auc": float(truth.mean())}
     return {
@@ -99,7 +100,10 @@ def _roc(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]) -> list[l
 def _calibration(
     confidence: npt.NDArray[np.float32], correct: npt.NDArray[np.bool_]
 ) -> tuple[list[dict[str, float]], float]:
-    """Return bins of equal width, and the expected calibration error (Guo et al. 2017, "On calibration of modern networks")."""
+    """Return bins of equal width, and the expected calibration error.
+
+    Guo et al. 2017, "On calibration of modern neural networks".
+    """
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     place = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, CALIBRATION_BINS - 1)
     bins, error = [], 0.0

@@ -12,7 +12,8 @@ from sat_xception.page import render_page
 __all__ = ["decision_markdown", "model_card", "run_report"]
 
 _SYNTHETIC = (
-    "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on imagery.\n"
+    "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
+    "imagery.\n"
 )
 
 
@@ -31,7 +32,9 @@ def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -
                 candidate["metrics"]["roc"],
                 candidate["metrics"]["by_class"][candidate["metrics"]["roc_class"]]["roc_auc"],
             ),
-            "reliability": reliability_chart(candidate["metrics"]["calibration"], candidate["metrics"]["calibration_error"]),
+            "reliability": reliability_chart(
+                candidate["metrics"]["calibration"], candidate["metrics"]["calibration_error"]
+            ),
         }
         for candidate in decision["candidates"]
     }
@@ -45,8 +48,8 @@ def decision_markdown(decision: dict[str, Any]) -> str:
         lines += [_SYNTHETIC]
     lines += ["| model | check | figure | limit | passed |", "|---|---|---:|---:|---|"]
     lines += [
-        f"| {_plain(candidate['backbone'])} | {_plain(row['name'])} | {row['value']:.4f} | {row['rule']} {row['limit']:g} | "
-        f"{'yes' if row['passed'] else '**no**'} |"
+        f"| {_plain(candidate['backbone'])} | {_plain(row['name'])} | {row['value']:.4f} | "
+        f"{row['rule']} {row['limit']:g} | {'yes' if row['passed'] else '**no**'} |"
         for candidate in decision["candidates"]
         for row in candidate["checks"]
     ]
@@ -88,7 +91,8 @@ def model_card(served: dict[str, Any]) -> str:
         "",
         "## Limits",
         "",
-        "The figures hold for imagery of the same kind, resolution and region. Other sensors, seasons and places need their own test.",
+        "The figures hold for imagery of the same kind, resolution and region. "
+        "Other sensors, seasons and places need their own test.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,5 +119,5 @@ def _figures_row(split: str, metrics: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is, in a table too: a class is named by a folder, whose name may hold anything."""
+    """Return a text that Markdown shows as it is, in a table too: the name of a class may hold any character."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

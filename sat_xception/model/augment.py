@@ -15,8 +15,8 @@ def view(images: tf.Tensor, index: int) -> tf.Tensor:
 
     Args:
         images: `[n, s, s, 3]`.
-        index: 0 is the image itself, 1 its mirror image, 2 and 3 their half turns, 4 to 7 the same with rows and columns swapped.
-            The order makes few views differ much: the first two already differ in left and right.
+        index: 0 is the image itself, 1 its mirror image, 2 and 3 their half turns, 4 to 7 the same with rows and
+            columns swapped. The order makes few views differ much: the first two already differ in left and right.
 
     Returns:
         The images, same shape and dtype.

@@ -19,7 +19,8 @@ from sat_xception.serve.protocol import RequestError
 
 __all__ = ["EXPORT_TOLERANCE", "check_export", "export_model", "write_warmup"]
 
-# Largest difference of a probability between the export and Keras: float32 rounding of the same operations in another order.
+# Largest difference of a probability between the export and Keras: float32 rounding of the same operations in another
+# order.
 EXPORT_TOLERANCE = 1e-5
 _WARMUP_BATCHES = (1, 8)
 
@@ -27,7 +28,8 @@ _WARMUP_BATCHES = (1, 8)
 def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> None:
     """Write the SavedModel with its three signatures.
 
-    - `serving_default`: `image_bytes` string `[n]`, encoded images of any size, to `probabilities` `float32 [n, classes]`.
+    - `serving_default`: `image_bytes` string `[n]`, encoded images of any size, to `probabilities`
+      `float32 [n, classes]`.
     - `classify`: the same input to `probabilities`, `label` string `[n]` and `score` `float32 [n]`.
     - `images`: `images` `uint8 [n, h, w, 3]` to `probabilities`.
 
@@ -64,11 +66,15 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> No
     encoded = [tf.TensorSpec([None], tf.string, name="image_bytes")]
     archive.add_endpoint("serving_default", serving_default, input_signature=encoded)
     archive.add_endpoint("classify", classify, input_signature=encoded)
-    archive.add_endpoint("images", images, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    archive.add_endpoint(
+        "images", images, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+    )
     archive.write_out(str(folder), verbose=False)
 
 
-def check_export(model: keras.Model, classes: Sequence[str], folder: Path, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
+def check_export(
+    model: keras.Model, classes: Sequence[str], folder: Path, images: Sequence[bytes]
+) -> npt.NDArray[np.float32]:
     """Load the SavedModel as TensorFlow Serving does and compare every signature with Keras.
 
     Args:
@@ -115,7 +121,9 @@ def _compare(signature: str, answer: dict[str, Any], expected: npt.NDArray[np.fl
         )
     if signature == "classify":
         if not np.array_equal(answer["score"], found.max(axis=1)):
-            raise ModelError(f"the exported signature 'classify' scores {answer['score']}, expected {found.max(axis=1)}")
+            raise ModelError(
+                f"the exported signature 'classify' scores {answer['score']}, expected {found.max(axis=1)}"
+            )
         named = [classes[index] for index in answer["probabilities"].argmax(axis=1)]
         if [label.decode() for label in answer["label"]] != named:
             raise ModelError(f"the exported signature 'classify' names {answer['label']!r}, expected {named}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from sat_xception.data.tfrecord import read_examples_json, shard_files
+from sat_xception.errors import DataError
 from sat_xception.model.augment import random_view
 from sat_xception.model.preprocess import decode_and_resize
 
-__all__ = ["encoded_examples", "evaluation_batches", "training_batches"]
+__all__ = ["encoded_examples", "evaluation_batches", "reading", "training_batches"]
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -20,6 +24,22 @@ _FEATURES = {
 # Decoded tiles are kept in memory up to this size: 16,000 tiles of 224 pixels. More are decoded again each epoch.
 _CACHE_BYTES = 2_400_000_000
 _SHUFFLE_TILES = 4096
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Say what is wrong with the examples when TensorFlow fails on a damaged file or on an image that it can't decode.
+
+    Raises:
+        DataError: Instead of TensorFlow's error.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        # What happened is the last line, among the names of nodes and of the transformations before it.
+        lines = re.sub(r"\[\[.*?\]\]|\[Op:.*|\{\{.*?\}\}|.*Iterator::\S+: ", "", error.message).split("\n")
+        reason = next((line.strip(" .\t") for line in reversed(lines) if line.strip()), "damaged")
+        raise DataError(f"an example in {folder} can't be read: {reason}. Run assemble and convert again") from None
 
 
 def encoded_examples(folder: Path, split: str) -> tf.data.Dataset:
@@ -45,7 +65,7 @@ def evaluation_batches(folder: Path, split: str, input_size: int, batch_size: in
 def training_batches(folder: Path, split: str, input_size: int, batch_size: int, seed: int) -> tf.data.Dataset:
     """Return one epoch a pass, shuffled and augmented: `(uint8 [n, size, size, 3], int64 [n])`.
 
-    Order and augmentation follow from the seed and the number of the pass alone.
+    Order and augmentation follow from the seed, TensorFlow's global one and the number of the pass alone.
     """
     pixels = _pixels(folder, split, input_size)
     count = _count(folder, split)

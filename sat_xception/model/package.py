@@ -1,6 +1,7 @@
 """Package a model for TensorFlow Serving: export it, prove it, describe it.
 
-The test split is scored here and nowhere else, once, through the exported model: the figure is that of what will be served.
+The test split is scored here and nowhere else, once, through the exported model: the figure is that of what will be
+served.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.report import model_card, run_report
 from sat_xception.log import track
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
-from sat_xception.model.input import encoded_examples
+from sat_xception.model.input import encoded_examples, reading
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.steps import PackageConfig
 from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
@@ -52,13 +53,13 @@ class PackageResult:
         test = self.served["metrics"].get("test")
         accuracy = f"test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else "no test split"
         return (
-            f"package   {self.served['name']} version {self.served['version']} ({self.served['backbone']}) | {accuracy} | "
-            f"signatures equal Keras within {EXPORT_TOLERANCE:g}\nwrote     {self.folder}"
+            f"package   {self.served['name']} version {self.served['version']} ({self.served['backbone']}) | {accuracy}"
+            f" | signatures equal Keras within {EXPORT_TOLERANCE:g}\nwrote     {self.folder}"
         )
 
 
 def package(config: PackageConfig) -> PackageResult:
-    """Write `OUT/<name>/<version>/`: SavedModel, warm-up requests, `golden.json`, `model.json`, `MODEL_CARD.md`, digests.
+    """Write `OUT/<name>/<version>/`: SavedModel, warm-up requests, golden tiles, `model.json`, model card, digests.
 
     Raises:
         DataError: The model, the examples or the decision are missing or don't belong together.
@@ -69,13 +70,15 @@ def package(config: PackageConfig) -> PackageResult:
     model, facts = load_model(config.model)
     examples = read_examples_json(config.examples)
     if facts["dataset_digest"] != examples["dataset_digest"]:
-        raise DataError(f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples")
+        raise DataError(
+            f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
+        )
     decision = _read_decision(config.decision, facts) if config.decision else None
     version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     folder = config.out / config.name / str(version)
     if folder.exists():
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
-    with atomic_folder(folder) as work:
+    with atomic_folder(folder) as work, reading(config.examples):
         export_model(model, facts["classes"], work / "export")
         for item in (work / "export").iterdir():
             item.rename(work / item.name)
@@ -85,7 +88,10 @@ def package(config: PackageConfig) -> PackageResult:
         write_warmup(work, config.name, [tile["data"] for tile in golden])
         write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
         served = {
-            **{key: facts[key] for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")},
+            **{
+                key: facts[key]
+                for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")
+            },
             "name": config.name,
             "version": version,
             "model": facts["model"],

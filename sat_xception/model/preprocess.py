@@ -17,9 +17,10 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     Returns:
         `uint8 [h, w, 3]`. An alpha channel is dropped, grey is repeated, 16 bits become 8.
     """
-    # The accurate inverse DCT equals libjpeg-turbo's and Pillow's; TensorFlow's default differs by up to 5 levels, which moved
-    # probabilities by up to 0.07. The operation tells the format by itself, whatever its name says, but makes a film of a WebP.
-    # Never ask for the channels of a WebP's own: TensorFlow 2.21 writes past its memory when that one is animated.
+    # The accurate inverse DCT equals libjpeg-turbo's and Pillow's; TensorFlow's default differs by up to 5 levels,
+    # which moved probabilities by up to 0.07. The operation tells the format by itself, whatever its name says, but
+    # returns a WebP with a dimension more. Ask for no other channels than 3 of a WebP: with 0 or 4, an animated one
+    # makes TensorFlow 2.21 write past its memory.
     image = tf.cond(
         tf.strings.substr(data, 0, 4) == "RIFF",
         lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
@@ -48,5 +49,5 @@ def decode_and_resize(data: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def normalisation() -> keras.layers.Layer:
-    """Return the first layer of every model: pixels in [0, 255] to [-1, 1], as both backbones' ImageNet weights expect."""
+    """Return the first layer of every model: pixels in [0, 255] to [-1, 1], as both backbones' weights expect."""
     return keras.layers.Rescaling(scale=1 / 127.5, offset=-1.0, name="normalisation")

@@ -1,8 +1,9 @@
 """Transfer-learn one backbone.
 
-With pretrained weights there are two phases. The backbone is frozen first: its features are computed once and a head learns on
-them, which takes seconds an epoch instead of minutes. Then the last stage of the backbone learns too, at a low rate. The better of
-the two, by validation accuracy, is kept. Random weights are not worth freezing: there the whole network learns in one phase.
+With pretrained weights there are two phases. The backbone is frozen first: its features are computed once and a head
+learns on them, which takes seconds an epoch instead of minutes. Then the last stage of the backbone learns too, at a
+low rate. The better of the two, by validation accuracy, is kept. Random weights are not worth freezing: there the whole
+network learns in one phase.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
 from sat_xception.model.augment import view
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
-from sat_xception.model.input import evaluation_batches, training_batches
+from sat_xception.model.input import evaluation_batches, reading, training_batches
 from sat_xception.model.weights import find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
@@ -36,10 +37,11 @@ __all__ = ["TrainResult", "train"]
 
 _log = get_logger(__name__)
 
-# The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5 times faster
-# an epoch than 32 and ends at the same accuracy.
+# The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
+# times faster an epoch than 32 and ends at the same accuracy.
 _HEAD_BATCH = 256
-# Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an epoch.
+# Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an
+# epoch.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -90,11 +92,11 @@ class _Run:
     def validation(self) -> tf.data.Dataset:
         return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
 
-    def fit(self, phase: str, model: keras.Model, data: object, valid: object, epochs: int) -> float:
-        """Train with early stopping, restore the best weights, record the history; return the best validation accuracy."""
+    def fit(self, phase: str, model: keras.Model, data: object, valid: object, epochs: int, patience: int) -> float:
+        """Train, restore the best weights, record the history; return the best validation accuracy."""
         started = time.monotonic()
         stopping = keras.callbacks.EarlyStopping(
-            "val_accuracy", mode="max", patience=self.config.patience, restore_best_weights=True
+            "val_accuracy", mode="max", patience=patience, restore_best_weights=True
         )
         board = keras.callbacks.TensorBoard(str(self.logs / phase), write_graph=False)
         model.fit(
@@ -107,7 +109,7 @@ class _Run:
             verbose=0,
         )
         self.seconds[phase] = round(time.monotonic() - started, 3)
-        return max(row["val_accuracy"] for row in self.history if row["phase"] == phase)
+        return max(float(row["val_accuracy"]) for row in self.history if row["phase"] == phase)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -135,10 +137,9 @@ def train(config: TrainConfig) -> TrainResult:
             logs=config.tensorboard or work / "tensorboard",
         )
         features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
-        if weights.kind == "none":
-            model, phase, accuracy = _train_from_scratch(run, features)
-        else:
-            model, phase, accuracy = _transfer(run, features)
+        with reading(config.examples):
+            learn = _train_from_scratch if weights.kind == "none" else _transfer
+            model, phase, accuracy = learn(run, features)
         model.save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples["synthetic"])
@@ -169,7 +170,8 @@ def train(config: TrainConfig) -> TrainResult:
 def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
     model = add_head(features, len(run.classes), config.dropout)
-    # Before the head learns, so that a wrong name is told now and not in an hour; the head's training changes no other layer.
+    # Before the head learns, so that a wrong name is told now and not in an hour; the head's training changes no other
+    # layer.
     first = config.fine_tune_from or get_backbone(config.backbone).fine_tune_from
     learning = freeze_before(model.get_layer(config.backbone), first)
     accuracy = _train_head(run, features, model.get_layer("head"))
@@ -178,7 +180,7 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
     _log.info("fine-tune %s weights learn, at rate %g", f"{learning:,}", config.fine_tune_learning_rate)
     before = model.get_weights()
     _compile(model, config.fine_tune_learning_rate)
-    tuned = run.fit("fine-tune", model, run.training(), run.validation(), config.fine_tune_epochs)
+    tuned = run.fit("fine-tune", model, run.training(), run.validation(), config.fine_tune_epochs, config.patience)
     if tuned > accuracy:
         return model, "fine-tune", tuned
     _log.info("kept      the head: fine-tuning reached %.4f, not more than %.4f", tuned, accuracy)
@@ -196,9 +198,11 @@ def _train_head(run: _Run, features: keras.Model, head: keras.layers.Layer) -> f
     rows = keras.Input(inputs.shape[1:], name="features")
     model = keras.Model(rows, head(keras.layers.Dropout(config.dropout, seed=config.seed)(rows)), name="head_model")
     _compile(model, config.head_learning_rate)
-    batches = tf.data.Dataset.from_tensor_slices((inputs, labels)).shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
+    batches = (
+        tf.data.Dataset.from_tensor_slices((inputs, labels)).shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
+    )
     checks = tf.data.Dataset.from_tensor_slices(valid).batch(_HEAD_BATCH)
-    return run.fit("head", model, batches, checks, config.head_epochs)
+    return run.fit("head", model, batches, checks, config.head_epochs, config.patience)
 
 
 def _compute_features(
@@ -221,11 +225,18 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = _SCRATCH_BATCH_NORM_MOMENTUM
     model = add_head(features, len(run.classes), config.dropout, batch_norm_trains=True)
-    _compile(model, config.scratch_learning_rate)
-    return model, "scratch", run.fit("scratch", model, run.training(), run.validation(), config.scratch_epochs)
+    batches = run.training()
+    # Most of the gain comes while the rate falls in the last third, so all epochs are run.
+    rate = keras.optimizers.schedules.CosineDecay(
+        config.scratch_learning_rate or get_backbone(config.backbone).scratch_learning_rate,
+        decay_steps=config.scratch_epochs * len(batches),
+    )
+    _compile(model, rate)
+    epochs = config.scratch_epochs
+    return model, "scratch", run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
 
 
-def _compile(model: keras.Model, learning_rate: float) -> None:
+def _compile(model: keras.Model, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> None:
     model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
@@ -306,5 +317,3 @@ def _hardware() -> dict[str, Any]:
 def _gpus() -> list[Any]:
     gpus: list[Any] = tf.config.list_physical_devices("GPU")
     return gpus
-
-

@@ -1,4 +1,4 @@
-"""The original's `sat_xception train -model=xception -train=train -valid=test`: the steps in a row, on folders of classes."""
+"""The original's `sat_xception train -model=xception -train=train -valid=test`: steps in a row, from class folders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class TrainFoldersResult:
         root, name = version.parent.parent, version.parent.name
         return "\n".join(
             [
-                f"best validation accuracy {self.trained.valid_accuracy:.4f} ({self.trained.backbone}, {self.trained.phase})",
+                f"best validation accuracy {self.trained.valid_accuracy:.4f} "
+                f"({self.trained.backbone}, {self.trained.phase})",
                 f"model       {self.trained.folder}/model.keras",
                 f"history     {self.trained.folder}/history.json  (curves: {self.trained.folder}/curves.html)",
                 f"SavedModel  {version}",

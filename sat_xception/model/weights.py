@@ -19,8 +19,8 @@ __all__ = ["IMAGENET_DIR_ENV", "WeightsOrigin", "find_weights", "identify_weight
 
 IMAGENET_DIR_ENV = "SAT_XCEPTION_IMAGENET_DIR"
 
-# Number of values in the weights without the classification top, by backbone and alpha. Each number belongs to one network, so it
-# tells what a file holds. A test checks the table against Keras.
+# Number of values in the weights without the classification top, by backbone and alpha. Each number belongs to one
+# network, so it tells what a file holds. A test checks the table against Keras.
 _VALUES = {
     ("xception", 1.0): 20_861_480,
     ("mobilenetv2", 0.35): 410_208,
@@ -77,7 +77,9 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
         # Other files may lie there too, such as weights of other networks or with their top.
         if _count_values(path) == wanted:
             return WeightsOrigin("file", path, f"ImageNet weights, {path.name} of ${IMAGENET_DIR_ENV}")
-    raise ConfigError(f"${IMAGENET_DIR_ENV} ({folder}) has no .h5 file for {_title(backbone, alpha)}; add it, or unset it")
+    raise ConfigError(
+        f"${IMAGENET_DIR_ENV} ({folder}) has no .h5 file for {_title(backbone, alpha)}; add it, or unset it"
+    )
 
 
 def identify_weights(path: Path) -> tuple[str, float]:

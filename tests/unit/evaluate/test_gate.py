@@ -126,7 +126,11 @@ def test_no_winner_is_a_result_unless_one_is_required(make_evaluation, tmp_path)
     with pytest.raises(GateRefusedError, match=r"validation accuracy 0\.5000, at least 0\.85") as refused:
         gate(config(tmp_path, evaluations=folders, out=tmp_path / "strict", require_winner=True))
     assert refused.value.exit_code == 5
-    assert sorted(path.name for path in (tmp_path / "strict").iterdir()) == ["decision.json", "decision.md", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "strict").iterdir()) == [
+        "decision.json",
+        "decision.md",
+        "report.html",
+    ]
     assert "Nothing was packaged or deployed" in (tmp_path / "strict/report.html").read_text()
     assert "| at least 0.85 | **no** |" in (tmp_path / "strict/decision.md").read_text()
 

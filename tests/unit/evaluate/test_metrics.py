@@ -1,4 +1,4 @@
-"""Figures against numbers worked out by hand, and at the edges: absent classes, perfect and useless models, no numbers."""
+"""Figures against numbers worked out by hand, and at the edges: absent classes, perfect and useless models."""
 
 import json
 
@@ -44,7 +44,8 @@ def test_precision_and_recall_are_not_mixed_up():
 
 
 def test_areas_are_those_worked_out_by_hand(figures):
-    # 19 of the 20 pairs of a school and another tile are in the right order; precision is 1, 1, 1 and 4/5 where a school is found.
+    # 19 of the 20 pairs of a school and another tile are in the right order; precision is 1, 1, 1 and 4/5 where a
+    # school is found.
     assert figures["by_class"]["school"]["roc_auc"] == pytest.approx(19 / 20)
     assert figures["by_class"]["school"]["pr_auc"] == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
 
@@ -120,7 +121,9 @@ def test_a_perfect_model():
     figures = compute_metrics(LABELS, two_columns(LABELS.astype(float)), CLASSES, "school")
     assert figures["accuracy"] == 1
     assert figures["calibration_error"] == 0
-    assert figures["positive"] == dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), 1.0) | {"support": 4}
+    assert figures["positive"] == dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), 1.0) | {
+        "support": 4
+    }
 
 
 def test_a_model_that_is_always_wrong_and_sure_of_it():
@@ -136,7 +139,7 @@ def test_a_model_that_is_always_wrong_and_sure_of_it():
 def test_probabilities_that_are_no_numbers_are_refused(nonsense):
     probabilities = two_columns(SCHOOL)
     probabilities[3, 0] = nonsense
-    with pytest.raises(DataError, match="not numbers.*lower learning rate"):
+    with pytest.raises(DataError, match=r"not numbers.*lower learning rate"):
         compute_metrics(LABELS, probabilities, CLASSES, "school")
 
 

@@ -59,7 +59,9 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path, content):
 
 def test_the_message_says_which_network_a_wrong_file_fits(tmp_path):
     path = str(write_values(tmp_path / "w.h5", SMALLEST))
-    with pytest.raises(ModelError, match=r"holds weights of mobilenetv2 with alpha 0\.35, but xception is to be trained"):
+    with pytest.raises(
+        ModelError, match=r"holds weights of mobilenetv2 with alpha 0\.35, but xception is to be trained"
+    ):
         find_weights(path, "xception", 1.0)
     with pytest.raises(ModelError, match=r"of mobilenetv2 with alpha 0\.35, but mobilenetv2 with alpha 0\.5 is"):
         find_weights(path, "mobilenetv2", 0.5)
@@ -110,7 +112,9 @@ def test_a_folder_that_lacks_the_weights_is_an_error_not_a_download(tmp_path, mo
     write_values(tmp_path / "b.h5", SMALLEST)
     for folder in (tmp_path, tmp_path / "absent"):
         monkeypatch.setenv(IMAGENET_DIR_ENV, str(folder))
-        with pytest.raises(ConfigError, match=rf"no \.h5 file for mobilenetv2 with alpha {alpha:g}; add it, or unset it"):
+        with pytest.raises(
+            ConfigError, match=rf"no \.h5 file for mobilenetv2 with alpha {alpha:g}; add it, or unset it"
+        ):
             find_weights("imagenet", "mobilenetv2", alpha)
 
 

@@ -1,0 +1,186 @@
+"""The command of 2018, word for word: what it prints, what it leaves, how it fails."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SHARED, draw_tile, encode
+
+REPOSITORY = Path(__file__).parents[2]
+# On a machine that does other things too; on a quiet one with two cores it is a minute.
+_TIMEOUT_S = 600
+pytestmark = pytest.mark.timeout(_TIMEOUT_S)
+COMMAND = "train -model=mobilenetv2 -train=train -valid=test -weights=none -alpha=0.35"
+
+
+@dataclass
+class Run:
+    """A command that was started in a folder of its own."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    output: tuple[str, str] | None = None
+
+    def finished(self):
+        """Wait for the end; return exit code, stdout and stderr."""
+        if self.output is None:
+            self.output = self.process.communicate(timeout=_TIMEOUT_S)
+        return self.process.returncode, *self.output
+
+
+def start(folder, command, classes=("school", "not-school"), tiles=8, **environment):
+    for split, first, count in (("train", 0, tiles), ("test", 100, 4)):
+        for label in classes:
+            (folder / split / label).mkdir(parents=True)
+            for index in range(first, first + count):
+                data = encode(draw_tile(label, index), quality=90)
+                (folder / split / label / f"{index:03d}.jpg").write_bytes(data)
+    return Run(folder, popen(folder, command, **environment))
+
+
+def popen(folder, command, **environment):
+    known = {key: value for key, value in os.environ.items() if key != "SAT_XCEPTION_IMAGENET_DIR"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error::DeprecationWarning:sat_xception", "-m", "sat_xception", *command.split()],
+        cwd=folder,
+        env={**known, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Start every command at once: most of their time goes into one core's work."""
+    folder = tmp_path_factory.mktemp("original")
+    no_network = {"https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(folder / "keras")}
+    imagenet = "train -model=mobilenetv2 -train=train -valid=test -weights=imagenet -alpha=0.35 -input-size=96"
+    started = {
+        "original": start(folder / "original", f"{COMMAND} -input-size=32"),
+        "names": start(folder / "names", f"{COMMAND} -input-size=32", classes=("not_school", "school", "water tower")),
+        "no network": start(folder / "no-network", imagenet, **no_network),
+    }
+    yield started
+    for run in started.values():
+        run.process.kill()
+        run.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def original(runs):
+    run = runs["original"]
+    code, stdout, stderr = run.finished()
+    assert code == 0, stderr
+    return run, stdout
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def only(folder):
+    """Return the one entry of a folder."""
+    found = list(folder.iterdir())
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_it_trains_and_packages_and_says_how_good_the_best_model_is(original):
+    run, stdout = original
+    trained = only(run.folder / "models")
+    facts, history = read(trained / "train.json"), read(trained / "history.json")
+    best = max(row["val_accuracy"] for row in history)
+    assert f"best validation accuracy {best:.4f} (mobilenetv2, scratch)" in stdout
+    assert facts["valid_accuracy"] == best
+    assert facts["weights"]["kind"] == "none"
+    assert (facts["config"]["alpha"], facts["input_size"]) == (0.35, 32)
+    assert facts["classes"] == ["not-school", "school"]
+
+
+def test_it_counts_the_tiles_of_both_folders(original):
+    _, stdout = original
+    assert re.search(r"train +not-school 8 +school 8", stdout)
+    assert re.search(r"valid +not-school 4 +school 4", stdout)
+
+
+def test_models_and_tensorboard_get_a_folder_of_the_run_and_nothing_else_is_left(original):
+    run, _ = original
+    assert sorted(path.name for path in run.folder.iterdir()) == ["models", "tensorboard", "test", "train"]
+    trained, logs = only(run.folder / "models"), only(run.folder / "tensorboard")
+    assert trained.name == logs.name
+    assert re.fullmatch(r"mobilenetv2-\d{14}", trained.name)
+    names = ["curves.html", "history.json", "model.keras", "saved_model", "train.json"]
+    assert sorted(path.name for path in trained.iterdir()) == names
+    for kind in ("train", "validation"):
+        assert list((logs / "scratch" / kind).glob("events.out.tfevents.*"))
+    version = only(only(trained / "saved_model"))
+    served = read(version / "model.json")
+    assert (served["name"], served["backbone"]) == ("mobilenetv2", "mobilenetv2")
+    assert served["tiles"] == {"train": 16, "valid": 8}
+    assert (version / "saved_model.pb").is_file()
+
+
+def test_the_next_steps_that_it_prints_work(original):
+    run, stdout = original
+    steps = dict(re.findall(r"^ +(watch|score|serve) +(.*)$", stdout, re.MULTILINE))
+    assert (run.folder / steps["watch"].removeprefix("tensorboard --logdir ")).is_dir()
+    root = re.search(r"--model-root (\S+) --name mobilenetv2$", steps["serve"])
+    assert root and (run.folder / root[1] / "mobilenetv2").is_dir()
+    command = steps["score"].removeprefix("sat_xception ").replace("FILES_OR_FOLDERS", "test")
+    process = popen(run.folder, command)
+    scores, stderr = process.communicate(timeout=_TIMEOUT_S)
+    assert process.returncode == 0, stderr
+    rows = list(csv.DictReader(io.StringIO(scores)))
+    assert len(rows) == 8
+    for row in rows:
+        shares = [
+            float(value) for key, value in row.items() if key.removeprefix("probability_") in ("school", "not-school")
+        ]
+        assert np.isclose(sum(shares), 1, atol=1e-3)
+
+
+def test_other_names_of_classes_come_from_the_folders(runs):
+    run = runs["names"]
+    code, stdout, stderr = run.finished()
+    assert code == 0, stderr
+    assert "best validation accuracy" in stdout
+    served = read(only(only(only(run.folder / "models") / "saved_model")) / "model.json")
+    assert served["classes"] == ["not_school", "school", "water tower"]
+    assert served["positive_label"] == "school"
+
+
+def test_weights_that_cant_be_downloaded_are_told_with_advice_and_nothing_stays(runs):
+    run = runs["no network"]
+    code, stdout, stderr = run.finished()
+    assert code == 4
+    error = stderr.strip().splitlines()[-1]
+    assert "can't be downloaded" in error
+    assert "--weights PATH" in error and "SAT_XCEPTION_IMAGENET_DIR" in error and "--weights none" in error
+    assert "Traceback" not in stderr
+    assert "Downloading" not in stdout and "best validation accuracy" not in stdout
+    assert not [path for path in (run.folder / "models").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_imagenet_weights_come_from_the_folder_that_the_environment_names(tmp_path):
+    weights = SHARED / "data" / "weights"
+    if not (weights / "xception_imagenet_no_top.weights.h5").is_file():
+        pytest.skip(f"no ImageNet weights of Xception in {weights}")
+    command = "train -model=xception -train=train -valid=test -input-size=71"
+    run = start(tmp_path, command, tiles=4, SAT_XCEPTION_IMAGENET_DIR=str(weights))
+    code, stdout, stderr = run.finished()
+    assert code == 0, stderr
+    facts = read(only(tmp_path / "models") / "train.json")
+    assert facts["weights"]["kind"] == "file"
+    assert "xception_imagenet_no_top.weights.h5" in facts["weights"]["description"]
+    assert "best validation accuracy" in stdout and "(xception, " in stdout

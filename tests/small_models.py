@@ -1,0 +1,69 @@
+"""A model folder as `train` writes it, around a network of a few weights, for what comes after training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from sat_xception.model.preprocess import normalisation
+from sat_xception.storage import file_digest
+
+SIDE = 32
+
+
+def small_network(classes: int, seed: int, name: str = "mobilenetv2") -> keras.Model:
+    """Return a network with random weights that follow from the seed; its answers differ from tile to tile."""
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="images")
+    rows = keras.layers.Conv2D(8, 5, strides=3, activation="relu")(normalisation()(pixels))
+    rows = keras.layers.Flatten()(rows)
+    return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax", name="head")(rows), name=name)
+
+
+def write_small_model(
+    folder: Path,
+    examples: Path,
+    seed: int = 0,
+    backbone: str = "mobilenetv2",
+    teach: Callable[[keras.Model], None] = lambda model: None,
+    **changes: Any,
+) -> keras.Model:
+    """Write `model.keras`, `history.json` and `train.json` to a new folder, as if trained on the examples.
+
+    Args:
+        folder: The model folder.
+        examples: What `convert` wrote; classes and digest are its own unless `changes` says otherwise.
+        seed: Another seed gives other weights.
+        backbone: What the model claims to be.
+        teach: Sets the weights to others than random ones.
+        **changes: Facts of `train.json` to change.
+
+    Returns:
+        The model.
+    """
+    described = json.loads((examples / "examples.json").read_text())
+    model = small_network(len(changes.get("classes", described["classes"])), seed, backbone)
+    teach(model)
+    folder.mkdir(parents=True)
+    model.save(folder / "model.keras")
+    row = {"phase": "scratch", "epoch": 1, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.6}
+    (folder / "history.json").write_text(json.dumps([row, row]))
+    facts = {
+        **{key: described[key] for key in ("classes", "positive_label", "source", "synthetic", "dataset_digest")},
+        "backbone": backbone,
+        "input_size": SIDE,
+        "weights": {"kind": "none", "description": "random weights"},
+        "class_weight": None,
+        "kept_phase": "scratch",
+        "valid_accuracy": 0.6,
+        "seconds": {"scratch": 1.0, "all": 2.0},
+        "hardware": {},
+        "versions": {"sat_xception": "0", "tensorflow": "0", "keras": "0"},
+        "config": {},
+        "model": file_digest(folder / "model.keras"),
+        **changes,
+    }
+    (folder / "train.json").write_text(json.dumps(facts))
+    return model

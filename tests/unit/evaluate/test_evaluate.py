@@ -1,0 +1,209 @@
+"""The evaluate step: figures and predictions of the right tiles, a report that stands alone, refusals that advise."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from sat_xception.data.assemble import assemble
+from sat_xception.data.tfrecord import convert, shard_files
+from sat_xception.errors import DataError, ModelError
+from sat_xception.evaluate.evaluate import evaluate, load_model
+from sat_xception.evaluate.metrics import compute_metrics
+from sat_xception.model.preprocess import decode_and_resize
+from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig
+from tests.small_models import SIDE, write_small_model
+
+
+@pytest.fixture(scope="module")
+def small(examples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "model"
+    write_small_model(folder, examples)
+    return folder
+
+
+@pytest.fixture
+def run(small, examples, tmp_path):
+    def run(**changes):
+        return evaluate(EvaluateConfig(**{"model": small, "examples": examples, "out": tmp_path / "out", **changes}))
+
+    return run
+
+
+def stored(examples, split):
+    """Read a split without the code under test: id, class and image of each tile, in stored order."""
+    found = []
+    for record in tf.data.TFRecordDataset(shard_files(examples, split)).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        values = [features[key].bytes_list.value[0] for key in ("tile/id", "image/class/text", "image/encoded")]
+        found.append((values[0].decode(), values[1].decode(), values[2]))
+    return found
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_there_is_a_prediction_for_each_tile_in_order(run, small, examples, split):
+    folder = run(split=split, batch_size=7).folder
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    tiles = stored(examples, split)
+    assert [(row["tile_id"], row["label"]) for row in rows] == [(tile_id, label) for tile_id, label, _ in tiles]
+    model, _ = load_model(small)
+    for row, (_, _, image) in list(zip(rows, tiles, strict=True))[:: len(rows) // 5]:
+        expected = model(decode_and_resize(tf.constant(image), SIDE)[None], training=False).numpy()[0]
+        found = [row["probability_not-school"], row["probability_school"]]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_figures_are_those_of_the_predictions(run):
+    result = run(split="train")
+    table = pq.read_table(result.folder / "predictions.parquet")
+    classes = ["not-school", "school"]
+    labels = np.array([classes.index(label) for label in table["label"].to_pylist()])
+    probabilities = np.stack([table[f"probability_{name}"].to_numpy() for name in classes], axis=1)
+    written = json.loads((result.folder / "evaluation.json").read_text())
+    assert written == result.evaluation
+    assert written["metrics"] == compute_metrics(labels, probabilities, classes, "school")
+    assert 0 < written["metrics"]["accuracy"] < 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 12, 1000])
+def test_the_size_of_a_batch_changes_no_figure(run, batch_size):
+    metrics = run(batch_size=batch_size).evaluation["metrics"]
+    assert metrics["confusion_matrix"] == run(batch_size=5).evaluation["metrics"]["confusion_matrix"]
+
+
+def test_an_evaluation_says_what_was_scored(run, small, examples):
+    evaluation = run().evaluation
+    facts = json.loads((small / "train.json").read_text())
+    described = json.loads((examples / "examples.json").read_text())
+    assert evaluation["split"] == "valid"
+    assert evaluation["model"] == facts["model"]
+    assert evaluation["dataset_digest"] == described["dataset_digest"]
+    assert evaluation["metrics"]["count"] == described["splits"]["valid"]["count"]
+    assert len(evaluation["training"]["history"]) == 2
+    assert evaluation["training"]["seconds"]["all"] == 2
+    assert evaluation["config"]["batch_size"] == 32
+
+
+def test_the_main_figures_are_few_and_flat(run):
+    result = run()
+    metrics = result.evaluation["metrics"]
+    assert result.main_figures() == {
+        "accuracy": metrics["accuracy"],
+        **{name: metrics["by_class"]["school"][name] for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")},
+        "calibration_error": metrics["calibration_error"],
+    }
+    assert f"accuracy {metrics['accuracy']:.4f} | school: precision" in result.summary()
+
+
+def test_the_report_shows_figures_and_the_surest_mistakes(run):
+    result = run(split="train")
+    page = (result.folder / "report.html").read_text()
+    assert f"{result.evaluation['metrics']['accuracy']:.4f}" in page
+    assert page.count("<svg") == 3
+    matrix = np.array(result.evaluation["metrics"]["confusion_matrix"])
+    wrong = matrix.sum() - matrix.trace()
+    assert page.count('<img src="data:image/jpeg;base64,') == min(wrong, 12)
+    assert "<script" not in page
+    assert 'src="http' not in page
+
+
+def tell_light_from_dark(model):
+    """Set the weights by hand: the mean of the pixels decides."""
+    convolution, head = model.layers[2], model.get_layer("head")
+    convolution.set_weights([np.full_like(weights, 1 / 75) for weights in convolution.get_weights()])
+    rows = head.get_weights()[0].shape[0]
+    head.set_weights([np.tile([-1.0, 1.0], (rows, 1)), np.array([5.0, -5.0])])
+
+
+def test_a_model_that_is_always_right_has_no_mistakes_to_show(tmp_path):
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 30), ("light", 220)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for index in range(8):
+            pixels = rng.integers(level - 20, level + 20, (40, 40, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{index}.png")
+    assemble(AssembleConfig(data=str(tmp_path / "data"), out=tmp_path / "dataset"))
+    convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
+    write_small_model(tmp_path / "model", tmp_path / "examples", teach=tell_light_from_dark)
+    places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "out": tmp_path / "out"}
+    assert evaluate(EvaluateConfig(**places, split="train")).evaluation["metrics"]["accuracy"] == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "every tile was classified rightly" in page
+    assert "<img" not in page
+
+
+def test_markup_in_the_name_of_a_class_is_shown_and_not_obeyed(make_folders, tmp_path):
+    name = "<script>alert(1)<"
+    make_folders(tmp_path / "data", count=8, classes=(name, "$\\frac$"))
+    assemble(AssembleConfig(data=str(tmp_path / "data"), out=tmp_path / "dataset", positive_label=name))
+    convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
+    write_small_model(tmp_path / "model", tmp_path / "examples")
+    config = EvaluateConfig(
+        model=tmp_path / "model", examples=tmp_path / "examples", out=tmp_path / "out", split="train"
+    )
+    result = evaluate(config)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;" in page
+    assert result.evaluation["metrics"]["roc_class"] == name
+    assert f"probability_{name}" in pq.read_table(tmp_path / "out" / "predictions.parquet").column_names
+
+
+def test_a_model_of_other_classes_is_refused(examples, tmp_path):
+    write_small_model(tmp_path / "model", examples, classes=["field", "school"])
+    config = EvaluateConfig(model=tmp_path / "model", examples=examples, out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"knows \['field', 'school'\], the examples hold \['not-school', 'school'\]"):
+        evaluate(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_isnt_there_is_refused(run, examples, tmp_path):
+    without = shutil.copytree(examples, tmp_path / "examples")
+    described = json.loads((without / "examples.json").read_text())
+    del described["splits"]["test"]
+    (without / "examples.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match="no test split; it has train, valid"):
+        run(split="test", examples=without)
+
+
+@pytest.mark.parametrize("missing", ["train.json", "model.keras", "history.json"])
+def test_a_folder_that_lacks_a_file_of_the_model_is_refused(run, small, tmp_path, missing):
+    part = shutil.copytree(small, tmp_path / "part")
+    (part / missing).unlink()
+    with pytest.raises(DataError, match=rf"{missing}.*sat_xception train"):
+        run(model=part)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_isnt_the_one_that_was_trained_is_refused(run, small, examples, tmp_path):
+    swapped = shutil.copytree(small, tmp_path / "swapped")
+    write_small_model(tmp_path / "other", examples, seed=1)
+    shutil.copy(tmp_path / "other" / "model.keras", swapped / "model.keras")
+    with pytest.raises(ModelError, match=r"isn't the model that .*train\.json describes"):
+        run(model=swapped)
+    (swapped / "model.keras").write_bytes((small / "model.keras").read_bytes()[:-100])
+    with pytest.raises(ModelError, match="isn't the model"):
+        run(model=swapped)
+
+
+def test_a_model_that_answers_no_numbers_is_refused_with_advice(examples, tmp_path):
+    def spoil(model):
+        model.set_weights([weights * np.nan for weights in model.get_weights()])
+
+    write_small_model(tmp_path / "model", examples, teach=spoil)
+    with pytest.raises(DataError, match="lower learning rate"):
+        evaluate(EvaluateConfig(model=tmp_path / "model", examples=examples, out=tmp_path / "out"))
+
+
+def test_a_trained_network_is_evaluated_as_a_small_one_is(evaluated, trained):
+    evaluation = json.loads((evaluated / "evaluation.json").read_text())
+    assert evaluation["metrics"]["accuracy"] == json.loads((trained / "train.json").read_text())["valid_accuracy"]
+    assert sorted(path.name for path in evaluated.iterdir()) == [
+        "evaluation.json",
+        "predictions.parquet",
+        "report.html",
+    ]
