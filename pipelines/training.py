@@ -3,7 +3,8 @@
     assemble -> convert -> validate -> train xception    -> evaluate -> gate -> package -> deploy
                                     -> train mobilenetv2 -> evaluate ->
 
-The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py pipelines/training.py` works.
+The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
+pipelines/training.py` works.
 """
 
 from typing import List  # noqa: UP035 - kfp reads the annotation
@@ -27,7 +28,10 @@ PIPELINE_NAME = "school-classifier-training"
 _NO_WINNER = "none"
 
 
-@dsl.pipeline(name=PIPELINE_NAME, description="Train Xception and MobileNetV2 side by side; deploy the better if it is good enough.")
+@dsl.pipeline(
+    name=PIPELINE_NAME,
+    description="Train Xception and MobileNetV2 side by side; deploy the better if it is good enough.",
+)
 def training(
     data: str = "sample",
     positive_label: str = "",
@@ -36,13 +40,14 @@ def training(
     max_skew: float = 0.3,
     xception_weights: str = "imagenet",
     xception_input_size: int = 256,
+    xception_scratch_epochs: int = 25,
     mobilenetv2_weights: str = "imagenet",
     mobilenetv2_input_size: int = 224,
+    mobilenetv2_scratch_epochs: int = 25,
     mobilenetv2_alpha: float = 1.0,
     batch_size: int = 32,
     head_epochs: int = 100,
     fine_tune_epochs: int = 10,
-    scratch_epochs: int = 30,
     min_accuracy: float = 0.85,
     min_recall: float = 0.0,
     min_precision: float = 0.0,
@@ -60,13 +65,14 @@ def training(
         max_skew: Largest distance of a feature's distribution between training and another split.
         xception_weights: "imagenet", a path or gs:// address of a weights file, or "none".
         xception_input_size: Height and width of Xception's input in pixels.
+        xception_scratch_epochs: Epochs of the whole network where its weights are "none".
         mobilenetv2_weights: As `xception_weights`.
         mobilenetv2_input_size: Height and width of MobileNetV2's input in pixels.
+        mobilenetv2_scratch_epochs: As `xception_scratch_epochs`.
         mobilenetv2_alpha: Width multiplier of MobileNetV2.
         batch_size: Tiles a step.
         head_epochs: Most epochs of the head on frozen features.
         fine_tune_epochs: Most epochs of fine-tuning; 0 leaves it out.
-        scratch_epochs: Most epochs of the whole network where weights are "none".
         min_accuracy: Gate: lowest validation accuracy.
         min_recall: Gate: lowest recall of the positive class.
         min_precision: Gate: lowest precision of the positive class.
@@ -81,17 +87,23 @@ def training(
         examples = works_on_data(convert(dataset=dataset.output)).set_display_name("Convert to TFRecord").output
         checked = works_on_data(validate(examples=examples, accept=accept_anomalies, max_skew=max_skew))
         checked.set_display_name("Validate data")
-        schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs, "scratch_epochs": scratch_epochs}
+        schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs}
         shared = {"examples": examples, "batch_size": batch_size, "seed": seed, **schedule}
 
         train_xception = train(
-            backbone="xception", weights=xception_weights, input_size=xception_input_size, alpha=1.0, **shared
+            backbone="xception",
+            weights=xception_weights,
+            input_size=xception_input_size,
+            alpha=1.0,
+            scratch_epochs=xception_scratch_epochs,
+            **shared,
         )
         train_mobilenetv2 = train(
             backbone="mobilenetv2",
             weights=mobilenetv2_weights,
             input_size=mobilenetv2_input_size,
             alpha=mobilenetv2_alpha,
+            scratch_epochs=mobilenetv2_scratch_epochs,
             **shared,
         )
         needs_gpu(train_xception, gpus=1).after(checked).set_display_name("Train Xception")
@@ -110,7 +122,8 @@ def training(
                 max_calibration_error=max_calibration_error,
             )
         ).set_display_name("Gate")
-        # The one value that the gate returns: a condition on a named output would silently be false in the local runner.
+        # The one value that the gate returns: a condition on a named output would silently be false in the local
+        # runner.
         winner = decision.outputs["Output"]
         with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
             packaged = works_on_data(

@@ -39,4 +39,4 @@ def gate(
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **limits)
     shutil.copyfile(f"{decision.path}/decision.md", checks.path)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
-    return result.winner
+    return str(result.winner)

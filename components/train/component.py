@@ -32,7 +32,7 @@ def train(
         batch_size: Tiles a step.
         head_epochs: Most epochs of the head on frozen features.
         fine_tune_epochs: Most epochs of fine-tuning.
-        scratch_epochs: Most epochs of the whole network where weights is "none".
+        scratch_epochs: Epochs of the whole network where weights is "none".
         seed: Seed of weights, order and augmentation.
         model: Keras model with its history and description.
         tensorboard: TensorBoard's logs.

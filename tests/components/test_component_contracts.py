@@ -24,7 +24,9 @@ def function_node(name):
 
 
 def test_there_is_a_component_for_every_step_of_the_pipeline():
-    assert {"assemble", "convert", "validate", "train", "evaluate", "gate", "package", "deploy", "notify"} == set(COMPONENTS)
+    assert {"assemble", "convert", "validate", "train", "evaluate", "gate", "package", "deploy", "notify"} == set(
+        COMPONENTS
+    )
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -56,7 +58,9 @@ def test_component_runs_the_verb_of_its_name_on_its_own_image(name):
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_body_is_short_and_imports_only_inside(name):
     node = function_node(name)
-    statements = [item for item in node.body if not isinstance(item, ast.Expr) or not isinstance(item.value, ast.Constant)]
+    statements = [
+        item for item in node.body if not isinstance(item, ast.Expr) or not isinstance(item.value, ast.Constant)
+    ]
     lines = statements[-1].end_lineno - statements[0].lineno + 1
     assert lines <= 15
     source = (ROOT / "components" / name / "component.py").read_text()

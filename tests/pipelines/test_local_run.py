@@ -22,7 +22,12 @@ def steps_that_ran(result):
 def accepted(class_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("accepted")
     config = RunConfig(
-        data=str(class_folders), out=folder / "runs", model_root=folder / "serving", min_accuracy=0.0, accept=("*:*:*",), **SMALL
+        data=str(class_folders),
+        out=folder / "runs",
+        model_root=folder / "serving",
+        min_accuracy=0.0,
+        accept=("*:*:*",),
+        **SMALL,
     )
     return config, run(config)
 
@@ -32,7 +37,12 @@ def refused(class_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("refused")
     limits = {"min_accuracy": 0.0, "max_calibration_error": 0.0}
     config = RunConfig(
-        data=str(class_folders), out=folder / "runs", model_root=folder / "serving", accept=("*:*:*",), **limits, **SMALL
+        data=str(class_folders),
+        out=folder / "runs",
+        model_root=folder / "serving",
+        accept=("*:*:*",),
+        **limits,
+        **SMALL,
     )
     return config, run(config)
 
@@ -89,7 +99,7 @@ def test_weights_go_to_the_backbone_that_they_fit(mobilenet_weights, tmp_path):
     arguments = pipeline_arguments(RunConfig(weights=(str(mobilenet_weights),)))
     assert arguments["mobilenetv2_weights"] == str(mobilenet_weights.resolve())
     assert (arguments["mobilenetv2_alpha"], arguments["mobilenetv2_input_size"]) == (0.35, 224)
-    assert (arguments["xception_weights"], arguments["xception_input_size"]) == ("none", 96)
+    assert (arguments["xception_weights"], arguments["xception_input_size"]) == ("none", 71)
 
 
 def test_a_file_that_is_no_weights_file_is_refused_before_anything_runs(tmp_path):
@@ -116,7 +126,9 @@ def test_the_run_verb_prints_errors_without_a_traceback(tmp_path):
 
 
 def test_failure_file_is_json(tmp_path, class_folders):
-    config = RunConfig(data=str(class_folders), out=tmp_path / "runs", model_root=tmp_path / "m", positive_label="cat", **SMALL)
+    config = RunConfig(
+        data=str(class_folders), out=tmp_path / "runs", model_root=tmp_path / "m", positive_label="cat", **SMALL
+    )
     with pytest.raises(StepFailedError) as failure:
         run(config)
     assert failure.value.exit_code == 2
