@@ -1,4 +1,4 @@
-"""`examples.json` as the validation needs it, and whether the files it lists are there and whole."""
+"""`examples.json`: what the examples are, and whether the files it lists are there and whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from sat_xception.errors import DataError
 from sat_xception.storage import file_digest, read_json
 
-__all__ = ["ExamplesIndex", "Shard", "SplitIndex", "check_shards", "read_index"]
+__all__ = ["ExamplesIndex", "Shard", "SplitIndex", "check_shards", "read_index", "shard_files"]
 
 
 class Shard(BaseModel):
@@ -29,14 +29,19 @@ class SplitIndex(BaseModel):
 
 
 class ExamplesIndex(BaseModel):
-    """What convert says about the examples; keys that the validation doesn't use are left aside."""
+    """What convert says about the examples."""
 
     classes: tuple[str, ...] = Field(min_length=1)
+    positive_label: str = ""
     dataset_digest: str
     slices: tuple[str, ...]
     source: str
     synthetic: bool
     splits: dict[str, SplitIndex]
+
+    def count(self, split: str) -> int:
+        """Return the number of examples of a split; 0 when it is absent."""
+        return self.splits[split].count if split in self.splits else 0
 
 
 def read_index(folder: Path) -> ExamplesIndex:
@@ -55,6 +60,22 @@ def read_index(folder: Path) -> ExamplesIndex:
         raise DataError(
             f"{path} isn't what convert writes: {where}: {first['msg'].lower()}. Run `sat_xception convert` again"
         ) from None
+
+
+def shard_files(folder: Path, split: str) -> list[Path]:
+    """Return the TFRecord files of a split, in order, without looking into them.
+
+    Raises:
+        DataError: The split is absent, or a file is missing.
+    """
+    splits = read_index(folder).splits
+    if split not in splits:
+        raise DataError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+    files = [folder / split / shard.file for shard in splits[split].shards]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file} is missing; run `sat_xception convert` again")
+    return files
 
 
 def check_shards(folder: Path, index: ExamplesIndex) -> dict[str, tuple[Path, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -145,11 +146,16 @@ class TileWriter:
         self._in_shard = 0
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Finish the last file and give all of them their names."""
+        """Finish the last file and give all of them their names; after an error, let go of them."""
+        if error is not None:
+            # What stopped the writing, such as a full disk, may stop the closing too: the first error is the one told.
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                if self._writer is not None:
+                    self._writer.close()
+            return
         self._close_shard()
-        if error is None:
-            for index, part in enumerate(self._shards):
-                part.rename(self._folder / f"tiles-{index:05d}-of-{len(self._shards):05d}.parquet")
+        for index, part in enumerate(self._shards):
+            part.rename(self._folder / f"tiles-{index:05d}-of-{len(self._shards):05d}.parquet")
 
 
 def read_dataset(folder: Path) -> dict[str, Any]:

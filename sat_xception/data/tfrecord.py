@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,11 @@ import tensorflow as tf
 
 from sat_xception.data.manifest import read_dataset, read_tiles
 from sat_xception.errors import DataError
-from sat_xception.log import get_logger, track
+from sat_xception.log import track
 from sat_xception.steps import ConvertConfig
-from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
+from sat_xception.storage import atomic_folder, file_digest, write_json
 
-__all__ = ["ConvertResult", "convert", "read_examples_json", "shard_files"]
-
-_log = get_logger(__name__)
+__all__ = ["ConvertResult", "convert"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
     dataset = read_dataset(config.dataset)
     planned = {split: sum(by_class.values()) for split, by_class in dataset["counts"]["by_split"].items()}
     index = {label: number for number, label in enumerate(dataset["classes"])}
-    with atomic_folder(config.out, record="examples.json") as work:
+    with atomic_folder(config.out, record="examples.json") as work, _full_disk_as_os_error():
         writers = {split: _SplitWriter(work / split, config.shard_mb * 10**6) for split in planned}
         for tile in track(read_tiles(config.dataset), "convert", sum(planned.values())):
             if tile["split"] not in writers or tile["label"] not in index:
@@ -78,29 +78,12 @@ def convert(config: ConvertConfig) -> ConvertResult:
     return ConvertResult(config.out, written)
 
 
-def read_examples_json(folder: Path) -> dict[str, Any]:
-    """Return `examples.json` of a folder of examples.
-
-    Raises:
-        DataError: The folder holds no examples.
-    """
-    return read_json(folder / "examples.json", made_by="convert")
-
-
-def shard_files(folder: Path, split: str) -> list[str]:
-    """Return the TFRecord files of a split, in order.
-
-    Raises:
-        DataError: The split is absent, or a file is missing.
-    """
-    splits = read_examples_json(folder)["splits"]
-    if split not in splits:
-        raise DataError(f"{folder} has no {split} split; it has {', '.join(splits)}")
-    files = [folder / split / shard["file"] for shard in splits[split]["shards"]]
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file} is missing; run `sat_xception convert` again")
-    return [str(file) for file in files]
+@contextlib.contextmanager
+def _full_disk_as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, error.message) from None
 
 
 class _SplitWriter:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sat_xception.data.tfrecord import read_examples_json
+from sat_xception.data.examples_index import read_index
 from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.charts import confusion_chart, reliability_chart, roc_chart
 from sat_xception.evaluate.metrics import compute_metrics
@@ -86,10 +86,10 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         DataError: No such model, examples or split, or the model was trained on other classes.
     """
     model, facts = load_model(config.model)
-    examples = read_examples_json(config.examples)
-    if facts["classes"] != examples["classes"]:
-        raise DataError(f"{config.model} knows {facts['classes']}, the examples hold {examples['classes']}")
-    count = examples["splits"].get(config.split, {}).get("count", 0)
+    examples = read_index(config.examples)
+    if facts["classes"] != list(examples.classes):
+        raise DataError(f"{config.model} knows {facts['classes']}, the examples hold {list(examples.classes)}")
+    count = examples.count(config.split)
     batches = evaluation_batches(config.examples, config.split, facts["input_size"], config.batch_size)
     probabilities, labels = [], []
     with reading(config.examples):
@@ -103,9 +103,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         "split": config.split,
         "classes": facts["classes"],
         "positive_label": facts["positive_label"],
-        "source": examples["source"],
-        "synthetic": examples["synthetic"],
-        "dataset_digest": examples["dataset_digest"],
+        "source": examples.source,
+        "synthetic": examples.synthetic,
+        "dataset_digest": examples.dataset_digest,
         "metrics": compute_metrics(truth, scored, facts["classes"], facts["positive_label"]),
         "training": {
             **{key: facts[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from sat_xception.data.tfrecord import read_examples_json, shard_files
+from sat_xception.data.examples_index import read_index, shard_files
 from sat_xception.errors import DataError
 from sat_xception.model.augment import random_view
 from sat_xception.model.preprocess import decode_and_resize
@@ -53,7 +53,7 @@ def encoded_examples(folder: Path, split: str) -> tf.data.Dataset:
         example = tf.io.parse_single_example(serialized, _FEATURES)
         return example["tile/id"], example["image/encoded"], example["image/class/label"]
 
-    records = tf.data.TFRecordDataset(shard_files(folder, split), num_parallel_reads=None)
+    records = tf.data.TFRecordDataset([str(file) for file in shard_files(folder, split)], num_parallel_reads=None)
     return records.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
 
@@ -68,7 +68,7 @@ def training_batches(folder: Path, split: str, input_size: int, batch_size: int,
     Order and augmentation follow from the seed, TensorFlow's global one and the number of the pass alone.
     """
     pixels = _pixels(folder, split, input_size)
-    count = _count(folder, split)
+    count = read_index(folder).count(split)
     if count * input_size * input_size * 3 <= _CACHE_BYTES:
         pixels = pixels.cache()
     batches = pixels.shuffle(min(count, _SHUFFLE_TILES), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
@@ -88,8 +88,4 @@ def _pixels(folder: Path, split: str, input_size: int) -> tf.data.Dataset:
 
     pixels = encoded_examples(folder, split).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     # TFRecord files don't say how many records they hold, and Keras warns of data of unknown length.
-    return pixels.apply(tf.data.experimental.assert_cardinality(_count(folder, split)))
-
-
-def _count(folder: Path, split: str) -> int:
-    return int(read_examples_json(folder)["splits"][split]["count"])
+    return pixels.apply(tf.data.experimental.assert_cardinality(read_index(folder).count(split)))

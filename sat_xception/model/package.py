@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from sat_xception import __version__
-from sat_xception.data.tfrecord import read_examples_json
+from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
 from sat_xception.evaluate.evaluate import load_model
 from sat_xception.evaluate.metrics import compute_metrics
@@ -68,8 +68,8 @@ def package(config: PackageConfig) -> PackageResult:
         ModelError: The export doesn't load as TensorFlow Serving loads it, or answers otherwise than Keras.
     """
     model, facts = load_model(config.model)
-    examples = read_examples_json(config.examples)
-    if facts["dataset_digest"] != examples["dataset_digest"]:
+    examples = read_index(config.examples)
+    if facts["dataset_digest"] != examples.dataset_digest:
         raise DataError(
             f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
         )
@@ -96,7 +96,7 @@ def package(config: PackageConfig) -> PackageResult:
             "version": version,
             "model": facts["model"],
             "training": {key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "versions")},
-            "tiles": {split: info["count"] for split, info in examples["splits"].items()},
+            "tiles": {split: info.count for split, info in examples.splits.items()},
             "metrics": _metrics(work, config, facts, examples, decision),
             "export_tolerance": EXPORT_TOLERANCE,
             "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
@@ -119,12 +119,10 @@ def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return decision
 
 
-def _golden_tiles(config: PackageConfig, examples: dict[str, Any]) -> list[dict[str, Any]]:
+def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
     """Return the first validation tiles: stored order is mixed, so they are of several classes."""
     stored = encoded_examples(config.examples, "valid").take(config.golden_tiles).as_numpy_iterator()
-    return [
-        {"id": tile_id.decode(), "data": data, "label": examples["classes"][label]} for tile_id, data, label in stored
-    ]
+    return [{"id": tile_id.decode(), "data": data, "label": examples.classes[label]} for tile_id, data, label in stored]
 
 
 def _describe_golden(tiles: list[dict[str, Any]], expected: list[list[float]], classes: list[str]) -> dict[str, Any]:
@@ -144,20 +142,20 @@ def _metrics(
     saved_model: Path,
     config: PackageConfig,
     facts: dict[str, Any],
-    examples: dict[str, Any],
+    examples: ExamplesIndex,
     decision: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
     found = {}
     if decision:
         found["valid"] = next(row["metrics"] for row in decision["candidates"] if row["model"] == facts["model"])
-    if examples["splits"].get("test", {}).get("count"):
+    if examples.count("test"):
         found["test"] = _score_test(saved_model, config.examples, examples, facts)
     return found
 
 
-def _score_test(saved_model: Path, folder: Path, examples: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    count = examples["splits"]["test"]["count"]
+def _score_test(saved_model: Path, folder: Path, examples: ExamplesIndex, facts: dict[str, Any]) -> dict[str, Any]:
+    count = examples.count("test")
     probabilities, labels = [], []
     batches = encoded_examples(folder, "test").batch(_TEST_BATCH).as_numpy_iterator()
     with SavedModelSession(saved_model) as session:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception import __version__
-from sat_xception.data.tfrecord import read_examples_json
+from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import DataError
 from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
@@ -124,7 +124,7 @@ def train(config: TrainConfig) -> TrainResult:
         ServiceError: The ImageNet weights can't be downloaded.
     """
     started = time.monotonic()
-    examples = read_examples_json(config.examples)
+    examples = read_index(config.examples)
     _check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
     keras.utils.set_random_seed(config.seed)
@@ -132,7 +132,7 @@ def train(config: TrainConfig) -> TrainResult:
         run = _Run(
             config=config,
             input_size=config.input_size or get_backbone(config.backbone).input_size,
-            classes=examples["classes"],
+            classes=list(examples.classes),
             class_weight=_class_weight(examples) if config.class_weights else None,
             logs=config.tensorboard or work / "tensorboard",
         )
@@ -142,7 +142,7 @@ def train(config: TrainConfig) -> TrainResult:
             model, phase, accuracy = learn(run, features)
         model.save(work / "model.keras")
         write_json(work / "history.json", run.history)
-        page = curves_page(config.backbone, run.history, examples["synthetic"])
+        page = curves_page(config.backbone, run.history, examples.synthetic)
         (work / "curves.html").write_text(page, encoding="utf-8")
         seconds = time.monotonic() - started
         result = TrainResult(config.out, config.backbone, weights.description, phase, accuracy, seconds)
@@ -151,10 +151,10 @@ def train(config: TrainConfig) -> TrainResult:
             "input_size": run.input_size,
             "weights": weights.describe(),
             "classes": run.classes,
-            "positive_label": examples["positive_label"],
-            "source": examples["source"],
-            "synthetic": examples["synthetic"],
-            "dataset_digest": examples["dataset_digest"],
+            "positive_label": examples.positive_label,
+            "source": examples.source,
+            "synthetic": examples.synthetic,
+            "dataset_digest": examples.dataset_digest,
             "class_weight": run.class_weight,
             "kept_phase": phase,
             "valid_accuracy": accuracy,
@@ -293,19 +293,19 @@ class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-def _check_examples(examples: dict[str, Any]) -> None:
+def _check_examples(examples: ExamplesIndex) -> None:
     for split in ("train", "valid"):
-        if not examples["splits"].get(split, {}).get("count"):
+        if not examples.count(split):
             raise DataError(f"the examples have no tile in the {split} split; run assemble with a share for it")
-    for label in examples["classes"]:
-        if not examples["splits"]["train"]["by_class"].get(label):
+    for label in examples.classes:
+        if not examples.splits["train"].by_class.get(label):
             raise DataError(f"class {label!r} has no tile in the train split; add tiles, or remove the class")
 
 
-def _class_weight(examples: dict[str, Any]) -> dict[int, float]:
+def _class_weight(examples: ExamplesIndex) -> dict[int, float]:
     """Return weights that make every class count the same in the loss; their mean over the tiles is 1."""
-    counts = examples["splits"]["train"]["by_class"]
-    total, classes = sum(counts.values()), examples["classes"]
+    counts = examples.splits["train"].by_class
+    total, classes = sum(counts.values()), examples.classes
     return {index: total / (len(classes) * counts[label]) for index, label in enumerate(classes)}
 
 

@@ -222,14 +222,12 @@ def test_numbers_that_no_png_holds_are_refused_with_advice(image, told):
     assert reason(encoded(image, "TIFF")).startswith(told)
 
 
-@pytest.mark.parametrize(
-    ("fmt", "options"),
-    [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})],
-)
-def test_several_frames_are_refused(fmt, options):
-    frames = [colours().rotate(90 * turn) for turn in range(3)]
-    data = encoded(frames[0], fmt, save_all=True, append_images=frames[1:], **options)
-    assert reason(data) == "3 frames; one image is expected"
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_are_refused(fmt, count):
+    frames = [colours().rotate(90 * turn) for turn in range(count)]
+    data = encoded(frames[0], fmt, save_all=True, append_images=frames[1:])
+    assert reason(data) == f"{count} frames; one image is expected"
 
 
 def png_claiming(width: int, height: int) -> bytes:

@@ -12,8 +12,9 @@ import tensorflow as tf
 from PIL import Image
 
 from sat_xception.data.assemble import assemble
+from sat_xception.data.examples_index import shard_files
 from sat_xception.data.manifest import read_tiles
-from sat_xception.data.tfrecord import ConvertResult, convert, read_examples_json, shard_files
+from sat_xception.data.tfrecord import ConvertResult, convert
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.steps import AssembleConfig, ConvertConfig
 from sat_xception.storage import file_digest, folder_digests, write_json
@@ -63,8 +64,12 @@ def run(dataset: Path, **settings: object) -> ConvertResult:
 def read(folder: Path, split: str) -> list[tf.train.Example]:
     return [
         tf.train.Example.FromString(data)
-        for data in tf.data.TFRecordDataset(shard_files(folder, split)).as_numpy_iterator()
+        for data in tf.data.TFRecordDataset(list(map(str, shard_files(folder, split)))).as_numpy_iterator()
     ]
+
+
+def described_by(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "examples.json").read_text())
 
 
 def values(example: tf.train.Example) -> dict[str, object]:
@@ -88,7 +93,7 @@ def test_an_example_has_exactly_the_features_of_the_contract(dataset):
 def test_examples_are_the_tiles_of_the_dataset_in_stored_order(dataset):
     result = run(dataset)
     classes = ["field", "water", "école"]
-    assert read_examples_json(result.folder)["classes"] == classes
+    assert described_by(result.folder)["classes"] == classes
     for split in ("train", "valid", "test"):
         stored = [tile for tile in read_tiles(dataset) if tile["split"] == split]
         found = [values(example) for example in read(result.folder, split)]
@@ -122,7 +127,7 @@ def test_source_bytes_of_jpeg_and_png_are_never_encoded_again(dataset, tiles):
 
 def test_the_description_counts_by_split_and_class_and_has_the_digests(dataset):
     result = run(dataset)
-    described = read_examples_json(result.folder)
+    described = described_by(result.folder)
     counts = json.loads((dataset / "dataset.json").read_text())["counts"]["by_split"]
     assert {split: facts["by_class"] for split, facts in described["splits"].items()} == counts
     for split, facts in described["splits"].items():
@@ -173,11 +178,11 @@ def large(tmp_path_factory) -> Path:
 
 def test_a_split_is_cut_into_files_of_about_the_size_asked_for(large):
     result = run(large, shard_mb=1)
-    facts = read_examples_json(result.folder)["splits"]["train"]
+    facts = described_by(result.folder)["splits"]["train"]
     assert [shard["file"] for shard in facts["shards"]] == [
         f"examples-{index:05d}-of-{len(facts['shards']):05d}.tfrecord" for index in range(len(facts["shards"]))
     ]
-    files = [Path(file) for file in shard_files(result.folder, "train")]
+    files = shard_files(result.folder, "train")
     assert sorted(files) == sorted((result.folder / "train").iterdir())
     sizes = [file.stat().st_size for file in files]
     assert len(sizes) > 2

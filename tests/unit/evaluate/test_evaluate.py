@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from sat_xception.data.assemble import assemble
-from sat_xception.data.tfrecord import convert, shard_files
+from sat_xception.data.examples_index import shard_files
+from sat_xception.data.tfrecord import convert
 from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.metrics import compute_metrics
@@ -37,7 +38,7 @@ def run(small, examples, tmp_path):
 def stored(examples, split):
     """Read a split without the code under test: id, class and image of each tile, in stored order."""
     found = []
-    for record in tf.data.TFRecordDataset(shard_files(examples, split)).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(list(map(str, shard_files(examples, split)))).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         values = [features[key].bytes_list.value[0] for key in ("tile/id", "image/class/text", "image/encoded")]
         found.append((values[0].decode(), values[1].decode(), values[2]))

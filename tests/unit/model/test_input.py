@@ -13,6 +13,7 @@ from PIL import Image
 from sat_xception.errors import DataError
 from sat_xception.model import input as model_input
 from sat_xception.model.input import encoded_examples, evaluation_batches, reading, training_batches
+from sat_xception.storage import file_digest
 
 COUNT, SIDE = 13, 16
 
@@ -51,8 +52,10 @@ def folder(tmp_path_factory):
     for shard, numbers in enumerate((range(8), range(8, COUNT))):
         name = f"examples-{shard:05d}-of-00002.tfrecord"
         write_shard(folder / "train" / name, numbers)
-        shards.append({"file": name, "count": len(numbers)})
-    description = {"splits": {"train": {"count": COUNT, "shards": shards}}}
+        shards.append({"file": name, "count": len(numbers), "sha256": file_digest(folder / "train" / name)})
+    train = {"count": COUNT, "by_class": {}, "shards": shards}
+    facts = {"dataset_digest": "", "slices": [], "source": "numbers", "synthetic": False}
+    description = {"classes": ["0", "1", "2"], "splits": {"train": train}, **facts}
     (folder / "examples.json").write_text(json.dumps(description))
     return folder
 
