@@ -42,7 +42,7 @@ _log = get_logger(__name__)
 # From random weights the whole network is trained. On two cores that takes minutes only with small inputs and, for
 # Xception at 12 s an epoch of the sample, few epochs.
 _SCRATCH_INPUT_SIZE = {"xception": 71, "mobilenetv2": 96}
-_SCRATCH_EPOCHS = {"xception": 7, "mobilenetv2": 25}
+_SCRATCH_EPOCHS = {"xception": 5, "mobilenetv2": 24}
 # How kfp's log marks the lines that a step printed.
 _STEP_LOG_STARTS = "Streamed logs:"
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
@@ -69,7 +69,7 @@ class RunConfig(StepConfig):
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
     scratch_epochs: int = Field(
-        0, ge=0, description="Epochs from random weights. Default: 7 for xception, 25 for mobilenetv2."
+        0, ge=0, description="Epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
     )
     positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
