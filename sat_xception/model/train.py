@@ -40,8 +40,8 @@ _log = get_logger(__name__)
 # The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
 # times faster an epoch than 32 and ends at the same accuracy.
 _HEAD_BATCH = 256
-# Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an epoch.
-# At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
+# Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an
+# epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
 
 
