@@ -28,7 +28,7 @@ run: $(READY) ## Run the whole pipeline here: on the synthetic sample, or on DAT
 	@$(BIN)/sat_xception run --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
 test: $(READY) ## Run every test that needs no cluster and no GPU
-	$(BIN)/pytest -m "not cluster and not gpu" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu" $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -43,7 +43,9 @@ def thumbnail(data: bytes) -> str:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            small = image.convert("RGB")
+            # Pillow turns 16 bits into 8 by calling everything above 255 white.
+            wide = image.mode.startswith("I")
+            small = (image.point(lambda value: value / 257) if wide else image).convert("L" if wide else "RGB")
     except OSError as error:
         raise DataError(f"can't draw a thumbnail: {error}") from None
     small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))

@@ -137,5 +137,6 @@ def _as_png(image: Image.Image) -> bytes:
     elif image.mode not in _PNG_MODES:
         image = image.convert("RGB")
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    # No colour profile: that of a printing space is wrong for RGB, and one that Pillow makes holds the time of day.
+    image.save(buffer, "PNG", compress_level=1, icc_profile=None)
     return buffer.getvalue()

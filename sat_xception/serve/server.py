@@ -182,6 +182,12 @@ class _Server:
         self._watch = asyncio.create_task(self._follow())
         self.rest_url = f"http://{reachable(config.host)}:{self._rest_socket.getsockname()[1]}"
         self.grpc_address = f"{reachable(config.host)}:{grpc_port}"
+        if not is_loopback(config.host):
+            _log.warning(
+                "warning   listening on %s without authentication: everyone who reaches these ports may use the model. "
+                "Keep it inside a private network, or behind a gateway that checks who asks",
+                config.host,
+            )
 
     async def stop(self) -> None:
         """Stop taking requests, finish those under way, unload the model."""
@@ -241,12 +247,6 @@ class _Server:
         _log.info("REST      %s", url)
         _log.info("gRPC      %s", self.grpc_address)
         _log.info("try       %s", _curl_line(url))
-        if not is_loopback(config.host):
-            _log.warning(
-                "warning   listening on %s without authentication: everyone who reaches these ports may use the model. "
-                "Keep it inside a private network, or behind a gateway that checks who asks",
-                config.host,
-            )
 
 
 def _curl_line(url: str) -> str:

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sat_xception.data.images import encode_for_tensorflow, probe_image
 from sat_xception.errors import DataError
@@ -111,6 +111,15 @@ def test_bytes_that_tensorflow_decodes_are_kept_and_others_converted_without_los
     assert Image.open(io.BytesIO(stored)).format == stored_format.upper()
     np.testing.assert_array_equal(rgb(stored), rgb(data))
     assert encode_for_tensorflow(data)[0] == stored, "not the same twice"
+
+
+def test_what_is_converted_carries_no_colour_profile():
+    # Pillow makes one for Lab, with the time in it; a CMYK file's own would be wrong for RGB.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for image in (Image.new("LAB", (8, 8), (120, 90, 200)), colours().convert("CMYK"), colours()):
+        data = encoded(image, "TIFF", icc_profile=profile)
+        assert "icc_profile" in Image.open(io.BytesIO(data)).info
+        assert "icc_profile" not in Image.open(io.BytesIO(encode_for_tensorflow(data)[0])).info
 
 
 @pytest.mark.parametrize("kind", WIDE_KINDS)

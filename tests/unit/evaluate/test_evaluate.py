@@ -1,6 +1,7 @@
 """The evaluate step: figures and predictions of the right tiles, a report that stands alone, refusals that advise."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -108,6 +109,14 @@ def test_the_report_shows_figures_and_the_surest_mistakes(run):
     matrix = np.array(result.evaluation["metrics"]["confusion_matrix"])
     wrong = matrix.sum() - matrix.trace()
     assert page.count('<img src="data:image/jpeg;base64,') == min(wrong, 12)
+    table = pq.read_table(result.folder / "predictions.parquet").to_pylist()
+    sure = [
+        max(row["probability_school"], row["probability_not-school"])
+        for row in table
+        if row[f"probability_{row['label']}"] < 0.5
+    ]
+    shown = [int(share) for share in re.findall(r"\((\d+) % sure\)", page)]
+    assert shown == pytest.approx([100 * share for share in sorted(sure, reverse=True)[:12]], abs=0.51)
     assert "<script" not in page
     assert 'src="http' not in page
 

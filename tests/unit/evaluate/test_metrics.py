@@ -65,6 +65,7 @@ def test_every_tile_is_in_one_bin_whatever_its_confidence():
     assert sum(row["count"] for row in figures["calibration"]) == 7
     assert len(figures["calibration"]) == CALIBRATION_BINS
     assert figures["calibration"][-1]["count"] >= 1  # a confidence of exactly 1
+    assert figures["calibration"][4]["count"] == 1  # bins end with their upper edge, as in the paper
 
 
 def test_roc_area_is_the_share_of_pairs_in_the_right_order_for_random_scores_with_ties():
@@ -86,12 +87,15 @@ def test_the_positive_class_is_copied_and_without_one_the_means_are(figures):
 def test_a_roc_curve_runs_from_corner_to_corner_in_few_points_that_json_can_hold():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 2000)
-    figures = compute_metrics(labels, two_columns(rng.random(2000)), CLASSES, "school")
+    figures = compute_metrics(labels, two_columns(0.7 * rng.random(2000) + 0.3 * labels), CLASSES, "school")
     curve = np.array(figures["roc"])
     assert len(curve) <= 101
     assert curve[0].tolist() == [1, 0, 0]
     assert curve[-1, 1:].tolist() == [1, 1]
     assert (np.diff(curve, axis=0) * [-1, 1, 1] >= 0).all()
+    under = np.trapezoid(curve[:, 2], curve[:, 1])
+    assert under == pytest.approx(figures["by_class"]["school"]["roc_auc"], abs=0.01)
+    assert under > 0.7
     json.dumps(figures, allow_nan=False)
 
 

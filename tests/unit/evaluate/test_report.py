@@ -1,10 +1,12 @@
 """Reports and drawings: they stand alone, say what they must, and no name can break them."""
 
+import base64
 import html
 import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -199,6 +201,13 @@ def test_a_thumbnail_is_a_small_jpeg(mode):
     address = thumbnail(buffer.getvalue())
     assert address.startswith("data:image/jpeg;base64,")
     assert len(address) < 5000
+
+
+def test_a_thumbnail_of_an_image_of_16_bits_is_as_bright_as_the_image():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((200, 200), 100 * 257, dtype=np.uint16)).save(buffer, "PNG")
+    shown = base64.b64decode(thumbnail(buffer.getvalue()).partition(",")[2])
+    assert np.abs(np.asarray(Image.open(io.BytesIO(shown))).astype(int) - 100).max() <= 2
 
 
 def test_a_thumbnail_of_what_is_no_image_is_refused():

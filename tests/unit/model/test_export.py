@@ -2,6 +2,7 @@
 
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -158,6 +159,28 @@ def test_an_export_that_answers_no_numbers_is_refused(model, exported):
 def test_an_export_with_other_names_is_refused(model, exported):
     with pytest.raises(ModelError, match="'classify' names"):
         check_export(model, ["roof", "field", "water"], exported, TILES)
+
+
+def test_an_export_whose_scores_are_not_the_highest_probability_is_refused(model, tmp_path):
+    def probabilities(image_bytes):
+        spec = tf.TensorSpec((SIDE, SIDE, 3), tf.uint8)
+        return model(tf.map_fn(lambda data: decode_and_resize(data, SIDE), image_bytes, fn_output_signature=spec))
+
+    def classify(image_bytes):
+        scores = probabilities(image_bytes)
+        label = tf.gather(tf.constant(CLASSES), tf.argmax(scores, axis=1))
+        return {"probabilities": scores, "label": label, "score": tf.reduce_min(scores, axis=1)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    encoded = [tf.TensorSpec([None], tf.string, name="image_bytes")]
+    pixels = [tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8, name="images")]
+    archive.add_endpoint("serving_default", lambda image_bytes: {"probabilities": probabilities(image_bytes)}, encoded)
+    archive.add_endpoint("classify", classify, encoded)
+    archive.add_endpoint("images", lambda images: {"probabilities": model(images)}, pixels)
+    archive.write_out(str(tmp_path / "scores"), verbose=False)
+    with pytest.raises(ModelError, match="'classify' scores"):
+        check_export(model, CLASSES, tmp_path / "scores", TILES)
 
 
 def test_an_export_with_another_number_of_classes_is_refused(exported):
