@@ -9,6 +9,8 @@ import pytest
 from pipelines.local import RunConfig, StepFailedError, run
 from sat_xception.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
+
 SMALL = {"input_size": 71, "scratch_epochs": 1}
 BEFORE_THE_GATE = {"assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate"}
 
