@@ -65,7 +65,7 @@ def validate(config: ValidateConfig) -> ValidationResult:
         raise ConfigError(f"--schema-file {config.schema_file} is no file (seen from {Path.cwd()})")
     index = read_index(config.examples)
     files = {split: () for split in _NEEDED_SPLITS} | check_shards(config.examples, index)
-    with atomic_folder(config.out) as work:
+    with atomic_folder(config.out, record="anomalies.json") as work:
         request = TfdvRequest(
             files=files,
             counts={split: facts.count for split, facts in index.splits.items()},

@@ -98,7 +98,7 @@ def deploy(config: DeployConfig) -> DeployResult:
         "deployed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if config.out:
-        with atomic_folder(config.out) as work:
+        with atomic_folder(config.out, record="deployment.json") as work:
             write_json(work / "deployment.json", record)
     return DeployResult(record)
 

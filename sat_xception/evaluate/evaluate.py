@@ -113,7 +113,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         },
         "config": config.resolved(),
     }
-    with atomic_folder(config.out) as work:
+    with atomic_folder(config.out, record="evaluation.json") as work:
         worst = _worst_mistakes(truth, scored)
         tile_ids, images = _read_again(config, set(worst))
         _write_predictions(work / "predictions.parquet", tile_ids, truth, scored, facts["classes"])

@@ -53,7 +53,7 @@ def gate(config: GateConfig) -> GateResult:
     evaluations = [read_json(folder / "evaluation.json", made_by="evaluate") for folder in config.evaluations]
     _check_comparable(evaluations)
     decision = decide(evaluations, config)
-    with atomic_folder(config.out) as work:
+    with atomic_folder(config.out, record="decision.json") as work:
         write_json(work / "decision.json", decision)
         (work / "decision.md").write_text(decision_markdown(decision), encoding="utf-8")
         (work / "report.html").write_text(run_report(decision), encoding="utf-8")

@@ -128,7 +128,7 @@ def train(config: TrainConfig) -> TrainResult:
     _check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
     keras.utils.set_random_seed(config.seed)
-    with atomic_folder(config.out) as work:
+    with atomic_folder(config.out, record="train.json") as work:
         run = _Run(
             config=config,
             input_size=config.input_size or get_backbone(config.backbone).input_size,

@@ -13,11 +13,12 @@ from PIL import Image
 from sat_xception.data.assemble import assemble
 from sat_xception.data.examples_index import shard_files
 from sat_xception.data.tfrecord import convert
-from sat_xception.errors import DataError, ModelError
+from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig
+from sat_xception.storage import folder_digests
 from tests.small_models import SIDE, write_small_model
 
 
@@ -217,3 +218,10 @@ def test_a_trained_network_is_evaluated_as_a_small_one_is(evaluated, trained):
         "predictions.parquet",
         "report.html",
     ]
+
+
+def test_a_model_folder_is_never_replaced_by_its_evaluation(trained, examples):
+    before = folder_digests(trained)
+    with pytest.raises(ConfigError, match="isn't an earlier result of this step"):
+        evaluate(EvaluateConfig(model=trained, examples=examples, out=trained))
+    assert folder_digests(trained) == before

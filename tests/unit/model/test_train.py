@@ -138,6 +138,22 @@ def test_a_phase_that_makes_the_model_worse_is_thrown_away(ruined, examples, tmp
     assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == head
 
 
+def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, mobilenet_weights, tmp_path):
+    make_folders(tmp_path / "train", count=16)
+    swapped = make_folders(tmp_path / "valid", count=6, start=50)
+    (swapped / "school").rename(swapped / "other")
+    (swapped / "not-school").rename(swapped / "school")
+    (swapped / "other").rename(swapped / "not-school")  # the more it learns, the more of these it gets wrong
+    assemble(AssembleConfig(train=tmp_path / "train", valid=swapped, out=tmp_path / "dataset"))
+    convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
+    settings = {**COMMON, "weights": str(mobilenet_weights), "input_size": 96, "fine_tune_epochs": 0, "patience": 100}
+    config = TrainConfig(examples=tmp_path / "examples", out=tmp_path / "model", head_epochs=25, **settings)
+    result = train(config)
+    shares = [row["val_accuracy"] for row in read(result.folder, "history.json")]
+    assert shares[-1] < max(shares) == result.valid_accuracy
+    assert accuracy_of(result.folder, tmp_path / "examples", tmp_path / "evaluation") == result.valid_accuracy
+
+
 def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
     tuned = [row for row in read(ruined.folder, "history.json") if row["phase"] == "fine-tune"]
     assert [row["val_loss"] for row in tuned] == [None]
