@@ -218,6 +218,7 @@ class ServeConfig(StepConfig):
     grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC interface; 0 picks a free one.")
     poll_s: float = Field(2.0, gt=0, description="Seconds between looks for a new version.")
     max_body_mb: int = Field(64, gt=0, description="Largest request, in MB.")
+    wait: bool = Field(False, description="Start without a version and wait for the first, as TensorFlow Serving does.")
 
 
 class PredictConfig(StepConfig):
@@ -279,15 +280,21 @@ class Step:
         """
         config = load_config(self.config, file, settings)
         _log.debug("settings  %s", config.resolved())
-        return self._load()(config)
+        return self.load()(config)
 
-    def _load(self) -> Callable[[Any], StepResult]:
-        """Import the module and return the function."""
+    def load(self) -> Callable[[Any], StepResult]:
+        """Import the module and return the function.
+
+        Raises:
+            ConfigError: Something it needs isn't installed.
+        """
         module, name = self.function.split(":")
         try:
             with quiet_imports():
                 function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
+            if (error.name or "").startswith("sat_xception."):
+                raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
             raise ConfigError(
                 f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
             ) from error

@@ -24,13 +24,13 @@ from sat_xception.evaluate.report import model_card, run_report
 from sat_xception.log import track
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.input import encoded_examples, reading
+from sat_xception.serve.model_root import DIGESTS_FILE
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.steps import PackageConfig
 from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
 
-__all__ = ["DIGESTS_FILE", "PackageResult", "package"]
+__all__ = ["PackageResult", "package"]
 
-DIGESTS_FILE = "digests.json"
 # Other hardware, TensorFlow versions and a folded graph round differently; a wrong model differs by far more.
 _GOLDEN_TOLERANCE = 1e-3
 _TEST_BATCH = 32
