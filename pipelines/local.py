@@ -1,4 +1,4 @@
-"""Run the training pipeline on this machine: the very same, with its steps as processes, without cluster or Docker."""
+"""Run the training pipeline on this machine: the very same, with its steps as processes or in their containers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from components.images import image
 from sat_xception.cli import add_step, run_app
 from sat_xception.config import StepConfig, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
@@ -48,11 +50,16 @@ _STEP_LOG_STARTS = "Streamed logs:"
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
 _STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "notify")
 _STEPS_OF_A_WINNER = ("package", "deploy")
+# Gets the reason when a step fails.
+_FAILURE = "failure.json"
 
 
 class RunConfig(StepConfig):
-    """Run the whole training pipeline on this machine, without a cluster and without Docker."""
+    """Run the whole training pipeline on this machine, without a cluster; without Docker too, unless it's asked for."""
 
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess", description="Steps as processes, or each in its own image (after `make images`)."
+    )
     data: str = Field("sample", description="Folder of class folders; 'sample' draws the synthetic sample.")
     weights: tuple[str, ...] = Field(
         (),
@@ -138,7 +145,8 @@ def run(config: RunConfig) -> RunResult:
     _check_path(folder)
     arguments = pipeline_arguments(config)
     folder.mkdir(parents=True)
-    _run_pipeline(folder, arguments)
+    with _step_runner(config, folder, arguments) as runner:
+        _run_pipeline(runner, folder, arguments)
     outputs = next(path for path in folder.iterdir() if path.is_dir())
     decision = _read(outputs / "gate" / "decision" / "decision.json")
     _check_steps_ran(outputs, decision["winner"] != "none")
@@ -207,14 +215,38 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _run_pipeline(folder: Path, arguments: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield kfp's runner, and set up what it needs; in containers, `arguments` gets the server's address."""
+    from kfp import local
+
+    failure = {TERMINATION_LOG_ENV: str(folder / _FAILURE)}
+    if config.runner == "subprocess":
+        os.environ.update(failure)
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    # There is no GPU in these containers; it must be said before the components are imported.
+    os.environ["TRAIN_DEVICE"] = "cpu"
+    from pipelines.containers import check_images, step_containers
+    from pipelines.training import training
+
+    executors = training.pipeline_spec.deployment_spec["executors"].values()
+    check_images({executor["container"]["image"] for executor in executors} | {image("serve")})
+    model_root = config.model_root.resolve()
+    given = (arguments["data"], arguments["xception_weights"], arguments["mobilenetv2_weights"])
+    read = [Path(value) for value in given if Path(value).is_absolute()]
+    with step_containers(folder, model_root, config.name, read, failure) as (runner, endpoint):
+        arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
+        yield runner
+
+
+def _run_pipeline(runner: Any, folder: Path, arguments: dict[str, Any]) -> None:  # noqa: ANN401 - kfp has no types
     from kfp import local
 
     from pipelines.training import training
 
-    failure = folder / "failure.json"
-    os.environ[TERMINATION_LOG_ENV] = str(failure)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    failure = folder / _FAILURE
+    local.init(runner, pipeline_root=str(folder))
     with (
         (folder / "run.log").open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(_RunLog(file)),
@@ -238,7 +270,8 @@ def _raise_failure(failure: Path, folder: Path, error: RuntimeError | None) -> N
 
 
 def _check_steps_ran(outputs: Path, won: bool) -> None:
-    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS.
+    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS; so does its
+    # DockerRunner, now and then, of a container that failed and was removed before it was asked how it ended.
     needed = _STEPS + (_STEPS_OF_A_WINNER if won else ())
     missing = [step for step in needed if not (outputs / step / "executor_output.json").is_file() and step != "notify"]
     if missing:
