@@ -14,18 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from components.images import IMAGES, LOCK_FILE, ROOT, content_tag, read_lock, step_of
+from components.images import IMAGES, LOCAL_REGISTRY, LOCK_FILE, ROOT, content_tag, read_lock, step_of
 from sat_xception import __version__
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 from sat_xception.log import duration, get_logger, set_up_logging
 
-__all__ = ["BuiltImage", "build_image", "push_image", "write_lock"]
+__all__ = ["BuiltImage", "build_image", "find_image", "push_image", "write_lock"]
 
 _log = get_logger(__name__)
-_LOCAL_REGISTRY = "sat-xception"
 _BASE_ID_LABEL = "org.opencontainers.image.base.digest"
 _BASE_NAME_LABEL = "org.opencontainers.image.base.name"
 # Given to a build where the environment has them: how the machine reaches PyPI.
@@ -41,6 +40,7 @@ class BuiltImage:
         tag: Digest of what went into it.
         image_id: Docker's digest of the image.
         size_bytes: Size of its layers, unpacked.
+        base_id: Docker's digest of the image that it was built on.
         seconds: What building it took; 0 when it was there already.
     """
 
@@ -48,12 +48,8 @@ class BuiltImage:
     tag: str
     image_id: str
     size_bytes: int
-    seconds: float
-
-    @property
-    def reference(self) -> str:
-        """Name and tag on this machine."""
-        return f"{_LOCAL_REGISTRY}/{self.name}:{self.tag}"
+    base_id: str
+    seconds: float = 0.0
 
 
 def build_image(name: str, base_image: str) -> BuiltImage:
@@ -66,19 +62,31 @@ def build_image(name: str, base_image: str) -> BuiltImage:
     Raises:
         ServiceError: Docker isn't there, the base can't be had, or the build failed.
     """
-    reference = f"{_LOCAL_REGISTRY}/{name}:{content_tag(name)}"
     base_id = _pull_missing(base_image)
+    found = find_image(name)
+    if found is not None and found.base_id == base_id:
+        return found
     started = time.monotonic()
-    found = _inspect(reference)
-    built = found is None or (found["Config"]["Labels"] or {}).get(_BASE_ID_LABEL) != base_id
-    if built:
-        _log.info("build     %s", reference)
-        _docker("build", *_build_arguments(name, reference, base_image, base_id), str(ROOT))
-        found = _inspect(reference)
+    reference = _reference(name)
+    _log.info("build     %s", reference)
+    _docker("build", *_build_arguments(name, reference, base_image, base_id), str(ROOT))
+    found = find_image(name)
     if found is None:
         raise ServiceError(f"docker build said that it made {reference}, and there is no such image")
-    seconds = time.monotonic() - started if built else 0.0
-    return BuiltImage(name, content_tag(name), found["Id"], found["Size"], seconds)
+    return replace(found, seconds=time.monotonic() - started)
+
+
+def find_image(name: str) -> BuiltImage | None:
+    """Return an image that is on this machine with its present content; None where there is none.
+
+    Raises:
+        ServiceError: The Docker daemon doesn't answer.
+    """
+    found = _inspect(_reference(name))
+    if found is None:
+        return None
+    base_id = (found["Config"]["Labels"] or {}).get(_BASE_ID_LABEL, "")
+    return BuiltImage(name, content_tag(name), found["Id"], found["Size"], base_id)
 
 
 def push_image(built: BuiltImage, registry: str) -> str:
@@ -88,7 +96,7 @@ def push_image(built: BuiltImage, registry: str) -> str:
         ServiceError: The registry refuses it or can't be reached.
     """
     reference = f"{registry.rstrip('/')}/{built.name}:{built.tag}"
-    _docker("tag", built.reference, reference)
+    _docker("tag", _reference(built.name), reference)
     _docker("push", reference)
     _log.info("pushed    %s", reference)
     return reference
@@ -103,6 +111,10 @@ def write_lock(images: Sequence[BuiltImage], registry: str = "") -> None:
     if registry:
         lock["registry"] = registry.rstrip("/")
     LOCK_FILE.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _reference(name: str) -> str:
+    return f"{LOCAL_REGISTRY}/{name}:{content_tag(name)}"
 
 
 def _build_arguments(name: str, reference: str, base_image: str, base_id: str) -> list[str]:
@@ -180,7 +192,7 @@ def _main(arguments: list[str]) -> None:
     images = [build_image(name, options.base_image) for name in options.images or IMAGES]
     for built in images:
         how = duration(built.seconds) if built.seconds else "unchanged"
-        print(f"{built.reference:45} {built.size_bytes / 1e6:8,.0f} MB  {how}")
+        print(f"{_reference(built.name):45} {built.size_bytes / 1e6:8,.0f} MB  {how}")
     if options.push:
         for built in images:
             push_image(built, options.push)

@@ -22,6 +22,7 @@ from typing import Any
 
 __all__ = [
     "IMAGES",
+    "LOCAL_REGISTRY",
     "LOCK_FILE",
     "content_tag",
     "copy_code",
@@ -50,7 +51,8 @@ IMAGES = (
     "notify",
 )
 _PACKAGE = "sat_xception"
-_DEFAULT_REGISTRY = "sat-xception"
+# Where images are before they are pushed anywhere.
+LOCAL_REGISTRY = "sat-xception"
 # What every step needs of the package: the command, and the table of steps.
 _ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
 # Files that a module reads beside it.
@@ -64,7 +66,7 @@ def image(step: str) -> str:
     replaces the tag, $TRAIN_DEVICE is `gpu` (default) or `cpu`.
     """
     name = "train-gpu" if step == "train" and os.environ.get("TRAIN_DEVICE", "gpu") == "gpu" else step
-    registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or _DEFAULT_REGISTRY
+    registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or LOCAL_REGISTRY
     return f"{registry.rstrip('/')}/{name}:{os.environ.get('IMAGE_TAG') or content_tag(name)}"
 
 
@@ -81,7 +83,7 @@ def step_of(name: str) -> str:
 
 @cache
 def content_tag(name: str) -> str:
-    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of all that its Dockerfile copies."""
+    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of what it is made of."""
     step = step_of(name)
     folder = ROOT / "components" / step
     requirements = folder / ("requirements-gpu.txt" if name != step else "requirements.txt")

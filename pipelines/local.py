@@ -21,7 +21,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from components.images import image
+from components.images import LOCAL_REGISTRY, image
 from sat_xception.cli import add_step, run_app
 from sat_xception.config import StepConfig, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
@@ -31,6 +31,7 @@ from sat_xception.steps import (
     TERMINATION_LOG_ENV,
     Fraction,
     GateConfig,
+    NotifyConfig,
     PackageConfig,
     Step,
     TrainConfig,
@@ -50,6 +51,7 @@ _STEP_LOG_STARTS = "Streamed logs:"
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
 _STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "notify")
 _STEPS_OF_A_WINNER = ("package", "deploy")
+_WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
 # Gets the reason when a step fails.
 _FAILURE = "failure.json"
 
@@ -225,8 +227,8 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
         os.environ.update(failure)
         yield local.SubprocessRunner(use_venv=False)
         return
-    # There is no GPU in these containers; it must be said before the components are imported.
-    os.environ["TRAIN_DEVICE"] = "cpu"
+    # The images that were built here, and no GPU. It must be said before the components are imported.
+    os.environ |= {"IMAGE_REGISTRY": LOCAL_REGISTRY, "TRAIN_DEVICE": "cpu"}
     from pipelines.containers import check_images, step_containers
     from pipelines.training import training
 
@@ -235,7 +237,8 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
     model_root = config.model_root.resolve()
     given = (arguments["data"], arguments["xception_weights"], arguments["mobilenetv2_weights"])
     read = [Path(value) for value in given if Path(value).is_absolute()]
-    with step_containers(folder, model_root, config.name, read, failure) as (runner, endpoint):
+    webhook = {name: os.environ[name] for name in [_WEBHOOK_ENV] if name in os.environ}
+    with step_containers(folder, model_root, config.name, read, failure | webhook) as (runner, endpoint):
         arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
         yield runner
 
