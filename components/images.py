@@ -87,7 +87,7 @@ def content_tag(name: str) -> str:
     step = step_of(name)
     folder = ROOT / "components" / step
     requirements = folder / ("requirements-gpu.txt" if name != step else "requirements.txt")
-    files = [folder / "Dockerfile", requirements, ROOT / "components" / "kfp-runtime.txt", Path(__file__).resolve()]
+    files = [folder / "Dockerfile", requirements, ROOT / "components" / "kfp-runtime.txt"]
     digest = hashlib.sha256()
     for path in sorted({*files, *(ROOT / file for file in step_code(step))}):
         content = path.read_bytes()
