@@ -47,6 +47,17 @@ class EvaluateResult:
         shares = {name: metrics["positive"][name] for name in names}
         return {"accuracy": metrics["accuracy"], **shares, "calibration_error": metrics["calibration_error"]}
 
+    def roc_curve(self) -> tuple[list[float], list[float], list[float]] | None:
+        """Return false positive rates, true positive rates and thresholds; None unless there are two classes.
+
+        The Kubeflow UI has no place to say which class a curve of several would be of; the report has.
+        """
+        points = self.evaluation["metrics"]["roc"]
+        if len(self.evaluation["classes"]) != 2 or not points:
+            return None
+        thresholds, false_rates, true_rates = (list(column) for column in zip(*points, strict=True))
+        return false_rates, true_rates, thresholds
+
     def summary(self) -> str:
         """Return the main figures."""
         metrics = self.evaluation["metrics"]
