@@ -34,6 +34,6 @@ def evaluate(
     shutil.copyfile(f"{evaluation.path}/report.html", report.path)
     for name, value in result.main_figures().items():
         metrics.log_metric(name, value)
-    classification.log_confusion_matrix(result.evaluation["classes"], result.evaluation["metrics"]["confusion_matrix"])
+    classification.log_confusion_matrix(*result.confusion())
     if curve := result.roc_curve():
         classification.log_roc_curve(*curve)

@@ -82,6 +82,15 @@ def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
     assert (tmp_path / "report").read_text().startswith("<!doctype html>")
 
 
+def test_a_confusion_matrix_of_very_many_classes_is_cut_to_those_that_are_mixed_up(evaluated):
+    classes = [f"class-{index}" for index in range(600)]
+    matrix = [[0] * 600 for _ in classes]
+    matrix[3][599] = 5
+    names, shown = EvaluateResult(evaluated, {"classes": classes, "metrics": {"confusion_matrix": matrix}}).confusion()
+    assert len(names) == len(shown) == len(shown[0]) == 24
+    assert shown[names.index("class-3")][names.index("class-599")] == 5
+
+
 def test_only_of_two_classes_there_is_a_curve_to_show(evaluated):
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
     false_rates, true_rates, thresholds = EvaluateResult(evaluated, evaluation).roc_curve()
