@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sat_xception.data.manifest import ManifestRow
+from sat_xception.data.split import SPLITS
 from sat_xception.page import render_page, thumbnail
 
 __all__ = ["SampleTiles", "dataset_page"]
@@ -43,7 +44,7 @@ def dataset_page(description: Mapping[str, Any], rows: Sequence[ManifestRow], sa
         samples: Tiles to show.
     """
     counts, classes = description["counts"], description["classes"]
-    splits = list(counts["by_split"])
+    splits = [split for split in SPLITS if split in counts["by_split"]]
     left_out = [row for row in rows if row.status != "ok"]
     left_out.sort(key=lambda row: row.status != "failed")  # failures first: they are what somebody must look at
     reasons = Counter(_cut(row.reason) for row in left_out if row.status == "failed")

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from sat_xception.data.manifest import read_dataset, read_tiles
+from sat_xception.data.split import SPLITS
 from sat_xception.errors import DataError
 from sat_xception.log import track
 from sat_xception.markdown import table
@@ -39,7 +40,8 @@ class ConvertResult:
     def markdown(self) -> str:
         """Return a table of the splits, for the Kubeflow UI."""
         rows = []
-        for split, facts in self.splits.items():
+        for split in (name for name in SPLITS if name in self.splits):
+            facts = self.splits[split]
             size = sum((self.folder / split / shard["file"]).stat().st_size for shard in facts["shards"])
             rows.append((split, facts["count"], len(facts["by_class"]), len(facts["shards"]), f"{size / 1e6:.1f}"))
         return "\n".join(table(("split", "tiles", "classes", "files", "MB"), rows, numbers_from=1)) + "\n"

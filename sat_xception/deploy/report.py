@@ -18,7 +18,6 @@ def deployment_markdown(record: dict[str, Any]) -> str:
     """
     name, version, endpoint = record["name"], record["version"], record["endpoint"]
     facts = [
-        ("model", name),
         ("version", str(version)),
         ("version before", str(record["version_before"] or "none")),
         ("backbone", record["backbone"]),
@@ -28,7 +27,7 @@ def deployment_markdown(record: dict[str, Any]) -> str:
         ("golden tiles", f"{record['golden_tiles']} answered within {record['golden_difference']:.1g}"),
         ("deployed at", record["deployed_at"]),
     ]
-    lines = [f"# {plain(name)} version {version} answers", "", *table(("", ""), facts, numbers_from=2), ""]
+    lines = [f"# {plain(name)} version {version} answers", "", *table(("model", name), facts, numbers_from=2), ""]
     if not endpoint:
         return "\n".join([*lines, "Start the endpoint:", "", f"    {record['serve_command']}", ""])
     if endpoint.startswith("grpc://"):

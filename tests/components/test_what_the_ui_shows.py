@@ -163,6 +163,7 @@ def test_assemble_shows_why_a_tile_was_left_out_and_some_that_were_not(run):
 def test_convert_counts_tiles_files_and_size(run):
     head, _, *rows = text_of(run, "convert/summary").splitlines()
     assert head == "| split | tiles | classes | files | MB |"
+    assert [row.split("|")[1].strip() for row in rows] == ["train", "valid", "test"]
     assert sum(int(row.split("|")[2]) for row in rows) == 80
 
 

@@ -36,10 +36,11 @@ def page():
 
 def test_it_counts_tiles_by_split_and_class(page):
     rows = [row(index) for index in range(1200)] + [row(0, "not-school"), row(1, "not-school", split="valid")]
-    text = page(rows)
-    assert "1,202 tiles considered" in text
-    cells = ['<td>school</td><td class="number">1,200</td><td class="number">0</td>']
-    cells.append('<td>not-school</td><td class="number">1</td><td class="number">1</td>')
+    text = page([*rows, row(2, split="test")])
+    assert "1,203 tiles considered" in text
+    assert text.index(">train<") < text.index(">valid<") < text.index(">test<")
+    cells = ['<td>school</td><td class="number">1,200</td><td class="number">0</td><td class="number">1</td>']
+    cells.append('<td>not-school</td><td class="number">1</td><td class="number">1</td><td class="number">0</td>')
     assert all(cell in text for cell in cells)
     assert "every tile is used" in text
 

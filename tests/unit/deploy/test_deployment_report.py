@@ -30,6 +30,8 @@ def test_it_names_version_digest_place_and_proof(record):
     text = deployment_markdown(record(version_before=7))
     assert text.startswith("# school-classifier version 20261124104844 answers\n")
     for row in (
+        "| model | school-classifier |",
+        "| version | 20261124104844 |",
         "| version before | 7 |",
         f"| digest of the Keras model | {'d' * 64} |",
         "| model root | models/serving |",
