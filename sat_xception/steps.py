@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
@@ -22,6 +22,7 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.storage import write_json
 
 __all__ = [
+    "SMALLEST_INPUT",
     "STEPS",
     "TERMINATION_LOG_ENV",
     "AssembleConfig",
@@ -49,6 +50,8 @@ _log = get_logger(__name__)
 TERMINATION_LOG_ENV = "SAT_XCEPTION_TERMINATION_LOG"
 
 BackboneName = Literal["xception", "mobilenetv2"]
+# Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
+SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -156,6 +159,14 @@ class TrainConfig(StepConfig):
     views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
+
+    @field_validator("input_size")
+    @classmethod
+    def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:
+        smallest = SMALLEST_INPUT.get(info.data.get("backbone", ""), 0)
+        if 0 < input_size < smallest:
+            raise ValueError(f"{info.data['backbone']} takes {smallest} pixels or more, or 0 for its own size")
+        return input_size
 
 
 class TrainFoldersConfig(StepConfig):
