@@ -196,24 +196,24 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
     }
     return {
         "data": config.data if config.data == "sample" else str(Path(config.data).resolve()),
-        "positive_label": config.positive_label,
-        "seed": config.seed,
-        "accept_anomalies": list(config.accept),
-        "xception_weights": weights["xception"],
-        "xception_input_size": sizes["xception"],
-        "mobilenetv2_weights": weights["mobilenetv2"],
-        "mobilenetv2_input_size": sizes["mobilenetv2"],
+        "data_accept_anomalies": list(config.accept),
+        "data_positive_label": config.positive_label,
+        "data_seed": config.seed,
+        "deploy_model_name": config.name,
+        "deploy_model_root": str(config.model_root),
+        "gate_max_calibration_error": config.max_calibration_error,
+        "gate_min_accuracy": config.min_accuracy,
+        "gate_min_precision": config.min_precision,
+        "gate_min_recall": config.min_recall,
         "mobilenetv2_alpha": alpha,
-        "head_epochs": config.head_epochs,
-        "fine_tune_epochs": config.fine_tune_epochs,
-        "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
+        "mobilenetv2_input_size": sizes["mobilenetv2"],
         "mobilenetv2_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["mobilenetv2"],
-        "min_accuracy": config.min_accuracy,
-        "min_recall": config.min_recall,
-        "min_precision": config.min_precision,
-        "max_calibration_error": config.max_calibration_error,
-        "model_name": config.name,
-        "model_root": str(config.model_root),
+        "mobilenetv2_weights": weights["mobilenetv2"],
+        "train_fine_tune_epochs": config.fine_tune_epochs,
+        "train_head_epochs": config.head_epochs,
+        "xception_input_size": sizes["xception"],
+        "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
+        "xception_weights": weights["xception"],
     }
 
 
@@ -246,6 +246,7 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
 def _run_pipeline(runner: Any, folder: Path, arguments: dict[str, Any]) -> None:  # noqa: ANN401 - kfp has no types
     from kfp import local
 
+    from pipelines.resources import without_retries
     from pipelines.training import training
 
     failure = folder / _FAILURE
@@ -258,7 +259,7 @@ def _run_pipeline(runner: Any, folder: Path, arguments: dict[str, Any]) -> None:
         # It warns, for every task, that images and resources mean nothing here.
         warnings.simplefilter("ignore")
         try:
-            training(**arguments)
+            without_retries(training)(**arguments)
         except RuntimeError as error:
             _raise_failure(failure, folder, error)
     if failure.exists():
