@@ -105,7 +105,7 @@ def acts_outside(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def use_gpus(
-    task: dsl.PipelineTask, kind: str, count: str, node_selector: dict[str, str], tolerations: list[dict[str, str]]
+    task: dsl.PipelineTask, kind: str, count: str, node_selector: dict[str, str], tolerations: list[dict[str, object]]
 ) -> dsl.PipelineTask:
     """Ask for GPUs, all of it by the pipeline's parameters.
 

@@ -61,7 +61,7 @@ def training(
     gate_min_recall: float = 0.0,
     gpu_count: str = "1",
     gpu_node_selector: dict[str, str] = {},  # noqa: B006
-    gpu_tolerations: list[dict[str, str]] = [],  # noqa: B006
+    gpu_tolerations: list[dict[str, object]] = [],  # noqa: B006
     gpu_type: str = "nvidia.com/gpu",
     mobilenetv2_alpha: float = 1.0,
     mobilenetv2_input_size: int = 224,

@@ -23,7 +23,7 @@ def assemble(
     gate_min_recall: float,
     gpu_count: str,
     gpu_node_selector: dict[str, str],
-    gpu_tolerations: list[dict[str, str]],
+    gpu_tolerations: list[dict[str, object]],
     gpu_type: str,
     mobilenetv2_alpha: float,
     mobilenetv2_input_size: int,

@@ -28,6 +28,7 @@ CLASSES = [f"not-{HOSTILE}", HOSTILE]
 # The UI loads an artifact whole into its own page; at 2 MB that is a moment on a slow line. It cuts Markdown at 50 KB
 # (kubeflow/pipelines#5585), and figures go through a gRPC message of 4 MB at most (kubeflow/pipelines#11949).
 MOST_HTML, MOST_MARKDOWN, MOST_METADATA = 2_000_000, 50_000, 1_000_000
+INLINE = ("data:image/jpeg;base64,", "data:image/png;base64,", "#")
 PAGES = {"assemble/report", "validate/report", "train/curves", "evaluate/report", "gate/report", "package/report"}
 TEXTS = {"convert/summary", "gate/checks", "package/card", "deploy/summary"}
 
@@ -126,7 +127,7 @@ def test_a_page_stands_alone_and_is_small(run, name):
         for attribute, value in attributes.items():
             assert not attribute.startswith("on"), (tag, attribute)
             if attribute in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
-                assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, attribute, value)
+                assert value.startswith(INLINE), (tag, attribute, value)
     styles = "".join([*re.findall(r"<style.*?</style>", page, re.S), *re.findall(r'style="[^"]*"', page)])
     assert "@import" not in styles
     assert not re.search(r"url\((?!['\"]?#)", styles)
