@@ -80,7 +80,7 @@ def equals(key: str, value: str) -> str:
 
 
 class Cluster:
-    """The API server."""
+    """The API server; a context manager, for its connections."""
 
     def __init__(self, config: ClusterConfig) -> None:
         """Check where it is; nothing is sent yet.
@@ -105,6 +105,14 @@ class Cluster:
                 f"goes into ${config.token_env}"
             )
         self._client = httpx.Client(timeout=config.request_timeout_s, trust_env=not is_loopback(url.host))
+
+    def __enter__(self) -> Cluster:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._client.close()
 
     def link(self, place: str) -> str:
         """Return the address of a place in the UI, for instance `runs/details/<id>`."""
@@ -208,8 +216,8 @@ class Cluster:
         except ValueError:
             kind = answer.headers.get("content-type")
             raise ClusterError(
-                f"{self.endpoint} doesn't speak Kubeflow Pipelines' API: {path} is {kind}, not JSON. If it is a login page, "
-                f"put a token into ${self._config.token_env}"
+                f"{self.endpoint} doesn't speak Kubeflow Pipelines' API: {path} is {kind}, not JSON. If that is a "
+                f"login, put a token into ${self._config.token_env}"
             ) from None
         return content
 

@@ -81,27 +81,32 @@ def apply(config: ApplyConfig) -> Said:
         ClusterError: Kubeflow Pipelines can't be reached or refuses.
     """
     schedules = read_schedules(config.file)
-    cluster = Cluster(config)
-    checked = [(schedule, *_checked(cluster, schedule, config.file)) for schedule in schedules]
     lines: list[str] = []
-    for schedule, version, parameters in checked:
-        lines += _apply(cluster, schedule, version, parameters, config.dry_run)
+    with Cluster(config) as cluster:
+        checked = [(schedule, *_checked(cluster, schedule, config.file)) for schedule in schedules]
+        for schedule, version, parameters in checked:
+            lines += _apply(cluster, schedule, version, parameters, config.dry_run)
     return Said(lines)
 
 
 def list_schedules(config: ListConfig) -> Said:
     """Return the schedules that are on the server, as a table or as JSON."""
     only = {schedule.name for schedule in read_schedules(config.file)} if config.file else None
-    cluster = Cluster(config)
-    found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
-    if config.as_json:
-        return Said([json.dumps(found, indent=2)])
-    if not found:
-        return Said([f"no schedules at {cluster.endpoint}"])
-    names = {
-        identifier: str(cluster.get(f"/pipelines/{identifier}").get("display_name"))
-        for identifier in {_reference(item)["pipeline_id"] for item in found if _reference(item)}
-    }
+    with Cluster(config) as cluster:
+        found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
+        if config.as_json:
+            return Said([json.dumps(found, indent=2)])
+        if not found:
+            return Said([f"no schedules at {cluster.endpoint}"])
+        names = {
+            identifier: str(cluster.get(f"/pipelines/{identifier}").get("display_name"))
+            for identifier in {_reference(item)["pipeline_id"] for item in found if _reference(item)}
+        }
+    return Said([_table(found, names)])
+
+
+def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
+    """Return recurring runs as a table; `names` are those of the pipelines, by id."""
     table = Table("name", "state", "when", "pipeline", "version", "at once", "id")
     for item in found:
         reference = _reference(item)
@@ -116,22 +121,22 @@ def list_schedules(config: ListConfig) -> Said:
         )
     buffer = io.StringIO()
     Console(file=buffer, width=180).print(table)
-    return Said([buffer.getvalue().rstrip()])
+    return buffer.getvalue().rstrip()
 
 
 def delete(config: DeleteConfig) -> Said:
     """Delete schedules, and leave their runs alone: one with a run under way is only disabled, and says so."""
     wanted = config.names or tuple(schedule.name for schedule in read_schedules(config.file or Path()))
-    cluster = Cluster(config)
     lines = []
-    for name in wanted:
-        found = list(named(cluster, name))
-        kept = [run for run in (retire(cluster, item) for item in found) if run]
-        if not found:
-            lines.append(f"absent    {name}")
-        elif not kept:
-            lines.append(f"deleted   {name}")
-        lines += [f"disabled  {name}; its run {run} goes on: delete again when that has ended" for run in kept]
+    with Cluster(config) as cluster:
+        for name in wanted:
+            found = list(named(cluster, name))
+            kept = [run for run in (retire(cluster, item) for item in found) if run]
+            if not found:
+                lines.append(f"absent    {name}")
+            elif not kept:
+                lines.append(f"deleted   {name}")
+            lines += [f"disabled  {name}; its run {run} goes on: delete again when that has ended" for run in kept]
     return Said(lines)
 
 

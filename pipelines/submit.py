@@ -79,7 +79,13 @@ def submit(config: SubmitConfig) -> SubmitResult:
     parameters = _parameters(config, pipeline)
     if config.dry_run:
         return SubmitResult(_plan(config, pipeline, parameters))
-    cluster = Cluster(config)
+    with Cluster(config) as cluster:
+        return _submit(cluster, config, pipeline, parameters)
+
+
+def _submit(
+    cluster: Cluster, config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]
+) -> SubmitResult:
     version = None
     lines = []
     if config.cache or not config.run:
