@@ -104,7 +104,7 @@ def named(cluster: Cluster, name: str = "") -> Iterator[dict[str, Any]]:
     query = {"namespace": cluster.namespace} if cluster.namespace else {}
     if name:
         query["filter"] = equals("display_name", name)
-    for found in cluster.pages("/recurringruns", "recurring_runs", sort_by="created_at asc", **query):
+    for found in cluster.pages("/recurringruns", "recurringRuns", sort_by="created_at asc", **query):
         if not name or found.get("display_name") == name:
             yield found
 

@@ -22,7 +22,7 @@ def _has_zone(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-Moment = Annotated[datetime, AfterValidator(_has_zone)]
+Moment = Annotated[datetime, Field(strict=False), AfterValidator(_has_zone)]
 
 
 class Schedule(BaseModel):

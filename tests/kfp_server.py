@@ -238,7 +238,9 @@ class KfpServer:
         token = query.get("page_token")
         start = int(base64.b64decode(token)) if token else 0
         more = len(found) > start + size
-        page = {kind: found[start : start + size], "total_size": len(found)}
+        # The one field of the API that isn't in snake case.
+        key = "recurringRuns" if kind == "recurring_runs" else kind
+        page = {key: found[start : start + size], "total_size": len(found)}
         next_token = base64.b64encode(str(start + size).encode()).decode() if more else ""
         return response, {**page, "next_page_token": next_token}
 

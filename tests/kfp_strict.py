@@ -58,7 +58,7 @@ def _model(value: object, model: type, where: str) -> object:
     fields = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
     result = {}
     for key, item in _of(value, dict, model.__name__, where).items():
-        name = snake(key)
+        name = key if key in fields else snake(key)
         if name not in fields:
             raise InvalidInputError(f"{where}: unknown field {key!r} of {model.__name__}")
         result[name] = read(item, fields[name], f"{where}.{name}")
