@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -134,11 +135,20 @@ def parameter_table(definitions: Definitions) -> str:
     rows = ["| parameter | type | default | what it does |", "|---|---|---|---|"]
     for name in sorted(definitions):
         definition = definitions[name]
-        default = json.dumps(definition["defaultValue"]) if "defaultValue" in definition else ""
-        text = " ".join(str(definition.get("description", "")).split()).replace("|", "\\|")
+        default = _default(definition)
+        text = html.escape(" ".join(str(definition.get("description", "")).split()), quote=False)
+        text = text.replace("|", "\\|").replace("*", "\\*")
         kind = _TYPES.get(str(definition["parameterType"]), str(definition["parameterType"]))
         rows.append(f"| `{name}` | {kind} | {f'`{default}`' if default else 'none: required'} | {text} |")
     return "\n".join(rows)
+
+
+def _default(definition: Mapping[str, Any]) -> str:
+    if "defaultValue" not in definition:
+        return ""
+    value = definition["defaultValue"]
+    # kfp writes every number as a floating-point one.
+    return json.dumps(int(value) if definition["parameterType"] == "NUMBER_INTEGER" else value)
 
 
 def write_table(path: Path, definitions: Definitions) -> None:

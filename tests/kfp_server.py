@@ -94,9 +94,9 @@ class Look:
 
 DEFAULT_TIMELINE = (
     Look("PENDING"),
-    Look("RUNNING", {"assemble": "RUNNING"}),
-    Look("RUNNING", {"assemble": "SUCCEEDED", "convert": "RUNNING"}),
-    Look("SUCCEEDED", {"assemble": "SUCCEEDED", "convert": "SUCCEEDED", "notify": "SUCCEEDED"}),
+    Look("RUNNING", {"step": "RUNNING"}),
+    Look("RUNNING", {"step": "SUCCEEDED", "step-2": "RUNNING"}),
+    Look("SUCCEEDED", {"step": "SUCCEEDED", "step-2": "SUCCEEDED", "notify": "SUCCEEDED"}),
 )
 
 
@@ -409,7 +409,12 @@ def _predicates(text: str, keys: set[str]) -> list[tuple[str, Callable[[str, str
     operations = {"EQUALS": str.__eq__, "NOT_EQUALS": str.__ne__, "IS_SUBSTRING": lambda item, value: value in item}
     found = []
     for raw in json.loads(text)["predicates"] if text else []:
-        predicate = read({snake(key): value for key, value in raw.items()}, "V2beta1Predicate", "filter")
+        named = {snake(key): value for key, value in raw.items()}
+        # protobuf takes an enum's number as well, and kfp's client sends it.
+        named["operation"] = {1: "EQUALS", 2: "NOT_EQUALS", 9: "IS_SUBSTRING"}.get(
+            named["operation"], named["operation"]
+        )
+        predicate = read(named, "V2beta1Predicate", "filter")
         if predicate["key"] not in keys or predicate["operation"] not in operations:
             raise InvalidInputError(f"cannot filter by {predicate}")
         found.append((predicate["key"], operations[predicate["operation"]], predicate["string_value"]))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kfp import compiler
 
-from pipelines.compile import compile_pipelines
 from tests.kfp_server import KfpServer
+from tests.pipelines.small_pipeline import small
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,9 +27,11 @@ def server() -> Iterator[KfpServer]:
 
 
 @pytest.fixture(scope="session")
-def training_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The training pipeline, compiled."""
-    return compile_pipelines(tmp_path_factory.mktemp("compiled"))[0]
+def small_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pipeline with parameters of every type, compiled."""
+    path = tmp_path_factory.mktemp("compiled") / "small.yaml"
+    compiler.Compiler().compile(small, str(path))
+    return path
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from tests.kfp_server import Fault
 EXAMPLE = Path(__file__).parents[2] / "pipelines" / "schedule.example.yaml"
 WEEKLY = {
     "name": "weekly",
-    "pipeline": "school-classifier-training",
+    "pipeline": "small-training",
     "cron": "0 0 3 * * 1",
-    "parameters": {"seed": 7, "min_accuracy": 0.9, "model_name": "12", "accept_anomalies": ["*:*:*"]},
+    "parameters": {"seed": 7, "accuracy": 0.9, "name": "12", "augment": False, "accept": ["*:*:*"]},
 }
 
 
@@ -29,19 +29,19 @@ def short_pauses(monkeypatch):
 
 
 @pytest.fixture
-def uploaded(server, training_yaml):
-    """The server, with the training pipeline on it."""
-    submit(SubmitConfig(endpoint=server.url, file=training_yaml, run=False))
+def uploaded(server, small_yaml):
+    """The server, with the small pipeline on it."""
+    submit(SubmitConfig(endpoint=server.url, file=small_yaml, run=False))
     return server
 
 
 @pytest.fixture
-def another_version(uploaded, training_yaml, tmp_path):
+def another_version(uploaded, small_yaml, tmp_path):
     """Return a function that uploads a newer version, in which a text is replaced; it returns the version's name."""
 
-    def upload(old: str = "sat-xception/train:", new: str = "registry.example/train:") -> str:
+    def upload(old: str = "example/step:1", new: str = "example/step:2") -> str:
         path = tmp_path / "newer.yaml"
-        path.write_text(training_yaml.read_text().replace(old, new))
+        path.write_text(small_yaml.read_text().replace(old, new))
         submit(SubmitConfig(endpoint=uploaded.url, file=path, run=False))
         return uploaded.all("pipeline_versions")[-1]["display_name"]
 
@@ -74,7 +74,7 @@ def test_a_new_schedule_is_enabled_and_its_parameters_keep_their_types(uploaded,
     (sent,) = [request.body for request in uploaded.requests if request.path == "/recurringruns" and request.body]
     assert sent["mode"] == "ENABLE"
     assert sent["runtime_config"]["parameters"] == WEEKLY["parameters"]
-    assert [type(sent["runtime_config"]["parameters"][name]) for name in ("seed", "min_accuracy")] == [int, float]
+    assert [type(sent["runtime_config"]["parameters"][name]) for name in ("seed", "accuracy")] == [int, float]
     assert sent["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * 1"}}
     assert (sent["max_concurrency"], sent["no_catchup"]) == ("1", True)
     assert the_schedule(uploaded)["status"] == "ENABLED"
@@ -183,8 +183,8 @@ def test_a_named_version_stays_until_the_file_names_another(uploaded, applied, a
 
 
 def test_parameters_are_held_against_the_newest_version(uploaded, applied, another_version):
-    another_version("min_accuracy", "gate_min_accuracy")
-    with pytest.raises(ConfigError, match=r"unknown parameter 'min_accuracy'.*did you mean 'gate_min_accuracy'"):
+    another_version("accuracy", "gate_accuracy")
+    with pytest.raises(ConfigError, match=r"unknown parameter 'accuracy'.*did you mean 'gate_accuracy'"):
         applied()
     assert not uploaded.changing()
 
@@ -341,9 +341,9 @@ def test_delete_wants_names_or_a_file():
         DeleteConfig()
 
 
-def test_on_a_multi_user_kubeflow_schedules_are_the_namespaces_own(server, training_yaml, tmp_path):
+def test_on_a_multi_user_kubeflow_schedules_are_the_namespaces_own(server, small_yaml, tmp_path):
     server.multi_user = True
-    submit(SubmitConfig(endpoint=server.url, namespace="team-a", file=training_yaml, run=False))
+    submit(SubmitConfig(endpoint=server.url, namespace="team-a", file=small_yaml, run=False))
     path = tmp_path / "schedule.yaml"
     path.write_text(yaml.safe_dump(WEEKLY))
     for word in ("created", "unchanged"):
@@ -355,16 +355,17 @@ def test_on_a_multi_user_kubeflow_schedules_are_the_namespaces_own(server, train
 # The example and the command line
 
 
-def test_the_example_is_applied_listed_and_deleted_by_the_command(uploaded, command):
+def test_the_example_is_applied_listed_and_deleted_by_the_command(server, command):
+    assert command("submit", "--no-run").returncode == 0
     done = command("schedule", "apply", "-f", EXAMPLE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("created   school-classifier-weekly | enabled\n")
-    assert the_schedule(uploaded)["trigger"]["cron_schedule"]["cron"] == "0 0 8 * * 1"
+    assert the_schedule(server)["trigger"]["cron_schedule"]["cron"] == "0 0 8 * * 1"
     assert "0 0 3 * * 1 in America/Bogota is 0 0 8 * * 1 in UTC" in done.stderr
     listed = command("schedule", "list", "--json")
     assert json.loads(listed.stdout)[0]["display_name"] == "school-classifier-weekly"
     assert command("schedule", "delete", "-f", EXAMPLE).stdout == "deleted   school-classifier-weekly\n"
-    assert not uploaded.all("recurring_runs")
+    assert not server.all("recurring_runs")
 
 
 def test_wrong_usage_ends_with_2(command):

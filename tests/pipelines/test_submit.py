@@ -26,8 +26,8 @@ def short_pauses(monkeypatch):
 
 
 @pytest.fixture
-def settings(server, training_yaml):
-    return {"endpoint": server.url, "file": training_yaml, **QUICK}
+def settings(server, small_yaml):
+    return {"endpoint": server.url, "file": small_yaml, **QUICK}
 
 
 def posted(server, path):
@@ -38,7 +38,7 @@ def posted(server, path):
 
 
 def test_the_pipeline_is_uploaded_run_and_waited_for(server, command):
-    ended = command("submit", "--param", "seed=7", "--param", "min_accuracy=0.9", "--poll-s", "0.05")
+    ended = command("submit", "--poll-s", "0.05")
     assert ended.returncode == 0, ended.stderr
     (version,) = server.all("pipeline_versions")
     assert server.all("pipelines")[0]["display_name"] == "school-classifier-training"
@@ -47,24 +47,29 @@ def test_the_pipeline_is_uploaded_run_and_waited_for(server, command):
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert f"{server.url}/#/runs/details/{run['run_id']}" in ended.stdout
     assert "SUCCEEDED in" in ended.stdout
-    assert "tasks     3 succeeded" in ended.stdout
+
+
+def test_the_summary_counts_the_tasks(settings):
+    assert "tasks     3 succeeded" in submit(SubmitConfig(**settings)).summary()
 
 
 def test_parameters_arrive_with_the_types_that_the_pipeline_gives_them(server, settings, tmp_path):
     params = tmp_path / "params.yaml"
-    params.write_text("min_recall: 0.5\nmodel_name: '123'\nseed: 1\n")
-    given = ("seed=7", "min_accuracy=1", "data=2018", 'accept_anomalies=["valid:*:*"]')
+    params.write_text("recall: 0.5\nname: '123'\nseed: 1\n")
+    given = ("seed=7", "accuracy=1", "data=2018=a", "augment=False", 'accept=["valid:*:*"]', 'labels={"a": "1"}')
     submit(SubmitConfig(**settings, params=params, param=given))
     sent = posted(server, "/runs")[0].body["runtime_config"]["parameters"]
     assert sent == {
-        "min_recall": 0.5,
-        "model_name": "123",
+        "recall": 0.5,
+        "name": "123",
         "seed": 7,
-        "min_accuracy": 1.0,
-        "data": "2018",
-        "accept_anomalies": ["valid:*:*"],
+        "accuracy": 1.0,
+        "data": "2018=a",
+        "augment": False,
+        "accept": ["valid:*:*"],
+        "labels": {"a": "1"},
     }
-    assert [type(sent[name]) for name in ("seed", "data", "model_name")] == [int, str, str]
+    assert [type(sent[name]) for name in ("seed", "data", "augment")] == [int, str, bool]
 
 
 def test_the_same_pipeline_submitted_twice_is_one_version(server, settings):
@@ -74,10 +79,10 @@ def test_the_same_pipeline_submitted_twice_is_one_version(server, settings):
     assert len(server.all("runs")) == 2
 
 
-def test_a_changed_pipeline_is_a_new_version_of_the_same_pipeline(server, settings, training_yaml, tmp_path):
+def test_a_changed_pipeline_is_a_new_version_of_the_same_pipeline(server, settings, small_yaml, tmp_path):
     submit(SubmitConfig(**settings, wait=False))
     changed = tmp_path / "changed.yaml"
-    changed.write_text(training_yaml.read_text().replace("sat-xception/train:", "registry.example/train:"))
+    changed.write_text(small_yaml.read_text().replace("registry.example/step:1", "registry.example/step:2"))
     submit(SubmitConfig(**{**settings, "file": changed}, wait=False))
     assert len(server.all("pipelines")) == 1
     assert len({version["display_name"] for version in server.all("pipeline_versions")}) == 2
@@ -104,9 +109,9 @@ def test_without_cache_every_task_of_the_run_has_caching_off_also_those_within_a
     spec = run["pipeline_spec"]["pipeline_spec"]
     dags = [component["dag"] for component in (spec["root"], *spec["components"].values()) if "dag" in component]
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
-    assert {"train", "package", "deploy"} <= set(tasks)
+    assert {"step", "step-2", "step-3", "notify"} <= set(tasks)
     assert all(not task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
-    assert "secretName" in json.dumps(run["pipeline_spec"]["platform_spec"])
+    assert "a-secret" in json.dumps(run["pipeline_spec"]["platform_spec"])
 
 
 def test_on_a_multi_user_kubeflow_everything_is_in_the_namespace(server, settings):
@@ -121,12 +126,13 @@ def test_on_a_multi_user_kubeflow_everything_is_in_the_namespace(server, setting
 @pytest.mark.parametrize(
     ("param", "message"),
     [
-        ("min_acuracy=0.9", r"unknown parameter 'min_acuracy' in --param; did you mean 'min_accuracy'\?"),
+        ("acuracy=0.9", r"unknown parameter 'acuracy' in --param; did you mean 'accuracy'\?"),
         ("seed=1.5", "'1.5' can't be read as a whole number"),
-        ("min_accuracy=high", "'high' can't be read as a number"),
-        ("min_accuracy=nan", "must be a number, got nan"),
-        ("accept_anomalies=a", "can't be read as a list in JSON"),
-        ("accept_anomalies={}", r"must be a list, got \{\}"),
+        ("accuracy=high", "'high' can't be read as a number"),
+        ("accuracy=nan", "must be a number, got nan"),
+        ("accept=a", "can't be read as a list in JSON"),
+        ("augment=1", "can't be read as a true or false"),
+        ("accept={}", r"must be a list, got \{\}"),
         ("seed", "must be NAME=VALUE"),
     ],
 )
@@ -136,7 +142,7 @@ def test_a_wrong_parameter_is_an_error_before_anything_is_sent(server, settings,
     assert not server.requests
 
 
-@pytest.mark.parametrize("line", ["seed: '7'", "seed: 7.0", "seed: true", "data: 2018", "accept_anomalies: all"])
+@pytest.mark.parametrize("line", ["seed: '7'", "seed: 7.0", "seed: true", "data: 2018", "accept: all", "augment: 1"])
 def test_a_value_of_another_type_in_the_file_is_not_guessed_at(server, settings, tmp_path, line):
     params = tmp_path / "params.yaml"
     params.write_text(line)
@@ -146,9 +152,9 @@ def test_a_value_of_another_type_in_the_file_is_not_guessed_at(server, settings,
 
 
 def test_a_wrong_parameter_ends_the_command_with_2(command):
-    ended = command("submit", "--param", "sead=1")
+    ended = command("submit", "--param", "no_such_thing=1")
     assert ended.returncode == 2
-    assert "did you mean 'seed'?" in ended.stderr and "Traceback" not in ended.stderr
+    assert "unknown parameter 'no_such_thing' in --param" in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(("content", "message"), [("a: [", "not valid YAML"), ("a: 1", "is no compiled pipeline")])
@@ -162,31 +168,31 @@ def test_a_file_that_is_no_pipeline_is_refused(settings, tmp_path, content, mess
 def test_dry_run_says_what_would_be_sent_and_needs_no_server(settings):
     config = SubmitConfig(**{**settings, "endpoint": ""}, param=("seed=7",), dry_run=True)
     shown = submit(config).summary()
-    for expected in ("nothing was sent", "school-classifier-training-", "seed = 7", "more at their defaults"):
+    for expected in ("nothing was sent", "small-training-", "seed = 7", "more at their defaults"):
         assert expected in shown
 
 
 # How a run ends
 
 FAILING = (
-    Look("RUNNING", {"assemble": "SUCCEEDED", "train": "RUNNING"}),
-    Look("FAILED", {"assemble": "SUCCEEDED", "train": "FAILED: main: Error (exit code 3)", "notify": "SUCCEEDED"}),
+    Look("RUNNING", {"step": "SUCCEEDED", "step-2": "RUNNING"}),
+    Look("FAILED", {"step": "SUCCEEDED", "step-2": "FAILED: main: Error (exit code 3)", "notify": "SUCCEEDED"}),
 )
 
 
-def test_a_failed_run_ends_with_4_and_names_the_task_its_reason_and_where_the_log_is(server, command):
+def test_a_failed_run_ends_with_4_and_names_the_task_its_reason_and_where_the_log_is(server, command, small_yaml):
     server.timeline = FAILING
-    ended = command("submit", "--poll-s", "0.05")
+    ended = command("submit", "--file", small_yaml, "--poll-s", "0.05")
     assert ended.returncode == 4
     (run,) = server.all("runs")
     for expected in (
         "the run ended FAILED",
-        "Train Xception (train): main: Error (exit code 3)",
+        "Train it (step-2): main: Error (exit code 3)",
         f"kubectl logs -n kubeflow -l pipeline/runid={run['run_id']} -c main",
         f"/#/runs/details/{run['run_id']}",
     ):
         assert expected in ended.stderr
-    assert "assemble):" not in ended.stderr.split("the run ended")[1]
+    assert "notify" not in ended.stderr.split("the run ended")[1]
 
 
 def test_a_cancelled_run_is_a_failure(server, settings):
@@ -196,16 +202,16 @@ def test_a_cancelled_run_is_a_failure(server, settings):
 
 
 def test_a_driver_that_failed_is_shown_though_it_is_no_task_of_the_pipeline(server, settings):
-    server.timeline = (Look("FAILED", {"train-driver": "FAILED: cannot resolve input"}),)
-    with pytest.raises(RunFailedError, match="train-driver: cannot resolve input"):
+    server.timeline = (Look("FAILED", {"step-2-driver": "FAILED: cannot resolve input"}),)
+    with pytest.raises(RunFailedError, match="step-2-driver: cannot resolve input"):
         submit(SubmitConfig(**settings))
 
 
-def test_in_a_log_each_change_of_a_task_is_one_line(server, command):
-    server.timeline = (Look("RUNNING", {"train": "RUNNING"}),) * 3 + FAILING
-    log = command("submit", "--poll-s", "0.02").stderr
-    assert log.count("running   Train Xception (train)\n") == 1
-    assert log.count("failed    Train Xception (train)\n") == 1
+def test_in_a_log_each_change_of_a_task_is_one_line(server, command, small_yaml):
+    server.timeline = (Look("RUNNING", {"step-2": "RUNNING"}),) * 3 + FAILING
+    log = command("submit", "--file", small_yaml, "--poll-s", "0.02").stderr
+    assert log.count("running   Train it (step-2)\n") == 1
+    assert log.count("failed    Train it (step-2)\n") == 1
     assert "executor" not in log and "driver" not in log
 
 
@@ -217,9 +223,9 @@ def test_when_the_time_is_over_the_run_goes_on(server, settings):
     assert len(server.all("runs")) == 1
 
 
-def test_ctrl_c_leaves_the_run_going_and_says_so(server, environment):
-    server.timeline = (Look("RUNNING", {"train": "RUNNING"}),)
-    line = [sys.executable, "-m", "sat_xception", "submit", "--poll-s", "0.05"]
+def test_ctrl_c_leaves_the_run_going_and_says_so(server, environment, small_yaml):
+    server.timeline = (Look("RUNNING", {"step": "RUNNING"}),)
+    line = [sys.executable, "-m", "sat_xception", "submit", "--file", str(small_yaml), "--poll-s", "0.05"]
     child = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 60
     while not any(request.path.startswith("/runs/") for request in server.requests):
@@ -282,15 +288,15 @@ def test_the_server_says_how_long_to_wait(server, settings, monkeypatch):
     assert slept == [7.0]
 
 
-def test_an_endpoint_that_does_not_answer_ends_with_4_and_the_way_to_reach_it(command, closed_port):
-    ended = command("submit", "--endpoint", f"http://127.0.0.1:{closed_port}")
+def test_an_endpoint_that_does_not_answer_ends_with_4_and_the_way_to_reach_it(command, closed_port, small_yaml):
+    ended = command("submit", "--file", small_yaml, "--endpoint", f"http://127.0.0.1:{closed_port}")
     assert ended.returncode == 4
     assert "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_without_an_endpoint_it_ends_with_2_and_the_way_to_reach_one(command):
-    ended = command("submit", KFP_ENDPOINT="")
+def test_without_an_endpoint_it_ends_with_2_and_the_way_to_reach_one(command, small_yaml):
+    ended = command("submit", "--file", small_yaml, KFP_ENDPOINT="")
     assert ended.returncode == 2
     assert "--endpoint or $KFP_ENDPOINT" in ended.stderr and "port-forward" in ended.stderr
 
