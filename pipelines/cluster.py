@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.serve.addresses import is_loopback
 
-__all__ = ["Cluster", "ClusterConfig", "ClusterError", "equals"]
+__all__ = ["Cluster", "ClusterConfig", "ClusterError", "equals", "one_of"]
 
 _log = get_logger(__name__)
 _API = "/apis/v2beta1"
@@ -77,6 +77,11 @@ class ClusterError(ServiceError):
 def equals(key: str, value: str) -> str:
     """Return the filter of a list for one value of one field."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
+
+
+def one_of(key: str, values: Iterable[str]) -> str:
+    """Return the filter of a list for several values of one field."""
+    return json.dumps({"predicates": [{"operation": "IN", "key": key, "string_values": {"values": sorted(values)}}]})
 
 
 class Cluster:

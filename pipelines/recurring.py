@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.cluster import Cluster, equals
+from pipelines.cluster import Cluster, equals, one_of
 from pipelines.schedule_file import Schedule
 from pipelines.spec import CompiledPipeline
 
@@ -128,10 +128,9 @@ def retire(cluster: Cluster, recurring_run: dict[str, Any]) -> str:
     identifier = str(recurring_run["recurring_run_id"])
     if is_enabled(recurring_run):
         set_enabled(cluster, recurring_run, False)
-    runs = cluster.pages(
-        "/runs", "runs", experiment_id=recurring_run["experiment_id"], filter=equals("recurring_run_id", identifier)
-    )
-    for run in runs:
+    # By their state: older servers take a filter by the recurring run and fail on it, for there is no such column.
+    unfinished = one_of("state", _UNFINISHED)
+    for run in cluster.pages("/runs", "runs", experiment_id=recurring_run["experiment_id"], filter=unfinished):
         if run.get("recurring_run_id") == identifier and run.get("state", "PENDING") in _UNFINISHED:
             return str(run["run_id"])
     cluster.delete(f"/recurringruns/{identifier}", propagation_policy="ORPHAN")

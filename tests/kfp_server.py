@@ -32,7 +32,7 @@ FILTERS = {
     "pipelines": {"pipeline_id", "display_name", "name", "created_at", "description", "namespace"},
     "pipeline_versions": {"pipeline_version_id", "display_name", "name", "created_at", "description", "pipeline_id"},
     "experiments": {"experiment_id", "display_name", "name", "created_at", "description", "namespace"},
-    "runs": {"run_id", "display_name", "created_at", "state", "experiment_id", "recurring_run_id", "storage_state"},
+    "runs": {"run_id", "display_name", "created_at", "state", "namespace", "storage_state"},
     "recurring_runs": {"recurring_run_id", "display_name", "created_at", "updated_at", "description"},
 }
 KINDS = {
@@ -406,7 +406,12 @@ def _detail(name: str, told: str) -> dict[str, Any]:
 
 
 def _predicates(text: str, keys: set[str]) -> list[tuple[str, Callable[[str, str], bool], str]]:
-    operations = {"EQUALS": str.__eq__, "NOT_EQUALS": str.__ne__, "IS_SUBSTRING": lambda item, value: value in item}
+    operations = {
+        "EQUALS": str.__eq__,
+        "NOT_EQUALS": str.__ne__,
+        "IN": lambda item, values: item in values.split(","),
+        "IS_SUBSTRING": lambda item, value: value in item,
+    }
     found = []
     for raw in json.loads(text)["predicates"] if text else []:
         named = {snake(key): value for key, value in raw.items()}
@@ -417,7 +422,9 @@ def _predicates(text: str, keys: set[str]) -> list[tuple[str, Callable[[str, str
         predicate = read(named, "V2beta1Predicate", "filter")
         if predicate["key"] not in keys or predicate["operation"] not in operations:
             raise InvalidInputError(f"cannot filter by {predicate}")
-        found.append((predicate["key"], operations[predicate["operation"]], predicate["string_value"]))
+        values = predicate.get("string_values", {}).get("values", [])
+        value = ",".join(values) if predicate["operation"] == "IN" else predicate["string_value"]
+        found.append((predicate["key"], operations[predicate["operation"]], value))
     return found
 
 
