@@ -59,15 +59,19 @@ class ClusterError(ServiceError):
     """A request to Kubeflow Pipelines failed.
 
     Attributes:
+        reason: What failed, without what to do about it.
         status: HTTP status of the answer; 0 when there was none.
         passing: Whether the same request may succeed a moment later.
         unclear: Whether the server may have done what was asked all the same.
         pause_s: Seconds after which the server wants to be asked again; 0 when it didn't say.
     """
 
-    def __init__(self, message: str, status: int = 0, passing: bool = False, unclear: bool = False) -> None:
-        """Say what failed."""
-        super().__init__(message)
+    def __init__(
+        self, reason: str, hint: str = "", status: int = 0, passing: bool = False, unclear: bool = False
+    ) -> None:
+        """Say what failed, and what to do about it."""
+        super().__init__(f"{reason}; {hint}" if hint else reason)
+        self.reason = reason
         self.status = status
         self.passing = passing
         self.unclear = unclear
@@ -174,10 +178,8 @@ class Cluster:
                 if found is not None:
                     return found
                 if error.unclear and error.status in _IN_DOUBT:
-                    raise ClusterError(
-                        f"{error}. The {what} isn't there yet, but may still be made: look at {self.endpoint} before "
-                        f"you try again"
-                    ) from None
+                    hint = f"the {what} isn't there yet, but may still be made: look before you try again"
+                    raise ClusterError(error.reason, hint) from None
                 if pause_s is None or not error.passing:
                     raise
                 _wait(error, pause_s)
@@ -221,8 +223,8 @@ class Cluster:
         except ValueError:
             kind = answer.headers.get("content-type")
             raise ClusterError(
-                f"{self.endpoint} doesn't speak Kubeflow Pipelines' API: {path} is {kind}, not JSON. If that is a "
-                f"login, put a token into ${self._config.token_env}"
+                f"{self.endpoint} doesn't speak Kubeflow Pipelines' API: {path} is {kind}, not JSON",
+                f"check --endpoint; if that is a login, put a token into ${self._config.token_env}",
             ) from None
         return content
 
@@ -239,8 +241,8 @@ class Cluster:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             certificate = "CERTIFICATE" in str(error)
             hint = "set $SSL_CERT_FILE to the authority's file" if certificate else f"to reach it: {_forward()}"
-            message = f"Kubeflow Pipelines can't be reached at {self.endpoint} ({error}); {hint}"
-            return ClusterError(message, passing=not certificate)
+            reason = f"Kubeflow Pipelines can't be reached at {self.endpoint} ({error})"
+            return ClusterError(reason, hint, passing=not certificate)
         reason = f"{type(error).__name__} {error}".strip()
         return ClusterError(f"{self.endpoint} took a request and didn't answer ({reason})", passing=True, unclear=True)
 
@@ -248,11 +250,14 @@ class Cluster:
         status = answer.status_code
         said = _message(answer)
         said = said.replace(token, "***") if token else said
-        message = f"Kubeflow Pipelines at {self.endpoint} answered HTTP {status}: {said}"
+        reason = f"Kubeflow Pipelines at {self.endpoint} answered HTTP {status}: {said}"
+        hint = ""
         if answer.is_redirect or status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             state = "was sent" if token else "is missing"
-            message += f". A bearer token {state}: it comes from ${self._config.token_env} or --token-file"
-        error = ClusterError(message, status, passing=status in _PASSING, unclear=status >= 500)
+            hint = f"a bearer token {state}: it comes from ${self._config.token_env} or --token-file"
+        elif status == httpx.codes.NOT_FOUND and "json" not in answer.headers.get("content-type", ""):
+            hint = "check --endpoint: is it Kubeflow Pipelines?"
+        error = ClusterError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
         wanted = answer.headers.get("retry-after", "")
         error.pause_s = min(float(wanted), _LONGEST_PAUSE_S) if wanted.isdecimal() else 0.0
         return error
@@ -274,5 +279,5 @@ def _message(answer: httpx.Response) -> str:
 
 def _wait(error: ClusterError, pause_s: float) -> None:
     pause_s = error.pause_s or pause_s
-    _log.warning("waiting   %s; trying again in %g s", error, pause_s)
+    _log.warning("waiting   %s; trying again in %g s", error.reason, pause_s)
     time.sleep(pause_s)

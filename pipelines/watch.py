@@ -127,15 +127,20 @@ def failure(run: Mapping[str, Any], tasks: list[TaskState], link: str, namespace
 
 def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
     """Yield the run as it is, again and again; that the server is away for a while does no harm."""
-    seen = time.monotonic()
+    seen, away = time.monotonic(), False
     while True:
         try:
-            yield cluster.get(f"/runs/{run_id}")
-            seen = time.monotonic()
+            run = cluster.send("GET", f"/runs/{run_id}")
         except ClusterError as error:
             if not error.passing or time.monotonic() - seen > _PATIENCE_S:
                 link = cluster.link(f"runs/details/{run_id}")
-                raise StillRunningError(f"lost sight of the run: {error}. It goes on: {link}", 4) from None
+                raise StillRunningError(f"lost sight of the run, which goes on: {link}; {error}", 4) from None
+            if not away:
+                _log.warning("waiting   %s; the run goes on, looking again", error.reason)
+            away = True
+        else:
+            seen, away = time.monotonic(), False
+            yield run
         time.sleep(poll_s)
 
 

@@ -159,6 +159,8 @@ class KfpServer:
 
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         body: Any = None
+        if not http.path.startswith(API):
+            return web.Response(text="<html>Welcome</html>", content_type="text/html")
         if http.content_type == "multipart/form-data":
             body = (await http.post())["uploadfile"].file.read()
         elif http.can_read_body:

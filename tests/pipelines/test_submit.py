@@ -262,7 +262,7 @@ def test_a_lost_answer_makes_nothing_twice(server, settings, path, status):
 @pytest.mark.parametrize("status", [0, 502, 504])
 def test_a_run_that_may_still_be_made_is_not_asked_for_again(server, settings, status):
     server.faults = [Fault("POST", "/runs$", status)]
-    with pytest.raises(ServiceError, match=r"The run isn't there yet, but may still be made: look at http"):
+    with pytest.raises(ServiceError, match="the run isn't there yet, but may still be made: look before you try again"):
         submit(SubmitConfig(**settings))
     assert len(posted(server, "/runs")) == 1
 
@@ -278,6 +278,27 @@ def test_trouble_that_lasts_ends_with_4(server, settings):
 def test_the_wait_outlives_a_server_that_is_away(server, settings):
     server.faults = [Fault("GET", "/runs/", 503, times=9), Fault("GET", "/runs/", 0, times=9)]
     assert "SUCCEEDED" in submit(SubmitConfig(**settings)).summary()
+
+
+def test_a_server_that_stays_away_ends_the_wait_with_4_and_the_run_goes_on(server, settings, monkeypatch):
+    monkeypatch.setattr("pipelines.watch._PATIENCE_S", 0.05)
+    server.faults = [Fault("GET", "/runs/", 503, times=999)]
+    with pytest.raises(StillRunningError, match=r"lost sight of the run, which goes on: http.*HTTP 503") as caught:
+        submit(SubmitConfig(**settings))
+    assert caught.value.exit_code == 4
+
+
+def test_an_address_that_is_not_kubeflows_is_told_apart(server, settings):
+    with pytest.raises(
+        ServiceError, match=r"doesn't speak Kubeflow Pipelines' API: /pipelines is text/html.*--endpoint"
+    ):
+        submit(SubmitConfig(**{**settings, "endpoint": f"{server.url}/elsewhere"}))
+
+
+def test_a_redirection_to_a_login_asks_for_a_token(server, settings):
+    server.faults = [Fault("GET", "/pipelines$", 302, headers={"Location": "/dex/auth"})]
+    with pytest.raises(ServiceError, match="HTTP 302.* a bearer token is missing"):
+        submit(SubmitConfig(**settings))
 
 
 def test_the_server_says_how_long_to_wait(server, settings, monkeypatch):
@@ -321,7 +342,9 @@ def test_the_token_comes_from_the_environment(server, settings, monkeypatch):
 def test_a_refused_token_is_masked_and_the_message_says_where_it_comes_from(server, settings, monkeypatch):
     server.token = "right"
     monkeypatch.setenv("KFP_EXISTING_TOKEN", "wr0ng-token")
-    with pytest.raises(ServiceError, match=r"HTTP 401.*\*\*\*.*comes from \$KFP_EXISTING_TOKEN") as caught:
+    with pytest.raises(
+        ServiceError, match=r"HTTP 401.*\*\*\*.*a bearer token was sent: it comes from \$KFP_EXISTING_TOKEN"
+    ) as caught:
         submit(SubmitConfig(**settings))
     assert "wr0ng-token" not in str(caught.value)
     assert len(server.requests) == 1
