@@ -229,13 +229,18 @@ class Cluster:
         return content
 
     def _token(self) -> str:
+        """Return the bearer token; "" when there is none."""
         path = self._config.token_file
-        if path is None:
-            return os.environ.get(self._config.token_env, "").strip()
+        origin = f"--token-file {path}" if path else f"${self._config.token_env}"
         try:
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"can't read the token in --token-file {path}: {error.strerror}") from None
+            token = path.read_bytes().decode() if path else os.environ.get(self._config.token_env, "")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"can't read the token in {origin}: {type(error).__name__}") from None
+        token = token.strip()
+        # Checked here, because the HTTP library would show it in its message.
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ConfigError(f"{origin} holds no token: there is a space, a line break or a letter beyond ASCII in it")
+        return token
 
     def _no_answer(self, error: httpx.HTTPError) -> ClusterError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):

@@ -297,7 +297,7 @@ def test_an_address_that_is_not_kubeflows_is_told_apart(server, settings):
 
 def test_a_redirection_to_a_login_asks_for_a_token(server, settings):
     server.faults = [Fault("GET", "/pipelines$", 302, headers={"Location": "/dex/auth"})]
-    with pytest.raises(ServiceError, match="HTTP 302.* a bearer token is missing"):
+    with pytest.raises(ServiceError, match=r"HTTP 302.* a bearer token is missing"):
         submit(SubmitConfig(**settings))
 
 
@@ -348,6 +348,14 @@ def test_a_refused_token_is_masked_and_the_message_says_where_it_comes_from(serv
         submit(SubmitConfig(**settings))
     assert "wr0ng-token" not in str(caught.value)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("token", ["s3cret\nand more", "s3cret and", "s3crét"])
+def test_what_can_be_no_token_is_refused_without_showing_it(server, settings, monkeypatch, token):
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", token)
+    with pytest.raises(ConfigError, match=r"\$KFP_EXISTING_TOKEN holds no token") as caught:
+        submit(SubmitConfig(**settings))
+    assert "s3cr" not in str(caught.value)
 
 
 def test_a_token_file_is_read_anew_for_each_request(server, settings, tmp_path):
