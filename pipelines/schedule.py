@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import typer
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.catalog import ensure_experiment, find_experiment, pinned
-from pipelines.cluster import Cluster, ClusterConfig
+from pipelines.cluster import Cluster, ClusterConfig, ClusterError
 from pipelines.parameters import typed_parameters
 from pipelines.recurring import changes, desired_body, is_enabled, named, retire, set_enabled
 from pipelines.schedule_file import Schedule, read_schedules
@@ -98,10 +99,8 @@ def list_schedules(config: ListConfig) -> Said:
             return Said([json.dumps(found, indent=2)])
         if not found:
             return Said([f"no schedules at {cluster.endpoint}"])
-        names = {
-            identifier: str(cluster.get(f"/pipelines/{identifier}").get("display_name"))
-            for identifier in {_reference(item)["pipeline_id"] for item in found if _reference(item)}
-        }
+        identifiers = {_reference(item)["pipeline_id"] for item in found if _reference(item)}
+        names = {identifier: _pipeline_name(cluster, identifier) for identifier in identifiers}
     return Said([_table(found, names)])
 
 
@@ -157,33 +156,52 @@ def _apply(
     experiment = (find_experiment if dry_run else ensure_experiment)(cluster, schedule.experiment)
     experiment_id = str(experiment["experiment_id"]) if experiment else f"{schedule.experiment} (new)"
     wanted = desired_body(cluster, schedule, version, parameters, experiment_id)
-    found = list(named(cluster, schedule.name))
+    # Where there are several, first the one that need not be switched on or off.
+    found = sorted(named(cluster, schedule.name), key=lambda item: is_enabled(item) != schedule.enabled)
     same = next((item for item in found if not changes(item, wanted)), None)
-    switched = same is not None and is_enabled(same) != schedule.enabled
-    word = ("updated" if switched else "unchanged") if same else ("updated" if found else "created")
-    state = "enabled" if schedule.enabled else "disabled"
-    differences = changes(found[-1], wanted) if found and not same else {}
-    lines = [
-        f"{word:10}{schedule.name}" + (f" | {state}" if switched or not found else ""),
-        *(f"          {key}: {_shown(before)} -> {_shown(after)}" for key, (before, after) in differences.items()),
-    ]
     spare = [item for item in found if item is not same]
+    word, lines = _told(schedule, found, same, wanted)
     if dry_run:
         lines += [f"          would take away {item['recurring_run_id']}" for item in spare]
-        return [f"dry run   nothing was changed; {schedule.name} would be {word}", *lines[1:]]
+        return [f"dry run   nothing was changed; {schedule.name} would be {word}", *lines]
     if same is None:
         same = cluster.create_once(
             "schedule",
             lambda: cluster.send("POST", "/recurringruns", body=wanted),
             lambda: next((item for item in named(cluster, schedule.name) if not changes(item, wanted)), None),
         )
-    elif switched:
+    elif is_enabled(same) != schedule.enabled:
         set_enabled(cluster, same, schedule.enabled)
     kept = [run for run in (retire(cluster, item) for item in spare) if run]
-    lines += [
-        f"          the one before is disabled; its run {run} goes on, and the next apply deletes it" for run in kept
-    ]
-    return [*lines, f"link      {cluster.link('recurringrun/details/' + str(same['recurring_run_id']))}"]
+    lines += [f"          an older one is disabled; its run {run} goes on, the next apply deletes it" for run in kept]
+    link = cluster.link(f"recurringrun/details/{same['recurring_run_id']}")
+    return [f"{word:10}{schedule.name}", *lines, f"link      {link}"]
+
+
+def _told(
+    schedule: Schedule, found: list[dict[str, Any]], same: dict[str, Any] | None, wanted: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """Return what is done to a schedule, in a word, and what changes, in lines."""
+    if same is None and not found:
+        return "created", []
+    if same is None:
+        differences = changes(found[0], wanted)
+        return "updated", [
+            f"          {key}: {_shown(before)} -> {_shown(after)}" for key, (before, after) in differences.items()
+        ]
+    if is_enabled(same) != schedule.enabled:
+        return "updated", [f"          enabled: {_shown(is_enabled(same))} -> {_shown(schedule.enabled)}"]
+    return "unchanged", []
+
+
+def _pipeline_name(cluster: Cluster, identifier: str) -> str:
+    """Return a pipeline's name; its id when it has been deleted since."""
+    try:
+        return str(cluster.get(f"/pipelines/{identifier}").get("display_name"))
+    except ClusterError as error:
+        if error.status != httpx.codes.NOT_FOUND:
+            raise
+        return f"{identifier} (deleted)"
 
 
 def _reference(item: dict[str, Any]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def test_every_other_command_works_as_it_is_written(server, environment, tmp_pat
     parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
     assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35}
     assert type(parameters[1]["mobilenetv2_alpha"]) is float
-    assert "created   school-classifier-weekly | enabled" in finished.stdout
+    assert "created   school-classifier-weekly\n" in finished.stdout
     assert "deleted   school-classifier-weekly" in finished.stdout
     # kfp's: a pipeline of two versions, a run, a schedule that was enabled at once and is gone.
     names = {item["pipeline_id"]: item["display_name"] for item in server.all("pipelines")}
