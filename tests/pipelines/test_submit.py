@@ -1,6 +1,10 @@
 """`sat_xception submit` as people use it, against an API server that is as strict as the real one."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +217,22 @@ def test_in_a_log_each_change_of_a_task_is_one_line(server, command, small_yaml)
     assert log.count("running   Train it (step-2)\n") == 1
     assert log.count("failed    Train it (step-2)\n") == 1
     assert "executor" not in log and "driver" not in log
+
+
+def test_on_a_terminal_a_table_follows_the_tasks(server, environment, small_yaml):
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "sat_xception", "submit", "--file", str(small_yaml), "--poll-s", "0.1"]
+    child = subprocess.Popen(line, env={**environment, "TERM": "xterm"}, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal says when the other side is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    assert child.wait(timeout=60) == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"Train it \(step-2\)\W+RUNNING", plain)
+    assert re.search(r"Train it \(step-2\)\W+SUCCEEDED", plain)
 
 
 def test_when_the_time_is_over_the_run_goes_on(server, settings):
