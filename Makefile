@@ -9,26 +9,32 @@ OLD_GLIBC := $(shell $(PYTHON) -c "import platform as p; name, v = p.libc_ver();
 VALIDATE_LOCK := requirements/validate$(OLD_GLIBC).txt
 READY := .venv/.ready .venv-validate/.ready
 
+# Images: validate has its own TensorFlow; train has a second one, train-gpu.
+WITH_TENSORFLOW := convert train evaluate package serve
+WITHOUT_TENSORFLOW := assemble gate deploy notify
+BASE_IMAGE ?= python:3.13-slim-trixie
+
 # Settings of `make run`.
 DATA ?= sample
+RUNNER ?= subprocess
 WEIGHTS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format type compile lock clean
+.PHONY: help setup run test lint format type images step-images push test-images compile lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make run DATA=folder WEIGHTS='weights.h5 …' ARGS='--min-accuracy 0.9 …'   (ARGS: sat_xception run --help)"
 
 setup: $(READY) ## Make the environments that everything else needs (run and test do it by themselves)
 
-run: $(READY) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
-	@$(BIN)/sat_xception run --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
+run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
+	@$(BIN)/sat_xception run --runner "$(RUNNER)" --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
-test: $(READY) ## Run every test that needs no cluster and no GPU
-	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu" $(ARGS)
+test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
+	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu and not docker" $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .
@@ -41,22 +47,39 @@ format: $(READY) ## Format the code
 type: $(READY) ## Check types
 	$(BIN)/mypy
 
+images: $(READY) ## Build the image of every step whose content has changed
+	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)"
+
+step-images: $(READY)
+	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" validate $(WITH_TENSORFLOW) $(WITHOUT_TENSORFLOW)
+
+push: $(READY) ## Build the images and push them to REGISTRY=ghcr.io/me/project
+	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=ghcr.io/me/project"; exit 2; }
+	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" --push "$(REGISTRY)"
+
+test-images: $(READY) ## Check every image that was built
+	$(BIN)/pytest -m docker tests/containers
+
 compile: $(READY) ## Compile the training pipeline to build/training.yaml
 	$(BIN)/python -m pipelines.compile
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
-STEPS := assemble convert train evaluate gate package deploy notify
+IMAGE_LOCK := $(LOCK) --universal --python-version 3.13 -c requirements/dev.txt
+# Where it has a wheel, the images take tensorflow-cpu, under whatever name a package asks for it.
+CPU := --override components/tensorflow-cpu-override.txt components/tensorflow-cpu.in
 
 lock: .venv/.ready ## Resolve the dependencies again and write every requirements file
 	$(LOCK) --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) --universal --python-version 3.11 --no-emit-package pyfarmhash --no-emit-package google-apitools --extra validate pyproject.toml -o requirements/validate.txt
 	$(LOCK) --python-version 3.11 --no-emit-package pyfarmhash --no-emit-package google-apitools requirements/validate-old-glibc.in -o requirements/validate-old-glibc.txt
-	$(LOCK) --python-version 3.13 --no-emit-package pyfarmhash --no-emit-package google-apitools --python-platform x86_64-manylinux_2_39 \
-	  --extra validate pyproject.toml -o components/validate/requirements.txt
-	for step in $(STEPS); do \
-	  $(LOCK) --universal --python-version 3.13 -c requirements/dev.txt --extra $$step pyproject.toml -o components/$$step/requirements.txt || exit 1; \
+	$(LOCK) --python-version 3.13 --python-platform x86_64-manylinux_2_39 --extra validate $(CPU) pyproject.toml -o components/validate/requirements.txt
+	$(IMAGE_LOCK) --extra train --extra gpu pyproject.toml -o components/train/requirements-gpu.txt
+	for step in $(WITH_TENSORFLOW); do \
+	  $(IMAGE_LOCK) --extra $$step $(CPU) pyproject.toml -o components/$$step/requirements.txt || exit 1; \
 	done
-	echo hatchling | $(LOCK) --universal --python-version 3.11 -c requirements/dev.txt - -o components/build-backend.txt
+	for step in $(WITHOUT_TENSORFLOW); do \
+	  $(IMAGE_LOCK) --extra $$step pyproject.toml -o components/$$step/requirements.txt || exit 1; \
+	done
 	grep '^kfp==' requirements/dev.txt | tr -d ' \\' | $(LOCK) --no-deps - -o components/kfp-runtime.txt
 
 clean: ## Remove the environments and everything that was built (not runs/ and models/)

@@ -1,18 +1,165 @@
-"""The container image of each step, named in one place.
+"""The container image of each step: the files that go into it, and the reference that follows from them.
 
-`IMAGE_REGISTRY` and `IMAGE_TAG` in the environment change the references when a pipeline is compiled.
+An image holds the modules that its step imports and nothing more, so a change in one step's code changes the tags of
+the images that contain it, and Kubeflow's cache, which compares references, runs again just what has to be.
+
+Dockerfiles run this module as a script to pick the files, before anything else is installed: it needs the standard
+library alone.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 import os
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from sat_xception import __version__
+__all__ = [
+    "IMAGES",
+    "LOCAL_REGISTRY",
+    "LOCK_FILE",
+    "content_tag",
+    "copy_code",
+    "image",
+    "read_lock",
+    "step_code",
+    "step_of",
+    "unbuilt_images",
+]
 
-__all__ = ["image"]
+ROOT = Path(__file__).resolve().parents[1]
+# Written by `make images` and `make push`: what was built, and where it went.
+LOCK_FILE = ROOT / "components" / "images.lock"
+# Repository name of each image. `train` has two variants, which differ in their TensorFlow.
+IMAGES = (
+    "assemble",
+    "convert",
+    "validate",
+    "train",
+    "train-gpu",
+    "evaluate",
+    "gate",
+    "package",
+    "deploy",
+    "serve",
+    "notify",
+)
+_PACKAGE = "sat_xception"
+# Where images are before they are pushed anywhere.
+LOCAL_REGISTRY = "sat-xception"
+# What every step needs of the package: the command, and the table of steps.
+_ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
+# Files that a module reads beside it.
+_DATA = {f"{_PACKAGE}/page.py": f"{_PACKAGE}/templates"}
 
 
 def image(step: str) -> str:
-    """Return the reference of a step's image, for instance `sat-xception/train:0.1.0`."""
-    registry = os.environ.get("IMAGE_REGISTRY", "sat-xception").rstrip("/")
-    return f"{registry}/{step}:{os.environ.get('IMAGE_TAG', __version__)}"
+    """Return the reference of a step's image, for instance `sat-xception/gate:3f9c2a81d0e4`.
+
+    $IMAGE_REGISTRY says where images come from (default: where `make push` sent them, else `sat-xception`), $IMAGE_TAG
+    replaces the tag, $TRAIN_DEVICE is `gpu` (default) or `cpu`.
+    """
+    name = "train-gpu" if step == "train" and os.environ.get("TRAIN_DEVICE", "gpu") == "gpu" else step
+    registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or LOCAL_REGISTRY
+    return f"{registry.rstrip('/')}/{name}:{os.environ.get('IMAGE_TAG') or content_tag(name)}"
+
+
+def unbuilt_images() -> list[str]:
+    """Return the images that `make images` hasn't built, or not since their content changed."""
+    known = read_lock().get("images", {})
+    return [name for name in IMAGES if known.get(name, {}).get("tag") != content_tag(name)]
+
+
+def step_of(name: str) -> str:
+    """Return the step that an image is for: `train` for both of its variants."""
+    return name.removesuffix("-gpu")
+
+
+@cache
+def content_tag(name: str) -> str:
+    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of what it is made of."""
+    step = step_of(name)
+    folder = ROOT / "components" / step
+    requirements = folder / ("requirements-gpu.txt" if name != step else "requirements.txt")
+    files = [folder / "Dockerfile", requirements, ROOT / "components" / "kfp-runtime.txt"]
+    digest = hashlib.sha256()
+    for path in sorted({*files, *(ROOT / file for file in step_code(step))}):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+@cache
+def step_code(step: str) -> tuple[str, ...]:
+    """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
+
+    Imports inside functions count too. A step's own module is the one that `sat_xception/steps.py` names.
+    """
+    found: set[str] = set()
+    waiting = [*_ENTRY_MODULES, _module_of(step)]
+    while waiting:
+        file = _file_of(waiting.pop())
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting += _imports(ROOT / file)
+    for file, folder in _DATA.items():
+        if file in found:
+            found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
+    return tuple(sorted(found))
+
+
+def copy_code(step: str, target: Path) -> None:
+    """Copy what `step_code` names into a folder that is on Python's path."""
+    for file in step_code(step):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, target / file)
+
+
+def read_lock() -> dict[str, Any]:
+    """Return what `make images` and `make push` wrote: `images` by name, and the `registry` they went to."""
+    lock: dict[str, Any] = json.loads(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
+    return lock
+
+
+def _module_of(step: str) -> str:
+    """Return the module of `STEPS[step]`, read from the source: importing it would take pydantic."""
+    tree = ast.parse((ROOT / _PACKAGE / "steps.py").read_text(encoding="utf-8"))
+    for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+        for key, value in zip(table.keys, table.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value == step and isinstance(value, ast.Call):
+                return str(ast.literal_eval(value.args[1])).split(":")[0]
+    raise LookupError(f"{_PACKAGE}/steps.py has no step {step!r}")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the modules of the package that a file imports, and the packages that they are in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == _PACKAGE:
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _file_of(module: str) -> str | None:
+    """Return the file of a module, relative to the repository; None for a name inside a module."""
+    path = Path(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if (ROOT / file).is_file():
+            return file.as_posix()
+    return None
+
+
+if __name__ == "__main__":
+    copy_code(sys.argv[1], Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Run the training pipeline on this machine: the very same, with its steps as processes, without cluster or Docker."""
+"""Run the training pipeline on this machine: the very same, with its steps as processes or in their containers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from components.images import LOCAL_REGISTRY, image
 from sat_xception.cli import add_step, run_app
 from sat_xception.config import StepConfig, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
@@ -29,6 +31,7 @@ from sat_xception.steps import (
     TERMINATION_LOG_ENV,
     Fraction,
     GateConfig,
+    NotifyConfig,
     PackageConfig,
     Step,
     TrainConfig,
@@ -48,11 +51,17 @@ _STEP_LOG_STARTS = "Streamed logs:"
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
 _STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "notify")
 _STEPS_OF_A_WINNER = ("package", "deploy")
+_WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
+# Gets the reason when a step fails.
+_FAILURE = "failure.json"
 
 
 class RunConfig(StepConfig):
-    """Run the whole training pipeline on this machine, without a cluster and without Docker."""
+    """Run the whole training pipeline on this machine, without a cluster; without Docker too, unless it's asked for."""
 
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess", description="Steps as processes, or each in its own image (after `make images`)."
+    )
     data: str = Field("sample", description="Folder of class folders; 'sample' draws the synthetic sample.")
     weights: tuple[str, ...] = Field(
         (),
@@ -138,7 +147,8 @@ def run(config: RunConfig) -> RunResult:
     _check_path(folder)
     arguments = pipeline_arguments(config)
     folder.mkdir(parents=True)
-    _run_pipeline(folder, arguments)
+    with _step_runner(config, folder, arguments) as runner:
+        _run_pipeline(runner, folder, arguments)
     outputs = next(path for path in folder.iterdir() if path.is_dir())
     decision = _read(outputs / "gate" / "decision" / "decision.json")
     _check_steps_ran(outputs, decision["winner"] != "none")
@@ -186,35 +196,61 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
     }
     return {
         "data": config.data if config.data == "sample" else str(Path(config.data).resolve()),
-        "positive_label": config.positive_label,
-        "seed": config.seed,
-        "accept_anomalies": list(config.accept),
-        "xception_weights": weights["xception"],
-        "xception_input_size": sizes["xception"],
-        "mobilenetv2_weights": weights["mobilenetv2"],
-        "mobilenetv2_input_size": sizes["mobilenetv2"],
+        "data_accept_anomalies": list(config.accept),
+        "data_positive_label": config.positive_label,
+        "data_seed": config.seed,
+        "deploy_model_name": config.name,
+        "deploy_model_root": str(config.model_root),
+        "gate_max_calibration_error": config.max_calibration_error,
+        "gate_min_accuracy": config.min_accuracy,
+        "gate_min_precision": config.min_precision,
+        "gate_min_recall": config.min_recall,
         "mobilenetv2_alpha": alpha,
-        "head_epochs": config.head_epochs,
-        "fine_tune_epochs": config.fine_tune_epochs,
-        "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
+        "mobilenetv2_input_size": sizes["mobilenetv2"],
         "mobilenetv2_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["mobilenetv2"],
-        "min_accuracy": config.min_accuracy,
-        "min_recall": config.min_recall,
-        "min_precision": config.min_precision,
-        "max_calibration_error": config.max_calibration_error,
-        "model_name": config.name,
-        "model_root": str(config.model_root),
+        "mobilenetv2_weights": weights["mobilenetv2"],
+        "train_fine_tune_epochs": config.fine_tune_epochs,
+        "train_head_epochs": config.head_epochs,
+        "xception_input_size": sizes["xception"],
+        "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
+        "xception_weights": weights["xception"],
     }
 
 
-def _run_pipeline(folder: Path, arguments: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield kfp's runner, and set up what it needs; in containers, `arguments` gets the server's address."""
     from kfp import local
 
+    failure = {TERMINATION_LOG_ENV: str(folder / _FAILURE)}
+    if config.runner == "subprocess":
+        os.environ.update(failure)
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    # The images that were built here, and no GPU. It must be said before the components are imported.
+    os.environ |= {"IMAGE_REGISTRY": LOCAL_REGISTRY, "TRAIN_DEVICE": "cpu"}
+    from pipelines.containers import check_images, step_containers
     from pipelines.training import training
 
-    failure = folder / "failure.json"
-    os.environ[TERMINATION_LOG_ENV] = str(failure)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    executors = training.pipeline_spec.deployment_spec["executors"].values()
+    check_images({executor["container"]["image"] for executor in executors} | {image("serve")})
+    model_root = config.model_root.resolve()
+    given = (arguments["data"], arguments["xception_weights"], arguments["mobilenetv2_weights"])
+    read = [Path(value) for value in given if Path(value).is_absolute()]
+    webhook = {name: os.environ[name] for name in [_WEBHOOK_ENV] if name in os.environ}
+    with step_containers(folder, model_root, config.name, read, failure | webhook) as (runner, endpoint):
+        arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
+        yield runner
+
+
+def _run_pipeline(runner: Any, folder: Path, arguments: dict[str, Any]) -> None:  # noqa: ANN401 - kfp has no types
+    from kfp import local
+
+    from pipelines.resources import without_retries
+    from pipelines.training import training
+
+    failure = folder / _FAILURE
+    local.init(runner, pipeline_root=str(folder))
     with (
         (folder / "run.log").open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(_RunLog(file)),
@@ -223,7 +259,7 @@ def _run_pipeline(folder: Path, arguments: dict[str, Any]) -> None:
         # It warns, for every task, that images and resources mean nothing here.
         warnings.simplefilter("ignore")
         try:
-            training(**arguments)
+            without_retries(training)(**arguments)
         except RuntimeError as error:
             _raise_failure(failure, folder, error)
     if failure.exists():
@@ -238,7 +274,8 @@ def _raise_failure(failure: Path, folder: Path, error: RuntimeError | None) -> N
 
 
 def _check_steps_ran(outputs: Path, won: bool) -> None:
-    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS.
+    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS; so does its
+    # DockerRunner, now and then, of a container that failed and was removed before it was asked how it ended.
     needed = _STEPS + (_STEPS_OF_A_WINNER if won else ())
     missing = [step for step in needed if not (outputs / step / "executor_output.json").is_file() and step != "notify"]
     if missing:

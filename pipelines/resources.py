@@ -1,33 +1,141 @@
-"""What each kind of task asks of the cluster, and what may be cached."""
+"""What each kind of task asks of the cluster: size, time, retries, identity, Secrets, GPUs; and what may be cached.
+
+Only a cluster heeds it. Retries are for what a cluster does to a task, such as taking its node away, and for services
+that are down for a while. Kubeflow can't tell these from an error in the data, so a task has retries only where trying
+again can help, and a run on one machine has none.
+"""
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+
 from kfp import dsl, kubernetes
+from kfp.dsl.graph_component import GraphComponent
 
-__all__ = ["acts_outside", "needs_gpu", "reads_webhook", "small", "works_on_data"]
+__all__ = [
+    "DATA",
+    "KEEP",
+    "MODEL",
+    "SMALL",
+    "TRAINING",
+    "Kind",
+    "acts_outside",
+    "place",
+    "reads_imagery",
+    "reads_storage",
+    "reads_webhook",
+    "retry",
+    "use_gpus",
+    "without_retries",
+]
 
-_GPU = "nvidia.com/gpu"
+_HOUR = 3600
+_DAY = 24 * _HOUR
+# The user of the images. A number, because Kubernetes can't check that a user with a name isn't root.
+_USER = 65532
+_STORAGE_KEY_FOLDER = "/var/run/secrets/sat-xception-storage"
 
 
-def small(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Ask for what a step needs that only reads and writes a few files."""
-    return task.set_cpu_request("200m").set_cpu_limit("1").set_memory_request("512Mi").set_memory_limit("2Gi")
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task.
+
+    Attributes:
+        cpus: Request and limit.
+        memory: Request and limit.
+        timeout_s: How long one try may run, in seconds, once its pod is on a node: waiting for one isn't counted.
+    """
+
+    cpus: tuple[str, str]
+    memory: tuple[str, str]
+    timeout_s: int
 
 
-def works_on_data(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Ask for what a step needs that goes through all the tiles on CPUs."""
-    return task.set_cpu_request("2").set_cpu_limit("4").set_memory_request("4Gi").set_memory_limit("8Gi")
+# Peaks of memory were measured on the synthetic sample, on 2 cores, 2026-11-24.
+# Reads and writes a few files: the gate takes 0.1 GiB.
+SMALL = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
+# Loads a model and asks it for a few tiles: 1.1 GiB with a small input, up to 2.5 with Xception's own.
+MODEL = Kind(("1", "2"), ("3Gi", "6Gi"), timeout_s=_HOUR)
+# Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
+# input. The manifest is held whole, a few hundred bytes a tile; images never are.
+DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
+# Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in two views, 2,048 numbers
+# each, are 1.6 GB and are held up to three times while they are handed to TensorFlow.
+TRAINING = Kind(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
+
+# Kubernetes objects of a finished run are of use while somebody looks into it. The run itself, its parameters, metrics
+# and artifacts stay in Kubeflow. The deadline ends a run that waits for a node that never comes.
+KEEP = dsl.PipelineConfig(
+    ttl_seconds_after_success=3 * _DAY, ttl_seconds_after_failure=14 * _DAY, active_deadline_seconds=5 * _DAY
+)
 
 
-def needs_gpu(task: dsl.PipelineTask, gpus: int) -> dsl.PipelineTask:
-    """Ask for GPUs, and the CPUs and memory that keep them busy."""
-    task.set_cpu_request("4").set_cpu_limit("8").set_memory_request("12Gi").set_memory_limit("24Gi")
-    return task.set_accelerator_type(_GPU).set_accelerator_limit(gpus)
+def place(task: dsl.PipelineTask, kind: Kind, name: str) -> dsl.PipelineTask:
+    """Give a task its size, its deadline, its user, its labels, and the name that the UI shows."""
+    task.set_cpu_request(kind.cpus[0]).set_cpu_limit(kind.cpus[1])
+    task.set_memory_request(kind.memory[0]).set_memory_limit(kind.memory[1])
+    kubernetes.set_timeout(task, kind.timeout_s)
+    kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "sat-xception")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
+    return task.set_display_name(name)
+
+
+def retry(task: dsl.PipelineTask, kind: Kind, pause_s: int) -> dsl.PipelineTask:
+    """Try a task up to twice more, after a pause and then after twice the pause."""
+    # Argo counts this from the start of the first try, starts no other after it and ends a running one there
+    # (argoproj/argo-workflows#13044): it must hold them all.
+    longest = 3 * (kind.timeout_s + pause_s)
+    return task.set_retry(2, backoff_duration=f"{pause_s}s", backoff_factor=2, backoff_max_duration=f"{longest}s")
+
+
+def without_retries(pipeline: GraphComponent) -> GraphComponent:
+    """Return a copy of a pipeline whose tasks are tried once: for one machine, where a retry only delays the reason."""
+    once = copy.deepcopy(pipeline)
+    for component in once.pipeline_spec.components.values():
+        for task in component.dag.tasks.values():
+            task.ClearField("retry_policy")
+    return once
 
 
 def acts_outside(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Run the task every time: its result is not in its outputs alone, or its inputs can change unseen."""
     return task.set_caching_options(False)
+
+
+def use_gpus(
+    task: dsl.PipelineTask, kind: str, count: str, node_selector: dict[str, str], tolerations: list[dict[str, str]]
+) -> dsl.PipelineTask:
+    """Ask for GPUs, all of it by the pipeline's parameters.
+
+    Args:
+        task: A training.
+        kind: Resource name, such as "nvidia.com/gpu".
+        count: Number in digits. Kubeflow's driver reads text alone here: of a number it makes no request, and doesn't
+            say so. With "0" it writes a limit of 0, which Kubernetes accepts and places on any node.
+        node_selector: Labels that a node must have.
+        tolerations: Tolerations as Kubernetes writes them.
+    """
+    task.set_accelerator_type(kind).set_accelerator_limit(count)
+    kubernetes.add_node_selector_json(task, node_selector)
+    return kubernetes.add_toleration_json(task, tolerations)
+
+
+def reads_imagery(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the task the imagery's token from the Secret `sat-xception-imagery`, key `token`, if there is one."""
+    return kubernetes.use_secret_as_env(task, "sat-xception-imagery", {"token": "IMAGERY_TOKEN"}, optional=True)
+
+
+def reads_storage(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the task the key of a storage account from the Secret `sat-xception-storage`, if there is one.
+
+    The Secret's key `path` says where its key file is, in the folder that it is mounted at. Without the Secret the
+    variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to work.
+    """
+    secret = "sat-xception-storage"
+    kubernetes.use_secret_as_volume(task, secret, mount_path=_STORAGE_KEY_FOLDER, optional=True)
+    return kubernetes.use_secret_as_env(task, secret, {"path": "GOOGLE_APPLICATION_CREDENTIALS"}, optional=True)
 
 
 def reads_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -4,10 +4,8 @@
                                     -> train mobilenetv2 -> evaluate ->
 
 The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
-pipelines/training.py` works.
+pipelines/training.py` works. The UI shows the parameters sorted by name, so each begins with what it is about.
 """
-
-from typing import List  # noqa: UP035 - kfp reads the annotation
 
 from kfp import dsl
 
@@ -20,7 +18,20 @@ from components.notify.component import notify
 from components.package.component import package
 from components.train.component import train
 from components.validate.component import validate
-from pipelines.resources import acts_outside, needs_gpu, reads_webhook, small, works_on_data
+from pipelines.resources import (
+    DATA,
+    KEEP,
+    MODEL,
+    SMALL,
+    TRAINING,
+    acts_outside,
+    place,
+    reads_imagery,
+    reads_storage,
+    reads_webhook,
+    retry,
+    use_gpus,
+)
 
 __all__ = ["PIPELINE_NAME", "training"]
 
@@ -31,65 +42,127 @@ _NO_WINNER = "none"
 @dsl.pipeline(
     name=PIPELINE_NAME,
     description="Train Xception and MobileNetV2 side by side; deploy the better if it is good enough.",
+    pipeline_config=KEEP,
 )
 def training(
     data: str = "sample",
-    positive_label: str = "",
-    seed: int = 0,
-    accept_anomalies: List[str] = [],  # noqa: B006, UP006 - kfp copies the default into the pipeline's definition
-    max_skew: float = 0.3,
-    xception_weights: str = "imagenet",
-    xception_input_size: int = 256,
-    xception_scratch_epochs: int = 25,
-    mobilenetv2_weights: str = "imagenet",
+    data_accept_anomalies: list[str] = [],  # noqa: B006 - kfp copies the default into the pipeline's definition
+    data_fractions: list[float] = [0.7, 0.15, 0.15],  # noqa: B006
+    data_max_failed: float = 0.05,
+    data_max_skew: float = 0.3,
+    data_positive_label: str = "",
+    data_seed: int = 0,
+    deploy_endpoint: str = "",
+    deploy_model_name: str = "school-classifier",
+    deploy_model_root: str = "models/serving",
+    gate_max_calibration_error: float = 1.0,
+    gate_min_accuracy: float = 0.85,
+    gate_min_precision: float = 0.0,
+    gate_min_recall: float = 0.0,
+    gpu_count: str = "1",
+    gpu_node_selector: dict[str, str] = {},  # noqa: B006
+    gpu_tolerations: list[dict[str, str]] = [],  # noqa: B006
+    gpu_type: str = "nvidia.com/gpu",
+    mobilenetv2_alpha: float = 1.0,
     mobilenetv2_input_size: int = 224,
     mobilenetv2_scratch_epochs: int = 25,
-    mobilenetv2_alpha: float = 1.0,
-    batch_size: int = 32,
-    head_epochs: int = 100,
-    fine_tune_epochs: int = 10,
-    min_accuracy: float = 0.85,
-    min_recall: float = 0.0,
-    min_precision: float = 0.0,
-    max_calibration_error: float = 1.0,
-    model_name: str = "school-classifier",
-    model_root: str = "models/serving",
+    mobilenetv2_weights: str = "imagenet",
+    train_batch_size: int = 32,
+    train_fine_tune_epochs: int = 10,
+    train_head_epochs: int = 100,
+    xception_input_size: int = 256,
+    xception_scratch_epochs: int = 25,
+    xception_weights: str = "imagenet",
 ) -> None:
     """Train, compare, gate, package and deploy.
 
     Args:
-        data: Folder of class folders, or "sample" for the synthetic sample.
-        positive_label: The class that is looked for; "" leaves the choice to the names.
-        seed: Seed of the split and of training.
-        accept_anomalies: Anomalies that don't stop the run, as "<split>:<feature>:<kind>".
-        max_skew: Largest distance of a feature's distribution between training and another split.
-        xception_weights: "imagenet", a path or gs:// address of a weights file, or "none".
-        xception_input_size: Height and width of Xception's input in pixels.
-        xception_scratch_epochs: Epochs of the whole network where its weights are "none".
-        mobilenetv2_weights: As `xception_weights`.
-        mobilenetv2_input_size: Height and width of MobileNetV2's input in pixels.
-        mobilenetv2_scratch_epochs: As `xception_scratch_epochs`.
-        mobilenetv2_alpha: Width multiplier of MobileNetV2.
-        batch_size: Tiles a step.
-        head_epochs: Most epochs of the head on frozen features.
-        fine_tune_epochs: Most epochs of fine-tuning; 0 leaves it out.
-        min_accuracy: Gate: lowest validation accuracy.
-        min_recall: Gate: lowest recall of the positive class.
-        min_precision: Gate: lowest precision of the positive class.
-        max_calibration_error: Gate: largest expected calibration error.
-        model_name: Name the model is served as.
-        model_root: Model root of the endpoint.
+        data: Folder of class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample" for the
+            synthetic sample.
+        data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*"
+            matches anything.
+        data_fractions: Shares of train, valid and test, in [0, 1], with sum 1. A split that the folders give is kept.
+        data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
+        data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
+        data_positive_label: The class that is looked for. Empty: "school", or X where the other class is "not-X".
+        data_seed: Seed of the split and of training, a whole number.
+        deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
+            and port. Empty: a server is started for the proof alone.
+        deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
+        deploy_model_root: Folder that the endpoint's server follows; the model goes to its <name>/<version>.
+        gate_max_calibration_error: Largest expected calibration error on the validation split, in [0, 1].
+        gate_min_accuracy: Lowest validation accuracy, in [0, 1].
+        gate_min_precision: Lowest precision of the class that is looked for, in [0, 1].
+        gate_min_recall: Lowest recall of the class that is looked for, in [0, 1].
+        gpu_count: Number of GPUs of each training, in digits, as a text; "0" trains on CPUs.
+        gpu_node_selector: Labels that a node must have for the trainings, for instance
+            {"cloud.google.com/gke-accelerator": "nvidia-l4"}.
+        gpu_tolerations: Tolerations of the trainings as Kubernetes writes them, for instance [{"key":
+            "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}].
+        gpu_type: Name of the resource that nodes with GPUs offer.
+        mobilenetv2_alpha: Width multiplier of MobileNetV2, above 0.
+        mobilenetv2_input_size: Height and width of MobileNetV2's input in pixels, from 32 on; 0 is 224.
+        mobilenetv2_scratch_epochs: Epochs of MobileNetV2 where its weights are "none", from 1 on.
+        mobilenetv2_weights: What MobileNetV2 starts from: "imagenet" (downloaded), a path or gs:// address of
+            a .h5 file, or "none".
+        train_batch_size: Tiles in a step of training and of scoring, from 1 on.
+        train_fine_tune_epochs: Most epochs of fine-tuning, from 0 on; 0 leaves it out.
+        train_head_epochs: Most epochs of the head on frozen features, from 1 on.
+        xception_input_size: Height and width of Xception's input in pixels, from 71 on; 0 is 256.
+        xception_scratch_epochs: Epochs of Xception where its weights are "none", from 1 on.
+        xception_weights: What Xception starts from: "imagenet" (downloaded), a path or gs:// address of a .h5
+            file, or "none".
     """
-    ending = reads_webhook(acts_outside(small(notify(pipeline=PIPELINE_NAME)))).set_display_name("Notify")
-    with dsl.ExitHandler(ending, name="run"):
-        dataset = acts_outside(works_on_data(assemble(data=data, positive_label=positive_label, seed=seed)))
-        dataset.set_display_name("Assemble tiles")
-        examples = works_on_data(convert(dataset=dataset.output)).set_display_name("Convert to TFRecord").output
-        checked = works_on_data(validate(examples=examples, accept=accept_anomalies, max_skew=max_skew))
-        checked.set_display_name("Validate data")
-        schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs}
-        shared = {"examples": examples, "batch_size": batch_size, "seed": seed, **schedule}
-
+    ending = place(notify(pipeline=PIPELINE_NAME), SMALL, "Notify")
+    with dsl.ExitHandler(reads_webhook(acts_outside(ending)), name="run"):
+        dataset = place(
+            # All parameters: it checks them before it reads a tile.
+            assemble(
+                data=data,
+                data_accept_anomalies=data_accept_anomalies,
+                data_fractions=data_fractions,
+                data_max_failed=data_max_failed,
+                data_max_skew=data_max_skew,
+                data_positive_label=data_positive_label,
+                data_seed=data_seed,
+                deploy_endpoint=deploy_endpoint,
+                deploy_model_name=deploy_model_name,
+                deploy_model_root=deploy_model_root,
+                gate_max_calibration_error=gate_max_calibration_error,
+                gate_min_accuracy=gate_min_accuracy,
+                gate_min_precision=gate_min_precision,
+                gate_min_recall=gate_min_recall,
+                gpu_count=gpu_count,
+                gpu_node_selector=gpu_node_selector,
+                gpu_tolerations=gpu_tolerations,
+                gpu_type=gpu_type,
+                mobilenetv2_alpha=mobilenetv2_alpha,
+                mobilenetv2_input_size=mobilenetv2_input_size,
+                mobilenetv2_scratch_epochs=mobilenetv2_scratch_epochs,
+                mobilenetv2_weights=mobilenetv2_weights,
+                train_batch_size=train_batch_size,
+                train_fine_tune_epochs=train_fine_tune_epochs,
+                train_head_epochs=train_head_epochs,
+                xception_input_size=xception_input_size,
+                xception_scratch_epochs=xception_scratch_epochs,
+                xception_weights=xception_weights,
+            ),
+            DATA,
+            "Assemble tiles",
+        )
+        reads_imagery(acts_outside(retry(dataset, DATA, pause_s=15)))
+        converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
+        examples = converted.outputs["examples"]
+        checked = place(
+            validate(examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew), DATA, "Validate data"
+        )
+        shared = {
+            "examples": examples,
+            "batch_size": train_batch_size,
+            "head_epochs": train_head_epochs,
+            "fine_tune_epochs": train_fine_tune_epochs,
+            "seed": data_seed,
+        }
         train_xception = train(
             backbone="xception",
             weights=xception_weights,
@@ -106,35 +179,42 @@ def training(
             scratch_epochs=mobilenetv2_scratch_epochs,
             **shared,
         )
-        needs_gpu(train_xception, gpus=1).after(checked).set_display_name("Train Xception")
-        needs_gpu(train_mobilenetv2, gpus=1).after(checked).set_display_name("Train MobileNetV2")
+        for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
+            retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(checked)
+            reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
         xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
 
-        score_xception = works_on_data(evaluate(model=xception, examples=examples, batch_size=batch_size))
-        score_mobilenetv2 = works_on_data(evaluate(model=mobilenetv2, examples=examples, batch_size=batch_size))
-        decision = small(
+        score_xception = evaluate(model=xception, examples=examples, batch_size=train_batch_size)
+        score_mobilenetv2 = evaluate(model=mobilenetv2, examples=examples, batch_size=train_batch_size)
+        decision = place(
             gate(
-                xception=score_xception.set_display_name("Evaluate Xception").outputs["evaluation"],
-                mobilenetv2=score_mobilenetv2.set_display_name("Evaluate MobileNetV2").outputs["evaluation"],
-                min_accuracy=min_accuracy,
-                min_recall=min_recall,
-                min_precision=min_precision,
-                max_calibration_error=max_calibration_error,
-            )
-        ).set_display_name("Gate")
+                xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
+                mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
+                min_accuracy=gate_min_accuracy,
+                min_recall=gate_min_recall,
+                min_precision=gate_min_precision,
+                max_calibration_error=gate_max_calibration_error,
+            ),
+            SMALL,
+            "Gate",
+        )
         # The one value that the gate returns: a condition on a named output would silently be false in the local
         # runner.
         winner = decision.outputs["Output"]
         with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
-            packaged = works_on_data(
-                package(
-                    winner=winner,
-                    xception=xception,
-                    mobilenetv2=mobilenetv2,
-                    examples=examples,
-                    decision=decision.outputs["decision"],
-                    name=model_name,
-                )
-            ).set_display_name("Package for TensorFlow Serving")
-            deployed = deploy(served_model=packaged.outputs["served_model"], name=model_name, model_root=model_root)
-            acts_outside(small(deployed)).set_display_name("Deploy")
+            packaged = package(
+                winner=winner,
+                xception=xception,
+                mobilenetv2=mobilenetv2,
+                examples=examples,
+                decision=decision.outputs["decision"],
+                name=deploy_model_name,
+            )
+            place(packaged, DATA, "Package for TensorFlow Serving")
+            deployed = deploy(
+                served_model=packaged.outputs["served_model"],
+                name=deploy_model_name,
+                model_root=deploy_model_root,
+                endpoint=deploy_endpoint,
+            )
+            acts_outside(retry(place(deployed, MODEL, "Deploy"), MODEL, pause_s=30))

@@ -6,14 +6,15 @@ description. Nothing here imports TensorFlow; a step's module is imported when t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
@@ -21,6 +22,7 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.storage import write_json
 
 __all__ = [
+    "SMALLEST_INPUT",
     "STEPS",
     "TERMINATION_LOG_ENV",
     "AssembleConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "TrainFoldersConfig",
     "ValidateConfig",
     "run_step",
+    "telling_why",
 ]
 
 _log = get_logger(__name__)
@@ -47,6 +50,8 @@ _log = get_logger(__name__)
 TERMINATION_LOG_ENV = "SAT_XCEPTION_TERMINATION_LOG"
 
 BackboneName = Literal["xception", "mobilenetv2"]
+# Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
+SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -54,6 +59,18 @@ def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float,
     if abs(sum(fractions) - 1.0) > 1e-6:
         raise ValueError(f"fractions sum to {sum(fractions):g}, expected 1")
     return fractions
+
+
+def _names_weights(weights: str) -> str:
+    if weights not in ("imagenet", "none") and not weights.endswith((".h5", ".hdf5")):
+        raise ValueError("expected 'imagenet', 'none', or a path or gs:// address of a .h5 file")
+    return weights
+
+
+def _is_address(address: str) -> str:
+    if address and not address.startswith(("http://", "https://", "grpc://")):
+        raise ValueError("expected http://host:port, https://host:port or grpc://host:port")
+    return address
 
 
 Fractions = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_fractions_sum_to_one)]
@@ -119,7 +136,9 @@ class TrainConfig(StepConfig):
     examples: Path = Field(description="Examples written by convert.")
     out: Path = Field(description="Folder to write the model, its history and its curves to.")
     backbone: BackboneName = Field("xception", description="Network to start from.")
-    weights: str = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
+    weights: Annotated[str, AfterValidator(_names_weights)] = Field(
+        "imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'."
+    )
     input_size: int = Field(
         0, ge=0, description="Height and width of the input in pixels. Default: the backbone's own."
     )
@@ -141,6 +160,14 @@ class TrainConfig(StepConfig):
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
 
+    @field_validator("input_size")
+    @classmethod
+    def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:
+        smallest = SMALLEST_INPUT.get(info.data.get("backbone", ""), 0)
+        if 0 < input_size < smallest:
+            raise ValueError(f"{info.data['backbone']} takes {smallest} pixels or more, or 0 for its own size")
+        return input_size
+
 
 class TrainFoldersConfig(StepConfig):
     """The original's command: class folders in, a trained and packaged model out."""
@@ -148,7 +175,7 @@ class TrainFoldersConfig(StepConfig):
     model: BackboneName = Field("xception", description="Backbone, as in the original.")
     train: Path = Field(description="Class folders to train on.")
     valid: Path = Field(description="Class folders to validate on.")
-    weights: str = setting_of(TrainConfig, "weights")
+    weights: Annotated[str, AfterValidator(_names_weights)] = setting_of(TrainConfig, "weights")
     alpha: float = setting_of(TrainConfig, "alpha")
     input_size: int = setting_of(TrainConfig, "input_size")
     seed: int = setting_of(TrainConfig, "seed")
@@ -203,7 +230,9 @@ class DeployConfig(StepConfig):
     package: Path = Field(description="Model root written by package.")
     name: str = setting_of(PackageConfig, "name")
     model_root: Path = Field(description="Model root of the endpoint.")
-    endpoint: str = Field("", description="REST address of a running server. Default: one is started for the proof.")
+    endpoint: Annotated[str, AfterValidator(_is_address)] = Field(
+        "", description="REST address of a running server. Default: one is started for the proof."
+    )
     timeout_s: float = Field(120.0, gt=0, description="How long the new version may take to answer, in seconds.")
     out: Path | None = Field(None, description="Folder to write the deployment record to.")
 
@@ -218,6 +247,7 @@ class ServeConfig(StepConfig):
     grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC interface; 0 picks a free one.")
     poll_s: float = Field(2.0, gt=0, description="Seconds between looks for a new version.")
     max_body_mb: int = Field(64, gt=0, description="Largest request, in MB.")
+    wait: bool = Field(False, description="Start without a version and wait for the first, as TensorFlow Serving does.")
 
 
 class PredictConfig(StepConfig):
@@ -279,15 +309,21 @@ class Step:
         """
         config = load_config(self.config, file, settings)
         _log.debug("settings  %s", config.resolved())
-        return self._load()(config)
+        return self.load()(config)
 
-    def _load(self) -> Callable[[Any], StepResult]:
-        """Import the module and return the function."""
+    def load(self) -> Callable[[Any], StepResult]:
+        """Import the module and return the function.
+
+        Raises:
+            ConfigError: Something it needs isn't installed.
+        """
         module, name = self.function.split(":")
         try:
             with quiet_imports():
                 function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
+            if (error.name or "").startswith("sat_xception."):
+                raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
             raise ConfigError(
                 f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
             ) from error
@@ -311,20 +347,30 @@ STEPS: dict[str, Step] = {
 
 
 def run_step(verb: str, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
-    """Run a step from a component: set up the log, do the work, print the summary, return the result.
+    """Run a step from a component: do the work, print the summary, return the result.
 
-    An error that a user can act on ends the process with its exit code. Its message is the last line of the log, and
-    the container's termination message, which Kubernetes shows in the pod's status.
+    An error that a user can act on ends the process, as `telling_why` says.
+    """
+    with telling_why(verb):
+        result = STEPS[verb].run(settings)
+    print(result.summary(), flush=True)
+    return result
+
+
+@contextlib.contextmanager
+def telling_why(verb: str) -> Iterator[None]:
+    """End a step's process with the exit code of an error that a user can act on.
+
+    Its message is the last line of the log, and the container's termination message, which Kubernetes shows in the
+    pod's status.
     """
     set_up_logging()
     try:
-        result = STEPS[verb].run(settings)
+        yield
     except SatXceptionError as error:
         _log.error("error     %s", error)
         _tell_why(verb, error)
         raise SystemExit(error.exit_code) from None
-    print(result.summary(), flush=True)
-    return result
 
 
 def _tell_why(verb: str, error: SatXceptionError) -> None:

@@ -1,6 +1,7 @@
 """What tests share: small class folders that a model can learn, and the results of the slow steps, made once."""
 
 import io
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# A shell that starts us in the background has us, and all that we start, ignore the keyboard's interrupt, which some
+# tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def draw_tile(label: str, index: int, size: int = 48) -> Image.Image:

@@ -23,7 +23,7 @@ def evaluate(
         batch_size: Tiles a step.
         evaluation: Every figure, and the prediction of each tile.
         metrics: The main figures.
-        classification: Confusion matrix and ROC curve.
+        classification: Confusion matrix; of two classes, the ROC curve too.
         report: Page with the figures and the most confident mistakes.
     """
     import shutil
@@ -34,8 +34,6 @@ def evaluate(
     shutil.copyfile(f"{evaluation.path}/report.html", report.path)
     for name, value in result.main_figures().items():
         metrics.log_metric(name, value)
-    classification.log_confusion_matrix(result.evaluation["classes"], result.evaluation["metrics"]["confusion_matrix"])
-    roc = result.evaluation["metrics"]["roc"]
-    if roc:
-        thresholds, false_rates, true_rates = zip(*roc, strict=True)
-        classification.log_roc_curve(list(false_rates), list(true_rates), list(thresholds))
+    classification.log_confusion_matrix(*result.confusion())
+    if curve := result.roc_curve():
+        classification.log_roc_curve(*curve)

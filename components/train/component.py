@@ -19,6 +19,7 @@ def train(
     seed: int,
     model: dsl.Output[dsl.Model],
     tensorboard: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
     """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept.
@@ -36,6 +37,7 @@ def train(
         seed: Seed of weights, order and augmentation.
         model: Keras model with its history and description.
         tensorboard: TensorBoard's logs.
+        metrics: Validation accuracy, epochs, the phase whose weights were kept, seconds.
         curves: Page with the learning curves.
     """
     import shutil
@@ -47,4 +49,6 @@ def train(
     places = {"examples": examples.path, "out": model.path, "tensorboard": tensorboard.path}
     result = run_step("train", batch_size=batch_size, seed=seed, **schedule, **network, **places)
     shutil.copyfile(f"{model.path}/curves.html", curves.path)
+    for name, value in result.main_figures().items():
+        metrics.log_metric(name, value)
     model.metadata.update({"backbone": backbone, "valid_accuracy": result.valid_accuracy, "phase": result.phase})

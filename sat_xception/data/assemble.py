@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from sat_xception.data.dataset_report import SampleTiles, dataset_page
 from sat_xception.data.dedupe import find_duplicates
 from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
 from sat_xception.data.images import encode_for_tensorflow, probe_image
@@ -65,7 +66,7 @@ class AssembleResult:
 
 
 def assemble(config: AssembleConfig) -> AssembleResult:
-    """Write the dataset: tile shards, `manifest.parquet` and `dataset.json`.
+    """Write the dataset: tile shards, `manifest.parquet`, `dataset.json`, and `report.html` for people.
 
     Raises:
         DataError: No usable data, fewer than two classes, or more unreadable tiles than the limit.
@@ -115,7 +116,8 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
         _check_failures(rows, config.max_failed)
         rows = _assign_splits(_leave_out_duplicates(rows), config)
         _check_splits(rows, classes)
-        _write_tiles(work, rows, {candidate.id: candidate.path for candidate in candidates}, config)
+        samples = SampleTiles(classes)
+        _write_tiles(work, rows, {candidate.id: candidate.path for candidate in candidates}, config, samples)
         write_manifest(work / "manifest.parquet", rows)
         counts, digest = count_rows(rows), content_digest(rows)
         description = {
@@ -129,6 +131,7 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
             "config": config.resolved(),
         }
         write_json(work / "dataset.json", description)
+        (work / "report.html").write_text(dataset_page(description, rows, samples), encoding="utf-8")
     return AssembleResult(config.out, counts, digest)
 
 
@@ -210,15 +213,17 @@ def _check_splits(rows: list[ManifestRow], classes: list[str]) -> None:
                 )
 
 
-def _write_tiles(folder: Path, rows: list[ManifestRow], paths: dict[str, Path], config: AssembleConfig) -> None:
+def _write_tiles(
+    folder: Path, rows: list[ManifestRow], paths: dict[str, Path], config: AssembleConfig, samples: SampleTiles
+) -> None:
     usable = [row for row in rows if row.status == "ok"]
     usable.sort(key=lambda row: stable_fraction(f"order:{row.sha256}", config.seed))
     with TileWriter(folder) as writer:
         for row in usable:
             data = _read_again(paths[row.id], row.sha256)
-            writer.add(
-                row, data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
-            )
+            stored = data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
+            writer.add(row, stored)
+            samples.offer(row, stored)
 
 
 def _read_again(path: Path, sha256: str) -> bytes:

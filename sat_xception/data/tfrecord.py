@@ -13,8 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 from sat_xception.data.manifest import read_dataset, read_tiles
+from sat_xception.data.split import SPLITS
 from sat_xception.errors import DataError
 from sat_xception.log import track
+from sat_xception.markdown import table
 from sat_xception.steps import ConvertConfig
 from sat_xception.storage import atomic_folder, file_digest, write_json
 
@@ -28,10 +30,21 @@ class ConvertResult:
     Attributes:
         folder: The examples.
         counts: Number of examples by split.
+        splits: Count, classes and files by split, as `examples.json` has them.
     """
 
     folder: Path
     counts: dict[str, int]
+    splits: dict[str, Any]
+
+    def markdown(self) -> str:
+        """Return a table of the splits, for the Kubeflow UI."""
+        rows = []
+        for split in (name for name in SPLITS if name in self.splits):
+            facts = self.splits[split]
+            size = sum((self.folder / split / shard["file"]).stat().st_size for shard in facts["shards"])
+            rows.append((split, facts["count"], len(facts["by_class"]), len(facts["shards"]), f"{size / 1e6:.1f}"))
+        return "\n".join(table(("split", "tiles", "classes", "files", "MB"), rows, numbers_from=1)) + "\n"
 
     def summary(self) -> str:
         """Return the counts and where the examples are."""
@@ -75,7 +88,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
             "config": config.resolved(),
         }
         write_json(work / "examples.json", description)
-    return ConvertResult(config.out, written)
+    return ConvertResult(config.out, written, splits)
 
 
 @contextlib.contextmanager

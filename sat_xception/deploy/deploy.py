@@ -18,10 +18,8 @@ from typing import Any
 from sat_xception.deploy.golden import check_golden
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.model.package import DIGESTS_FILE
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import find_versions, resolve_version
-from sat_xception.serve.server import RunningServer
+from sat_xception.serve.model_root import DIGESTS_FILE, find_versions, resolve_version
 from sat_xception.steps import DeployConfig, ServeConfig
 from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
 
@@ -154,6 +152,14 @@ def _endpoint(config: DeployConfig) -> Iterator[list[str]]:
     if config.endpoint:
         yield [config.endpoint]
         return
+    try:
+        # Imported here: it brings TensorFlow, which the image of this step doesn't have.
+        from sat_xception.serve.server import RunningServer
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"no server can be started here for the proof ({error.name} isn't installed); start one that follows "
+            f"{config.model_root}, with `sat_xception serve --wait`, and give its address as --endpoint"
+        ) from None
     settings = ServeConfig(model_root=config.model_root, name=config.name, rest_port=0, grpc_port=0)
     with RunningServer(settings) as server:
         yield [server.rest_url, f"grpc://{server.grpc_address}"]

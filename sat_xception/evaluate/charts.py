@@ -16,7 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sat_xception.page import render_page
 
-__all__ = ["confusion_chart", "curves_chart", "curves_page", "reliability_chart", "roc_chart"]
+__all__ = ["confusion_chart", "curves_chart", "curves_page", "most_mixed_up", "reliability_chart", "roc_chart"]
+
+_MOST_CLASSES = 24
 
 # The same figure gives the same SVG: ids are salted by this, text stays text.
 mpl.rcParams.update(
@@ -56,22 +58,37 @@ def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix: true classes are rows, predicted ones columns, both in class order."""
-    side = max(2.6, 0.45 * len(classes) + 1.6)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
+    """Draw a confusion matrix: true classes are rows, predicted ones columns, both in class order.
+
+    Of very many classes those are drawn that are mixed up most: a cell takes 400 bytes, and nobody reads 10,000.
+    """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shown = most_mixed_up(matrix)
+    counts, shares, names = counts[np.ix_(shown, shown)], shares[np.ix_(shown, shown)], [classes[i] for i in shown]
+    side = max(2.6, 0.45 * len(names) + 1.6)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    if len(names) < len(classes):
+        axes.set_title(f"the {len(names)} of {len(classes):,} classes that are mixed up most")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
+    for row in range(len(names)):
+        for column in range(len(names)):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
     # A class may be named with dollar signs, which mean mathematics to matplotlib.
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     return _svg(figure, "confusion matrix")
+
+
+def most_mixed_up(matrix: Sequence[Sequence[int]]) -> list[int]:
+    """Return the places of the classes to show, in class order: of two dozen all, of more those with most mistakes."""
+    counts = np.asarray(matrix)
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    places: list[int] = sorted(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES].tolist())
+    return places
 
 
 def roc_chart(points: Sequence[Sequence[float]], area: float) -> Markup:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sat_xception.data.examples_index import read_index
 from sat_xception.errors import DataError, ModelError
-from sat_xception.evaluate.charts import confusion_chart, reliability_chart, roc_chart
+from sat_xception.evaluate.charts import confusion_chart, most_mixed_up, reliability_chart, roc_chart
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.log import track
 from sat_xception.model.input import encoded_examples, evaluation_batches, reading
@@ -46,6 +46,26 @@ class EvaluateResult:
         names = ("precision", "recall", "f1", "roc_auc", "pr_auc")
         shares = {name: metrics["positive"][name] for name in names}
         return {"accuracy": metrics["accuracy"], **shares, "calibration_error": metrics["calibration_error"]}
+
+    def confusion(self) -> tuple[list[str], list[list[int]]]:
+        """Return classes and confusion matrix; of very many classes those that are mixed up most, as the report does.
+
+        Kubeflow stores it in one message, of 4 MB at most.
+        """
+        classes, matrix = self.evaluation["classes"], self.evaluation["metrics"]["confusion_matrix"]
+        shown = most_mixed_up(matrix)
+        return [classes[place] for place in shown], [[matrix[row][column] for column in shown] for row in shown]
+
+    def roc_curve(self) -> tuple[list[float], list[float], list[float]] | None:
+        """Return false positive rates, true positive rates and thresholds; None unless there are two classes.
+
+        The Kubeflow UI has no place to say which class a curve of several would be of; the report has.
+        """
+        points = self.evaluation["metrics"]["roc"]
+        if len(self.evaluation["classes"]) != 2 or not points:
+            return None
+        thresholds, false_rates, true_rates = (list(column) for column in zip(*points, strict=True))
+        return false_rates, true_rates, thresholds
 
     def summary(self) -> str:
         """Return the main figures."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
 from typing import Any
 
 from sat_xception.evaluate.charts import confusion_chart, curves_chart, reliability_chart, roc_chart
+from sat_xception.markdown import plain
 from sat_xception.page import render_page
 
 __all__ = ["decision_markdown", "model_card", "run_report"]
@@ -43,12 +42,12 @@ def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -
 
 def decision_markdown(decision: dict[str, Any]) -> str:
     """Return the decision as Markdown: the winner, the reason, and every check with its figure and limit."""
-    lines = [f"# Winner: {decision['winner']}", "", f"Why: {_plain(decision['reason'])}.", ""]
+    lines = [f"# Winner: {decision['winner']}", "", f"Why: {plain(decision['reason'])}.", ""]
     if decision["synthetic"]:
         lines += [_SYNTHETIC]
     lines += ["| model | check | figure | limit | passed |", "|---|---|---:|---:|---|"]
     lines += [
-        f"| {_plain(candidate['backbone'])} | {_plain(row['name'])} | {row['value']:.4f} | "
+        f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {row['value']:.4f} | "
         f"{row['rule']} {row['limit']:g} | {'yes' if row['passed'] else '**no**'} |"
         for candidate in decision["candidates"]
         for row in candidate["checks"]
@@ -70,10 +69,10 @@ def model_card(served: dict[str, Any]) -> str:
         "## Model",
         "",
         f"- Network: {served['backbone']}, input {training['input_size']} x {training['input_size']} pixels",
-        f"- Started from: {_plain(training['weights']['description'])}",
+        f"- Started from: {plain(training['weights']['description'])}",
         f"- Weights kept from the phase: {training['kept_phase']}",
-        f"- Classes, in the order of the output: {_plain(', '.join(served['classes']))}",
-        f"- Looked for: {_plain(served['positive_label']) or 'no class in particular'}",
+        f"- Classes, in the order of the output: {plain(', '.join(served['classes']))}",
+        f"- Looked for: {plain(served['positive_label']) or 'no class in particular'}",
         "",
         "## Intended use",
         "",
@@ -82,7 +81,7 @@ def model_card(served: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        f"- {_plain(served['source'])}, dataset `{served['dataset_digest']}`",
+        f"- {plain(served['source'])}, dataset `{served['dataset_digest']}`",
         *(f"- {split}: {number:,} tiles" for split, number in served["tiles"].items()),
         "",
         "## Figures",
@@ -106,7 +105,7 @@ def _figures(served: dict[str, Any]) -> list[str]:
         "|---|---:|---:|---:|---:|---:|---:|",
         *(_figures_row(split, metrics) for split, metrics in served["metrics"].items()),
         "",
-        f"Precision, recall and F1 are of {_plain(served['positive_label']) or 'the mean over classes'}.{tested}",
+        f"Precision, recall and F1 are of {plain(served['positive_label']) or 'the mean over classes'}.{tested}",
     ]
 
 
@@ -116,8 +115,3 @@ def _figures_row(split: str, metrics: dict[str, Any]) -> str:
         f"| {split} | {metrics['count']:,} | {metrics['accuracy']:.4f} | {positive['precision']:.4f} | "
         f"{positive['recall']:.4f} | {positive['f1']:.4f} | {metrics['calibration_error']:.4f} |"
     )
-
-
-def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is, in a table too: the name of a class may hold any character."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -15,6 +15,7 @@ from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.preprocess import normalisation
 from sat_xception.model.weights import IMAGENET_DIR_ENV, WeightsOrigin
+from sat_xception.steps import SMALLEST_INPUT
 
 __all__ = ["BACKBONES", "Backbone", "add_head", "build_backbone", "freeze_before", "get_backbone"]
 
@@ -45,8 +46,10 @@ class Backbone:
 
 BACKBONES = {
     # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
-    "xception": Backbone(keras.applications.Xception, 256, 71, "block14_sepconv1", 1e-3),
-    "mobilenetv2": Backbone(keras.applications.MobileNetV2, 224, 32, "block_13_expand", 4e-3, has_alpha=True),
+    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block14_sepconv1", 1e-3),
+    "mobilenetv2": Backbone(
+        keras.applications.MobileNetV2, 224, SMALLEST_INPUT["mobilenetv2"], "block_13_expand", 4e-3, has_alpha=True
+    ),
 }
 
 

@@ -24,13 +24,13 @@ from sat_xception.evaluate.report import model_card, run_report
 from sat_xception.log import track
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.input import encoded_examples, reading
+from sat_xception.serve.model_root import DIGESTS_FILE
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.steps import PackageConfig
 from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
 
-__all__ = ["DIGESTS_FILE", "PackageResult", "package"]
+__all__ = ["PackageResult", "package"]
 
-DIGESTS_FILE = "digests.json"
 # Other hardware, TensorFlow versions and a folded graph round differently; a wrong model differs by far more.
 _GOLDEN_TOLERANCE = 1e-3
 _TEST_BATCH = 32
@@ -47,6 +47,17 @@ class PackageResult:
 
     folder: Path
     served: dict[str, Any]
+
+    def main_figures(self) -> dict[str, float]:
+        """Return the figures of each split that was scored, for the Kubeflow UI."""
+        return {
+            f"{split} {name}": value
+            for split, metrics in self.served["metrics"].items()
+            for name, value in (
+                ("accuracy", metrics["accuracy"]),
+                *((name, metrics["positive"][name]) for name in ("precision", "recall", "f1")),
+            )
+        }
 
     def summary(self) -> str:
         """Return the version and its test accuracy."""

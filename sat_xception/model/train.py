@@ -55,6 +55,7 @@ class TrainResult:
         weights: What it started from.
         phase: The phase whose weights were kept: "head", "fine-tune" or "scratch".
         valid_accuracy: Best validation accuracy, that of the kept weights.
+        epochs: Epochs of all phases together.
         seconds: Whole time of training.
     """
 
@@ -63,7 +64,17 @@ class TrainResult:
     weights: str
     phase: str
     valid_accuracy: float
+    epochs: int
     seconds: float
+
+    def main_figures(self) -> dict[str, float | str]:
+        """Return the figures that runs are compared by, for the Kubeflow UI."""
+        return {
+            "validation accuracy": self.valid_accuracy,
+            "epochs": self.epochs,
+            "kept phase": self.phase,
+            "seconds": round(self.seconds, 1),
+        }
 
     def summary(self) -> str:
         """Return the accuracy and where the model is."""
@@ -145,7 +156,8 @@ def train(config: TrainConfig) -> TrainResult:
         page = curves_page(config.backbone, run.history, examples.synthetic)
         (work / "curves.html").write_text(page, encoding="utf-8")
         seconds = time.monotonic() - started
-        result = TrainResult(config.out, config.backbone, weights.description, phase, accuracy, seconds)
+        epochs = len(run.history)
+        result = TrainResult(config.out, config.backbone, weights.description, phase, accuracy, epochs, seconds)
         description = {
             "backbone": config.backbone,
             "input_size": run.input_size,

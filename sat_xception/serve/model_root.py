@@ -7,9 +7,11 @@ from pathlib import Path
 from sat_xception.errors import ConfigError, ModelError
 from sat_xception.storage import read_json
 
-__all__ = ["SAVED_MODEL_FILE", "find_versions", "read_classes", "resolve_version"]
+__all__ = ["DIGESTS_FILE", "SAVED_MODEL_FILE", "find_versions", "read_classes", "resolve_version"]
 
 SAVED_MODEL_FILE = "saved_model.pb"
+# SHA-256 of every other file of a packaged version.
+DIGESTS_FILE = "digests.json"
 _MAX_VERSION = 2**63 - 1  # ModelSpec.version is an int64
 
 

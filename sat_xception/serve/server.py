@@ -167,7 +167,7 @@ class _Server:
         try:
             self._rest_socket = bound_socket(config.host, config.rest_port, "--rest-port")
             self._grpc, grpc_port = self._bind_grpc()
-            self._version = await loop.run_in_executor(self._loader, self._versions.start)
+            self._version = await loop.run_in_executor(self._loader, self._versions.start, config.wait)
             await self._grpc.start()
             self._rest = RestService(self._dispatcher, config.max_body_mb)
             self._runner = web.AppRunner(self._rest.app, access_log=None, shutdown_timeout=1)
@@ -243,7 +243,8 @@ class _Server:
         """Say where it answers, with a request to try."""
         config = self._config
         url = f"{self.rest_url}/v1/models/{config.name}:predict"
-        _log.info("serve     %s version %d from %s", config.name, self._version, self._versions.folder)
+        version = f"version {self._version}" if self._version else "no version yet, waiting for the first,"
+        _log.info("serve     %s %s from %s", config.name, version, self._versions.folder)
         _log.info("REST      %s", url)
         _log.info("gRPC      %s", self.grpc_address)
         _log.info("try       %s", _curl_line(url))

@@ -59,11 +59,14 @@ class ModelVersions:
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, _Fingerprint] = {}
 
-    def start(self) -> int:
+    def start(self, wait: bool = False) -> int:
         """Load the newest version that loads.
 
+        Args:
+            wait: A folder without a version, or none yet, is no error: `poll` finds the first one.
+
         Returns:
-            Its number.
+            Its number; 0 when there is none yet.
 
         Raises:
             ConfigError: There is no version in the folder.
@@ -73,6 +76,8 @@ class ModelVersions:
             found = find_versions(self.folder)
         except OSError:
             found = {}
+        if not found and wait:
+            return 0
         if not found:
             raise ConfigError(
                 f"no version of {self.name!r} to serve in {self.folder}: --model-root {self.folder.parent} must be the "
@@ -89,7 +94,9 @@ class ModelVersions:
         try:
             found = find_versions(self.folder)
         except OSError as error:
-            _log.warning("serve     can't list %s, still serving what is loaded: %s", self.folder, error)
+            # While it waits for the first version, the folder may not be there yet.
+            if self._current is not None or not isinstance(error, FileNotFoundError):
+                _log.warning("serve     can't list %s, still serving what is loaded: %s", self.folder, error)
             return
         self._forget_missing(found)
         for number in sorted(found, reverse=True):

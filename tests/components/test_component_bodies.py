@@ -11,32 +11,56 @@ from components.evaluate.component import evaluate
 from components.gate.component import gate
 from components.notify.component import notify
 from components.package.component import package
+from sat_xception.evaluate.evaluate import EvaluateResult
 
 
 def artifact(kind, path):
     return kind(name=path.name, uri=str(path), metadata={})
 
 
-def test_assemble_and_convert_hand_over_a_dataset(class_folders, tmp_path):
-    dataset = artifact(dsl.Dataset, tmp_path / "dataset")
+@pytest.fixture
+def run_assemble(pipeline_parameters, tmp_path):
+    """Return a function that runs assemble and returns the dataset."""
+
+    def run(**changes):
+        dataset = artifact(dsl.Dataset, tmp_path / "dataset")
+        outputs = {"dataset": dataset, "report": artifact(dsl.HTML, tmp_path / "report")}
+        assemble.python_func(**{**pipeline_parameters, **changes}, **outputs)
+        return dataset
+
+    return run
+
+
+def test_assemble_and_convert_hand_over_a_dataset(run_assemble, class_folders, tmp_path):
     examples = artifact(dsl.Dataset, tmp_path / "examples")
-    assemble.python_func(data=str(class_folders), positive_label="", seed=0, dataset=dataset)
-    convert.python_func(dataset=dataset, examples=examples)
+    dataset = run_assemble(data=str(class_folders))
+    convert.python_func(dataset=dataset, examples=examples, summary=artifact(dsl.Markdown, tmp_path / "summary"))
     assert dataset.metadata["ok"] == 80
     assert sum(examples.metadata.values()) == 80
     described = json.loads((tmp_path / "examples" / "examples.json").read_text())
     assert described["dataset_digest"] == dataset.metadata["digest"]
 
 
-def test_bad_data_ends_the_process_with_its_exit_code_and_a_termination_message(tmp_path, monkeypatch):
+def test_bad_data_ends_the_process_with_its_exit_code_and_a_termination_message(run_assemble, tmp_path, monkeypatch):
     monkeypatch.setenv("SAT_XCEPTION_TERMINATION_LOG", str(tmp_path / "reason.json"))
-    dataset = artifact(dsl.Dataset, tmp_path / "dataset")
     with pytest.raises(SystemExit) as ended:
-        assemble.python_func(data=str(tmp_path / "nowhere"), positive_label="", seed=0, dataset=dataset)
+        run_assemble(data=str(tmp_path / "nowhere"))
     assert ended.value.code == 3
     reason = json.loads((tmp_path / "reason.json").read_text())
     assert reason["step"] == "assemble"
     assert "nowhere" in reason["error"]
+
+
+def test_the_first_step_refuses_a_parameter_of_a_later_one_before_it_reads_the_data(
+    run_assemble, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAT_XCEPTION_TERMINATION_LOG", str(tmp_path / "reason.json"))
+    with pytest.raises(SystemExit) as ended:
+        run_assemble(data=str(tmp_path / "nowhere"), gate_min_accuracy=1.5)
+    assert ended.value.code == 2
+    reason = json.loads((tmp_path / "reason.json").read_text())["error"]
+    assert reason.startswith("wrong pipeline parameters: gate_min_accuracy")
+    assert "nowhere" not in reason
 
 
 def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
@@ -56,6 +80,25 @@ def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
     assert [row["row"] for row in shown["confusionMatrix"]["rows"]] == found["confusion_matrix"]
     assert len(shown["confidenceMetrics"]) == len(found["roc"])
     assert (tmp_path / "report").read_text().startswith("<!doctype html>")
+
+
+def test_a_confusion_matrix_of_very_many_classes_is_cut_to_those_that_are_mixed_up(evaluated):
+    classes = [f"class-{index}" for index in range(600)]
+    matrix = [[0] * 600 for _ in classes]
+    matrix[3][599] = 5
+    names, shown = EvaluateResult(evaluated, {"classes": classes, "metrics": {"confusion_matrix": matrix}}).confusion()
+    assert len(names) == len(shown) == len(shown[0]) == 24
+    assert shown[names.index("class-3")][names.index("class-599")] == 5
+
+
+def test_only_of_two_classes_there_is_a_curve_to_show(evaluated):
+    evaluation = json.loads((evaluated / "evaluation.json").read_text())
+    false_rates, true_rates, thresholds = EvaluateResult(evaluated, evaluation).roc_curve()
+    assert len(false_rates) == len(true_rates) == len(thresholds) == len(evaluation["metrics"]["roc"])
+    assert (false_rates[0], true_rates[0], true_rates[-1]) == (0, 0, 1)
+    assert EvaluateResult(evaluated, {**evaluation, "classes": ["a", "b", "c"]}).roc_curve() is None
+    without = {**evaluation, "metrics": {**evaluation["metrics"], "roc": []}}
+    assert EvaluateResult(evaluated, without).roc_curve() is None
 
 
 def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, examples, tmp_path):
@@ -89,6 +132,7 @@ def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, exampl
         served_model=served,
         metrics=metrics,
         report=artifact(dsl.HTML, tmp_path / "report"),
+        card=artifact(dsl.Markdown, tmp_path / "card"),
     )
     assert (tmp_path / "served" / "schools" / served.metadata["version"] / "saved_model.pb").is_file()
     assert 0 <= metrics.metadata["test accuracy"] <= 1

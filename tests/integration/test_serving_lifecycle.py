@@ -167,6 +167,18 @@ def test_copies_under_way_are_ignored_until_they_are_whole(root):
         np.testing.assert_allclose(client.predict(IMAGES), expected(PIXELS, seed=2), atol=1e-5)
 
 
+def test_a_server_that_waits_starts_without_a_version_and_serves_the_first(tmp_path):
+    with RunningServer(serve_config(tmp_path, wait=True)) as server:
+        status = httpx.get(f"{server.rest_url}/v1/models/{NAME}")
+        assert status.status_code == 404
+        assert f"Could not find any versions of model {NAME}" in status.json()["error"]
+        publish(tmp_path, 1, seed=1)
+        with EndpointClient(server.rest_url, NAME) as client:
+            wait_until(lambda: httpx.get(f"{server.rest_url}/v1/models/{NAME}").status_code == 200)
+            wait_until(lambda: states(client) == {1: "AVAILABLE"})
+            np.testing.assert_allclose(client.predict(IMAGES), expected(PIXELS, seed=1), atol=1e-5)
+
+
 def test_removing_the_newest_version_rolls_back_and_an_empty_folder_does_not_end_the_service(root):
     publish(root, 2, seed=1)
     with RunningServer(serve_config(root)) as server, EndpointClient(server.rest_url, NAME) as client:

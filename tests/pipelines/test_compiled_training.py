@@ -1,5 +1,7 @@
 """What Kubeflow gets: the compiled pipeline, parsed as strictly as its API server does."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,38 +13,103 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.compile import compile_pipelines
+from pipelines.resources import without_retries
+from pipelines.training import training
+from sat_xception.markdown import plain
+from sat_xception.training_parameters import TASKS
 
 ROOT = Path(__file__).parents[2]
+PURE = {"convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "package"}
+ACTS_OUTSIDE = {"assemble", "deploy", "notify"}
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    (path,) = compile_pipelines(tmp_path_factory.mktemp("compiled"))
-    return list(yaml.safe_load_all(path.read_text()))
+def compiled(tmp_path_factory):
+    return compile_pipelines(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def documents(compiled):
+    return list(yaml.safe_load_all(compiled[0].read_text()))
+
+
+@pytest.fixture(scope="module")
+def tasks(documents):
+    """Every task by name, wherever in the pipeline it is."""
+    dags = [documents[0]["root"]["dag"], dag(documents, "comp-exit-handler-1"), dag(documents, "comp-condition-2")]
+    found = {name: task for part in dags for name, task in part["tasks"].items()}
+    return {name: task for name, task in found.items() if name not in ("exit-handler-1", "condition-2")}
+
+
+@pytest.fixture(scope="module")
+def on_kubernetes(documents):
+    """The Kubernetes settings of every task."""
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): config for name, config in executors.items()}
+
+
+@pytest.fixture(scope="module")
+def containers(documents):
+    executors = documents[0]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
 
 
 def dag(documents, name):
-    return documents[0]["components"][name]["dag"]["tasks"]
+    return documents[0]["components"][name]["dag"]
 
 
-def test_pipeline_spec_parses_strictly(documents):
-    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
-    assert spec.pipeline_info.name == "school-classifier-training"
-
-
-def test_platform_spec_parses_strictly(documents):
-    platform = json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec(), ignore_unknown_fields=False)
-    executors = json_format.MessageToDict(platform.platforms["kubernetes"].deployment_spec)["executors"]
+def parse_strictly(spec, platform):
+    """Parse as the API server does: an unknown field is an error; return the pipeline and its executors' number."""
+    parsed = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
+    message = json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec(), ignore_unknown_fields=False)
+    executors = json_format.MessageToDict(message.platforms["kubernetes"].deployment_spec)["executors"]
     for config in executors.values():
-        json_format.ParseDict(
-            config, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False
-        )
-    assert executors["exec-notify"]["secretAsEnv"][0]["secretName"] == "sat-xception-webhook"
+        kind = kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+        json_format.ParseDict(config, kind, ignore_unknown_fields=False)
+    return parsed, len(executors)
 
 
-def test_compiling_twice_gives_the_same_bytes(tmp_path):
-    first, second = (compile_pipelines(tmp_path / name)[0].read_bytes() for name in ("a", "b"))
-    assert first == second
+def test_pipeline_platform_and_kubernetes_configurations_parse_strictly(documents, tasks):
+    assert len(documents) == 2
+    spec, executors = parse_strictly(*documents)
+    assert spec.pipeline_info.name == "school-classifier-training"
+    assert executors == len(tasks) == len(PURE | ACTS_OUTSIDE)
+
+
+def test_the_kubernetes_manifests_hold_the_same_pipeline_and_parse_strictly(compiled, documents):
+    pipeline, version = yaml.safe_load_all(compiled[1].read_text())
+    assert {pipeline["apiVersion"], version["apiVersion"]} == {"pipelines.kubeflow.org/v2beta1"}
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert pipeline["metadata"]["name"] == version["spec"]["pipelineName"] == "school-classifier-training"
+    assert [version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]] == documents
+    parse_strictly(version["spec"]["pipelineSpec"], version["spec"]["platformSpec"])
+
+
+def test_a_version_is_named_after_what_is_in_it(compiled, tmp_path, monkeypatch):
+    def name(path):
+        return list(yaml.safe_load_all(path.read_text()))[1]["metadata"]["name"]
+
+    first, again = name(compiled[1]), name(compile_pipelines(tmp_path / "again")[1])
+    monkeypatch.setattr("pipelines.compile.training", without_retries(training))
+    other = name(compile_pipelines(tmp_path / "other")[1])
+    assert first == again != other
+    assert len(first) <= 63  # a label's value, which Kubeflow makes of it
+
+
+def test_the_same_code_gives_the_same_bytes_in_any_process_and_folder(compiled, tmp_path):
+    expected = [path.read_bytes() for path in compiled]
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "pipelines.compile"]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        assert [(folder / "build" / path.name).read_bytes() for path in compiled] == expected
+
+
+def test_the_compiled_pipeline_is_small_enough_for_the_annotations_that_kubeflow_makes_of_it(compiled):
+    # A workflow's annotations may hold 256 KB together (kubeflow/pipelines#10968).
+    assert compiled[0].stat().st_size < 160_000
 
 
 def test_the_kfp_command_compiles_it(tmp_path):
@@ -53,27 +120,16 @@ def test_the_kfp_command_compiles_it(tmp_path):
     assert next(yaml.safe_load_all(out.read_text()))["pipelineInfo"]["name"] == "school-classifier-training"
 
 
-def test_both_trainings_wait_for_the_data_and_not_for_each_other(documents):
-    tasks = dag(documents, "comp-exit-handler-1")
+def test_both_trainings_wait_for_the_data_and_not_for_each_other(tasks):
     for name in ("train", "train-2"):
         assert sorted(tasks[name]["dependentTasks"]) == ["convert", "validate"]
-    assert tasks["train"]["taskInfo"]["name"] == "Train Xception"
-    assert tasks["train-2"]["taskInfo"]["name"] == "Train MobileNetV2"
-
-
-def test_trainings_ask_for_a_gpu(documents):
-    executors = documents[0]["deploymentSpec"]["executors"]
-    for name in ("exec-train", "exec-train-2"):
-        accelerator = executors[name]["container"]["resources"]["accelerator"]
-        assert accelerator["resourceType"] == "nvidia.com/gpu"
-        assert accelerator["resourceCount"] == "1"
 
 
 def test_package_and_deploy_hang_on_the_one_value_that_the_gate_returns(documents):
-    tasks = dag(documents, "comp-exit-handler-1")
+    tasks = dag(documents, "comp-exit-handler-1")["tasks"]
     condition = tasks["condition-2"]["triggerPolicy"]["condition"]
     assert condition == "inputs.parameter_values['pipelinechannel--gate-Output'] != 'none'"
-    assert set(dag(documents, "comp-condition-2")) == {"package", "deploy"}
+    assert set(dag(documents, "comp-condition-2")["tasks"]) == {"package", "deploy"}
 
 
 def test_notify_runs_however_the_rest_ended(documents):
@@ -81,16 +137,163 @@ def test_notify_runs_however_the_rest_ended(documents):
     assert notify["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
 
 
-def test_what_acts_outside_is_not_cached(documents):
-    tasks = {**dag(documents, "comp-exit-handler-1"), **dag(documents, "comp-condition-2")}
+def test_what_acts_outside_is_not_cached_and_everything_else_is(tasks):
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert not cached & {"assemble", "deploy", "notify"}
-    assert {"convert", "train", "train-2", "gate", "package"} <= cached
+    assert cached == PURE
+    assert set(tasks) == PURE | ACTS_OUTSIDE
 
 
-def test_every_parameter_has_a_default_and_a_description(documents):
+def test_every_task_has_a_name_for_people(tasks):
+    names = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
+    assert names["train"] == "Train Xception"
+    assert names["train-2"] == "Train MobileNetV2"
+    assert len(set(names.values())) == len(names)
+    assert not [name for name in names.values() if not name[0].isupper()]
+
+
+def test_every_parameter_has_a_default_a_type_and_a_sentence(documents):
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) > 10
+    assert len(parameters) > 25
     for name, parameter in parameters.items():
         assert "defaultValue" in parameter, name
-        assert parameter["description"], name
+        assert parameter["parameterType"] != "PARAMETER_TYPE_ENUM_UNSPECIFIED", name
+        assert parameter["description"].endswith("."), name
+        assert parameter["description"][0].isupper(), name
+
+
+def test_parameters_stand_in_the_ui_in_groups_that_begin_with_what_they_are_about(documents):
+    names = list(documents[0]["root"]["inputDefinitions"]["parameters"])
+    assert names == sorted(names)  # the order in which the UI shows them
+    groups = list(dict.fromkeys(name.split("_")[0] for name in names))
+    assert groups == ["data", "deploy", "gate", "gpu", "mobilenetv2", "train", "xception"]
+
+
+def test_the_documentation_lists_every_parameter_as_it_is(documents):
+    text = (ROOT / "docs" / "training-pipeline.md").read_text()
+    for name, parameter in documents[0]["root"]["inputDefinitions"]["parameters"].items():
+        default = parameter["defaultValue"]
+        default = int(default) if parameter["parameterType"] == "NUMBER_INTEGER" else default
+        assert f"| `{name}` | `{json.dumps(default)}` | {plain(parameter['description'])} |" in text
+
+
+def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(documents, tasks):
+    parameters = set(documents[0]["root"]["inputDefinitions"]["parameters"])
+    used = set()
+    for name, task in tasks.items():
+        given = task["inputs"].get("parameters", {})
+        found = {
+            setting: value["componentInputParameter"].removeprefix("pipelinechannel--")
+            for setting, value in given.items()
+            if not setting.startswith("pipelinechannel--") and "componentInputParameter" in value
+        }
+        found = {setting: parameter for setting, parameter in found.items() if parameter in parameters}
+        if name == "assemble":
+            assert found == {parameter: parameter for parameter in parameters}
+            continue
+        assert found == (dict(TASKS[name].settings) if name in TASKS else {}), name
+        used |= set(found.values())
+        fixed = {
+            setting: value["runtimeValue"]["constant"] for setting, value in given.items() if setting == "backbone"
+        }
+        assert fixed == (dict(TASKS[name].fixed) if name in TASKS else {}), name
+    own = set(TASKS["assemble"].settings.values())
+    assert parameters - used - own == {"gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
+
+
+def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, containers, on_kubernetes):
+    # Text: Kubeflow's driver makes no request of a number, and doesn't say so.
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["gpu_count"]["parameterType"] == "STRING"
+    assert parameters["gpu_count"]["defaultValue"] == "1"
+    assert parameters["gpu_node_selector"]["parameterType"] == "STRUCT"
+    assert parameters["gpu_tolerations"]["parameterType"] == "LIST"
+    inputs = dag(documents, "comp-exit-handler-1")
+    for name in ("train", "train-2"):
+        accelerator = containers[name]["resources"]["accelerator"]
+        assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--gpu_count']}}"
+        assert accelerator["resourceType"] == "{{$.inputs.parameters['pipelinechannel--gpu_type']}}"
+        own = inputs["tasks"][name]["inputs"]["parameters"]
+        assert own["pipelinechannel--gpu_count"] == {"componentInputParameter": "pipelinechannel--gpu_count"}
+        selector = on_kubernetes[name]["nodeSelector"]["nodeSelectorJson"]
+        (toleration,) = on_kubernetes[name]["tolerations"]
+        # The driver looks for these among the inputs of the part that the task is in.
+        around = documents[0]["components"]["comp-exit-handler-1"]["inputDefinitions"]["parameters"]
+        assert selector["componentInputParameter"] in around
+        assert toleration["tolerationJson"]["componentInputParameter"] in around
+    assert not [name for name in containers if "accelerator" in containers[name]["resources"] and "train" not in name]
+
+
+def test_every_task_has_requests_limits_and_a_deadline(containers, on_kubernetes):
+    for name, container in containers.items():
+        resources = container["resources"]
+        assert resources["cpuRequest"] <= resources["cpuLimit"], name
+        assert resources["memoryRequest"] <= resources["memoryLimit"], name
+        assert 0 < int(on_kubernetes[name]["activeDeadlineSeconds"]) <= 86_400, name
+
+
+def test_every_task_runs_as_a_user_that_isnt_root_and_says_what_it_is(on_kubernetes):
+    for name, config in on_kubernetes.items():
+        assert config["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}, name
+        labels = config["podMetadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "sat-xception"
+        assert labels["app.kubernetes.io/component"] == name.removesuffix("-2")
+
+
+def test_only_tasks_that_trying_again_can_help_are_tried_again(tasks, on_kubernetes):
+    assert {name for name, task in tasks.items() if "retryPolicy" in task} == {"assemble", "train", "train-2", "deploy"}
+    for name, task in tasks.items():
+        if policy := task.get("retryPolicy"):
+            assert policy["maxRetryCount"] == 2
+            assert policy["backoffFactor"] == 2
+            assert int(policy["backoffDuration"].removesuffix("s")) >= 15
+            # Argo ends every try when this is over, counted from the start of the first.
+            longest = int(policy["backoffMaxDuration"].removesuffix("s"))
+            assert longest > 3 * int(on_kubernetes[name]["activeDeadlineSeconds"]), name
+
+
+def test_a_run_on_one_machine_tries_each_task_once():
+    def tried_again(pipeline):
+        parts = pipeline.pipeline_spec.components.values()
+        return [name for part in parts for name, task in part.dag.tasks.items() if task.HasField("retry_policy")]
+
+    assert tried_again(without_retries(training)) == []
+    assert len(tried_again(training)) == 4
+
+
+def test_secrets_are_named_and_may_be_absent(on_kubernetes):
+    variables = {
+        name: {
+            (secret["secretName"], item["secretKey"], item["envVar"])
+            for secret in config["secretAsEnv"]
+            for item in secret["keyToEnv"]
+            if secret["optional"] is True
+        }
+        for name, config in on_kubernetes.items()
+        if "secretAsEnv" in config
+    }
+    storage = ("sat-xception-storage", "path", "GOOGLE_APPLICATION_CREDENTIALS")
+    assert variables == {
+        "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN")},
+        "train": {storage},
+        "train-2": {storage},
+        "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK")},
+    }
+    for name in ("train", "train-2"):
+        (volume,) = on_kubernetes[name]["secretAsVolume"]
+        assert (volume["secretName"], volume["optional"]) == ("sat-xception-storage", True)
+
+
+def test_no_task_is_told_of_credentials_that_may_not_be_there(containers):
+    # Google's libraries refuse to work when this names no file, instead of using workload identity.
+    for container in containers.values():
+        assert "GOOGLE_APPLICATION_CREDENTIALS" not in str(container.get("env", ""))
+
+
+def test_what_kubernetes_keeps_of_a_run_goes_away_and_no_run_waits_for_ever(documents):
+    config = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
+    day = 86_400
+    assert config == {
+        "resourceTtlOnSuccess": 3 * day,
+        "resourceTtlOnFailure": 14 * day,
+        "activeDeadlineSeconds": 5 * day,
+    }

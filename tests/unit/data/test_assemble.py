@@ -108,7 +108,8 @@ def test_the_description_says_what_was_made_of_what(data):
     assert described["config"]["seed"] == 4
     shard = result.folder / "tiles-00000-of-00001.parquet"
     assert described["shards"] == {shard.name: file_digest(shard)}
-    assert {path.name for path in result.folder.iterdir()} == {"dataset.json", "manifest.parquet", shard.name}
+    others = {"dataset.json", "manifest.parquet", "report.html"}
+    assert {path.name for path in result.folder.iterdir()} == {shard.name, *others}
 
 
 def test_the_summary_has_the_counts_and_the_places(data):
@@ -437,7 +438,8 @@ def test_an_earlier_dataset_is_replaced_whole(data, tmp_path):
     (tmp_path / "out" / "tiles-00003-of-00009.parquet").write_text("left over")
     result = run(data({"school": range(20, 25)}), tmp_path / "out")
     assert result.counts["considered"] == 45
-    assert len(list(result.folder.iterdir())) == 3
+    assert [path.name for path in result.folder.glob("*.parquet")].count("tiles-00003-of-00009.parquet") == 0
+    assert len(list(result.folder.iterdir())) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
 
 

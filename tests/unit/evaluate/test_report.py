@@ -165,6 +165,17 @@ def test_a_confusion_matrix_shows_each_name_as_it_is(name):
     assert all(number in text for number in ("12", "3", "4", "56"))
 
 
+def test_of_very_many_classes_those_are_drawn_that_are_mixed_up_most():
+    matrix = np.full((100, 100), 1) + np.eye(100, dtype=int) * 50
+    matrix[7, 93] = 888
+    chart = str(confusion_chart(matrix.tolist(), [f"class-{index:03d}" for index in range(100)]))
+    text = Tags(chart).text
+    assert "the 24 of 100 classes that are mixed up most" in text
+    assert text.count("class-007") == text.count("class-093") == 2
+    assert "888" in text
+    assert len(chart) < 400_000
+
+
 def test_the_same_figures_make_the_same_drawing():
     assert confusion_chart([[1, 2], [3, 4]], ["a", "b"]) == confusion_chart([[1, 2], [3, 4]], ["a", "b"])
 

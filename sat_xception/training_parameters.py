@@ -1,0 +1,160 @@
+"""The training pipeline's parameters: which setting of which step each one is, and a check of all of them at once.
+
+The first step checks them, so that a wrong one ends a run in seconds and not when its own step starts, hours later. The
+rules are those of the steps' configurations; only what no step takes, the GPUs, has rules of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sat_xception.config import StepConfig
+from sat_xception.errors import ConfigError
+from sat_xception.steps import (
+    AssembleConfig,
+    DeployConfig,
+    EvaluateConfig,
+    GateConfig,
+    PackageConfig,
+    TrainConfig,
+    ValidateConfig,
+)
+
+__all__ = ["TASKS", "GpuRequest", "TaskParameters", "Toleration", "check_parameters"]
+
+
+class Toleration(BaseModel):
+    """A toleration of a pod, with the names that Kubernetes has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    tolerationSeconds: int | None = None
+
+    @model_validator(mode="after")
+    def _says_which_taint(self) -> Toleration:
+        if not self.key and self.operator != "Exists":
+            raise ValueError("a toleration without a key must have the operator 'Exists'")
+        return self
+
+
+class GpuRequest(StepConfig):
+    """What each training asks of the cluster's GPUs."""
+
+    type: str = Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="Resource name, as nodes offer it.")
+    # Text, because Kubeflow's driver reads text only: a number would leave the training without a GPU, and not say so.
+    count: str = Field(pattern=r"^[0-9]{1,2}$", description="Number of GPUs, in digits; 0 trains on CPUs.")
+    node_selector: dict[str, str] = Field(description="Labels that a node must have.")
+    tolerations: tuple[Toleration, ...] = Field(description="Taints that don't keep the training off a node.")
+
+
+@dataclass(frozen=True)
+class TaskParameters:
+    """What a task of the pipeline takes from the pipeline's parameters.
+
+    Attributes:
+        config: Configuration of its step.
+        settings: The parameter that gives each setting.
+        fixed: Settings that the pipeline itself gives.
+    """
+
+    config: type[StepConfig]
+    settings: Mapping[str, str]
+    fixed: Mapping[str, object] = field(default_factory=dict)
+
+    def values(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return the task's settings, of the parameters that are given."""
+        return {setting: given[parameter] for setting, parameter in self.settings.items()} | dict(self.fixed)
+
+
+_SHARED = {
+    "batch_size": "train_batch_size",
+    "head_epochs": "train_head_epochs",
+    "fine_tune_epochs": "train_fine_tune_epochs",
+    "seed": "data_seed",
+}
+_XCEPTION = ("weights", "input_size", "scratch_epochs")
+_MOBILENETV2 = (*_XCEPTION, "alpha")
+_LIMITS = ("min_accuracy", "min_recall", "min_precision", "max_calibration_error")
+
+TASKS: Mapping[str, TaskParameters] = {
+    "assemble": TaskParameters(
+        AssembleConfig,
+        {
+            "data": "data",
+            "positive_label": "data_positive_label",
+            "fractions": "data_fractions",
+            "max_failed": "data_max_failed",
+            "seed": "data_seed",
+        },
+    ),
+    "validate": TaskParameters(ValidateConfig, {"accept": "data_accept_anomalies", "max_skew": "data_max_skew"}),
+    "train": TaskParameters(
+        TrainConfig, {**_SHARED, **{name: f"xception_{name}" for name in _XCEPTION}}, {"backbone": "xception"}
+    ),
+    "train-2": TaskParameters(
+        TrainConfig, {**_SHARED, **{name: f"mobilenetv2_{name}" for name in _MOBILENETV2}}, {"backbone": "mobilenetv2"}
+    ),
+    "evaluate": TaskParameters(EvaluateConfig, {"batch_size": "train_batch_size"}),
+    "evaluate-2": TaskParameters(EvaluateConfig, {"batch_size": "train_batch_size"}),
+    "gate": TaskParameters(GateConfig, {name: f"gate_{name}" for name in _LIMITS}),
+    "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
+    "deploy": TaskParameters(
+        DeployConfig,
+        {"name": "deploy_model_name", "model_root": "deploy_model_root", "endpoint": "deploy_endpoint"},
+    ),
+}
+_GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
+# Stand for what a task gets from the task before: whether it is there is not a question of parameters.
+_PLACES = {"evaluations": (Path("."),)}
+
+
+def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
+    """Check every parameter of the pipeline by the rules of the step that takes it; touch no file and no network.
+
+    Args:
+        given: Every parameter of the pipeline by its name; anything else in it is left alone.
+
+    Returns:
+        The settings of the assemble step.
+
+    Raises:
+        ConfigError: Parameters are wrong; the message names each of them.
+    """
+    wrong: dict[str, None] = {}  # in order, and each once: several tasks may take the same parameter
+    for task in (*TASKS.values(), _GPUS):
+        wrong |= dict.fromkeys(_check(task, given))
+    if wrong:
+        raise ConfigError(
+            f"wrong pipeline parameters: {'; '.join(wrong)}. No data was read; start a run with other values"
+        )
+    return TASKS["assemble"].values(given)
+
+
+def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
+    values = task.values(given)
+    needed = [name for name, setting in task.config.model_fields.items() if setting.is_required()]
+    places = {name: _PLACES.get(name, Path(".")) for name in needed if name not in values}
+    try:
+        task.config.model_validate({**places, **values})
+    except ValidationError as error:
+        return [_explain(item, task) for item in error.errors()]
+    return []
+
+
+def _explain(item: Any, task: TaskParameters) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return what is wrong, after the name of the parameter and the place in it."""
+    message = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:  # of several settings together
+        return f"{', '.join(task.settings.values())}: {message}"
+    setting, *inside = item["loc"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+    return f"{task.settings[str(setting)]}{place}: {message}; got {item['input']!r}"

@@ -1,0 +1,52 @@
+"""Steps in containers: what `make run RUNNER=docker` promises beyond the run itself."""
+
+import shutil
+
+import pytest
+
+from pipelines.local import RunConfig, StepFailedError, run
+from sat_xception.errors import ConfigError, ServiceError
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(shutil.which("docker") is None, reason="no Docker on this machine"),
+]
+
+
+def config(tmp_path, data):
+    return RunConfig(runner="docker", data=str(data), out=tmp_path / "runs", model_root=tmp_path / "serving")
+
+
+def test_a_step_that_fails_in_its_container_ends_the_run_with_its_reason_and_exit_code(tmp_path):
+    data = tmp_path / "data"
+    (data / "only-one-class").mkdir(parents=True)
+    with pytest.raises(StepFailedError, match="assemble failed: found 0 class") as failure:
+        run(config(tmp_path, data))
+    assert failure.value.exit_code == 3
+
+
+def test_nothing_is_left_of_a_run(tmp_path):
+    import docker
+
+    (tmp_path / "data").mkdir()
+    with pytest.raises(StepFailedError):
+        run(config(tmp_path, tmp_path / "data"))
+    client = docker.from_env()
+    try:
+        assert not [found for found in client.containers.list(all=True) if found.name.startswith("sat-xception-")]
+        assert not [found for found in client.networks.list() if found.name.startswith("sat-xception-")]
+    finally:
+        client.close()
+
+
+def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
+    with pytest.raises(ServiceError, match=r"no Docker daemon answers.*leave out --runner docker"):
+        run(config(tmp_path, "sample"))
+
+
+def test_images_that_are_not_built_are_asked_for(tmp_path):
+    from pipelines.containers import check_images
+
+    with pytest.raises(ConfigError, match="nowhere/gate:1 is the first; run `make images`"):
+        check_images(["nowhere/gate:1"])

@@ -1,0 +1,78 @@
+"""Images go to a real registry, and pipelines compiled afterwards take them from there."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components import build, images
+from components.images import content_tag
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(shutil.which("docker") is None, reason="no Docker on this machine"),
+    pytest.mark.skipif(shutil.which("docker-registry") is None, reason="no docker-registry (Debian's) on this machine"),
+]
+
+
+@pytest.fixture
+def registry(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (tmp_path / "config.yml").write_text(json.dumps(config))
+    command = ["docker-registry", "serve", str(tmp_path / "config.yml")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False).raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, "the registry didn't start"
+                time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+
+
+def test_a_pushed_image_is_in_the_registry_and_is_what_pipelines_name(registry, tmp_path, monkeypatch):
+    lock = tmp_path / "images.lock"
+    for module in (images, build):
+        monkeypatch.setattr(module, "LOCK_FILE", lock)
+    monkeypatch.setattr(build, "ROOT", ROOT)
+    monkeypatch.delenv("IMAGE_REGISTRY", raising=False)
+    found = build.find_image("notify")
+    assert found is not None, "sat-xception/notify isn't here; run `make images`"
+    reference = build.push_image(found, f"{registry}/sat-xception/")
+    build.write_lock([found], f"{registry}/sat-xception/")
+    assert reference == f"{registry}/sat-xception/notify:{content_tag('notify')}" == images.image("notify")
+    manifest = httpx.get(
+        f"http://{registry}/v2/sat-xception/notify/manifests/{content_tag('notify')}",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        trust_env=False,
+    )
+    assert manifest.json()["config"]["digest"] == found.image_id
+
+
+def test_without_a_registry_make_push_says_what_is_missing():
+    ended = subprocess.run(["make", "push"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert "make push REGISTRY=" in ended.stdout
+
+
+def test_a_base_image_that_cannot_be_had_fails_with_its_reason():
+    command = [sys.executable, "-m", "components.build", "--base-image", "absent.invalid/none:1", "notify"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 4
+    assert "docker pull failed" in ended.stderr
