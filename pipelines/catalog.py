@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from pipelines.cluster import Cluster, equals
@@ -17,9 +16,7 @@ _log = get_logger(__name__)
 
 def find_pipeline(cluster: Cluster, name: str) -> dict[str, Any] | None:
     """Return the pipeline of a name, or None."""
-    return _named(
-        name, cluster.pages("/pipelines", "pipelines", filter=equals("display_name", name), **_scope(cluster))
-    )
+    return _named(cluster, "/pipelines", "pipelines", name, ("name", "display_name"), _scope(cluster))
 
 
 def find_version(cluster: Cluster, pipeline_id: str, name: str) -> dict[str, Any] | None:
@@ -27,13 +24,12 @@ def find_version(cluster: Cluster, pipeline_id: str, name: str) -> dict[str, Any
     path = f"/pipelines/{pipeline_id}/versions"
     if name == "latest":
         return next(cluster.pages(path, "pipeline_versions", sort_by="created_at desc", page_size=1), None)
-    return _named(name, cluster.pages(path, "pipeline_versions", filter=equals("display_name", name)))
+    return _named(cluster, path, "pipeline_versions", name, ("name", "display_name"), {})
 
 
 def find_experiment(cluster: Cluster, name: str) -> dict[str, Any] | None:
     """Return the experiment of a name, or None."""
-    found = cluster.pages("/experiments", "experiments", filter=equals("display_name", name), **_scope(cluster))
-    return _named(name, found)
+    return _named(cluster, "/experiments", "experiments", name, ("display_name",), _scope(cluster))
 
 
 def ensure_experiment(cluster: Cluster, name: str) -> dict[str, Any]:
@@ -100,9 +96,19 @@ def _scope(cluster: Cluster) -> dict[str, str]:
     return {"namespace": cluster.namespace} if cluster.namespace else {}
 
 
-def _named(name: str, found: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
-    # The server's filter doesn't mind upper and lower case.
-    return next((item for item in found if item.get("display_name") == name), None)
+def _named(
+    cluster: Cluster, path: str, key: str, name: str, fields: tuple[str, ...], query: dict[str, str]
+) -> dict[str, Any] | None:
+    """Return the item of a list with this name.
+
+    A pipeline and a version have a name and another one for display; older servers know only the latter.
+    """
+    for field in fields:
+        for item in cluster.pages(path, key, filter=equals(field, name), **query):
+            # The server's filter doesn't mind upper and lower case.
+            if item.get(field) == name:
+                return item
+    return None
 
 
 def _description(pipeline: CompiledPipeline) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from pydantic import Field
 
+from components.images import LOCAL_REGISTRY, image
 from pipelines.catalog import ensure_experiment, upload
 from pipelines.cluster import Cluster, ClusterConfig
 from pipelines.parameters import parse_assignments, read_parameters, typed_parameters
@@ -75,7 +76,7 @@ def submit(config: SubmitConfig) -> SubmitResult:
         RunFailedError: The run ended, and not well.
         StillRunningError: The wait ended before the run did.
     """
-    pipeline = read_pipeline(config.file) if config.file else compile_training()
+    pipeline = read_pipeline(config.file) if config.file else _compile()
     parameters = _parameters(config, pipeline)
     if config.dry_run:
         return SubmitResult(_plan(config, pipeline, parameters))
@@ -105,6 +106,13 @@ def _submit(
         raise failure(run, tasks, link, cluster.namespace)
     took = duration(time.monotonic() - started)
     return SubmitResult([*lines, f"run       {run['display_name']} SUCCEEDED in {took}", link_line], tasks)
+
+
+def _compile() -> CompiledPipeline:
+    """Compile the training pipeline, and say so when its images are where no cluster can pull them."""
+    if image("gate").startswith(f"{LOCAL_REGISTRY}/"):
+        _log.warning("images    %s and the others are in no registry: make push REGISTRY=…", image("gate"))
+    return compile_training()
 
 
 def _parameters(config: SubmitConfig, pipeline: CompiledPipeline) -> dict[str, Any]:

@@ -92,6 +92,25 @@ def test_a_changed_pipeline_is_a_new_version_of_the_same_pipeline(server, settin
     assert len({version["display_name"] for version in server.all("pipeline_versions")}) == 2
 
 
+def test_a_pipeline_whose_display_name_is_another_is_found_by_its_name(server, settings):
+    body = {"name": "small-training", "display_name": "A small one"}
+    pipeline = server._store("pipelines", "pipeline_id", body)
+    submit(SubmitConfig(**settings, run=False))
+    assert server.all("pipelines") == [pipeline]
+    assert server.all("pipeline_versions")[0]["pipeline_id"] == pipeline["pipeline_id"]
+
+
+def test_images_that_no_cluster_can_pull_are_warned_of(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("components.images.LOCK_FILE", tmp_path / "nothing-was-pushed")
+    monkeypatch.delenv("IMAGE_REGISTRY", raising=False)
+    submit(SubmitConfig(dry_run=True))
+    assert "are in no registry: make push REGISTRY=" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("IMAGE_REGISTRY", "registry.example/x")
+    submit(SubmitConfig(dry_run=True))
+    assert not caplog.text
+
+
 def test_no_run_only_uploads(server, settings):
     shown = submit(SubmitConfig(**settings, run=False)).summary()
     assert len(server.all("pipeline_versions")) == 1
