@@ -74,7 +74,7 @@ def changes(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[An
     """Return what differs, as (what is there, what is wanted); whether it is enabled is left out."""
     before, after = _compared(found), _compared(wanted)
     if not after["service account"]:
-        # The server writes its own default into a schedule that names none.
+        # The server writes its own default into a schedule that names none, and which it is can't be asked.
         before["service account"] = ""
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
 

@@ -112,7 +112,9 @@ def watch(
 def failure(run: Mapping[str, Any], tasks: list[TaskState], link: str, namespace: str) -> RunFailedError:
     """Return the error that says which tasks of a run failed, why, and where to look."""
     failed = [task for task in tasks if task.state == "FAILED"]
-    said = [f"{task}: {task.error or 'no reason given'}" for task in failed]
+    # A group fails with a task in it, and has no reason of its own.
+    told = [task for task in failed if task.error] or failed
+    said = [f"{task}: {task.error or 'no reason given'}" for task in told]
     if not said:
         said = [str((run.get("error") or {}).get("message") or "no task is known to have failed")]
     pods = f"pipeline/runid={run['run_id']}"
