@@ -7,7 +7,7 @@ Results go to files, one summary to stdout, progress and logs to stderr. Exit co
 from __future__ import annotations
 
 import inspect
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
-from sat_xception.config import POSITIONAL
+from sat_xception.config import POSITIONAL, SECOND_NAME
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
 from sat_xception.steps import STEPS, Step
@@ -92,7 +92,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     annotation = _flag_type(field.annotation)
     names = [f"--{name.replace('_', '-')}"]
-    if annotation is bool:
+    if isinstance(field.json_schema_extra, dict) and SECOND_NAME in field.json_schema_extra:
+        names.append(str(field.json_schema_extra[SECOND_NAME]))
+    elif annotation is bool:
         names = [f"{names[0]}/--no-{names[0][2:]}"]
     text = f"{field.description} Required." if field.is_required() else field.description
     if field.json_schema_extra == POSITIONAL:
@@ -125,17 +127,33 @@ for _verb, _step in STEPS.items():
     add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
 
 
-@app.command(
-    "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-)
-def run(context: typer.Context) -> None:
-    """Run the whole training pipeline on this machine, without a cluster and without Docker."""
-    try:
-        # The library never imports kfp: the pipelines are a program of their own that stands on top of it.
-        finished = subprocess.run([sys.executable, "-m", "pipelines.local", "run", *context.args], check=False)
-    except OSError as error:
-        raise ConfigError(f"can't start {sys.executable}: {error}") from None
-    raise typer.Exit(finished.returncode)
+# Verbs of the pipelines, each with the program that does it. The library never imports kfp: the pipelines are programs
+# of their own that stand on top of it.
+_PIPELINE_VERBS = {
+    "run": (
+        "pipelines.local",
+        "Run the whole training pipeline on this machine, without a cluster and without Docker.",
+    ),
+    "submit": ("pipelines.submit", "Upload the training pipeline to Kubeflow, run it and wait for the result."),
+    "schedule": ("pipelines.schedule", "Keep recurring runs on Kubeflow as a file says: apply, list, delete."),
+}
+
+
+def _add_pipeline_verb(verb: str, module: str, text: str) -> None:
+    """Add a verb that hands its flags to a program of the pipelines and becomes it, with its signals and exit code."""
+
+    def command(context: typer.Context) -> None:
+        try:
+            os.execv(sys.executable, [sys.executable, "-m", module, verb, *context.args])
+        except OSError as error:
+            raise ConfigError(f"can't start {sys.executable}: {error}") from None
+
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(verb, help=text, context_settings=settings)(command)
+
+
+for _verb, (_module, _text) in _PIPELINE_VERBS.items():
+    _add_pipeline_verb(_verb, _module, _text)
 
 
 @app.callback(invoke_without_command=True)

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sat_xception.errors import ConfigError
 
-__all__ = ["POSITIONAL", "StepConfig", "load_config", "setting_of"]
+__all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of"]
 
 # Marks the setting that the command line takes without a flag.
 POSITIONAL: dict[str, JsonValue] = {"positional": True}
+# Key of the second name of a setting's flag; see `second_name`.
+SECOND_NAME = "second-name"
 
 T = TypeVar("T", bound="StepConfig")
 
@@ -67,6 +69,11 @@ def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str
 def setting_of(model: type[StepConfig], name: str) -> Any:  # noqa: ANN401 - stands for a field of any type
     """Return a setting of another step, so that a setting which several steps have is described once."""
     return model.model_fields[name]
+
+
+def second_name(name: str) -> dict[str, JsonValue]:
+    """Return what gives a setting's flag a second name, as `-f` for `--file`."""
+    return {SECOND_NAME: name}
 
 
 def _read_mapping(file: Path) -> dict[str, object]:

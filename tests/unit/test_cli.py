@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from sat_xception import __version__, errors
 from sat_xception.cli import add_step, app, main
-from sat_xception.config import POSITIONAL, StepConfig
+from sat_xception.config import POSITIONAL, StepConfig, second_name
 from sat_xception.steps import STEPS, Step
 
 COMMAND = [sys.executable, "-W", "error", "-m", "sat_xception"]
-VISIBLE = sorted({*STEPS, "run"} - {"train-folders"})
+VISIBLE = sorted({*STEPS, "run", "submit", "schedule"} - {"train-folders"})
 # What a help text has no use for.
 HEAVY = (
     "tensorflow",
@@ -261,7 +261,7 @@ class Everything(StepConfig):
     weigh: bool = Field(True, description="Yes or no.")
     strict: bool = Field(False, description="No or yes.")
     ratio: float | None = Field(None, description="May be absent.")
-    folder_name: Path = Field(Path("here"), description="A path.")
+    folder_name: Path = Field(Path("here"), description="A path.", json_schema_extra=second_name("-d"))
 
 
 @pytest.fixture
@@ -308,6 +308,10 @@ def test_a_switch_can_be_turned_on_and_off(parsed):
 def test_files_are_given_without_a_flag_among_the_flags(parsed):
     assert parsed("b.jpg", "--ratio", "0.5", "a b.jpg")["inputs"] == ["b.jpg", "a b.jpg"]
     assert parsed("--", "-odd.jpg")["inputs"] == ["-odd.jpg"]
+
+
+def test_a_flag_may_have_a_second_name(parsed):
+    assert parsed("-d", "there") == parsed("--folder-name", "there") == {**parsed(), "folder_name": "there"}
 
 
 def test_flags_override_the_file(parsed, tmp_path):
@@ -399,10 +403,14 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on():
 # The whole pipeline
 
 
-def test_run_hands_its_flags_to_the_pipelines_program_and_ends_with_its_code(run):
-    ended = command("run", "--bogus")
+@pytest.mark.parametrize("verb", [["run"], ["submit"], ["schedule", "apply"], ["schedule", "list"]])
+def test_a_verb_of_the_pipelines_hands_its_flags_to_their_program_and_ends_with_its_code(verb):
+    ended = command(*verb, "--bogus")
     assert ended.code == 2
     assert "No such option" in ended.err
+    shown = command(*verb, "--help")
+    assert shown.code == 0
+    assert f"Usage: sat_xception {' '.join(verb)}" in shown.out
 
 
 def test_the_library_imports_no_pipeline():

@@ -1,0 +1,119 @@
+"""A compiled pipeline as the API server gets it: its name, its parameters, its tasks, its digest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sat_xception.errors import ConfigError
+
+__all__ = ["CompiledPipeline", "compile_training", "read_pipeline"]
+
+# The API server holds a pipeline's name against this (backend/src/apiserver/template/v2_template.go).
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+@dataclass(frozen=True)
+class CompiledPipeline:
+    """A pipeline's YAML, read.
+
+    Attributes:
+        content: The YAML as it is uploaded; b"" for a version that was fetched from the API server.
+        spec: The pipeline spec.
+        platform: The platform spec, where the pipeline says something of Kubernetes; else empty.
+    """
+
+    content: bytes
+    spec: dict[str, Any]
+    platform: dict[str, Any]
+
+    @classmethod
+    def from_version(cls, version: dict[str, Any]) -> CompiledPipeline:
+        """Return the pipeline of a version that the API server sent; it nests the spec where there are two."""
+        found = version.get("pipeline_spec") or {}
+        if "pipeline_spec" in found:
+            return cls(b"", found["pipeline_spec"], found.get("platform_spec") or {})
+        return cls(b"", found, {})
+
+    @property
+    def name(self) -> str:
+        """Name that the pipeline gives itself."""
+        return str(self.spec["pipelineInfo"]["name"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def version_name(self) -> str:
+        """Name of the version with this content, so that the same pipeline uploaded twice is one version.
+
+        It begins with the pipeline's name: where the API server keeps pipelines as Kubernetes objects, a version's name
+        is one in the whole namespace.
+        """
+        return f"{self.name}-{self.digest[:12]}"
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Definitions of the pipeline's parameters, by name."""
+        definitions: dict[str, dict[str, Any]] = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        return definitions
+
+    @property
+    def task_labels(self) -> dict[str, str]:
+        """Every task's name and the label that the UI shows for it."""
+        return {name: str(task.get("taskInfo", {}).get("name", name)) for name, task in _tasks(self.spec)}
+
+    def without_cache(self) -> dict[str, Any]:
+        """Return the spec as a run takes it inline, with caching off in every task, also those within conditions."""
+        spec = copy.deepcopy(self.spec)
+        for _, task in _tasks(spec):
+            task["cachingOptions"] = {}
+        return {"pipeline_spec": spec, "platform_spec": self.platform} if self.platform else spec
+
+
+def read_pipeline(path: Path) -> CompiledPipeline:
+    """Read a compiled pipeline.
+
+    Raises:
+        ConfigError: There is no such file, or it is no compiled pipeline.
+    """
+    try:
+        content = path.read_bytes()
+        documents = [document for document in yaml.safe_load_all(content) if document]
+    except OSError as error:
+        raise ConfigError(f"can't read the pipeline {path}: {error.strerror}; `make compile` writes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    specs = [document for document in documents if isinstance(document, dict) and "pipelineInfo" in document]
+    platforms = [document for document in documents if isinstance(document, dict) and "platforms" in document]
+    if len(specs) != 1 or "root" not in specs[0]:
+        raise ConfigError(f"{path} is no compiled pipeline (no pipelineInfo and root in it); `make compile` writes one")
+    pipeline = CompiledPipeline(content, specs[0], platforms[0] if platforms else {})
+    if not _NAME.fullmatch(pipeline.name):
+        raise ConfigError(f"{path}: the pipeline's name {pipeline.name!r} isn't one that Kubernetes takes")
+    return pipeline
+
+
+def compile_training() -> CompiledPipeline:
+    """Compile the training pipeline with the images that the environment names, and read it."""
+    from pipelines.compile import compile_pipelines
+
+    with tempfile.TemporaryDirectory() as folder:
+        return read_pipeline(next(path for path in compile_pipelines(Path(folder)) if path.stem == "training"))
+
+
+def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every task of the pipeline and of the groups in it: conditions, exit handlers, loops."""
+    for component in (spec["root"], *spec.get("components", {}).values()):
+        yield from component.get("dag", {}).get("tasks", {}).items()

@@ -1,0 +1,62 @@
+"""What the tests of submit and schedule share: an API server, the compiled pipeline, the command."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kfp import compiler
+
+from tests.kfp_server import KfpServer
+from tests.pipelines.small_pipeline import small
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server() -> Iterator[KfpServer]:
+    """An empty API server."""
+    running = KfpServer().start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def small_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pipeline with parameters of every type, compiled."""
+    path = tmp_path_factory.mktemp("compiled") / "small.yaml"
+    compiler.Compiler().compile(small, str(path))
+    return path
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+@pytest.fixture
+def environment(server: KfpServer, tmp_path: Path) -> dict[str, str]:
+    """What a shell has that works with the server: the command on its path, the address, a home of its own."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "KF_PIPELINES_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+    return {**own, "PATH": path, "KFP_ENDPOINT": server.url, "HOME": str(tmp_path), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `sat_xception` as a person does."""
+
+    def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "sat_xception", *map(str, arguments)]
+        env = {**environment, **variables}
+        return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    return run

@@ -1,0 +1,87 @@
+"""docs/kubeflow.md: its commands run as they are written, against the strict server."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kfp_server import Look
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "kubeflow.md"
+NEED_A_CLUSTER = ("kubectl", "helm", "make")
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_what_needs_a_cluster_or_a_registry_is_marked_and_nothing_else_is():
+    assert {language for language in re.findall(r"^```(\w+)$", DOCUMENT.read_text(), re.MULTILINE)} == {"sh", "console"}
+    marked = [line for block in blocks("console") for line in block.splitlines() if not line.startswith("    ")]
+    assert all(line.startswith(("$ export ", *(f"$ {word} " for word in NEED_A_CLUSTER))) for line in marked)
+    for block in blocks("sh"):
+        assert not re.search(rf"^\s*({'|'.join(NEED_A_CLUSTER)})\b", block, re.MULTILINE)
+
+
+@pytest.mark.timeout(600)
+def test_every_other_command_works_as_it_is_written(server, environment, tmp_path):
+    server.timeline = (Look("SUCCEEDED", {"assemble": "SUCCEEDED", "train": "SUCCEEDED"}),)
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    script = "\n".join(["set -euxo pipefail", *blocks("sh")])
+    finished = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+    # Ours: two runs, a version each content, a schedule that came and went.
+    parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
+    assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35}
+    assert type(parameters[1]["mobilenetv2_alpha"]) is float
+    assert "created   school-classifier-weekly\n" in finished.stdout
+    assert "deleted   school-classifier-weekly" in finished.stdout
+    # kfp's: a pipeline of two versions, a run, a schedule that was enabled at once and is gone.
+    names = {item["pipeline_id"]: item["display_name"] for item in server.all("pipelines")}
+    versions = [(names[version["pipeline_id"]], version["display_name"]) for version in server.all("pipeline_versions")]
+    assert len(versions) == 3
+    assert versions[1:] == [("training-by-hand", "training-by-hand"), ("training-by-hand", "v2")]
+    assert parameters[2] == parameters[0]
+    created = [request.body for request in server.requests if request.path == "/recurringruns" and request.body]
+    assert [(body["display_name"], body["mode"]) for body in created] == [
+        ("school-classifier-weekly", "ENABLE"),
+        ("by-hand", "ENABLE"),
+    ]
+    assert not server.all("recurring_runs")
+
+
+def test_kfp_sends_schedule_parameters_as_texts_as_the_document_says(server, command, environment):
+    assert command("submit", "--no-run").returncode == 0
+    (version,) = server.all("pipeline_versions")
+    kfp = ["kfp", "recurring-run", "create", "--enabled", "--job-name", "j", "--experiment-name", "e"]
+    which = ["--pipeline-id", version["pipeline_id"], "--version-id", version["pipeline_version_id"]]
+    finished = subprocess.run(
+        [*kfp, *which, "--cron-expression", "0 0 8 * * 1", "mobilenetv2_alpha=0.35"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode != 0
+    body = server.requests[-1].body
+    assert body["runtime_config"]["parameters"] == {"mobilenetv2_alpha": "0.35"}
+
+
+def test_every_flag_and_key_that_the_document_names_exists():
+    from pipelines.schedule_file import Schedule
+    from pipelines.submit import SubmitConfig
+
+    text = DOCUMENT.read_text()
+    section = text[text.index("## 5.") : text.index("## 7.")]
+    flags = {flag.removeprefix("no-").replace("-", "_") for flag in re.findall(r"`--([a-z][a-z-]+)", section)}
+    assert flags <= set(SubmitConfig.model_fields) | {"help"}
+    keys = {
+        key for row in re.findall(r"^\| (`[a-z_`, ]+) \|", section, re.MULTILINE) for key in re.findall(r"\w+", row)
+    }
+    assert keys == set(Schedule.model_fields)
