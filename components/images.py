@@ -99,10 +99,14 @@ def content_tag(name: str) -> str:
 def step_code(step: str) -> tuple[str, ...]:
     """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
 
-    Imports inside functions count too. A step's own module is the one that `sat_xception/steps.py` names.
+    Imports inside functions count too. It begins at the module that `sat_xception/steps.py` names for the step, and at
+    what the component imports.
     """
     found: set[str] = set()
     waiting = [*_ENTRY_MODULES, _module_of(step)]
+    component = ROOT / "components" / step / "component.py"
+    if component.is_file():
+        waiting += _imports(component)
     while waiting:
         file = _file_of(waiting.pop())
         if file is None or file in found:

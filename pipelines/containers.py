@@ -74,7 +74,8 @@ def step_containers(
         mounts = [docker.types.Mount(str(path), str(path), "bind", read_only=True) for path in read]
         mounts.append(docker.types.Mount(str(model_root), str(model_root), "bind"))
         with _server(client, model_root, name, shared) as host:
-            runner = local.DockerRunner(**shared, mounts=mounts, environment=environment)
+            # As Kubernetes does, kfp's command takes the place of the image's entry point.
+            runner = local.DockerRunner(**shared, entrypoint=[""], mounts=mounts, environment=environment)
             yield runner, f"http://{host}:{_SERVER_REST_PORT}"
 
 

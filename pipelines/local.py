@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -48,6 +49,7 @@ _SCRATCH_INPUT_SIZE = {"xception": 71, "mobilenetv2": 96}
 _SCRATCH_EPOCHS = {"xception": 5, "mobilenetv2": 24}
 # How kfp's log marks the lines that a step printed.
 _STEP_LOG_STARTS = "Streamed logs:"
+_COLOURS = re.compile(r"\x1b\[\d+m")
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
 _STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "notify")
 _STEPS_OF_A_WINNER = ("package", "deploy")
@@ -121,9 +123,8 @@ class RunResult:
             test = self.served["metrics"].get("test")
             accuracy = f", test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else ""
             lines.append(f"model     {self.served['name']} version {self.served['version']}{accuracy}")
-            lines.append(
-                f"answers   its golden tiles over REST and gRPC within {self.deployment['golden_difference']:.1g}"
-            )
+            over = "REST" if self.deployment["endpoint"] else "REST and gRPC"
+            lines.append(f"answers   its golden tiles over {over} within {self.deployment['golden_difference']:.1g}")
         else:
             lines.append(f"          {self.decision['reason']}; nothing was packaged or deployed")
         lines.append(f"report    {self.folder}/report.html")
@@ -268,7 +269,7 @@ def _run_pipeline(runner: Any, folder: Path, arguments: dict[str, Any]) -> None:
 
 def _raise_failure(failure: Path, folder: Path, error: RuntimeError | None) -> None:
     told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
-    what = told.get("error") or f"the pipeline failed: {error}"
+    what = told.get("error") or f"the pipeline failed: {_COLOURS.sub('', str(error))}"
     step = f"step {told['step']} failed: " if told else ""
     raise StepFailedError(f"{step}{what}\n          full log: {folder}/run.log", told.get("exit_code", 1)) from None
 
@@ -348,7 +349,7 @@ class _RunLog(io.TextIOBase):
             # kfp indents a step's lines by four spaces; those of its own executor are of no interest here, nor are
             # paths of outputs.
             said = line.removeprefix("    ")
-            if said.strip(" {}") and not said.startswith(("[KFP Executor", "    ", "wrote ")):
+            if said.strip(" {}") and not said.startswith(("[KFP Executor", "    ", "wrote ", "Found image ")):
                 sys.stderr.write(f"{said}\n")
 
 
@@ -358,4 +359,6 @@ app.callback()(lambda: None)
 
 
 if __name__ == "__main__":
+    # Without a handler kfp gives the root logger one, which prints every line of ours a second time.
+    logging.getLogger().addHandler(logging.NullHandler())
     run_app(app, sys.argv[1:])

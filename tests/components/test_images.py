@@ -77,6 +77,11 @@ def test_a_step_loads_from_the_code_of_its_image_alone_and_without_tensorflow(st
     assert ended.stdout.split() == [str(tmp_path / "sat_xception" / "__init__.py"), "False"]
 
 
+def test_what_a_component_imports_is_in_its_image():
+    assert "sat_xception/training_parameters.py" in step_code("assemble")
+    assert "sat_xception/training_parameters.py" not in step_code("gate")
+
+
 def test_imports_inside_functions_count():
     assert "sat_xception/serve/server.py" in step_code("deploy")
 
