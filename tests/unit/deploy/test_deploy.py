@@ -15,7 +15,7 @@ from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.model.package import package
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import DeployConfig, PackageConfig, ServeConfig
+from sat_xception.steps import STEPS, DeployConfig, PackageConfig, ServeConfig
 from sat_xception.storage import file_digest, folder_digests
 from tests.small_models import write_small_model
 
@@ -270,9 +270,10 @@ def test_a_version_that_was_proven_before_stays_when_the_endpoint_is_gone(run, r
     assert versions(root) == ["1"]
 
 
-def test_an_address_of_another_form_is_told_and_nothing_stays(run, root):
-    with pytest.raises(ConfigError, match="must be http://host:port"):
-        run(endpoint="localhost:8501")
+def test_an_address_of_another_form_is_told_and_nothing_stays(packages, root):
+    settings = {"package": packages / "1", "model_root": root, "endpoint": "localhost:8501"}
+    with pytest.raises(ConfigError, match="--endpoint: expected http://host:port"):
+        STEPS["deploy"].run(settings)
     assert versions(root) == []
 
 
