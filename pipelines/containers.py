@@ -88,10 +88,8 @@ def _client() -> Iterator[Any]:
         raise ServiceError(
             f"no Docker daemon answers: {error}. Start Docker, set $DOCKER_HOST, or leave out --runner docker"
         ) from None
-    try:
+    with contextlib.closing(client):
         yield client
-    finally:
-        client.close()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,14 @@
 """Steps in containers: what `make run RUNNER=docker` promises beyond the run itself."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from pipelines.local import RunConfig, StepFailedError, run
-from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.errors import ConfigError
 
 pytestmark = [
     pytest.mark.docker,
@@ -39,10 +42,14 @@ def test_nothing_is_left_of_a_run(tmp_path):
         client.close()
 
 
-def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
-    with pytest.raises(ServiceError, match=r"no Docker daemon answers.*leave out --runner docker"):
-        run(config(tmp_path, "sample"))
+def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path):
+    command = [sys.executable, "-m", "sat_xception", "run", "--runner", "docker", "--out", str(tmp_path / "runs")]
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 4
+    assert "no Docker daemon answers" in ended.stderr
+    assert "leave out --runner docker" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_images_that_are_not_built_are_asked_for(tmp_path):
