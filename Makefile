@@ -60,7 +60,7 @@ push: $(READY) ## Build the images and push them to REGISTRY=ghcr.io/me/project
 test-images: $(READY) ## Check every image that was built
 	$(BIN)/pytest -m docker tests/containers
 
-compile: $(READY) ## Compile the training pipeline to build/training.yaml
+compile: $(READY) ## Compile the training pipeline to build/: YAML for kfp, and manifests for kubectl
 	$(BIN)/python -m pipelines.compile
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock"

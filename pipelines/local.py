@@ -48,6 +48,7 @@ _log = get_logger(__name__)
 _SCRATCH_INPUT_SIZE = {"xception": 71, "mobilenetv2": 96}
 _SCRATCH_EPOCHS = {"xception": 5, "mobilenetv2": 24}
 # How kfp's log marks the lines that a step printed.
+_STEP_STARTS = re.compile(r"Executing task '(.+)'")
 _STEP_LOG_STARTS = "Streamed logs:"
 _COLOURS = re.compile(r"\x1b\[\d+m")
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
@@ -327,6 +328,7 @@ class _RunLog(io.TextIOBase):
         self._file = file
         self._line = ""
         self._in_step = False
+        self._step, self._started = "", 0.0
 
     def writable(self) -> bool:
         return True
@@ -341,10 +343,14 @@ class _RunLog(io.TextIOBase):
         return len(text)
 
     def _show(self, line: str) -> None:
-        if _STEP_LOG_STARTS in line:
+        plain = _COLOURS.sub("", line)
+        if started := _STEP_STARTS.search(plain):
+            self._step, self._started = started[1], time.monotonic()
+        elif _STEP_LOG_STARTS in plain:
             self._in_step = True
-        elif _STEP_LOG_ENDS.search(line):
+        elif _STEP_LOG_ENDS.search(plain):
             self._in_step = False
+            sys.stderr.write(f"step      {self._step} took {duration(time.monotonic() - self._started)}\n")
         elif self._in_step:
             # kfp indents a step's lines by four spaces; those of its own executor are of no interest here, nor are
             # paths of outputs.
