@@ -16,7 +16,6 @@ from kfp.dsl.graph_component import GraphComponent
 __all__ = [
     "DATA",
     "KEEP",
-    "MODEL",
     "SMALL",
     "TRAINING",
     "Kind",
@@ -53,10 +52,8 @@ class Kind:
 
 
 # Peaks of memory were measured on the synthetic sample, on 2 cores, 2026-11-24.
-# Reads and writes a few files: the gate takes 0.1 GiB.
+# Reads and writes a few files, or asks a server for a few tiles: the gate takes 0.1 GiB.
 SMALL = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
-# Loads a model and asks it for a few tiles: 1.1 GiB with a small input, up to 2.5 with Xception's own.
-MODEL = Kind(("1", "2"), ("3Gi", "6Gi"), timeout_s=_HOUR)
 # Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
 # input. The manifest is held whole, a few hundred bytes a tile; images never are.
 DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)

@@ -21,7 +21,6 @@ from components.validate.component import validate
 from pipelines.resources import (
     DATA,
     KEEP,
-    MODEL,
     SMALL,
     TRAINING,
     acts_outside,
@@ -217,4 +216,4 @@ def training(
                 model_root=deploy_model_root,
                 endpoint=deploy_endpoint,
             )
-            acts_outside(retry(place(deployed, MODEL, "Deploy"), MODEL, pause_s=30))
+            acts_outside(retry(place(deployed, SMALL, "Deploy"), SMALL, pause_s=30))

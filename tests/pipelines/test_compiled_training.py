@@ -1,6 +1,5 @@
 """What Kubeflow gets: the compiled pipeline, parsed as strictly as its API server does."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipelines.compile import compile_pipelines
 from pipelines.resources import without_retries
 from pipelines.training import training
-from sat_xception.markdown import plain
 from sat_xception.training_parameters import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -166,14 +164,6 @@ def test_parameters_stand_in_the_ui_in_groups_that_begin_with_what_they_are_abou
     assert names == sorted(names)  # the order in which the UI shows them
     groups = list(dict.fromkeys(name.split("_")[0] for name in names))
     assert groups == ["data", "deploy", "gate", "gpu", "mobilenetv2", "train", "xception"]
-
-
-def test_the_documentation_lists_every_parameter_as_it_is(documents):
-    text = (ROOT / "docs" / "training-pipeline.md").read_text()
-    for name, parameter in documents[0]["root"]["inputDefinitions"]["parameters"].items():
-        default = parameter["defaultValue"]
-        default = int(default) if parameter["parameterType"] == "NUMBER_INTEGER" else default
-        assert f"| `{name}` | `{json.dumps(default)}` | {plain(parameter['description'])} |" in text
 
 
 def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(documents, tasks):
