@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.log import get_logger
+from sat_xception.log import get_logger, quiet_imports
 from sat_xception.serve.protocol import (
     CLASSIFY_SIGNATURE,
     DEFAULT_SIGNATURE,
@@ -146,7 +146,8 @@ def _transport(address: str, name: str, version: int | None, timeout_s: float) -
         return RestTransport(address, name, version, timeout_s)
     if parts.scheme == "grpc" and parts.hostname and port and parts.path in ("", "/"):
         # Imported here: the gRPC stubs bring TensorFlow, and a REST client doesn't need it.
-        from sat_xception.serve.grpc_transport import GrpcTransport
+        with quiet_imports():
+            from sat_xception.serve.grpc_transport import GrpcTransport
 
         return GrpcTransport(parts.netloc, name, version, timeout_s)
     raise ConfigError(f"endpoint {address!r} must be http://host:port, https://host:port or grpc://host:port")
