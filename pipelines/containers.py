@@ -98,6 +98,10 @@ def _network(client: Any, name: str) -> Iterator[str]:  # noqa: ANN401 - docker'
     try:
         yield name
     finally:
+        # A run that is interrupted leaves the step's container at work.
+        network.reload()
+        for container in network.containers:
+            container.remove(force=True)
         network.remove()
 
 

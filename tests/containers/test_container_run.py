@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -20,6 +22,11 @@ def config(tmp_path, data):
     return RunConfig(runner="docker", data=str(data), out=tmp_path / "runs", model_root=tmp_path / "serving")
 
 
+def containers():
+    listed = subprocess.run(["docker", "ps", "--all"], capture_output=True, text=True, check=True)
+    return listed.stdout.splitlines()
+
+
 def test_a_step_that_fails_in_its_container_ends_the_run_with_its_reason_and_exit_code(tmp_path):
     data = tmp_path / "data"
     (data / "only-one-class").mkdir(parents=True)
@@ -28,18 +35,21 @@ def test_a_step_that_fails_in_its_container_ends_the_run_with_its_reason_and_exi
     assert failure.value.exit_code == 3
 
 
-def test_nothing_is_left_of_a_run(tmp_path):
-    import docker
-
-    (tmp_path / "data").mkdir()
-    with pytest.raises(StepFailedError):
-        run(config(tmp_path, tmp_path / "data"))
-    client = docker.from_env()
-    try:
-        assert not [found for found in client.containers.list(all=True) if found.name.startswith("sat-xception-")]
-        assert not [found for found in client.networks.list() if found.name.startswith("sat-xception-")]
-    finally:
-        client.close()
+def test_nothing_is_left_of_a_run_that_is_interrupted(tmp_path):
+    places = ["--out", str(tmp_path / "runs"), "--model-root", str(tmp_path / "serving")]
+    command = [sys.executable, "-m", "sat_xception", "run", "--runner", "docker", *places]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not any("/assemble:" in line for line in containers()):
+            assert time.monotonic() < deadline, "the first step didn't start"
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in shown
+    assert not [line for line in containers() if "sat-xception/" in line]
+    networks = subprocess.run(["docker", "network", "ls"], capture_output=True, text=True, check=True).stdout
+    assert "sat-xception-" not in networks
 
 
 def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path):
