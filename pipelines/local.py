@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -38,7 +38,7 @@ from sat_xception.steps import (
     TrainConfig,
     ValidateConfig,
 )
-from sat_xception.storage import fetch_file
+from sat_xception.storage import Stored, fetch_file
 
 __all__ = ["RunConfig", "RunResult", "StepFailedError", "pipeline_arguments", "run"]
 
@@ -65,7 +65,9 @@ class RunConfig(StepConfig):
     runner: Literal["subprocess", "docker"] = Field(
         "subprocess", description="Steps as processes, or each in its own image (after `make images`)."
     )
-    data: str = Field("sample", description="Folder of class folders; 'sample' draws the synthetic sample.")
+    data: Annotated[str, Stored("folder")] = Field(
+        "sample", description="Folder of class folders, here or at gs://; 'sample' draws the synthetic sample."
+    )
     weights: tuple[str, ...] = Field(
         (),
         description="Weights file to start a backbone from; which backbone is told by the file. Or BACKBONE=imagenet.",

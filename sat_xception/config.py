@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from sat_xception.errors import ConfigError
+from sat_xception.storage import GcsPath, fetch_settings
+from sat_xception.storage.address import is_address
 
 __all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of"]
 
@@ -31,9 +33,33 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    # Settings as they were given, where `at_hand` put another value in their place.
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types, to be logged and stored with the result."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json") | self._given
+
+    def at_hand(self) -> Self:
+        """Return this configuration with what it reads from buckets fetched, and local paths in its place.
+
+        Raises:
+            SatXceptionError: It can't be fetched.
+        """
+        fetched = fetch_settings(self)
+        if not fetched:
+            return self
+        local = self.model_copy(update=fetched)
+        local._given = {name: value for name, value in self.resolved().items() if name in fetched}
+        return local
+
+    @field_validator("*")
+    @classmethod
+    def _is_local_unless_it_may_be_stored(cls, value: Any) -> Any:  # noqa: ANN401 - a setting of any type
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and is_address(path) and not isinstance(path, GcsPath):
+                raise ValueError("this must be a path on this machine; it can't be in a bucket")
+        return value
 
 
 def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str, object] | None = None) -> T:

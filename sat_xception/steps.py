@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
-from sat_xception.storage import write_json
+from sat_xception.storage import Stored, write_json
 
 __all__ = [
     "SMALLEST_INPUT",
@@ -53,6 +53,13 @@ BackboneName = Literal["xception", "mobilenetv2"]
 # Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
 SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.
+Folder = Annotated[Path, Stored("folder")]
+FolderOrNone = Annotated[Path | None, Stored("folder")]
+Dataset = Annotated[Path, Stored("folder", "dataset.json")]
+Examples = Annotated[Path, Stored("folder", "examples.json")]
+TrainedModel = Annotated[Path, Stored("folder", "train.json")]
+Result = Annotated[Path, Stored("result")]
 
 
 def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -79,11 +86,13 @@ Fractions = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_fract
 class AssembleConfig(StepConfig):
     """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
 
-    data: str = Field("", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'.")
-    train: Path | None = Field(None, description="Class folders of the training split, instead of --data.")
-    valid: Path | None = Field(None, description="Class folders of the validation split, with --train.")
-    test: Path | None = Field(None, description="Class folders of the test split, with --train.")
-    out: Path = Field(description="Folder to write the dataset to.")
+    data: Annotated[str, Stored("folder")] = Field(
+        "", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'."
+    )
+    train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
+    valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
+    test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
+    out: Result = Field(description="Folder to write the dataset to.")
     fractions: Fractions = Field(
         (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
     )
@@ -109,17 +118,17 @@ class AssembleConfig(StepConfig):
 class ConvertConfig(StepConfig):
     """Turn a dataset into TFRecord files of `tf.train.Example`, without re-encoding an image."""
 
-    dataset: Path = Field(description="Dataset written by assemble.")
-    out: Path = Field(description="Folder to write the examples to.")
+    dataset: Dataset = Field(description="Dataset written by assemble.")
+    out: Result = Field(description="Folder to write the examples to.")
     shard_mb: int = Field(128, gt=0, description="Size of a TFRecord file, about, in MB.")
 
 
 class ValidateConfig(StepConfig):
     """Check the examples with TensorFlow Data Validation: statistics, schema, anomalies, skew between splits."""
 
-    examples: Path = Field(description="Examples written by convert.")
-    out: Path = Field(description="Folder to write statistics, schema, anomalies and the report to.")
-    schema_file: Path | None = Field(
+    examples: Examples = Field(description="Examples written by convert.")
+    out: Result = Field(description="Folder to write statistics, schema, anomalies and the report to.")
+    schema_file: Annotated[Path | None, Stored("file")] = Field(
         None, description="Reviewed schema.pbtxt. Default: inferred from the training split."
     )
     accept: tuple[str, ...] = Field(
@@ -133,8 +142,8 @@ class ValidateConfig(StepConfig):
 class TrainConfig(StepConfig):
     """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept."""
 
-    examples: Path = Field(description="Examples written by convert.")
-    out: Path = Field(description="Folder to write the model, its history and its curves to.")
+    examples: Examples = Field(description="Examples written by convert.")
+    out: Result = Field(description="Folder to write the model, its history and its curves to.")
     backbone: BackboneName = Field("xception", description="Network to start from.")
     weights: Annotated[str, AfterValidator(_names_weights)] = Field(
         "imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'."
@@ -173,8 +182,8 @@ class TrainFoldersConfig(StepConfig):
     """The original's command: class folders in, a trained and packaged model out."""
 
     model: BackboneName = Field("xception", description="Backbone, as in the original.")
-    train: Path = Field(description="Class folders to train on.")
-    valid: Path = Field(description="Class folders to validate on.")
+    train: Folder = Field(description="Class folders to train on.")
+    valid: Folder = Field(description="Class folders to validate on.")
     weights: Annotated[str, AfterValidator(_names_weights)] = setting_of(TrainConfig, "weights")
     alpha: float = setting_of(TrainConfig, "alpha")
     input_size: int = setting_of(TrainConfig, "input_size")
@@ -186,9 +195,9 @@ class TrainFoldersConfig(StepConfig):
 class EvaluateConfig(StepConfig):
     """Score a split with a trained model: accuracy, precision, recall, F1, areas under curves, calibration."""
 
-    model: Path = Field(description="Model folder written by train.")
-    examples: Path = Field(description="Examples written by convert.")
-    out: Path = Field(description="Folder to write evaluation.json, predictions.parquet and the report to.")
+    model: TrainedModel = Field(description="Model folder written by train.")
+    examples: Examples = Field(description="Examples written by convert.")
+    out: Result = Field(description="Folder to write evaluation.json, predictions.parquet and the report to.")
     split: Literal["train", "valid", "test"] = Field("valid", description="Split to score.")
     batch_size: int = Field(32, gt=0, description="Tiles a step.")
 
@@ -196,8 +205,10 @@ class EvaluateConfig(StepConfig):
 class GateConfig(StepConfig):
     """Choose the model that may be deployed, or none."""
 
-    evaluations: tuple[Path, ...] = Field(min_length=1, description="Folders written by evaluate, one a candidate.")
-    out: Path = Field(description="Folder to write the decision and the run's report to.")
+    evaluations: Annotated[tuple[Path, ...], Stored("folder", "evaluation.json")] = Field(
+        min_length=1, description="Folders written by evaluate, one a candidate."
+    )
+    out: Result = Field(description="Folder to write the decision and the run's report to.")
     min_accuracy: Fraction = Field(0.85, description="Lowest validation accuracy.")
     min_recall: Fraction = Field(0.0, description="Lowest recall of the positive class (macro average without one).")
     min_precision: Fraction = Field(
@@ -210,9 +221,11 @@ class GateConfig(StepConfig):
 class PackageConfig(StepConfig):
     """Export a model for TensorFlow Serving, prove that it answers as Keras does, score the test split once."""
 
-    model: Path = Field(description="Model folder written by train.")
-    examples: Path = Field(description="Examples written by convert, for golden tiles and the test split.")
-    decision: Path | None = Field(None, description="Folder written by gate; the package refuses a model that lost.")
+    model: TrainedModel = Field(description="Model folder written by train.")
+    examples: Examples = Field(description="Examples written by convert, for golden tiles and the test split.")
+    decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
+        None, description="Folder written by gate; the package refuses a model that lost."
+    )
     out: Path = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
     name: str = Field(
         "school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as."
@@ -234,7 +247,7 @@ class DeployConfig(StepConfig):
         "", description="REST address of a running server. Default: one is started for the proof."
     )
     timeout_s: float = Field(120.0, gt=0, description="How long the new version may take to answer, in seconds.")
-    out: Path | None = Field(None, description="Folder to write the deployment record to.")
+    out: Annotated[Path | None, Stored("result")] = Field(None, description="Folder to write the deployment record to.")
 
 
 class ServeConfig(StepConfig):
@@ -309,7 +322,8 @@ class Step:
         """
         config = load_config(self.config, file, settings)
         _log.debug("settings  %s", config.resolved())
-        return self.load()(config)
+        function = self.load()
+        return function(config.at_hand())
 
     def load(self) -> Callable[[Any], StepResult]:
         """Import the module and return the function.

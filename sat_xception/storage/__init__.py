@@ -1,0 +1,21 @@
+"""Files and folders, here or in a bucket: fetch what is remote, publish results so that no half of one is ever seen."""
+
+from __future__ import annotations
+
+from sat_xception.storage.address import GcsPath, Stored
+from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
+from sat_xception.storage.files import file_digest, folder_digests, read_json, write_json
+from sat_xception.storage.folder import atomic_folder
+
+__all__ = [
+    "GcsPath",
+    "Stored",
+    "atomic_folder",
+    "fetch_file",
+    "fetch_folder",
+    "fetch_settings",
+    "file_digest",
+    "folder_digests",
+    "read_json",
+    "write_json",
+]

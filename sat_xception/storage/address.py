@@ -1,0 +1,79 @@
+"""Addresses in Google Cloud Storage, as paths that are no files here, and the settings that take them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PosixPath
+from typing import Any, Literal
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+__all__ = ["SCHEME", "GcsPath", "Stored", "is_address"]
+
+SCHEME = "gs://"
+# https://cloud.google.com/storage/docs/buckets#naming, without its special cases.
+_BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
+
+
+class GcsPath(PosixPath):
+    """`gs://bucket/path/to/it`, taken apart and put together as a path.
+
+    Nothing on this machine has this path: whatever would open it is an error of ours, not a missing file.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the address."""
+        # As a path it has one slash, and that is also how an address comes out of a plain Path.
+        return SCHEME + super().__str__().removeprefix("gs:").lstrip("/")
+
+    def __fspath__(self) -> str:
+        """Refuse: there is no such file here."""
+        raise TypeError(f"{self} is in a bucket; fetch or publish it through sat_xception.storage")
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket."""
+        return str(self).removeprefix(SCHEME).partition("/")[0]
+
+    @property
+    def object(self) -> str:
+        """Name of the object, or of the folder of objects, without a slash at its end."""
+        return str(self).removeprefix(SCHEME).partition("/")[2]
+
+
+def is_address(value: object) -> bool:
+    """Return whether a setting's value names something in a bucket; a plain Path has lost one of its slashes."""
+    return isinstance(value, str | Path) and bool(re.match("gs:(/|$)", str(value)))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Marks a setting that may be an address in a bucket, as in `dataset: Annotated[Path, Stored("folder", ...)]`.
+
+    Attributes:
+        kind: "folder" or "file" for what a step reads, which is fetched before the step starts; "result" for the folder
+            that it writes, which `atomic_folder` publishes.
+        record: File that a folder must hold; "" for none.
+    """
+
+    kind: Literal["folder", "file", "result"]
+    record: str = ""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Return the schema of the setting's own type, with a check of addresses after it."""
+        return core_schema.no_info_after_validator_function(_checked, handler(source))
+
+
+def _checked(value: Any) -> Any:  # noqa: ANN401 - a setting of any type goes in and out
+    if isinstance(value, tuple):
+        return tuple(_checked(item) for item in value)
+    if not is_address(value):
+        return value
+    path = GcsPath(value)
+    if not _BUCKET.fullmatch(path.bucket) or not path.object or ".." in path.parts:
+        raise ValueError("expected gs://bucket/path/to/folder")
+    return str(path) if isinstance(value, str) else path

@@ -1,0 +1,251 @@
+"""What a step reads, made local: files and folders that are in a bucket are downloaded once, and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from sat_xception.errors import ConfigError, DataError, ServiceError
+from sat_xception.log import get_logger, track
+from sat_xception.storage.address import SCHEME, GcsPath, Stored, is_address
+from sat_xception.storage.files import file_digest
+from sat_xception.storage.gcs import (
+    TRANSFER_TIMEOUT_S,
+    in_parallel,
+    is_of_a_file,
+    looks_retry,
+    open_bucket,
+    telling_why,
+    transfer_retry,
+)
+from sat_xception.storage.published import Published, is_inside, read_published
+
+__all__ = ["fetch_file", "fetch_folder", "fetch_settings"]
+
+_log = get_logger(__name__)
+# A result that is replaced while it is read is read again from its beginning, but not forever.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object to download.
+
+    Attributes:
+        path: Where it goes, below the folder.
+        name: Its name in the bucket.
+        size: In bytes.
+        generation: Version of the object; None where its name is written only once.
+        sha256: What its content must have; "" where nobody said.
+    """
+
+    path: str
+    name: str
+    size: int
+    generation: int | None = None
+    sha256: str = ""
+
+
+def fetch_settings(config: BaseModel) -> dict[str, object]:
+    """Return local paths for the settings of a step that name what it reads in a bucket; see `Stored`."""
+    local: dict[str, object] = {}
+    for name, field in type(config).model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Stored) and mark.kind != "result"]
+        value = getattr(config, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if marks and any(map(is_address, values)):
+            here = tuple(_fetch(item, marks[0]) if is_address(item) else item for item in values)
+            local[name] = here if isinstance(value, tuple) else here[0]
+    return local
+
+
+def _fetch(value: Path | str, mark: Stored) -> Path | str:
+    address = GcsPath(value)
+    path = fetch_file(str(address)) if mark.kind == "file" else fetch_folder(address, mark.record)
+    return str(path) if isinstance(value, str) else path
+
+
+def fetch_file(uri: str, cache: Path | None = None) -> Path:
+    """Return a local path of a file that is named by a path or a `gs://bucket/object` address.
+
+    Args:
+        uri: Local path, or object in Google Cloud Storage, also one inside a published result. Credentials are the
+            environment's own.
+        cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
+
+    Returns:
+        Path of the file. A download that is complete and unchanged (same generation) is used again.
+
+    Raises:
+        ConfigError: There is no such file or object, `google-cloud-storage` isn't installed, or the cache can't be
+            written.
+        ServiceError: The bucket can't be read.
+    """
+    if not uri.startswith(SCHEME):
+        path = Path(uri).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"no file at {uri} (seen from {Path.cwd()})")
+        return path
+    address = GcsPath(uri)
+    if not address.bucket or not address.object or uri.endswith("/") or uri.startswith(f"{SCHEME}/"):
+        raise ConfigError(f"{uri} names no object; expected gs://bucket/path/to/file")
+    cache = cache or _cache_folder()
+    with open_bucket(address) as bucket, telling_why("read", address):
+        found = _find_object(bucket, address)
+        # A generation tells the versions of one object apart, not objects: two may share theirs and a part of the name.
+        folder = cache / address.bucket / _short(found.name) / str(found.generation or found.sha256[:16])
+        if not (folder / found.path).is_file():
+            _log.info("fetching  %s (%.1f MB)", address, found.size / 1e6)
+        with _room_for(address, cache):
+            _download(bucket, found, folder, cache)
+    return folder / found.path
+
+
+def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - the library has no types
+    blob = bucket.get_blob(address.object, timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    if blob is not None:
+        return _Object(address.name, blob.name, int(blob.size or 0), int(blob.generation))
+    for parent in list(address.parents)[:-2]:
+        published = read_published(bucket, GcsPath(parent)) if GcsPath(parent).object else None
+        path = str(address).removeprefix(f"{parent}/")
+        if published and path in published:
+            found = next(item for item in _published_objects(published) if item.path == path)
+            return _Object(address.name, found.name, found.size, None, found.sha256)
+    raise ConfigError(f"no object at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
+
+
+def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None) -> Path:
+    """Return a local folder with everything below an address.
+
+    What `atomic_folder` published is read through its `published.json`, so that no half of a result is ever seen. Other
+    folders are read as they are listed.
+
+    Args:
+        address: The folder.
+        record: File that must be in it; "" for none.
+        cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
+
+    Returns:
+        A folder with the name of the one in the bucket. Files that an earlier call finished are used again.
+
+    Raises:
+        ConfigError: There is nothing at the address, or the cache can't be written.
+        DataError: The record isn't there, or the folder can't be read as files.
+        ServiceError: The bucket can't be read, or changes all the time.
+    """
+    cache = cache or _cache_folder()
+    with open_bucket(address) as bucket, telling_why("read", address):
+        from google.api_core.exceptions import NotFound
+
+        for _ in range(_TRIES):
+            published = read_published(bucket, address)
+            objects = _published_objects(published) if published.folder else _listed_objects(bucket, address)
+            _check_objects(address, objects, record)
+            version = published.folder or _short(*(f"{item.name}\0{item.generation}" for item in objects))
+            folder = cache / address.bucket / _short(address.object) / version / address.name
+            try:
+                with _room_for(address, cache):
+                    _download_all(bucket, objects, folder, address, cache)
+                return folder
+            except NotFound:
+                _log.info("fetching  %s changed while it was read; once more", address)
+    raise ServiceError(f"{address} changed while it was read, {_TRIES} times; run again when nothing writes to it")
+
+
+def _published_objects(published: Published) -> list[_Object]:
+    below = f"{published.address.object}/{published.folder}"
+    files = (published.files or {}).items()
+    return [_Object(path, f"{below}/{path}", facts["size"], None, facts["sha256"]) for path, facts in files]
+
+
+def _listed_objects(bucket: Any, address: GcsPath) -> list[_Object]:  # noqa: ANN401 - the library has no types
+    below = f"{address.object}/"
+    return [
+        _Object(blob.name.removeprefix(below), blob.name, int(blob.size or 0), int(blob.generation))
+        for blob in bucket.list_blobs(prefix=below, retry=looks_retry())
+        if not blob.name.endswith("/")  # Consoles make such objects to show an empty folder.
+    ]
+
+
+def _check_objects(address: GcsPath, objects: list[_Object], record: str) -> None:
+    if not objects:
+        raise ConfigError(f"nothing at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
+    if record and not any(item.path == record for item in objects):
+        raise DataError(f"{address}/{record} is missing; give the folder that the step which writes {record} made")
+    for item in objects:
+        if not is_inside(item.path):
+            raise DataError(f"{SCHEME}{address.bucket}/{item.name} would be written outside its folder; rename it")
+
+
+def _download_all(bucket: Any, objects: list[_Object], folder: Path, address: GcsPath, cache: Path) -> None:  # noqa: ANN401
+    missing = [item for item in objects if not (folder / item.path).is_file()]
+    if not missing:
+        return
+    _log.info("fetching  %s: %s files, %.1f MB", address, f"{len(missing):,}", sum(x.size for x in missing) / 1e6)
+    downloads = in_parallel(lambda item: _download(bucket, item, folder, cache), missing)
+    for _ in track(downloads, "fetching", len(missing)):
+        pass
+
+
+def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  # noqa: ANN401
+    """Download an object, unless it is there; the file appears whole."""
+    target = folder / item.path
+    if target.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Not beside the file: whoever lists the folder would take it for one of its files.
+    (cache / ".partial").mkdir(exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=cache / ".partial")) / "file"
+    try:
+        blob = bucket.blob(item.name, generation=item.generation)
+        blob.download_to_filename(str(partial), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=transfer_retry())
+        if item.sha256 and file_digest(partial) != item.sha256:
+            raise DataError(
+                f"{SCHEME}{bucket.name}/{item.name} isn't what was published; run the step that wrote it again"
+            )
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _room_for(address: GcsPath, cache: Path) -> Iterator[None]:
+    """Tell what keeps files from being written to the cache."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if not is_of_a_file(error):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind, advice = (ServiceError, "free some, or set") if full else (ConfigError, "set")
+        raise kind(
+            f"can't keep {address} in {cache}: {error.strerror}; {advice} $XDG_CACHE_HOME to a "
+            f"{'folder on another disk' if full else 'writable folder'}"
+        ) from None
+
+
+def _cache_folder() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sat-xception"
+    except RuntimeError:
+        raise ConfigError(
+            "there is no home folder to keep downloads in; set $XDG_CACHE_HOME to a writable folder"
+        ) from None
+
+
+def _short(*names: str) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + b"\0")
+    return digest.hexdigest()[:16]

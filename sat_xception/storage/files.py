@@ -1,0 +1,55 @@
+"""Digests of files, and JSON as steps write and read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import DataError
+
+__all__ = ["file_digest", "folder_digests", "json_text", "read_json", "write_json"]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its path relative to the folder, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def json_text(content: object) -> str:
+    """Return JSON as people like to read and diff it: sorted keys, two spaces, a final newline."""
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON in the form of `json_text`."""
+    path.write_text(json_text(content), encoding="utf-8")
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Read a JSON object that an earlier step wrote.
+
+    Args:
+        path: The file.
+        made_by: Verb of the step that writes it, for the message when it is missing.
+
+    Raises:
+        DataError: Missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: is {path.parent} a folder that `sat_xception {made_by}` wrote?") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}. Run `sat_xception {made_by}` again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content

@@ -1,0 +1,130 @@
+"""The folder that a step writes, here or in a bucket: it appears whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.storage.address import GcsPath
+from sat_xception.storage.gcs import open_bucket
+from sat_xception.storage.published import Publication, begin_publication
+
+__all__ = ["atomic_folder"]
+
+# One of these is in every folder that a step wrote.
+_RECORDS = (
+    "dataset.json",
+    "examples.json",
+    "anomalies.json",
+    "train.json",
+    "evaluation.json",
+    "decision.json",
+    "deployment.json",
+)
+
+
+@contextlib.contextmanager
+def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes `out` when the block ends well, and vanishes when it doesn't.
+
+    An earlier result at `out` is replaced, so a step that was interrupted or run before can be run again. A folder that
+    holds anything else is left alone.
+
+    Args:
+        out: Folder to make; for an address in a bucket it is filled in a temporary folder and then published.
+        record: Name of the file that an earlier result of the same step holds. Default: any step's.
+
+    Raises:
+        ConfigError: `out` is a file, a mount point or somebody's folder, or can't be created.
+        ServiceError: The disk is full, or the bucket can't be written.
+    """
+    records = (record,) if record else _RECORDS
+    with _published_folder(out, records) if isinstance(out, GcsPath) else _local_folder(out, records) as work:
+        yield work
+
+
+@contextlib.contextmanager
+def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
+    with open_bucket(out) as bucket:
+        publication = begin_publication(bucket, out, records)
+        work = Path(tempfile.mkdtemp(prefix="sat-xception-"))
+        try:
+            advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
+            with _telling_of_a_full_disk(out, advice):
+                yield work
+            _publish(publication, work, out)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _publish(publication: Publication, work: Path, out: GcsPath) -> None:
+    try:
+        publication.publish(work)
+    except ServiceError as error:
+        # It may have taken hours. Whoever runs in a container loses it all the same.
+        kept = work.rename(work.with_name(f"{work.name}-{out.name}"))
+        raise ServiceError(f"{error}. What was made is kept in {kept}") from None
+
+
+@contextlib.contextmanager
+def _local_folder(out: Path, records: tuple[str, ...]) -> Iterator[Path]:
+    target = out.resolve()
+    try:
+        _check_replaceable(out, target, records)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ConfigError(f"can't write to {target.parent}: {error}; name another --out") from None
+    work.chmod(0o755)
+    try:
+        with _telling_of_a_full_disk(out, "free some, or name an --out on another disk"):
+            yield work
+            _replace(target, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _telling_of_a_full_disk(out: Path, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ServiceError(f"no space left while writing {out}; {advice}") from None
+
+
+def _check_replaceable(out: Path, target: Path, records: tuple[str, ...]) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
+    if target.is_mount():
+        raise ConfigError(f"--out {out} is a mount point, which can't be replaced; name a folder inside it")
+    found = sorted(path.name for path in target.iterdir())
+    if found and not any(name in records for name in found):
+        raise ConfigError(
+            f"--out {out} isn't an earlier result of this step (it holds {found[0]!r}) and would be replaced; "
+            "name a new folder"
+        )
+
+
+def _replace(target: Path, work: Path) -> None:
+    """Put `work` in the place of `target`, which is moved out of the way whole."""
+    if not target.exists():
+        os.replace(work, target)
+        return
+    old = tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)
+    os.replace(target, old)
+    try:
+        os.replace(work, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,144 @@
+"""Google Cloud Storage as this package uses it: a client, patience, many transfers at once, errors that say what to do.
+
+The client library is imported by the functions that need it: most runs never see a bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.storage.address import GcsPath
+
+__all__ = [
+    "TRANSFER_TIMEOUT_S",
+    "in_parallel",
+    "is_of_a_file",
+    "looks_retry",
+    "open_bucket",
+    "telling_why",
+    "transfer_retry",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+# How long a bucket is asked again: at first, when little is lost by giving up, and in the middle of a transfer.
+_LOOK_S = 15
+_TRANSFER_S = 120
+# The mean of the first pause is half of this; each is twice the one before.
+_FIRST_PAUSE_S = 1.0
+# How long a transfer may stand still.
+TRANSFER_TIMEOUT_S = 300
+# The client keeps 10 connections; more workers than those would throw some away.
+_WORKERS = 8
+
+
+@contextlib.contextmanager
+def open_bucket(address: GcsPath) -> Iterator[Any]:
+    """Yield the bucket of an address, and close its connections at the end; nothing is asked of the service yet.
+
+    Raises:
+        ConfigError: `google-cloud-storage` isn't installed.
+    """
+    try:
+        from google.cloud import storage
+
+        with telling_why("open", address):
+            client = storage.Client()
+    except ImportError:
+        raise ConfigError(f"{address} needs google-cloud-storage: pip install 'sat-xception[gcs]'") from None
+    with contextlib.closing(client):
+        yield client.bucket(address.bucket)
+
+
+def looks_retry() -> Any:  # noqa: ANN401 - the library has no types
+    """Return how small questions are asked again."""
+    return _retry(_LOOK_S)
+
+
+def transfer_retry() -> Any:  # noqa: ANN401 - the library has no types
+    """Return how transfers are tried again. Every name is written with one content only, so a repeat does no harm."""
+    return _retry(_TRANSFER_S)
+
+
+def _retry(timeout_s: float) -> Any:  # noqa: ANN401
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_delay(initial=_FIRST_PAUSE_S, maximum=30.0, multiplier=2.0).with_timeout(timeout_s)
+
+
+@contextlib.contextmanager
+def telling_why(action: str, address: GcsPath) -> Iterator[None]:
+    """Turn the library's errors into ours.
+
+    Args:
+        action: What was tried, as a verb: "read" or "write".
+        address: With what.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: No credentials, no permission, or no answer.
+    """
+    from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+    try:
+        yield
+    except GoogleAuthError as error:
+        raise ServiceError(
+            f"no credentials to {action} {address}: {_reason(error)}. Log in with `gcloud auth application-default "
+            "login`, or on a cluster give the pod's service account an identity; see docs/storage.md"
+        ) from None
+    except (Forbidden, Unauthorized) as error:
+        role = "roles/storage.objectViewer" if action == "read" else "roles/storage.objectUser"
+        raise ServiceError(
+            f"not allowed to {action} {address}: {_reason(error)}. Grant {role} on gs://{address.bucket} to the "
+            "account that this runs as; see docs/storage.md"
+        ) from None
+    except NotFound as error:
+        raise ConfigError(
+            f"can't {action} {address}: {_reason(error)}. See whether the bucket is there: "
+            f"gcloud storage ls gs://{address.bucket}/"
+        ) from None
+    except (GoogleAPIError, DataCorruption, InvalidResponse, OSError) as error:
+        if is_of_a_file(error):
+            raise
+        raise ServiceError(
+            f"can't {action} {address}: {_reason(error)}. Check the network, then run again: finished files are kept"
+        ) from None
+
+
+def is_of_a_file(error: Exception) -> bool:
+    """Return whether an error is of this machine's files; what the network's library raises is an OSError as well."""
+    of_the_network = isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, OSError) and error.errno is not None and not of_the_network
+
+
+def _reason(error: Exception) -> str:
+    """Return what the service says, without the queries of addresses: an upload's is as good as a password."""
+    return re.sub(r"\?\S*", "", " ".join(str(error).split())).rstrip(".:")
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield what a function returns for each item, as it comes, many calls at once; the first failure ends them all.
+
+    Only a few items are taken ahead of the work, so a million of them need no memory.
+    """
+    pool = ThreadPoolExecutor(_WORKERS)
+    running: set[Future[R]] = set()
+    try:
+        for item in items:
+            running.add(pool.submit(function, item))
+            if len(running) >= 2 * _WORKERS:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(cancel_futures=True)

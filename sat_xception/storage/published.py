@@ -1,0 +1,230 @@
+"""Results in a bucket: written beside the earlier one, and made the result by one small object that is written last.
+
+A bucket has no folders to rename. So the files of a result are objects below a name of their own,
+
+    gs://bucket/path/1764000000000000-3f9c2a81d0e41b22/dataset.json, …/tiles-00000-of-00001.parquet, …
+    gs://bucket/path/published.json
+
+and `published.json` says which of those names is the result, with the size and SHA-256 of every file. It is replaced in
+one step, and only if it is still the one that was there when the work began. The name holds its generation at that
+time and the digest of the content: the same work done again goes on where an interrupted upload ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sat_xception.errors import ConfigError, DataError, ServiceError
+from sat_xception.log import get_logger, track
+from sat_xception.storage.address import GcsPath
+from sat_xception.storage.files import folder_digests, json_text
+from sat_xception.storage.gcs import (
+    TRANSFER_TIMEOUT_S,
+    in_parallel,
+    looks_retry,
+    telling_why,
+    transfer_retry,
+)
+
+__all__ = ["POINTER", "Publication", "Published", "begin_publication", "is_inside", "read_published"]
+
+_log = get_logger(__name__)
+POINTER = "published.json"
+_FOLDER = re.compile(r"\d+-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `published.json` says.
+
+    Attributes:
+        address: Where it is.
+        generation: Version of the object; 0 when there is none.
+        folder: Name that the files are below; "" when there is no result.
+        files: `{"size", "sha256"}` of every file, by its path below the folder.
+    """
+
+    address: GcsPath
+    generation: int = 0
+    folder: str = ""
+    files: dict[str, Any] | None = None
+
+    def __contains__(self, path: str) -> bool:
+        """Return whether the result has a file."""
+        return path in (self.files or {})
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A result on its way into a bucket.
+
+    Attributes:
+        bucket: The bucket.
+        earlier: What was there when the work began.
+        leftovers: Objects of results that nothing names, or that this one replaces, by name, with their size.
+    """
+
+    bucket: Any
+    earlier: Published
+    leftovers: dict[str, int]
+
+    def publish(self, folder: Path) -> None:
+        """Upload every file of a folder, then make them the result, then remove what is left of others.
+
+        Raises:
+            ServiceError: The bucket failed for too long, or somebody else published here meanwhile.
+        """
+        address = self.earlier.address
+        digests = folder_digests(folder)
+        digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+        if self.earlier.folder.endswith(f"-{digest}"):
+            _log.info("publish   %s holds this very result already", address)
+            self._remove({name for name in self.leftovers if not name.startswith(self._name(self.earlier.folder))})
+            return
+        name = f"{self.earlier.generation}-{digest}"
+        files = {path: {"size": (folder / path).stat().st_size, "sha256": sha256} for path, sha256 in digests.items()}
+        with telling_why("write", address):
+            self._upload(folder, name, files)
+            self._point_to(name, files)
+        self._remove({left for left in self.leftovers if not left.startswith(self._name(name))})
+
+    def _name(self, *parts: str) -> str:
+        return "/".join((self.earlier.address.object, *parts)) + ("/" if len(parts) == 1 else "")
+
+    def _upload(self, folder: Path, name: str, files: dict[str, Any]) -> None:
+        wanted = [p for p, facts in files.items() if self.leftovers.get(self._name(name, p)) != facts["size"]]
+        retry = transfer_retry()
+
+        def upload(path: str) -> None:
+            blob = self.bucket.blob(self._name(name, path))
+            blob.upload_from_filename(str(folder / path), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=retry)
+
+        size = sum(files[path]["size"] for path in wanted)
+        _log.info(
+            "publish   %s: %s files, %.1f MB%s",
+            self.earlier.address,
+            f"{len(wanted):,}",
+            size / 1e6,
+            f" ({len(files) - len(wanted):,} more are there already)" if len(wanted) < len(files) else "",
+        )
+        for _ in track(in_parallel(upload, wanted), "publish", len(wanted)):
+            pass
+
+    def _point_to(self, name: str, files: dict[str, Any]) -> None:
+        from google.api_core.exceptions import PreconditionFailed
+
+        address = self.earlier.address
+        text = json_text({"folder": name, "files": files})
+        try:
+            self.bucket.blob(f"{address.object}/{POINTER}").upload_from_string(
+                text.encode(),
+                content_type="application/json",
+                if_generation_match=self.earlier.generation,
+                checksum="crc32c",
+                timeout=TRANSFER_TIMEOUT_S,
+                retry=transfer_retry(),
+            )
+        except PreconditionFailed:
+            # An answer that got lost is asked for again, and finds our own work done; else somebody was faster.
+            if read_published(self.bucket, address).folder != name:
+                self._remove({f"{self._name(name, path)}" for path in files})
+                raise ServiceError(
+                    f"somebody else published to {address} while this ran, and theirs was kept. Run again to replace "
+                    "it, or name another --out"
+                ) from None
+
+    def _remove(self, names: set[str]) -> None:
+        """Remove objects; what can't be removed now is left to the next run."""
+        from google.api_core.exceptions import NotFound
+
+        def remove(name: str) -> None:
+            with contextlib.suppress(NotFound):
+                self.bucket.blob(name).delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+
+        try:
+            with telling_why("write", self.earlier.address):
+                for _ in in_parallel(remove, sorted(names)):
+                    pass
+        except (ServiceError, ConfigError) as error:
+            _log.warning("publish   left %d old objects for the next run to remove: %s", len(names), error)
+
+
+def begin_publication(bucket: Any, address: GcsPath, records: tuple[str, ...]) -> Publication:  # noqa: ANN401
+    """Look at a place in a bucket before the work is done.
+
+    Args:
+        bucket: The bucket of the address.
+        address: Where the result will be.
+        records: Files, one of which an earlier result holds if it may be replaced.
+
+    Raises:
+        ConfigError: There is no such bucket, or something else is at the address.
+        ServiceError: The bucket can't be read or written.
+    """
+    with telling_why("write", address):
+        earlier = read_published(bucket, address)
+        if earlier.folder and not any(record in earlier for record in records):
+            raise _in_the_way(address, next(iter(earlier.files or {}), "nothing"))
+        leftovers = {}
+        for blob in bucket.list_blobs(prefix=f"{address.object}/", retry=looks_retry()):
+            first = blob.name.removeprefix(f"{address.object}/").partition("/")[0]
+            if _FOLDER.fullmatch(first):
+                leftovers[blob.name] = int(blob.size or 0)
+            elif not earlier.folder and first:
+                raise _in_the_way(address, first)
+        _check_writable(bucket, f"{address.object}/{earlier.generation}-{'0' * 16}/check")
+    return Publication(bucket, earlier, leftovers)
+
+
+def _in_the_way(address: GcsPath, found: str) -> ConfigError:
+    return ConfigError(f"--out {address} isn't an earlier result of this step (it holds {found!r}); name a new folder")
+
+
+def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the library has no types
+    """Write and remove an object: whoever may not learns it now and not after hours of work."""
+    from google.api_core.exceptions import NotFound
+
+    blob = bucket.blob(name)
+    blob.upload_from_string(b"", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    with contextlib.suppress(NotFound):
+        blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+
+
+def read_published(bucket: Any, address: GcsPath) -> Published:  # noqa: ANN401 - the library has no types
+    """Return what is published at an address; the caller turns the library's errors into ours.
+
+    Raises:
+        DataError: `published.json` is damaged.
+    """
+    from google.api_core.exceptions import NotFound
+
+    blob = bucket.get_blob(f"{address.object}/{POINTER}", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    if blob is None:
+        return Published(address)
+    try:
+        text = bucket.blob(blob.name, generation=blob.generation).download_as_bytes(retry=looks_retry())
+    except NotFound:
+        return read_published(bucket, address)  # Replaced between the two calls.
+    try:
+        content = json.loads(text)
+        folder, files = content["folder"], content["files"]
+        sound = _FOLDER.fullmatch(folder) and all(
+            isinstance(facts["size"], int) and isinstance(facts["sha256"], str) and is_inside(path)
+            for path, facts in files.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(f"{address}/{POINTER} is damaged; remove it, and run the step that writes to {address} again")
+    return Published(address, int(blob.generation), folder, files)
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a file of this name stays inside the folder that it is fetched to."""
+    return not path.startswith("/") and bool(path) and ".." not in PurePosixPath(path).parts
