@@ -20,7 +20,7 @@ from sat_xception import __version__
 from sat_xception.config import POSITIONAL, SECOND_NAME
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.steps import STEPS, Step
+from sat_xception.steps import DATASET_VERBS, STEPS, Step
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -125,6 +125,13 @@ def _parameter(name: str, annotation: object) -> inspect.Parameter:
 
 for _verb, _step in STEPS.items():
     add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
+
+_dataset = typer.Typer(help="Compare datasets.", no_args_is_help=True)
+app.add_typer(_dataset, name="dataset")
+# Keeps the verb's name in the command, while there is just one.
+_dataset.callback()(lambda: None)
+for _verb, _step in DATASET_VERBS.items():
+    add_step(_dataset, _verb, _step)
 
 
 # Verbs of the pipelines, each with the program that does it. The library never imports kfp: the pipelines are programs

@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
+from sat_xception.config import POSITIONAL, StepConfig, load_config, second_name, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.storage import Stored, write_json
 
 __all__ = [
+    "DATASET_VERBS",
     "SMALLEST_INPUT",
     "STEPS",
     "TERMINATION_LOG_ENV",
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneName",
     "ConvertConfig",
     "DeployConfig",
+    "DiffConfig",
     "EvaluateConfig",
     "GateConfig",
     "NotifyConfig",
@@ -295,6 +297,14 @@ class NotifyConfig(StepConfig):
     timeout_s: float = Field(10.0, gt=0, description="Deadline of the call, in seconds.")
 
 
+class DiffConfig(StepConfig):
+    """Say what changed between two versions of a dataset, by class and split."""
+
+    old: Path = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
+    new: Path = Field(description="Dataset to compare it with.", json_schema_extra=POSITIONAL)
+    as_json: bool = Field(False, description="Print JSON instead of a table.", json_schema_extra=second_name("--json"))
+
+
 class StepResult(Protocol):
     """What a step's function returns."""
 
@@ -358,6 +368,9 @@ STEPS: dict[str, Step] = {
     "notify": Step(NotifyConfig, "sat_xception.notify:notify"),
     "train-folders": Step(TrainFoldersConfig, "sat_xception.model.train_folders:train_folders"),
 }
+
+# What people do with datasets beside the pipeline: `sat_xception dataset <verb>`.
+DATASET_VERBS: dict[str, Step] = {"diff": Step(DiffConfig, "sat_xception.data.diff:diff_datasets")}
 
 
 def run_step(verb: str, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
