@@ -58,6 +58,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 # Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.
 Folder = Annotated[Path, Stored("folder")]
 FolderOrNone = Annotated[Path | None, Stored("folder")]
+FileOrNone = Annotated[Path | None, Stored("file")]
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
@@ -94,6 +95,35 @@ class AssembleConfig(StepConfig):
     train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
     valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
     test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
+    labels: FileOrNone = Field(
+        None, description="Labelled places, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV, Parquet."
+    )
+    label_column: str = Field("label", description="Column of the labels that holds the class.")
+    label: str = Field("", description="Class of every labelled place, instead of a column.")
+    slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
+    zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
+    imagery: FolderOrNone = Field(None, description="Folder of tiles, {z}/{x}/{y}.jpg or another format, for --labels.")
+    negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
+    negatives_ratio: float = Field(0.0, ge=0, description="Random negatives a positive tile, with --labels.")
+    negatives_within: FileOrNone = Field(
+        None, description="Polygons to draw them in. Default: around the labelled places."
+    )
+    negatives_distance_m: float = Field(
+        10_000.0, gt=0, description="Their largest distance from a labelled place, in metres, without polygons."
+    )
+    negatives_buffer_m: float = Field(
+        500.0,
+        ge=0,
+        description="Least distance of random negatives and look-alikes from any labelled place, in metres.",
+    )
+    negatives_lookalikes: FileOrNone = Field(
+        None, description="Second layer, of things that look alike: its tiles are negatives."
+    )
+    negatives_review: FileOrNone = Field(
+        None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrules the labels."
+    )
+    # About 7 km wide at 45 degrees: wider than most towns, so few straddle two splits.
+    block_zoom: int = Field(12, ge=0, description="Zoom of the blocks that share a split, with --labels.")
     out: Result = Field(description="Folder to write the dataset to.")
     fractions: Fractions = Field(
         (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
@@ -110,8 +140,14 @@ class AssembleConfig(StepConfig):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> AssembleConfig:
-        if bool(self.data) == bool(self.train):
-            raise ValueError("give either --data, or --train with --valid")
+        if sum(map(bool, (self.data, self.train, self.labels))) != 1:
+            raise ValueError("give either --data, or --train with --valid, or --labels with --imagery")
+        if bool(self.labels) != bool(self.imagery):
+            raise ValueError("--labels and --imagery go together")
+        if self.block_zoom > self.zoom:
+            raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")
+        if self.negatives_buffer_m >= self.negatives_distance_m:
+            raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
         if (self.valid or self.test) and not self.train:
             raise ValueError("--valid and --test go with --train")
         return self
@@ -130,7 +166,7 @@ class ValidateConfig(StepConfig):
 
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write statistics, schema, anomalies and the report to.")
-    schema_file: Annotated[Path | None, Stored("file")] = Field(
+    schema_file: FileOrNone = Field(
         None, description="Reviewed schema.pbtxt. Default: inferred from the training split."
     )
     accept: tuple[str, ...] = Field(

@@ -78,6 +78,10 @@ def assemble(config: AssembleConfig) -> AssembleResult:
         with tempfile.TemporaryDirectory(prefix="sat-xception-sample-") as folder:
             write_sample(Path(folder))
             return _assemble(config, find_candidates(Path(folder)), name=SAMPLE_NAME)
+    if config.labels:
+        from sat_xception.data.plan import plan_candidates
+
+        return _assemble(config, plan_candidates(config), name=config.labels.stem)
     if config.data:
         return _assemble(config, find_candidates(Path(config.data)), name=Path(config.data).resolve().name)
     folders = {"train": config.train, "valid": config.valid, "test": config.test}
@@ -118,7 +122,7 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
         _check_splits(rows, classes)
         samples = SampleTiles(classes)
         _write_tiles(work, rows, {candidate.id: candidate.path for candidate in candidates}, config, samples)
-        write_manifest(work / "manifest.parquet", rows)
+        write_manifest(work / "manifest.parquet", rows, config.slice_columns)
         counts, digest = count_rows(rows), content_digest(rows)
         description = {
             "name": name,
@@ -145,7 +149,18 @@ def _probe_all(candidates: list[Candidate], config: AssembleConfig) -> Iterator[
 def _probe(candidate: Candidate, config: AssembleConfig) -> ManifestRow:
     # The sample is drawn into a temporary folder, whose name says nothing and is never the same.
     source = "" if config.data == _SAMPLE else candidate.source
-    row = ManifestRow(candidate.id, candidate.label, candidate.split, status="failed", source=source)
+    place = vars(candidate.place) if candidate.place else {}
+    row = ManifestRow(
+        candidate.id,
+        candidate.label,
+        candidate.split,
+        status="failed",
+        source=source,
+        slices=candidate.slices,
+        **place,
+    )
+    if candidate.conflict:
+        return dataclasses.replace(row, status="duplicate", reason=candidate.conflict)
     try:
         data = candidate.path.read_bytes()
     except OSError as error:
@@ -155,9 +170,12 @@ def _probe(candidate: Candidate, config: AssembleConfig) -> ManifestRow:
         facts = probe_image(data, config.max_pixels)
     except DataError as error:
         return dataclasses.replace(row, reason=str(error))
+    # Imagery of a place that nobody has photographed is one colour.
+    blank = candidate.place is not None and facts.std_luma == 0
     return dataclasses.replace(
         row,
-        status="ok",
+        status="blank" if blank else "ok",
+        reason="one colour: there is no imagery of this place" if blank else "",
         source_format=facts.source_format,
         format=facts.format,
         width=facts.width,
@@ -218,7 +236,8 @@ def _write_tiles(
 ) -> None:
     usable = [row for row in rows if row.status == "ok"]
     usable.sort(key=lambda row: stable_fraction(f"order:{row.sha256}", config.seed))
-    with TileWriter(folder) as writer:
+    located = any(row.x is not None for row in usable)
+    with TileWriter(folder, located=located, slices=config.slice_columns) as writer:
         for row in usable:
             data = _read_again(paths[row.id], row.sha256)
             stored = data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]

@@ -9,14 +9,25 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sat_xception.errors import DataError
 
-__all__ = ["Candidate", "check_classes", "find_candidates", "find_split_candidates"]
+__all__ = ["Candidate", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
 
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
+
+
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile is: its column, row (from the north) and zoom in the grid, and its centre in degrees."""
+
+    x: int
+    y: int
+    z: int
+    lon: float
+    lat: float
 
 
 @dataclass(frozen=True)
@@ -27,18 +38,26 @@ class Candidate:
         id: Path below the data folder, with `/`: unique, and the same on every machine.
         path: The file.
         label: Name of its class folder.
-        split: "train", "valid" or "test" where a folder says so, else "".
+        split: "train", "valid" or "test" where a folder or the tile's place says so, else "".
+        place: Where the tile is; None when that isn't known.
+        labelled_by: Layer that labelled it, or "random"; "" for a class folder.
+        slices: Value of each slice column.
+        conflict: Why the labels can't be used; "" when they can.
     """
 
     id: str
     path: Path
     label: str
     split: str
+    place: TilePlace | None = None
+    labelled_by: str = ""
+    slices: dict[str, str] = field(default_factory=dict)
+    conflict: str = ""
 
     @property
     def source(self) -> str:
-        """Path of the file, as text."""
-        return _text(self.path)
+        """Layer that labelled the tile, or path of the file, as text."""
+        return self.labelled_by or _text(self.path)
 
 
 def find_candidates(folder: Path) -> list[Candidate]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ _MANIFEST_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("mean_luma", pa.float32()),
         ("std_luma", pa.float32()),
+        ("x", pa.int64()),
+        ("y", pa.int64()),
+        ("z", pa.int64()),
+        ("lon", pa.float64()),
+        ("lat", pa.float64()),
     ]
 )
 _TILE_SCHEMA = pa.schema(
@@ -52,6 +57,8 @@ _TILE_SCHEMA = pa.schema(
 _DATASET_KEYS = ("name", "synthetic", "classes", "positive_label", "counts", "digest", "shards")
 _ROW_GROUP = 256
 _SHARD_BYTES = 256 * 2**20
+# Columns of a tile's place in the shards, by the row's attribute.
+_PLACE = {"x": pa.int64(), "y": pa.int64(), "z": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,10 @@ class ManifestRow:
         id: Tile id, unique in the dataset.
         label: Class name.
         split: "train", "valid" or "test"; "" while undecided and for tiles that are left out of unsplit data.
-        status: "ok", "duplicate" or "failed".
+        status: "ok", "blank", "duplicate" (also a tile with several labels) or "failed".
         reason: Why it isn't ok.
         sha256: Of the source bytes; "" when the file couldn't be read.
-        source: Path of the file; "" for the sample, which is drawn.
+        source: Layer that labelled the tile, "random", or path of the file; "" for the sample, which is drawn.
         source_format: Format of the file, such as "tiff".
         format: Of the stored image: "jpeg", "png" or "webp". Where TensorFlow can't decode the source, the stored image
             is a PNG with the same pixels; only then are the stored bytes others than the file's.
@@ -74,6 +81,12 @@ class ManifestRow:
         bytes: Size of the stored image.
         mean_luma: Mean brightness in [0, 255].
         std_luma: Standard deviation of the brightness.
+        x: Column in the grid of tiles; None, as the next four, where the place isn't known.
+        y: Row in the grid, from the north.
+        z: Zoom.
+        lon: Longitude of the centre in degrees.
+        lat: Latitude of the centre in degrees.
+        slices: Value of each slice column.
     """
 
     id: str
@@ -90,22 +103,43 @@ class ManifestRow:
     bytes: int = 0
     mean_luma: float = 0.0
     std_luma: float = 0.0
+    x: int | None = None
+    y: int | None = None
+    z: int | None = None
+    lon: float | None = None
+    lat: float | None = None
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+    def slice_columns(self) -> dict[str, str]:
+        """Return the slices by the name of their column."""
+        return {f"slice/{name}": value for name, value in self.slices.items()}
 
 
-def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write the rows as Parquet, in the order given."""
-    table = pa.Table.from_pylist([vars(row) for row in rows], schema=_MANIFEST_SCHEMA)
+def write_manifest(path: Path, rows: Iterable[ManifestRow], slices: Sequence[str] = ()) -> None:
+    """Write the rows as Parquet, in the order given, with a column `slice/<name>` for each slice."""
+    schema = _with_slices(_MANIFEST_SCHEMA, slices)
+    table = pa.Table.from_pylist([{**vars(row), **row.slice_columns()} for row in rows], schema=schema)
     pq.write_table(table, path, compression="zstd")
+
+
+def _with_slices(schema: pa.Schema, slices: Sequence[str]) -> pa.Schema:
+    return pa.schema([*schema, *((f"slice/{name}", pa.string()) for name in slices)])
 
 
 class TileWriter:
     """Write tiles to `tiles-00000-of-000NN.parquet`, a new file whenever one is full.
 
-    Use as a context manager; the files get their final names when the block ends.
+    Use as a context manager; the files get their final names when the block ends. The shards have columns `tile/x`,
+    `tile/y`, `tile/z`, `tile/lon`, `tile/lat` where tiles have a place, and `slice/<name>` for each slice.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
+    def __init__(
+        self, folder: Path, shard_bytes: int = _SHARD_BYTES, located: bool = False, slices: Sequence[str] = ()
+    ) -> None:
         """Write to `folder`, in files of about `shard_bytes` bytes of images."""
+        self._located = located
+        places = [(f"tile/{name}", kind) for name, kind in _PLACE.items()] if located else []
+        self._schema = _with_slices(pa.schema([*_TILE_SCHEMA, *places]), slices)
         self._folder = folder
         self._shard_bytes = shard_bytes
         self._pending: list[dict[str, Any]] = []
@@ -119,9 +153,9 @@ class TileWriter:
 
     def add(self, row: ManifestRow, image: bytes) -> None:
         """Append a tile."""
-        self._pending.append(
-            {**{name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}, "image": image}
-        )
+        tile = {name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}
+        place = {f"tile/{name}": getattr(row, name) for name in _PLACE} if self._located else {}
+        self._pending.append({**tile, **place, **row.slice_columns(), "image": image})
         self._in_shard += len(image)
         if len(self._pending) >= _ROW_GROUP:
             self._flush()
@@ -134,8 +168,8 @@ class TileWriter:
         if self._writer is None:
             self._shards.append(self._folder / f"tiles-{len(self._shards):05d}.part")
             # JPEG and PNG bytes don't compress again; the columns beside them are small.
-            self._writer = pq.ParquetWriter(self._shards[-1], _TILE_SCHEMA, compression="none")
-        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=_TILE_SCHEMA))
+            self._writer = pq.ParquetWriter(self._shards[-1], self._schema, compression="none")
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
         self._pending = []
 
     def _close_shard(self) -> None:
@@ -192,8 +226,12 @@ def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def content_digest(rows: Iterable[ManifestRow]) -> str:
-    """Return a digest of what the dataset holds: id, label, split and content of each usable tile, in any order."""
-    lines = sorted(f"{row.id}\t{row.label}\t{row.split}\t{row.sha256}" for row in rows if row.status == "ok")
+    """Return a digest of id, label, split, content and slices of each usable tile, in any order."""
+    lines = sorted(
+        "\t".join([row.id, row.label, row.split, row.sha256, *(f"{k}={v}" for k, v in sorted(row.slices.items()))])
+        for row in rows
+        if row.status == "ok"
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from sat_xception.errors import DataError
 
-__all__ = ["SPLITS", "split_by_hash", "stable_fraction"]
+__all__ = ["SPLITS", "split_by_hash", "split_of", "stable_fraction"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -51,13 +51,14 @@ def split_by_hash(labels: Mapping[str, str], fractions: tuple[float, float, floa
                 f"({', '.join(wanted)}); add tiles, or give the splits as folders"
             )
         members.sort()
-        dealt = [_split_at(position, fractions) for position, _ in members]
+        dealt = [split_of(position, fractions) for position, _ in members]
         _fill_empty(dealt, wanted)
         result.update({key: split for (_, key), split in zip(members, dealt, strict=True)})
     return result
 
 
-def _split_at(position: float, fractions: tuple[float, float, float]) -> str:
+def split_of(position: float, fractions: tuple[float, float, float]) -> str:
+    """Return the split that a number in [0, 1) falls in."""
     if position < fractions[0]:
         return "train"
     return "valid" if position < fractions[0] + fractions[1] or fractions[2] == 0 else "test"

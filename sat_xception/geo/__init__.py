@@ -1,0 +1,1 @@
+"""Places: tiles of the Web Mercator grid, and vector layers."""
