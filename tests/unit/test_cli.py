@@ -155,7 +155,8 @@ def test_bad_data_ends_with_3_and_one_line(tmp_path):
 def test_wrong_settings_end_with_2_and_one_line(run, tmp_path):
     ended = run("assemble", "--data", tmp_path, "--train", tmp_path, "--out", tmp_path / "out")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == "error     wrong settings from the command line: give either --data, or --train with --valid\n"
+    wanted = "give either --data, or --train with --valid, or --labels with --imagery"
+    assert ended.err == f"error     wrong settings from the command line: {wanted}\n"
 
 
 def test_a_failed_service_ends_with_4(run, monkeypatch):

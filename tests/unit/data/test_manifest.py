@@ -79,15 +79,20 @@ def test_shards_get_no_name_when_writing_fails(tmp_path):
 
 def test_the_manifest_keeps_every_column_and_the_order(tmp_path):
     rows = [row(2), row(1, status="failed", reason="it's empty", split="", sha256="", bytes=0), row(3, std_luma=0.25)]
-    write_manifest(tmp_path / "manifest.parquet", rows)
+    rows = [dataclasses.replace(there, slices={"setting": f"s{index}"}, x=index) for index, there in enumerate(rows)]
+    write_manifest(tmp_path / "manifest.parquet", rows, ["setting"])
     table = pq.read_table(tmp_path / "manifest.parquet")
-    assert table.to_pylist() == [dataclasses.asdict(there) for there in rows]
-    assert table.column_names == [field.name for field in dataclasses.fields(ManifestRow)]
+    expected = [dataclasses.asdict(there) for there in rows]
+    for there in expected:
+        there["slice/setting"] = there.pop("slices")["setting"]
+    assert table.to_pylist() == expected
+    columns = [field.name for field in dataclasses.fields(ManifestRow) if field.name != "slices"]
+    assert table.column_names == [*columns, "slice/setting"]
 
 
 def test_an_empty_manifest_has_the_columns(tmp_path):
     write_manifest(tmp_path / "manifest.parquet", [])
-    assert pq.read_table(tmp_path / "manifest.parquet").num_columns == len(dataclasses.fields(ManifestRow))
+    assert pq.read_table(tmp_path / "manifest.parquet").num_columns == len(dataclasses.fields(ManifestRow)) - 1
 
 
 def test_the_digest_is_of_usable_content_in_any_order():
@@ -96,6 +101,7 @@ def test_the_digest_is_of_usable_content_in_any_order():
     assert content_digest(reversed(rows)) == digest
     assert content_digest([*rows, row(4, status="failed"), row(5, status="duplicate")]) == digest
     assert content_digest([dataclasses.replace(there, source="/elsewhere", mean_luma=9.0) for there in rows]) == digest
+    assert content_digest([dataclasses.replace(rows[0], slices={"setting": "rural"}), *rows[1:]]) != digest
     for name in ("id", "label", "split", "sha256"):
         assert content_digest([dataclasses.replace(rows[0], **{name: "other"}), *rows[1:]]) != digest
 
