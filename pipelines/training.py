@@ -76,7 +76,7 @@ def training(
     """Train, compare, gate, package and deploy.
 
     Args:
-        data: Folder of class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample" for the
+        data: Folder of class folders, here or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample" for the
             synthetic sample.
         data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*"
             matches anything.
@@ -149,7 +149,7 @@ def training(
             DATA,
             "Assemble tiles",
         )
-        reads_imagery(acts_outside(retry(dataset, DATA, pause_s=15)))
+        reads_storage(reads_imagery(acts_outside(retry(dataset, DATA, pause_s=15))))
         converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
         examples = converted.outputs["examples"]
         checked = place(

@@ -263,12 +263,12 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
     }
     storage = ("sat-xception-storage", "path", "GOOGLE_APPLICATION_CREDENTIALS")
     assert variables == {
-        "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN")},
+        "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
         "train": {storage},
         "train-2": {storage},
         "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK")},
     }
-    for name in ("train", "train-2"):
+    for name in ("assemble", "train", "train-2"):
         (volume,) = on_kubernetes[name]["secretAsVolume"]
         assert (volume["secretName"], volume["optional"]) == ("sat-xception-storage", True)
 
