@@ -10,8 +10,8 @@ VALIDATE_LOCK := requirements/validate$(OLD_GLIBC).txt
 READY := .venv/.ready .venv-validate/.ready
 
 # Images: validate has its own TensorFlow; train has a second one, train-gpu.
-WITH_TENSORFLOW := convert train evaluate package serve
-WITHOUT_TENSORFLOW := assemble gate deploy notify
+WITH_TENSORFLOW := train evaluate package serve
+WITHOUT_TENSORFLOW := assemble convert gate deploy notify
 BASE_IMAGE ?= python:3.13-slim-trixie
 
 # Settings of `make run`.

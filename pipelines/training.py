@@ -76,8 +76,8 @@ def training(
     """Train, compare, gate, package and deploy.
 
     Args:
-        data: Folder of class folders, here or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample" for the
-            synthetic sample.
+        data: Folder of class folders, here or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample"
+            for the synthetic sample.
         data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*"
             matches anything.
         data_fractions: Shares of train, valid and test, in [0, 1], with sum 1. A split that the folders give is kept.

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from sat_xception.data.manifest import read_dataset, read_tiles
+from sat_xception.data.records import RecordWriter, serialize_example
 from sat_xception.data.split import SPLITS
 from sat_xception.errors import DataError
 from sat_xception.log import track
 from sat_xception.markdown import table
 from sat_xception.steps import ConvertConfig
-from sat_xception.storage import atomic_folder, file_digest, write_json
+from sat_xception.storage import atomic_folder, write_json
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -63,8 +61,8 @@ def convert(config: ConvertConfig) -> ConvertResult:
     dataset = read_dataset(config.dataset)
     planned = {split: sum(by_class.values()) for split, by_class in dataset["counts"]["by_split"].items()}
     index = {label: number for number, label in enumerate(dataset["classes"])}
-    with atomic_folder(config.out, record="examples.json") as work, _full_disk_as_os_error():
-        writers = {split: _SplitWriter(work / split, config.shard_mb * 10**6) for split in planned}
+    with atomic_folder(config.out, record="examples.json") as work, contextlib.ExitStack() as files:
+        writers = {split: _SplitWriter(work / split, config.shard_mb * 10**6, files) for split in planned}
         for tile in track(read_tiles(config.dataset), "convert", sum(planned.values())):
             if tile["split"] not in writers or tile["label"] not in index:
                 raise DataError(
@@ -91,81 +89,53 @@ def convert(config: ConvertConfig) -> ConvertResult:
     return ConvertResult(config.out, written, splits)
 
 
-@contextlib.contextmanager
-def _full_disk_as_os_error() -> Iterator[None]:
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise OSError(errno.ENOSPC, error.message) from None
-
-
 class _SplitWriter:
-    """The files of one split; they are named when their number is known."""
+    """The files of one split; they are named when their number is known, and closed with `files` after an error."""
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
+    def __init__(self, folder: Path, shard_bytes: int, files: contextlib.ExitStack) -> None:
         self._folder = folder
         self._shard_bytes = shard_bytes
-        self._parts: list[Path] = []
-        self._counts: list[int] = []
+        self._files = files
+        self._shards: list[RecordWriter] = []
         self._by_class: collections.Counter[str] = collections.Counter()
-        self._written = 0
-        self._writer: tf.io.TFRecordWriter | None = None
+        self._shard_is_full = True
         folder.mkdir()
 
     def write(self, example: bytes, label: str) -> None:
-        if self._writer is None:
-            self._parts.append(self._folder / f"{len(self._parts):05d}.part")
-            self._counts.append(0)
-            self._written = 0
-            self._writer = tf.io.TFRecordWriter(str(self._parts[-1]))
-        self._writer.write(example)
-        self._counts[-1] += 1
+        if self._shard_is_full:
+            self._shards.append(RecordWriter(self._folder / f"{len(self._shards):05d}.part"))
+            self._files.callback(self._shards[-1].close)
+        shard = self._shards[-1]
+        shard.write(example)
         self._by_class[label] += 1
-        self._written += len(example)
-        if self._written >= self._shard_bytes:
-            self._finish_shard()
-
-    def _finish_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._shard_is_full = shard.record_bytes >= self._shard_bytes
+        if self._shard_is_full:
+            shard.close()
 
     def close(self) -> dict[str, Any]:
         """Name the files; return their count, classes and digests."""
-        self._finish_shard()
         shards = []
-        for index, (part, count) in enumerate(zip(self._parts, self._counts, strict=True)):
-            file = part.with_name(f"examples-{index:05d}-of-{len(self._parts):05d}.tfrecord")
-            part.rename(file)
-            shards.append({"file": file.name, "count": count, "sha256": file_digest(file)})
-        return {"count": sum(self._counts), "by_class": dict(sorted(self._by_class.items())), "shards": shards}
+        for index, shard in enumerate(self._shards):
+            shard.close()
+            file = shard.path.with_name(f"examples-{index:05d}-of-{len(self._shards):05d}.tfrecord")
+            shard.path.rename(file)
+            shards.append({"file": file.name, "count": shard.count, "sha256": shard.sha256()})
+        count = sum(shard.count for shard in self._shards)
+        return {"count": count, "by_class": dict(sorted(self._by_class.items())), "shards": shards}
 
 
 def _example(tile: Mapping[str, Any], index: Mapping[str, int]) -> bytes:
-    features = {
-        "image/encoded": _bytes(tile["image"]),
-        "image/format": _bytes(tile["format"].encode()),
-        "image/height": _int(tile["height"]),
-        "image/width": _int(tile["width"]),
-        "image/bytes": _int(len(tile["image"])),
-        "image/mean_luma": _float(tile["mean_luma"]),
-        "image/std_luma": _float(tile["std_luma"]),
-        "image/class/label": _int(index[tile["label"]]),
-        "image/class/text": _bytes(tile["label"].encode()),
-        "tile/id": _bytes(tile["id"].encode()),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def _float(value: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+    return serialize_example(
+        {
+            "image/encoded": tile["image"],
+            "image/format": tile["format"].encode(),
+            "image/height": tile["height"],
+            "image/width": tile["width"],
+            "image/bytes": len(tile["image"]),
+            "image/mean_luma": tile["mean_luma"],
+            "image/std_luma": tile["std_luma"],
+            "image/class/label": index[tile["label"]],
+            "image/class/text": tile["label"].encode(),
+            "tile/id": tile["id"].encode(),
+        }
+    )

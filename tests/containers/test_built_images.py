@@ -14,7 +14,7 @@ pytestmark = [
 ]
 # As the pipeline runs them: no privileges, nothing to write to but /tmp, and here no network either.
 CONFINED = ["--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-WITHOUT_TENSORFLOW = {"assemble", "gate", "deploy", "notify"}
+WITHOUT_TENSORFLOW = {"assemble", "convert", "gate", "deploy", "notify"}
 # `pip check` says these, and they are meant: the executor of components needs none of what kfp's SDK does, and
 # `tensorflow-cpu` is the same code as `tensorflow` without CUDA, under another name.
 MEANT = ("kfp 2.", "requires tensorflow, which is not installed.")
