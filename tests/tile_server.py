@@ -18,7 +18,7 @@ class TileServer:
         self.asked = Counter()
         self.times = []
         self.agents = set()
-        self.queries = set()
+        self.keys = set()
         self.in_flight = self.most_in_flight = 0
 
     def __enter__(self):
@@ -53,7 +53,7 @@ class TileServer:
         self.asked[x, y] += 1
         self.times.append(time.monotonic())
         self.agents.add(request.headers["User-Agent"])
-        self.queries.add(request.query_string)
+        self.keys.add(request.query.get("key"))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

@@ -28,6 +28,6 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     if path.is_file() and path.suffix == ".mbtiles":
         return MBTilesSource(path, config)
     raise ConfigError(
-        f"--imagery {uri} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg files or an "
-        "existing .mbtiles file"
+        f"--imagery {uri} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg files "
+        "or an existing .mbtiles file"
     )

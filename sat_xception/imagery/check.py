@@ -7,7 +7,8 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageStat
+import numpy as np
+from PIL import Image
 
 from sat_xception.imagery.source import TileFailure
 
@@ -23,8 +24,8 @@ class CheckConfig:
     Attributes:
         tile_size: Width and height in pixels; 0 takes any.
         max_pixels: A larger image is refused before it is decoded: a small file can unpack to gigabytes.
-        blank_std: A tile whose luma varies less than this (standard deviation, 0 to 255) is blank. JPEG of one colour has about
-            0; calm water has 2 and more.
+        blank_std: A tile whose luma varies less than this (standard deviation, 0 to 255) is blank. An image of one
+            colour has 0.
         blank_sha256: Digests of a server's "no imagery" tiles.
     """
 
@@ -49,7 +50,8 @@ def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
             warnings.simplefilter("ignore")  # Of metadata that is odd; the pixels decide.
             _check_shape(image, config)
             image.load()
-            luma = image.convert("F" if image.mode.startswith(("I", "F")) else "L")
+            # Pillow would clip 16 bits to 8, not scale them.
+            luma = np.asarray(image) / 257 if image.mode.startswith("I") else np.asarray(image.convert("L"))
             kind = str(image.format).lower()
     except TileFailure:
         raise
@@ -57,7 +59,7 @@ def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
         raise TileFailure(f"can't be decoded: {type(error).__name__}") from error
     if hashlib.sha256(data).hexdigest() in config.blank_sha256:
         return kind, "a known blank tile"
-    deviation = ImageStat.Stat(luma).stddev[0] / (256.0 if luma.mode == "F" else 1.0)
+    deviation = float(luma.std())
     return kind, f"luma varies by {deviation:.2f}" if deviation < config.blank_std else ""
 
 

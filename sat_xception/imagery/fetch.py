@@ -1,8 +1,9 @@
 """Fetch tiles: many at once, never more than asked for, and every one of them ends in the store.
 
-Workers take the next tile from one iterator, so a million tiles are never a million tasks. A failure that may pass is asked
-again after a wait with full jitter (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/); the
-wait is everyone's, so workers don't take turns at a server that asks for patience.
+Workers take the next tile from one iterator, so a million tiles are never a million tasks. A failure that may pass is
+asked again after a wait with full jitter
+(https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). When a server says how long to
+wait, all workers do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sat_xception.errors import ServiceError
@@ -105,7 +106,7 @@ class _Fetch:
             progress.close()  # type: ignore[attr-defined]
             await self._source.close()
 
-    async def _work(self, tiles: Iterator[tuple[int, int, int]], progress: Generator[int, None, None]) -> None:
+    async def _work(self, tiles: Iterator[tuple[int, int, int]], progress: Iterator[int]) -> None:
         for x, y, z in tiles:
             known = self._store.outcome(x, y, z)
             if known and not known[1]:
@@ -158,6 +159,7 @@ class _Fetch:
         self._down_in_a_row = self._down_in_a_row + 1 if tile.transient else 0
         if self._down_in_a_row >= self._config.give_up_after:
             raise ServiceError(
-                f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with {tile.reason}. See whether "
-                f"the server is up, then run again: {self.counts.ok + self.counts.blank:,} finished tiles are kept"
+                f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with "
+                f"{tile.reason}. See whether the server is up, then run again: "
+                f"{self.counts.ok + self.counts.blank:,} finished tiles are kept"
             )

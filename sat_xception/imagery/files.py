@@ -96,7 +96,10 @@ class MBTilesSource:
         return await asyncio.to_thread(self._read, x, y, z)
 
     def _read(self, x: int, y: int, z: int) -> bytes:
-        query = "SELECT length(tile_data), substr(tile_data, 1, ?) FROM tiles WHERE zoom_level=? AND tile_column=? AND tile_row=?"
+        query = (
+            "SELECT length(tile_data), substr(tile_data, 1, ?) FROM tiles "
+            "WHERE zoom_level=? AND tile_column=? AND tile_row=?"
+        )
         with closing(self._connect()) as database:
             row = database.execute(query, (self._max_bytes, z, x, _south_row(y, z))).fetchone()
         if row is None:

@@ -41,7 +41,10 @@ class FetchedTile:
 
 
 class FetchStore:
-    """A SQLite file of finished tiles. With its write-ahead log, a tile is in it whole or not at all, whenever we are killed."""
+    """A SQLite file of finished tiles.
+
+    With its write-ahead log, a tile is in it whole or not at all, whenever we are killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the store of a folder; it is made when it isn't there."""
@@ -93,5 +96,5 @@ class FetchStore:
 
 
 def _tile(row: tuple[int, int, int, Status, str, bytes, str, int]) -> FetchedTile:
-    *fields, transient = row
-    return FetchedTile(*fields, transient=bool(transient))  # type: ignore[arg-type]
+    x, y, z, status, reason, data, image_format, transient = row
+    return FetchedTile(x, y, z, status, reason, data, image_format, bool(transient))

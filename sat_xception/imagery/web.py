@@ -20,6 +20,8 @@ __all__ = ["WebSource"]
 
 _MAX_REDIRECTS = 5
 _SUBDOMAINS = "abc"
+# Everyone's wait after a "too many requests" that doesn't say for how long.
+_PATIENCE_S = 1.0
 _PLACES = re.compile(r"\{([^{}]*)\}")
 # Servers that ask for patience or stumble; every other status means the same the next time.
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
@@ -95,11 +97,11 @@ class WebSource:
     async def _get(self, url: str) -> bytes:
         async with self._client.stream("GET", url) as response:
             if response.status_code != 200:
-                raise TileFailure(
-                    f"HTTP {response.status_code}",
-                    transient=response.status_code in _TRANSIENT,
-                    retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")),
-                )
+                wait = _retry_after_s(response.headers.get("Retry-After", ""))
+                if wait is None and response.status_code == 429:
+                    wait = _PATIENCE_S
+                transient = response.status_code in _TRANSIENT
+                raise TileFailure(f"HTTP {response.status_code}", transient=transient, retry_after_s=wait)
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if (
                 kind
