@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,20 @@ class AssembleConfig(StepConfig):
     label: str = Field("", description="Class of every labelled place, instead of a column.")
     slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
-    imagery: Path | None = Field(None, description="Folder of tiles, {z}/{x}/{y}.jpg or another format, for --labels.")
+    imagery: str = Field(
+        "",
+        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg, an MBTiles file.",
+    )
+    imagery_token_env: str = Field("", description="Environment variable that fills {token} in the URL template.")
+    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
+    imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
+    imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
+    workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
+    rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
+    tile_size: int = Field(0, ge=0, description="Width and height that a tile must have, in pixels. Default: any.")
+    tile_cache: Path | None = Field(
+        None, description="Folder that keeps fetched tiles. Default: beside --out, until the dataset is complete."
+    )
     negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
     negatives_ratio: float = Field(0.0, ge=0, description="Random negatives a positive tile, with --labels.")
     negatives_within: Path | None = Field(
@@ -125,6 +139,12 @@ class AssembleConfig(StepConfig):
         64_000_000, gt=0, le=178_956_970, description="Larger images are refused unread (decompression bombs)."
     )
     max_failed: Fraction = Field(0.05, description="Stop when more than this share of the tiles can't be read.")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        settings = super().resolved()
+        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
+        return settings
 
     @model_validator(mode="after")
     def _has_one_source(self) -> AssembleConfig:

@@ -49,7 +49,8 @@ class FetchStore:
     def __init__(self, folder: Path) -> None:
         """Open the store of a folder; it is made when it isn't there."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None)
+        # SQLite serialises calls itself (sqlite3.threadsafety is 3), so tiles may be read from several threads.
+        self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL")
         # Enough against a kill; a power cut may cost the last tiles, never the file.
         self._database.execute("PRAGMA synchronous=NORMAL")
