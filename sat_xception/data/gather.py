@@ -81,6 +81,8 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name
     places = [candidate.place for candidate in plan.candidates if candidate.place and not candidate.conflict]
     with FetchStore(folder) as store:
+        # Whoever runs the command again may have put right what was wrong: a token, a missing file.
+        store.forget_failures()
         wanted = ((place.x, place.y, place.z) for place in places)
         counts = fetch_tiles(wanted, source, store, fetching, len(places))
         _log.info(

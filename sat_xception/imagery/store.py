@@ -76,6 +76,10 @@ class FetchStore:
         row = (tile.x, tile.y, tile.z, tile.status, tile.reason, tile.data, tile.format, tile.transient)
         self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
 
+    def forget_failures(self) -> None:
+        """Let the next fetch ask again for every tile that failed, whatever the reason was."""
+        self._database.execute("DELETE FROM tiles WHERE status = 'failed'")
+
     def __iter__(self) -> Iterator[FetchedTile]:
         """Yield the tiles by zoom, column and row, one in memory at a time."""
         for row in self._database.execute(f"SELECT {_COLUMNS} FROM tiles ORDER BY z, x, y"):

@@ -310,6 +310,26 @@ def test_a_tile_of_one_colour_is_blank_and_a_missing_one_failed(tmp_path, imager
     assert result.counts["by_status"] == {"blank": 1, "failed": 1, "ok": 398}
 
 
+def test_what_failed_is_asked_for_again_by_the_next_run(tmp_path, imagery):
+    labels = _table(tmp_path / "labels.csv", _rows())
+    missing = imagery / f"{ZOOM}/{X}/{Y}.jpg"
+    content = missing.read_bytes()
+    missing.unlink()
+    try:
+        with pytest.raises(DataError, match="no tile in the imagery x 1"):
+            _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0)
+    finally:
+        missing.write_bytes(content)
+    assert _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0).counts["by_status"] == {"ok": 400}
+
+
+def test_rows_without_a_place_are_left_out(tmp_path, imagery, caplog):
+    rows = _rows([{"lon": "", "lat": "", "label": "school", "setting": "urban"}])
+    result = _run(tmp_path / "out", _table(tmp_path / "labels.csv", rows), imagery, label="")
+    assert result.counts["considered"] == 400
+    assert "1 rows of" in caplog.text
+
+
 def test_real_schools_are_planned_with_negatives_clear_of_them(tmp_path):
     path = SHARED / "data" / "schools_romania.geojson"
     if not path.is_file():
