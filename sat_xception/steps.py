@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from sat_xception.config import POSITIONAL, StepConfig, load_config, second_name, setting_of
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
-from sat_xception.storage import Stored, write_json
+from sat_xception.storage import GcsPath, Stored, write_json
 
 __all__ = [
     "DATASET_VERBS",
@@ -102,7 +103,20 @@ class AssembleConfig(StepConfig):
     label: str = Field("", description="Class of every labelled place, instead of a column.")
     slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
-    imagery: FolderOrNone = Field(None, description="Folder of tiles, {z}/{x}/{y}.jpg or another format, for --labels.")
+    imagery: str = Field(
+        "",
+        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg, an MBTiles file.",
+    )
+    imagery_token_env: str = Field("", description="Environment variable that fills {token} in the URL template.")
+    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
+    imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
+    imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
+    workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
+    rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
+    tile_size: int = Field(0, ge=0, description="Width and height that a tile must have, in pixels. Default: any.")
+    tile_cache: Path | None = Field(
+        None, description="Folder that keeps fetched tiles. Default: beside --out, until the dataset is complete."
+    )
     negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
     negatives_ratio: float = Field(0.0, ge=0, description="Random negatives a positive tile, with --labels.")
     negatives_within: FileOrNone = Field(
@@ -138,12 +152,20 @@ class AssembleConfig(StepConfig):
     )
     max_failed: Fraction = Field(0.05, description="Stop when more than this share of the tiles can't be read.")
 
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        settings = super().resolved()
+        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
+        return settings
+
     @model_validator(mode="after")
     def _has_one_source(self) -> AssembleConfig:
         if sum(map(bool, (self.data, self.train, self.labels))) != 1:
             raise ValueError("give either --data, or --train with --valid, or --labels with --imagery")
         if bool(self.labels) != bool(self.imagery):
             raise ValueError("--labels and --imagery go together")
+        if self.labels and self.tile_cache is None and isinstance(self.out, GcsPath):
+            raise ValueError("--labels with an --out in a bucket need --tile-cache, a folder here for fetched tiles")
         if self.block_zoom > self.zoom:
             raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")
         if self.negatives_buffer_m >= self.negatives_distance_m:

@@ -6,14 +6,13 @@ order that depends only on their content and the seed, so whatever reads the dat
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from PIL import Image
 
 from sat_xception.data.dataset_report import SampleTiles, dataset_page
 from sat_xception.data.dedupe import find_duplicates
-from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
+from sat_xception.data.folders import Candidate, Content, check_classes, find_candidates, find_split_candidates
 from sat_xception.data.images import encode_for_tensorflow, probe_image
 from sat_xception.data.manifest import ManifestRow, TileWriter, content_digest, count_rows, write_manifest
 from sat_xception.data.split import SPLITS, split_by_hash, stable_fraction
@@ -79,14 +78,21 @@ def assemble(config: AssembleConfig) -> AssembleResult:
             write_sample(Path(folder))
             return _assemble(config, find_candidates(Path(folder)), name=SAMPLE_NAME)
     if config.labels:
-        from sat_xception.data.plan import plan_candidates
-
-        return _assemble(config, plan_candidates(config), name=config.labels.stem)
+        return _assemble_labels(config, config.labels.stem)
     if config.data:
         return _assemble(config, find_candidates(Path(config.data)), name=Path(config.data).resolve().name)
     folders = {"train": config.train, "valid": config.valid, "test": config.test}
     candidates = find_split_candidates({split: path for split, path in folders.items() if path is not None})
     return _assemble(config, candidates, name=str(config.train))
+
+
+def _assemble_labels(config: AssembleConfig, name: str) -> AssembleResult:
+    from sat_xception.data.gather import open_tiles
+    from sat_xception.data.plan import plan_tiles
+
+    plan = plan_tiles(config)
+    with open_tiles(config, plan) as imagery:
+        return _assemble(config, plan.candidates, name, imagery.read, imagery.attribution)
 
 
 def choose_positive_label(classes: list[str], asked: str) -> str:
@@ -112,16 +118,29 @@ def choose_positive_label(classes: list[str], asked: str) -> str:
     return ""
 
 
-def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) -> AssembleResult:
+def _read_file(candidate: Candidate) -> Content:
+    try:
+        return Content((candidate.path or Path()).read_bytes())
+    except OSError as error:
+        return Content(b"", "failed", f"can't be read: {error.strerror}")
+
+
+def _assemble(
+    config: AssembleConfig,
+    candidates: list[Candidate],
+    name: str,
+    read: Callable[[Candidate], Content] = _read_file,
+    attribution: str = "",
+) -> AssembleResult:
     classes = check_classes(candidates)
     positive = choose_positive_label(classes, config.positive_label)
     with atomic_folder(config.out, record="dataset.json") as work:
-        rows = list(track(_probe_all(candidates, config), "assemble", len(candidates)))
+        rows = list(track(_probe_all(candidates, read, config), "assemble", len(candidates)))
         _check_failures(rows, config.max_failed)
         rows = _assign_splits(_leave_out_duplicates(rows), config)
         _check_splits(rows, classes)
         samples = SampleTiles(classes)
-        _write_tiles(work, rows, {candidate.id: candidate.path for candidate in candidates}, config, samples)
+        _write_tiles(work, rows, {candidate.id: candidate for candidate in candidates}, read, config, samples)
         write_manifest(work / "manifest.parquet", rows, config.slice_columns)
         counts, digest = count_rows(rows), content_digest(rows)
         description = {
@@ -129,6 +148,7 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
             "synthetic": config.data == _SAMPLE,
             "classes": classes,
             "positive_label": positive,
+            "attribution": attribution,
             "counts": counts,
             "digest": digest,
             "shards": {path.name: file_digest(path) for path in sorted(work.glob("tiles-*.parquet"))},
@@ -139,14 +159,16 @@ def _assemble(config: AssembleConfig, candidates: list[Candidate], name: str) ->
     return AssembleResult(config.out, counts, digest)
 
 
-def _probe_all(candidates: list[Candidate], config: AssembleConfig) -> Iterator[ManifestRow]:
+def _probe_all(
+    candidates: list[Candidate], read: Callable[[Candidate], Content], config: AssembleConfig
+) -> Iterator[ManifestRow]:
     # Pillow lets go of the interpreter lock while it decodes: threads use all cores. They share the warnings' filters.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield from pool.map(lambda candidate: _probe(candidate, config), candidates)
+        yield from pool.map(lambda candidate: _probe(candidate, read, config), candidates)
 
 
-def _probe(candidate: Candidate, config: AssembleConfig) -> ManifestRow:
+def _probe(candidate: Candidate, read: Callable[[Candidate], Content], config: AssembleConfig) -> ManifestRow:
     # The sample is drawn into a temporary folder, whose name says nothing and is never the same.
     source = "" if config.data == _SAMPLE else candidate.source
     place = vars(candidate.place) if candidate.place else {}
@@ -161,21 +183,19 @@ def _probe(candidate: Candidate, config: AssembleConfig) -> ManifestRow:
     )
     if candidate.conflict:
         return dataclasses.replace(row, status="duplicate", reason=candidate.conflict)
-    try:
-        data = candidate.path.read_bytes()
-    except OSError as error:
-        return dataclasses.replace(row, reason=f"can't be read: {error.strerror}")
+    content = read(candidate)
+    if content.status == "failed":
+        return dataclasses.replace(row, reason=content.reason)
+    data = content.data
     row = dataclasses.replace(row, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     try:
         facts = probe_image(data, config.max_pixels)
     except DataError as error:
         return dataclasses.replace(row, reason=str(error))
-    # Imagery of a place that nobody has photographed is one colour.
-    blank = candidate.place is not None and facts.std_luma == 0
     return dataclasses.replace(
         row,
-        status="blank" if blank else "ok",
-        reason="one colour: there is no imagery of this place" if blank else "",
+        status=content.status,
+        reason=content.reason,
         source_format=facts.source_format,
         format=facts.format,
         width=facts.width,
@@ -232,22 +252,23 @@ def _check_splits(rows: list[ManifestRow], classes: list[str]) -> None:
 
 
 def _write_tiles(
-    folder: Path, rows: list[ManifestRow], paths: dict[str, Path], config: AssembleConfig, samples: SampleTiles
+    folder: Path,
+    rows: list[ManifestRow],
+    candidates: dict[str, Candidate],
+    read: Callable[[Candidate], Content],
+    config: AssembleConfig,
+    samples: SampleTiles,
 ) -> None:
     usable = [row for row in rows if row.status == "ok"]
     usable.sort(key=lambda row: stable_fraction(f"order:{row.sha256}", config.seed))
     located = any(row.x is not None for row in usable)
     with TileWriter(folder, located=located, slices=config.slice_columns) as writer:
         for row in usable:
-            data = _read_again(paths[row.id], row.sha256)
+            data = read(candidates[row.id]).data
+            if hashlib.sha256(data).hexdigest() != row.sha256:
+                raise DataError(
+                    f"{row.source or row.id} changed while the dataset was being assembled; run the command again"
+                )
             stored = data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
             writer.add(row, stored)
             samples.offer(row, stored)
-
-
-def _read_again(path: Path, sha256: str) -> bytes:
-    with contextlib.suppress(OSError):
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() == sha256:
-            return data
-    raise DataError(f"{path} changed while the dataset was being assembled; run the command again")

@@ -54,6 +54,8 @@ def dataset_page(description: Mapping[str, Any], rows: Sequence[ManifestRow], sa
         name=description["name"],
         digest=description["digest"],
         positive_label=description["positive_label"],
+        attribution=description["attribution"],
+        slices=list(counts["by_slice"].items()),
         considered=counts["considered"],
         statuses=counts["by_status"],
         splits=splits,

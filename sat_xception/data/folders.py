@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sat_xception.errors import DataError
 
-__all__ = ["Candidate", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
+__all__ = ["Candidate", "Content", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
 
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 
@@ -31,12 +31,21 @@ class TilePlace:
 
 
 @dataclass(frozen=True)
+class Content:
+    """The bytes of a tile's image; its status, "ok", "blank" or "failed"; and why it isn't ok."""
+
+    data: bytes
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A file that is considered for the dataset.
 
     Attributes:
         id: Path below the data folder, with `/`: unique, and the same on every machine.
-        path: The file.
+        path: The file; None for a tile of imagery.
         label: Name of its class folder.
         split: "train", "valid" or "test" where a folder or the tile's place says so, else "".
         place: Where the tile is; None when that isn't known.
@@ -46,7 +55,7 @@ class Candidate:
     """
 
     id: str
-    path: Path
+    path: Path | None
     label: str
     split: str
     place: TilePlace | None = None
@@ -57,7 +66,7 @@ class Candidate:
     @property
     def source(self) -> str:
         """Layer that labelled the tile, or path of the file, as text."""
-        return self.labelled_by or _text(self.path)
+        return self.labelled_by or (_text(self.path) if self.path else "")
 
 
 def find_candidates(folder: Path) -> list[Candidate]:

@@ -1,7 +1,7 @@
 """Turn labelled places into labelled tiles: one row a tile.
 
-A point labels the tile that it lies in. A polygon labels every tile whose centre it covers, or, if it covers none, the
-tile of a point inside it. Where a tile gets several labels:
+A point labels the tile that it lies in. A polygon labels every tile whose centre it covers, and the tile
+of a point inside it. Where a tile gets several labels:
 
 - the class that is looked for wins: a tile with a school in it shows a school, whatever else is there;
 - otherwise nothing says which is right, and the tile is left out, with the reason.

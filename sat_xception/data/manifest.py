@@ -236,14 +236,18 @@ def content_digest(rows: Iterable[ManifestRow]) -> str:
 
 
 def count_rows(rows: Iterable[ManifestRow]) -> dict[str, Any]:
-    """Return how many rows there are by status, and how many usable ones by split and class."""
+    """Return how many rows there are by status, and how many usable ones by split and class, and by slice."""
     rows = list(rows)
+    by_slice: dict[str, Counter[str]] = {}
     by_split: dict[str, Counter[str]] = {}
     for row in rows:
         if row.status == "ok":
             by_split.setdefault(row.split, Counter())[row.label] += 1
+            for name, value in row.slices.items():
+                by_slice.setdefault(name, Counter())[value] += 1
     return {
         "considered": len(rows),
         "by_status": dict(sorted(Counter(row.status for row in rows).items())),
         "by_split": {split: dict(sorted(counts.items())) for split, counts in sorted(by_split.items())},
+        "by_slice": {name: dict(sorted(counts.items())) for name, counts in sorted(by_slice.items())},
     }

@@ -1,4 +1,4 @@
-"""Plan a dataset from labelled places: which tiles, their labels and splits, and where their images are.
+"""Plan a dataset from labelled places: which tiles, their labels and splits.
 
 Where layers disagree about a tile, a person who looked at it is right (the review), then the labels, then the
 look-alikes; random negatives take what is left.
@@ -6,27 +6,23 @@ look-alikes; random negatives take what is left.
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
 from sat_xception.data.folders import Candidate, TilePlace
-from sat_xception.data.images import IMAGE_SUFFIXES
 from sat_xception.data.labels import LabelledTile, label_tiles
 from sat_xception.data.negatives import NegativesConfig, are_clear, draw_negatives
 from sat_xception.data.split import split_of, stable_fraction
-from sat_xception.errors import ConfigError, DataError
+from sat_xception.errors import DataError
 from sat_xception.geo.tiles import ancestors, grid_to_lonlat
-from sat_xception.geo.vectors import Geometries, Layer, read_layer
-from sat_xception.log import get_logger
+from sat_xception.geo.vectors import Geometries, read_layer
 from sat_xception.steps import AssembleConfig
 
-__all__ = ["plan_candidates"]
+__all__ = ["Plan", "plan_tiles"]
 
-_log = get_logger(__name__)
 _VERDICT = "verdict"
 _UNSURE = "unsure"
 _DEFAULT_POSITIVE = "school"
@@ -34,12 +30,25 @@ _DEFAULT_POSITIVE = "school"
 Tiles = dict[tuple[int, int], LabelledTile]
 
 
-def plan_candidates(config: AssembleConfig) -> list[Candidate]:
-    """Return every tile that the labels and the negatives ask for, sorted by id.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be gathered.
+
+    Attributes:
+        candidates: Every tile that the labels and the negatives ask for, sorted by id.
+        bounds: West, south, east and north of the labels, in degrees.
+    """
+
+    candidates: list[Candidate]
+    bounds: tuple[float, float, float, float]
+
+
+def plan_tiles(config: AssembleConfig) -> Plan:
+    """Return every tile that the labels and the negatives ask for.
 
     Raises:
         ConfigError: A setting doesn't fit the layers.
-        DataError: A layer can't be used, there is no room for the negatives, or no tile has an image.
+        DataError: A layer can't be used, there is only one class, or there is no room for the negatives.
     """
     positive = config.positive_label or config.label or _DEFAULT_POSITIVE
     layer = read_layer(Path(config.labels or ""))
@@ -52,7 +61,15 @@ def plan_candidates(config: AssembleConfig) -> list[Candidate]:
         _add_lookalikes(tiles, unsure, places, config, negative)
     if config.negatives_ratio:
         _add_random(tiles, unsure, places, config, positive, negative)
-    return _candidates([tile for key, tile in sorted(tiles.items()) if key not in unsure], layer, config)
+    west, south, east, north = shapely.total_bounds(places).tolist()
+    planned = [tile for key, tile in tiles.items() if key not in unsure]
+    labels = {tile.label for tile in planned}
+    if len(labels) < 2:
+        raise DataError(
+            f"all {len(planned):,} tiles are labelled {', '.join(labels) or 'nothing'}, a classifier needs at least 2 "
+            "classes: draw negatives with --negatives-ratio, or name a column of classes with --label-column"
+        )
+    return Plan(_candidates(planned, config), (west, south, east, north))
 
 
 def _add_reviewed(tiles: Tiles, config: AssembleConfig, positive: str, negative: str) -> set[tuple[int, int]]:
@@ -106,66 +123,25 @@ def _add_random(
         tiles[x, y] = LabelledTile(x, y, negative, "random", slices)
 
 
-def _candidates(tiles: list[LabelledTile], layer: Layer, config: AssembleConfig) -> list[Candidate]:
+def _candidates(tiles: list[LabelledTile], config: AssembleConfig) -> list[Candidate]:
     zoom = config.zoom
-    folder = Path(config.imagery or "")
     x, y = (np.array([getattr(tile, axis) for tile in tiles], dtype=np.int64) for axis in ("x", "y"))
-    files = _files(folder, zoom, x)
-    if not any((tile.x, tile.y) in files for tile in tiles):
-        raise DataError(_why_nothing(folder, zoom, len(tiles), layer))
     lon, lat = grid_to_lonlat(x + 0.5, y + 0.5, zoom)
-    blocks = ancestors(x, y, zoom, config.block_zoom)
+    blocks = np.stack(ancestors(x, y, zoom, config.block_zoom), axis=1)
     candidates = []
-    for index, tile in enumerate(tiles):
+    for tile, block, *centre in zip(tiles, blocks.tolist(), lon.tolist(), lat.tolist(), strict=True):
         # The block decides, so neighbours, which look alike, are in one split.
-        block = f"block:{config.block_zoom}/{blocks[0][index]}/{blocks[1][index]}"
+        position = stable_fraction(f"block:{config.block_zoom}/{block[0]}/{block[1]}", config.seed)
         candidates.append(
             Candidate(
                 id=f"{zoom}/{tile.x}/{tile.y}",
-                path=files.get((tile.x, tile.y), folder / f"{zoom}/{tile.x}/{tile.y}"),
+                path=None,
                 label=tile.label,
-                split=split_of(stable_fraction(block, config.seed), config.fractions),
-                place=TilePlace(tile.x, tile.y, zoom, float(lon[index]), float(lat[index])),
+                split=split_of(position, config.fractions),
+                place=TilePlace(tile.x, tile.y, zoom, centre[0], centre[1]),
                 labelled_by=tile.source,
                 slices=tile.slices,
                 conflict=tile.conflict,
             )
         )
     return sorted(candidates, key=lambda candidate: candidate.id)
-
-
-def _files(folder: Path, zoom: int, x: npt.NDArray[np.int64]) -> dict[tuple[int, int], Path]:
-    """Return the image files of these columns of tiles, `folder/zoom/x/y.*`, by x and y."""
-    files: dict[tuple[int, int], Path] = {}
-    for column in np.unique(x).tolist():
-        place = folder / str(zoom) / str(column)
-        if place.is_dir():
-            for name in sorted(os.listdir(place)):
-                stem, suffix = os.path.splitext(name)
-                if stem.isdecimal() and suffix.lower() in IMAGE_SUFFIXES:
-                    files.setdefault((column, int(stem)), place / name)
-    return files
-
-
-def _why_nothing(folder: Path, zoom: int, count: int, layer: Layer) -> str:
-    """Say why no tile has an image, with what is known of both sides."""
-    if not folder.is_dir():
-        raise ConfigError(f"--imagery {folder} is no folder (seen from {Path.cwd()})")
-    west, south, east, north = shapely.total_bounds(layer.geometry)
-    reach = f"The labels reach from {west:.4f}, {south:.4f} to {east:.4f}, {north:.4f}"
-    labels = f"0 of {count:,} tiles are in {folder}. {reach}"
-    zooms = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    if not zooms:
-        return f"{labels}; the folder has no tiles, which would be {{z}}/{{x}}/{{y}}.jpg; is it the right one?"
-    if zoom not in zooms:
-        return f"{labels}; the imagery has zoom {', '.join(map(str, zooms))} and not {zoom}; give --zoom {zooms[-1]}"
-    columns = sorted(int(path.name) for path in (folder / str(zoom)).iterdir() if path.name.isdecimal())
-    files = _files(folder, zoom, np.array(columns, dtype=np.int64))
-    if not files:
-        return f"{labels}; the imagery has no image at zoom {zoom}"
-    rows = [y for _, y in files]
-    lon, lat = grid_to_lonlat(np.array([columns[0], columns[-1] + 1]), np.array([max(rows) + 1, min(rows)]), zoom)
-    bounds = f"the imagery from {lon[0]:.4f}, {lat[0]:.4f} to {lon[1]:.4f}, {lat[1]:.4f} at zoom {zoom}"
-    swapped = south < lon[1] and north > lon[0] and west < lat[1] and east > lat[0]
-    hint = "longitude and latitude look swapped in the labels" if swapped else "do they show the same area?"
-    return f"{labels}, {bounds}: {hint}"

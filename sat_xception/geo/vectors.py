@@ -16,9 +16,11 @@ import shapely
 
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.log import get_logger
 
 __all__ = ["Layer", "read_layer"]
 
+_log = get_logger(__name__)
 Geometries = npt.NDArray[np.object_]
 
 _LONGITUDE = ("lon", "longitude", "lng", "long")
@@ -56,9 +58,11 @@ def read_layer(path: Path) -> Layer:
     if not path.exists():
         raise DataError(f"no file at {path} (seen from {Path.cwd()})")
     layer = _read_table(path) if path.suffix.lower() in _TABLES else _read_features(path)
-    usable = ~(shapely.is_missing(layer.geometry) | shapely.is_empty(layer.geometry))
+    usable = np.isfinite(shapely.bounds(layer.geometry)).all(axis=1)  # of no geometry and of an empty one they are NaN
     if not usable.any():
         raise DataError(f"{path} has {len(layer.geometry):,} rows and none with a place; is it the right file?")
+    if not usable.all():
+        _log.warning("left out  %s rows of %s, which have no place", f"{(~usable).sum():,}", path)
     layer = Layer(layer.name, layer.columns.filter(pa.array(usable)), layer.geometry[usable], layer.zoom)
     west, south, east, north = shapely.total_bounds(layer.geometry)
     if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):

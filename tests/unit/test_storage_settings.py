@@ -12,6 +12,13 @@ from sat_xception.storage import GcsPath, fetch_folder, folder_digests, read_jso
 from tests.storage_proxy import StorageProxy, running_emulator, running_proxy
 
 
+def test_tiles_of_a_dataset_in_a_bucket_are_kept_in_a_folder_that_is_named():
+    with pytest.raises(ConfigError, match="--tile-cache"):
+        load_config(
+            AssembleConfig, overrides={"labels": "schools.geojson", "imagery": "tiles", "out": "gs://b/dataset"}
+        )
+
+
 def test_an_address_is_taken_apart_and_put_together():
     path = GcsPath("gs://bucket/a/b")
     assert (path.bucket, path.object, path.name) == ("bucket", "a/b", "b")

@@ -68,7 +68,7 @@ def _table(path: Path, rows) -> Path:
 
 def _run(out, labels, imagery, **settings):
     given = {"label": "school", "zoom": ZOOM, "block_zoom": BLOCK_ZOOM, "fractions": (0.5, 0.25, 0.25), **settings}
-    return assemble(AssembleConfig(labels=labels, imagery=imagery, out=out, **given))
+    return assemble(AssembleConfig(labels=labels, imagery=str(imagery), out=out, **given))
 
 
 def _with_negatives(out, labels, imagery, **settings):
@@ -197,6 +197,8 @@ def test_slices_are_carried_through(tmp_path, imagery):
     labels = _table(tmp_path / "labels.csv", _rows())
     result = _run(tmp_path / "out", labels, imagery, label="", slice_columns=("setting",))
     assert {row["slice/setting"] for row in _manifest(result)} == {"rural", "urban"}
+    assert result.counts["by_slice"] == {"setting": {"rural": 266, "urban": 134}}
+    assert "<td>rural</td>" in (result.folder / "report.html").read_text()
     assert "slice/setting" in pq.read_table(next(result.folder.glob("tiles-*.parquet"))).column_names
 
 
@@ -243,18 +245,18 @@ def test_another_coordinate_system_is_turned_into_degrees(tmp_path, schools, ima
 def test_swapped_axes_are_named(tmp_path, imagery):
     labels = _points(tmp_path / "swapped.geojson", [_centre(*tile)[::-1] for tile in SCHOOLS])
     with pytest.raises(DataError, match="look swapped"):
-        _run(tmp_path / "out", labels, imagery)
+        _with_negatives(tmp_path / "out", labels, imagery)
 
 
 def test_another_zoom_is_named(tmp_path, schools, imagery):
     with pytest.raises(DataError, match=f"give --zoom {ZOOM}"):
-        _run(tmp_path / "out", schools, imagery, zoom=17)
+        _with_negatives(tmp_path / "out", schools, imagery, zoom=17)
 
 
 def test_labels_elsewhere_are_told_with_both_bounds(tmp_path, imagery):
     labels = _points(tmp_path / "far.geojson", [(-70.5, -33.4)])
     with pytest.raises(DataError, match=r"from -70.5000, -33.4000 .* the imagery from 24\.\d+, 44\.\d+"):
-        _run(tmp_path / "out", labels, imagery)
+        _with_negatives(tmp_path / "out", labels, imagery)
 
 
 def test_a_polygon_labels_the_tiles_it_covers(tmp_path, imagery):
@@ -263,7 +265,7 @@ def test_a_polygon_labels_the_tiles_it_covers(tmp_path, imagery):
     features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(shape)} for shape in shapes]
     labels = tmp_path / "area.geojson"
     labels.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    with pytest.raises(DataError, match="found 1 class"):
+    with pytest.raises(DataError, match="all 16 tiles are labelled school"):
         _run(tmp_path / "out", labels, imagery)
     from sat_xception.data.labels import label_tiles
     from sat_xception.geo.vectors import read_layer
@@ -273,7 +275,7 @@ def test_a_polygon_labels_the_tiles_it_covers(tmp_path, imagery):
 
 
 def test_one_class_only_is_refused(tmp_path, schools, imagery):
-    with pytest.raises(DataError, match="a classifier needs at least 2"):
+    with pytest.raises(DataError, match=r"all 100 tiles are labelled school.*--negatives-ratio"):
         _run(tmp_path / "out", schools, imagery)
 
 
@@ -308,6 +310,26 @@ def test_a_tile_of_one_colour_is_blank_and_a_missing_one_failed(tmp_path, imager
     assert result.counts["by_status"] == {"blank": 1, "failed": 1, "ok": 398}
 
 
+def test_what_failed_is_asked_for_again_by_the_next_run(tmp_path, imagery):
+    labels = _table(tmp_path / "labels.csv", _rows())
+    missing = imagery / f"{ZOOM}/{X}/{Y}.jpg"
+    content = missing.read_bytes()
+    missing.unlink()
+    try:
+        with pytest.raises(DataError, match="no tile in the imagery x 1"):
+            _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0)
+    finally:
+        missing.write_bytes(content)
+    assert _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0).counts["by_status"] == {"ok": 400}
+
+
+def test_rows_without_a_place_are_left_out(tmp_path, imagery, caplog):
+    rows = _rows([{"lon": "", "lat": "", "label": "school", "setting": "urban"}])
+    result = _run(tmp_path / "out", _table(tmp_path / "labels.csv", rows), imagery, label="")
+    assert result.counts["considered"] == 400
+    assert "1 rows of" in caplog.text
+
+
 def test_real_schools_are_planned_with_negatives_clear_of_them(tmp_path):
     path = SHARED / "data" / "schools_romania.geojson"
     if not path.is_file():
@@ -330,6 +352,18 @@ def test_settings_that_go_together_are_asked_for(tmp_path):
     with pytest.raises(ValueError, match="--labels and --imagery go together"):
         AssembleConfig(labels=tmp_path, out=tmp_path)
     with pytest.raises(ValueError, match="give either --data"):
-        AssembleConfig(labels=tmp_path, imagery=tmp_path, data="sample", out=tmp_path)
+        AssembleConfig(labels=tmp_path, imagery=str(tmp_path), data="sample", out=tmp_path)
     with pytest.raises(ValueError, match="is above --zoom"):
-        AssembleConfig(labels=tmp_path, imagery=tmp_path, zoom=10, out=tmp_path)
+        AssembleConfig(labels=tmp_path, imagery=str(tmp_path), zoom=10, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("imagery", "kept"),
+    [
+        ("https://host/{z}/{x}/{y}.jpg?key=hunter2", "https://host/{z}/{x}/{y}.jpg?key=***"),
+        ("https://me:hunter2@host/{z}/{x}/{y}.jpg", "https://***host/{z}/{x}/{y}.jpg"),
+        ("https://host/w?z={z}&x={x}&y={y}&k={token}", "https://host/w?z={z}&x={x}&y={y}&k={token}"),
+    ],
+)
+def test_what_may_be_a_key_is_not_kept_with_the_dataset(tmp_path, imagery, kept):
+    assert AssembleConfig(labels=tmp_path, imagery=imagery, out=tmp_path).resolved()["imagery"] == kept

@@ -25,6 +25,7 @@ def page():
             "synthetic": False,
             "classes": list(classes),
             "positive_label": "school",
+            "attribution": "",
             "counts": count_rows(rows),
             "digest": "d" * 64,
             **changes,

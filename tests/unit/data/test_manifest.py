@@ -108,19 +108,20 @@ def test_the_digest_is_of_usable_content_in_any_order():
 
 def test_counts_are_by_status_and_of_usable_tiles_by_split_and_class():
     rows = [
-        row(1),
-        row(2),
-        row(3, label="field"),
-        row(4, split="valid"),
-        row(5, status="failed", split=""),
+        row(1, slices={"setting": "rural"}),
+        row(2, slices={"setting": "urban"}),
+        row(3, label="field", slices={"setting": "rural"}),
+        row(4, split="valid", slices={"setting": "rural"}),
+        row(5, slices={"setting": "urban"}, status="failed", split=""),
         row(6, status="duplicate"),
     ]
     assert count_rows(iter(rows)) == {
         "considered": 6,
         "by_status": {"duplicate": 1, "failed": 1, "ok": 4},
         "by_split": {"train": {"field": 1, "school": 2}, "valid": {"school": 1}},
+        "by_slice": {"setting": {"rural": 3, "urban": 1}},
     }
-    assert count_rows([]) == {"considered": 0, "by_status": {}, "by_split": {}}
+    assert count_rows([]) == {"considered": 0, "by_status": {}, "by_split": {}, "by_slice": {}}
 
 
 # Damage

@@ -1,0 +1,62 @@
+"""Peak memory and throughput of assemble from labels and a folder: `python bench/assemble_memory.py 1000 10000`.
+
+Every tile is another image of 64 x 64 pixels, about 2 kB; each size runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_ZOOM, _X, _Y, _ROWS = 18, 148_000, 93_000, 500
+
+
+def main() -> None:
+    """Run each size that is named, or be the run of one."""
+    if sys.argv[1] == "--run":
+        _run(Path(sys.argv[2]))
+        return
+    print(f"{'tiles':>9} {'tiles/s':>9} {'peak MB':>9}")
+    for count in map(int, sys.argv[1:]):
+        with tempfile.TemporaryDirectory(prefix="bench-assemble-") as name:
+            _write_tiles(Path(name), count)
+            command = [sys.executable, __file__, "--run", name]
+            seconds, peak = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        print(f"{count:>9,} {count / float(seconds):>9,.0f} {float(peak):>9,.0f}", flush=True)
+
+
+def _write_tiles(folder: Path, count: int) -> None:
+    rows = ["x,y,z,label"]
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        x, y = _X + index // _ROWS, _Y + index % _ROWS
+        rows.append(f"{x},{y},{_ZOOM},{'school' if index % 2 else 'not-school'}")
+        place = folder / "imagery" / str(_ZOOM) / str(x)
+        place.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize((64, 64)).save(buffer, "JPEG")
+        (place / f"{y}.jpg").write_bytes(buffer.getvalue())
+    (folder / "labels.csv").write_text("\n".join(rows))
+
+
+def _run(folder: Path) -> None:
+    from sat_xception.data.assemble import assemble
+    from sat_xception.steps import AssembleConfig
+
+    started = time.perf_counter()
+    settings = {"zoom": _ZOOM, "block_zoom": 15, "imagery": str(folder / "imagery")}
+    assemble(AssembleConfig(labels=folder / "labels.csv", out=folder / "out", **settings))
+    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Fetch tiles: many at once, never more than asked for, and every one of them ends in the store.
+
+Workers take the next tile from one iterator, so a million tiles are never a million tasks. A failure that may pass is
+asked again after a wait with full jitter
+(https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). When a server says how long to
+wait, all workers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sat_xception.errors import ServiceError
+from sat_xception.imagery.check import CheckConfig, check_tile
+from sat_xception.imagery.source import ImagerySource, TileFailure
+from sat_xception.imagery.store import FetchedTile, FetchStore, Status
+from sat_xception.log import track
+
+__all__ = ["FetchConfig", "FetchCounts", "FetchStore", "FetchedTile", "fetch_tiles"]
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """How tiles are fetched.
+
+    Attributes:
+        workers: Tiles in flight at once.
+        rate_per_s: Requests a second, retries included; 0 is no limit.
+        retries: Times that a tile is asked again after a failure that may pass.
+        backoff_s: Longest first wait; it doubles each time, and a random part of it is waited.
+        max_wait_s: No wait is longer, whatever Retry-After says.
+        give_up_after: The run stops when so many tiles in a row, retries and all, couldn't be had: the server is down.
+        check: What a tile must be.
+    """
+
+    workers: int = 16
+    rate_per_s: float = 0.0
+    retries: int = 4
+    backoff_s: float = 0.5
+    max_wait_s: float = 60.0
+    give_up_after: int = 32
+    check: CheckConfig = field(default_factory=CheckConfig)
+
+
+@dataclass
+class FetchCounts:
+    """What became of the tiles: planned = ok + blank + failed. `resumed` of them were in the store already."""
+
+    planned: int = 0
+    ok: int = 0
+    blank: int = 0
+    failed: int = 0
+    resumed: int = 0
+
+    def add(self, status: Status) -> None:
+        """Count one tile."""
+        self.planned += 1
+        setattr(self, status, getattr(self, status) + 1)
+
+
+def fetch_tiles(
+    tiles: Iterable[tuple[int, int, int]], source: ImagerySource, store: FetchStore, config: FetchConfig, total: int
+) -> FetchCounts:
+    """Fetch the tiles that the store hasn't, and close the source.
+
+    Args:
+        tiles: (x, y, z), each once; read as they are needed.
+        source: Where they come from.
+        store: Where they go. Finished ones aren't asked for again; failures that may pass are.
+        config: How many, how fast, how patiently.
+        total: Number of tiles, for the progress.
+
+    Raises:
+        ServiceError: The source is down. What was fetched is kept.
+    """
+    fetch = _Fetch(source, store, config)
+    try:
+        asyncio.run(fetch.run(iter(tiles), total))
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return fetch.counts
+
+
+class _Fetch:
+    """One run: the counts, and when the next request may be sent."""
+
+    def __init__(self, source: ImagerySource, store: FetchStore, config: FetchConfig) -> None:
+        self.counts = FetchCounts()
+        self._source = source
+        self._store = store
+        self._config = config
+        self._next_request = self._patience_until = 0.0
+        self._down_in_a_row = 0
+
+    async def run(self, tiles: Iterator[tuple[int, int, int]], total: int) -> None:
+        progress = track(range(total), "fetch", total)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.workers):
+                    group.create_task(self._work(tiles, progress))
+        finally:
+            progress.close()  # type: ignore[attr-defined]
+            await self._source.close()
+
+    async def _work(self, tiles: Iterator[tuple[int, int, int]], progress: Iterator[int]) -> None:
+        for x, y, z in tiles:
+            known = self._store.outcome(x, y, z)
+            if known and not known[1]:
+                self.counts.resumed += 1
+                status = known[0]
+            else:
+                tile = await self._fetch(x, y, z)
+                self._store.put(tile)
+                status = tile.status
+                self._stop_if_down(tile)
+            self.counts.add(status)
+            next(progress, None)
+
+    async def _fetch(self, x: int, y: int, z: int) -> FetchedTile:
+        for attempt in range(self._config.retries + 1):
+            await self._turn()
+            try:
+                data = await self._source.read(x, y, z)
+                kind, blank = await asyncio.to_thread(check_tile, data, self._config.check)
+            except TileFailure as failure:
+                if not failure.transient:
+                    return FetchedTile(x, y, z, "failed", failure.reason)
+                last = failure
+                if attempt < self._config.retries:
+                    await self._wait(attempt, failure.retry_after_s)
+            else:
+                return FetchedTile(x, y, z, "blank" if blank else "ok", blank, data, kind)
+        return FetchedTile(x, y, z, "failed", f"{last.reason}, {attempt + 1} times", transient=True)
+
+    async def _turn(self) -> None:
+        """Wait until a request may be sent: the rate allows it, and the server didn't ask for patience."""
+        while (wait := self._patience_until - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if self._config.rate_per_s:
+            slot = max(time.monotonic(), self._next_request)
+            self._next_request = slot + 1 / self._config.rate_per_s
+            await asyncio.sleep(slot - time.monotonic())
+
+    async def _wait(self, attempt: int, retry_after_s: float | None) -> None:
+        """Wait before the same tile is asked again; what the server asked for, all workers wait."""
+        longest = min(self._config.backoff_s * 2**attempt, self._config.max_wait_s)
+        wait = random.uniform(0, longest)
+        if retry_after_s is not None:
+            asked = min(retry_after_s, self._config.max_wait_s)
+            self._patience_until = max(self._patience_until, time.monotonic() + asked)
+            wait = min(asked + wait, self._config.max_wait_s)
+        await asyncio.sleep(wait)
+
+    def _stop_if_down(self, tile: FetchedTile) -> None:
+        self._down_in_a_row = self._down_in_a_row + 1 if tile.transient else 0
+        if self._down_in_a_row >= self._config.give_up_after:
+            raise ServiceError(
+                f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with "
+                f"{tile.reason}. See whether the server is up, then run again: "
+                f"{self.counts.ok + self.counts.blank:,} finished tiles are kept"
+            )

@@ -1,0 +1,113 @@
+"""Tiles on this machine: a folder of `{z}/{x}/{y}.ext` files, or an MBTiles file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sat_xception.errors import ConfigError
+from sat_xception.imagery.source import ImageryConfig, TileFailure
+
+__all__ = ["FolderSource", "MBTilesSource"]
+
+_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".gif", ".bmp", ".tif")
+_MISSING = "no tile in the imagery"
+
+
+def _south_row(y: int, z: int) -> int:
+    """Return a row counted from the other end, as TMS does."""
+    return (1 << z) - 1 - y
+
+
+class FolderSource:
+    """A folder of `{z}/{x}/{y}.ext` files."""
+
+    def __init__(self, folder: Path, config: ImageryConfig) -> None:
+        """Take the folder; nothing is listed, so that a million tiles cost nothing here."""
+        self._folder = folder
+        self._config = config
+        self.attribution = config.attribution
+
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Return None: a folder doesn't say."""
+        return None
+
+    async def read(self, x: int, y: int, z: int) -> bytes:
+        """Return the bytes of the tile's file."""
+        return await asyncio.to_thread(self._read, x, _south_row(y, z) if self._config.tms else y, z)
+
+    def _read(self, x: int, y: int, z: int) -> bytes:
+        for suffix in _SUFFIXES:
+            path = self._folder / str(z) / str(x) / f"{y}{suffix}"
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                continue
+            if size > self._config.max_bytes:
+                raise TileFailure(f"{size:,} bytes, limit {self._config.max_bytes:,}")
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise TileFailure(f"can't be read: {error.strerror}", transient=True) from error
+        raise TileFailure(_MISSING)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+class MBTilesSource:
+    """An MBTiles file (specification 1.3): a SQLite database whose rows are counted from the south."""
+
+    def __init__(self, path: Path, config: ImageryConfig) -> None:
+        """Check the file and read what it says of itself.
+
+        Raises:
+            ConfigError: It is no MBTiles file, or one of vector tiles.
+        """
+        self._uri = f"{path.resolve().as_uri()}?mode=ro"
+        self._max_bytes = config.max_bytes
+        try:
+            with closing(self._connect()) as database:
+                database.execute("SELECT 1 FROM tiles LIMIT 1")
+                self._metadata = dict(database.execute("SELECT name, value FROM metadata"))
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{path} is no MBTiles file: {error}; make it again, or give the imagery as a folder"
+            ) from error
+        if self._metadata.get("format") == "pbf":
+            raise ConfigError(f"{path} holds vector tiles; give a file of JPEG, PNG or WebP tiles")
+        self.attribution = config.attribution or self._metadata.get("attribution", "")
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._uri, uri=True)
+
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Return the bounds that the file states; None when it states none that can be read."""
+        try:
+            west, south, east, north = (float(part) for part in self._metadata["bounds"].split(","))
+        except (KeyError, ValueError):
+            return None
+        return west, south, east, north
+
+    async def read(self, x: int, y: int, z: int) -> bytes:
+        """Return the tile's bytes."""
+        return await asyncio.to_thread(self._read, x, y, z)
+
+    def _read(self, x: int, y: int, z: int) -> bytes:
+        query = (
+            "SELECT length(tile_data), substr(tile_data, 1, ?) FROM tiles "
+            "WHERE zoom_level=? AND tile_column=? AND tile_row=?"
+        )
+        with closing(self._connect()) as database:
+            row = database.execute(query, (self._max_bytes, z, x, _south_row(y, z))).fetchone()
+        if row is None:
+            raise TileFailure(_MISSING)
+        size, data = row
+        if size > self._max_bytes:
+            raise TileFailure(f"{size:,} bytes, limit {self._max_bytes:,}")
+        return bytes(data)
+
+    async def close(self) -> None:
+        """Nothing is held open."""

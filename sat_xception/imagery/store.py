@@ -1,0 +1,105 @@
+"""What was fetched, kept so that a run that is killed goes on from there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+__all__ = ["FetchStore", "FetchedTile", "Status"]
+
+Status = Literal["ok", "blank", "failed"]
+_COLUMNS = "x, y, z, status, reason, data, format, transient"
+
+
+@dataclass(frozen=True)
+class FetchedTile:
+    """What became of one tile.
+
+    Attributes:
+        x: Column.
+        y: Row, from the north.
+        z: Zoom.
+        status: "ok", "blank" or "failed".
+        reason: Why it isn't ok; else "".
+        data: The encoded image, as it came; empty when it failed.
+        format: "jpeg", "png", …; empty when it failed.
+        transient: It failed in a way that may pass: the next run asks again.
+    """
+
+    x: int
+    y: int
+    z: int
+    status: Status
+    reason: str = ""
+    data: bytes = b""
+    format: str = ""
+    transient: bool = False
+
+
+class FetchStore:
+    """A SQLite file of finished tiles.
+
+    With its write-ahead log, a tile is in it whole or not at all, whenever we are killed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store of a folder; it is made when it isn't there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # SQLite serialises calls itself (sqlite3.threadsafety is 3), so tiles may be read from several threads.
+        self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        # Enough against a kill; a power cut may cost the last tiles, never the file.
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS tiles (x INTEGER, y INTEGER, z INTEGER, status TEXT, reason TEXT, data BLOB, "
+            "format TEXT, transient INTEGER, PRIMARY KEY (z, x, y))"
+        )
+
+    def get(self, x: int, y: int, z: int) -> FetchedTile | None:
+        """Return a tile, None when it wasn't fetched."""
+        row = self._database.execute(f"SELECT {_COLUMNS} FROM tiles WHERE z=? AND x=? AND y=?", (z, x, y)).fetchone()
+        return _tile(row) if row else None
+
+    def outcome(self, x: int, y: int, z: int) -> tuple[Status, bool] | None:
+        """Return a tile's status and whether its failure may pass, without reading its image."""
+        row = self._database.execute(
+            "SELECT status, transient FROM tiles WHERE z=? AND x=? AND y=?", (z, x, y)
+        ).fetchone()
+        return (row[0], bool(row[1])) if row else None
+
+    def put(self, tile: FetchedTile) -> None:
+        """Keep a tile, in place of what was known of it."""
+        row = (tile.x, tile.y, tile.z, tile.status, tile.reason, tile.data, tile.format, tile.transient)
+        self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
+
+    def forget_failures(self) -> None:
+        """Let the next fetch ask again for every tile that failed, whatever the reason was."""
+        self._database.execute("DELETE FROM tiles WHERE status = 'failed'")
+
+    def __iter__(self) -> Iterator[FetchedTile]:
+        """Yield the tiles by zoom, column and row, one in memory at a time."""
+        for row in self._database.execute(f"SELECT {_COLUMNS} FROM tiles ORDER BY z, x, y"):
+            yield _tile(row)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _tile(row: tuple[int, int, int, Status, str, bytes, str, int]) -> FetchedTile:
+    x, y, z, status, reason, data, image_format, transient = row
+    return FetchedTile(x, y, z, status, reason, data, image_format, bool(transient))

@@ -1,0 +1,143 @@
+"""Tiles of a server, by URL template: XYZ or TMS, with subdomains and a token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import httpx
+
+from sat_xception import __version__
+from sat_xception.errors import ConfigError
+from sat_xception.imagery.source import ImageryConfig, TileFailure
+
+__all__ = ["WebSource"]
+
+_MAX_REDIRECTS = 5
+_SUBDOMAINS = "abc"
+# Everyone's wait after a "too many requests" that doesn't say for how long.
+_PATIENCE_S = 1.0
+_PLACES = re.compile(r"\{([^{}]*)\}")
+# Servers that ask for patience or stumble; every other status means the same the next time.
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+
+class WebSource:
+    """A tile server. `{z}`, `{x}`, `{y}` or `{-y}`, `{s}` or `{a-c}`, and `{token}` are filled in."""
+
+    def __init__(self, template: str, config: ImageryConfig) -> None:
+        """Check the template and make the client; nothing is asked yet.
+
+        Raises:
+            ConfigError: A place of the template is unknown or missing, or the token isn't in the environment.
+        """
+        places = set(_PLACES.findall(template))
+        self._ranges = {place for place in places if re.fullmatch(r"[a-z]-[a-z]|\d-\d", place)}
+        unknown = places - self._ranges - {"z", "x", "y", "-y", "s", "token"}
+        if unknown or not {"z", "x"} <= places or not {"y", "-y"} & places:
+            wrong = f"doesn't know {{{min(unknown)}}}" if unknown else "needs {z}, {x} and {y} (or {-y})"
+            raise ConfigError(f"the URL template of --imagery {wrong}; for instance https://host/{{z}}/{{x}}/{{y}}.jpg")
+        self._template = template
+        self._config = config
+        self._token = _token(config.token_env) if "token" in places else ""
+        self.attribution = config.attribution
+        # httpx logs every URL, and with it the token.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        agent = f"sat-xception/{__version__}" + (f" ({config.contact})" if config.contact else "")
+        self._client = httpx.AsyncClient(
+            http2=True,
+            follow_redirects=True,
+            max_redirects=_MAX_REDIRECTS,
+            timeout=config.timeout_s,
+            limits=httpx.Limits(max_connections=config.connections, max_keepalive_connections=config.connections),
+            headers={"User-Agent": agent, "Accept": "image/*"},
+        )
+
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Return None: a tile server doesn't say."""
+        return None
+
+    def url(self, x: int, y: int, z: int) -> str:
+        """Return a tile's address, with the token. The subdomain depends on the tile only, so caches work."""
+        south = (1 << z) - 1 - y
+        places = {
+            "z": z,
+            "x": x,
+            "y": south if self._config.tms else y,
+            "-y": south,
+            "token": quote(self._token, safe=""),
+        }
+        places["s"] = _SUBDOMAINS[(x + y) % len(_SUBDOMAINS)]
+        for place in self._ranges:
+            first, last = ord(place[0]), ord(place[2])
+            places[place] = chr(first + (x + y) % (last - first + 1))
+        return _PLACES.sub(lambda match: str(places[match[1]]), self._template)
+
+    async def read(self, x: int, y: int, z: int) -> bytes:
+        """Return what the server answers, if it says it is an image and is whole."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                return await self._get(self.url(x, y, z))
+        except TimeoutError as error:
+            raise TileFailure(f"no whole answer in {self._config.timeout_s:g} s", transient=True) from error
+        except httpx.TooManyRedirects as error:
+            raise TileFailure(f"more than {_MAX_REDIRECTS} redirects") from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise TileFailure("redirected to an address that isn't http") from error
+        except httpx.HTTPError as error:
+            # The message may hold the address; the kind of error says enough.
+            raise TileFailure(f"connection failed: {type(error).__name__}", transient=True) from error
+
+    async def _get(self, url: str) -> bytes:
+        async with self._client.stream("GET", url) as response:
+            if response.status_code != 200:
+                wait = _retry_after_s(response.headers.get("Retry-After", ""))
+                if wait is None and response.status_code == 429:
+                    wait = _PATIENCE_S
+                transient = response.status_code in _TRANSIENT
+                raise TileFailure(f"HTTP {response.status_code}", transient=transient, retry_after_s=wait)
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if (
+                kind
+                and not kind.startswith("image/")
+                and kind not in ("application/octet-stream", "binary/octet-stream")
+            ):
+                raise TileFailure(f"HTTP 200 with {kind[:40]}, not an image")
+            data = bytearray()
+            async for part in response.aiter_bytes():
+                data += part
+                if len(data) > self._config.max_bytes:
+                    raise TileFailure(f"more than {self._config.max_bytes:,} bytes")
+            return bytes(data)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _token(variable: str) -> str:
+    if not variable:
+        raise ConfigError("the URL template has {token}, but no variable is named: give --imagery-token-env NAME")
+    token = os.environ.get(variable, "")
+    if not token:
+        raise ConfigError(
+            f"the URL template has {{token}}, but ${variable} is empty: export {variable}=… and run again"
+        )
+    return token
+
+
+def _retry_after_s(header: str) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,100 @@
+"""From labelled places and a tile server to a dataset: the command itself, in a process that may be killed."""
+
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.conftest import SHARED, draw_tile, encode
+from tests.tile_server import TileServer
+
+
+class Ground(TileServer):
+    """Serves another image for each tile: a piece of a real one where there are some, else a drawn one."""
+
+    def tile(self, x, y):
+        rng = np.random.default_rng([x, y])
+        if not self.tiles:
+            return encode(draw_tile("school", int(rng.integers(2**31))))
+        image = self.tiles[rng.integers(len(self.tiles))]
+        left, top = rng.integers(0, 256 - 96, 2).tolist()
+        return encode(image.crop((left, top, left + 96, top + 96)), quality=90)
+
+
+@pytest.fixture(scope="module")
+def images():
+    found = sorted((SHARED / "data" / "tiles-ucmerced").rglob("*.jpg"))[::20]
+    images = [Image.open(io.BytesIO(path.read_bytes())).convert("RGB") for path in found]
+    return [image for image in images if min(image.size) >= 250]
+
+
+@pytest.fixture
+def schools():
+    path = SHARED / "data" / "schools_romania.geojson"
+    if not path.is_file():
+        pytest.skip(f"no real labels at {path}")
+    return path
+
+
+def command(labels, server, out, *more):
+    settings = ["--label", "school", "--zoom", "17", "--negatives-ratio", "1", "--imagery", server.template]
+    return [sys.executable, "-m", "sat_xception", "assemble", "--labels", labels, *settings, "--out", out, *more]
+
+
+def described(out):
+    return json.loads((out / "dataset.json").read_text())
+
+
+@pytest.mark.slow
+def test_real_schools_become_a_dataset_in_one_command(schools, images, tmp_path):
+    with Ground(images) as server:
+        more = ("--imagery-attribution", "(c) Somebody <&>", "--workers", "8")
+        ended = subprocess.run(command(schools, server, tmp_path / "out", *more), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    description = described(tmp_path / "out")
+    assert description["classes"] == ["not-school", "school"]
+    assert description["attribution"] == "(c) Somebody <&>"
+    counts = description["counts"]
+    rows = pq.read_table(tmp_path / "out" / "manifest.parquet")
+    assert rows.num_rows == counts["considered"] == sum(counts["by_status"].values()) == len(server.asked)
+    assert set(counts["by_split"]) == {"train", "valid", "test"}
+    labels = rows.column("label").to_pylist()
+    assert labels.count("school") == labels.count("not-school") > 2_400
+    assert "(c) Somebody &lt;&amp;&gt;" in (tmp_path / "out" / "report.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "the store of fetched tiles isn't removed"
+
+
+@pytest.mark.slow
+def test_killed_ten_times_it_ends_with_the_dataset_of_an_undisturbed_run(images, tmp_path):
+    places = random.Random(5)
+    points = [[24 + places.random() / 4, 44 + places.random() / 4] for _ in range(150)]
+    features = [{"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": p}} for p in points]
+    labels = tmp_path / "labels.geojson"
+    labels.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with Ground(images, delay_s=0.03) as server:
+        more = ("--workers", "1")
+        subprocess.run(command(labels, server, tmp_path / "undisturbed", *more), check=True, capture_output=True)
+        asked_once = dict(server.asked)
+        kills = random.Random(7)
+        for _ in range(10):
+            process = subprocess.Popen(command(labels, server, tmp_path / "killed", *more), stderr=subprocess.DEVNULL)
+            before = sum(server.asked.values())
+            deadline = time.monotonic() + 10
+            # From its first request on, which a slow machine takes long to come to.
+            while sum(server.asked.values()) == before and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(kills.uniform(0.05, 0.9))
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, "it ended before it was killed; the tiles are too few"
+        subprocess.run(command(labels, server, tmp_path / "killed", *more), check=True, capture_output=True)
+        assert described(tmp_path / "killed")["digest"] == described(tmp_path / "undisturbed")["digest"]
+        # Each kill may lose the tile in flight, and no other.
+        assert sum(server.asked.values()) <= 2 * sum(asked_once.values()) + 10
