@@ -15,7 +15,7 @@ from tests.storage_proxy import StorageProxy, running_emulator, running_proxy
 def test_tiles_of_a_dataset_in_a_bucket_are_kept_in_a_folder_that_is_named():
     with pytest.raises(ConfigError, match="--tile-cache"):
         load_config(
-            AssembleConfig, overrides={"labels": "schools.geojson", "imagery": "tiles", "out": "gs://b/dataset"}
+            AssembleConfig, overrides={"labels": "schools.geojson", "imagery": "tiles", "out": "gs://bucket/dataset"}
         )
 
 
