@@ -99,8 +99,8 @@ def content_tag(name: str) -> str:
 def step_code(step: str) -> tuple[str, ...]:
     """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
 
-    Imports inside functions count too. It begins at the module that `sat_xception/steps.py` names for the step, and at
-    what the component imports.
+    Imports inside functions count too. It begins at the module that `sat_xception/steps/table.py` names for the step,
+    and at what the component imports.
     """
     found: set[str] = set()
     waiting = [*_ENTRY_MODULES, _module_of(step)]
@@ -134,12 +134,12 @@ def read_lock() -> dict[str, Any]:
 
 def _module_of(step: str) -> str:
     """Return the module of `STEPS[step]`, read from the source: importing it would take pydantic."""
-    tree = ast.parse((ROOT / _PACKAGE / "steps.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / _PACKAGE / "steps" / "table.py").read_text(encoding="utf-8"))
     for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
         for key, value in zip(table.keys, table.values, strict=True):
             if isinstance(key, ast.Constant) and key.value == step and isinstance(value, ast.Call):
                 return str(ast.literal_eval(value.args[1])).split(":")[0]
-    raise LookupError(f"{_PACKAGE}/steps.py has no step {step!r}")
+    raise LookupError(f"{_PACKAGE}/steps/table.py has no step {step!r}")
 
 
 def _imports(path: Path) -> Iterator[str]:

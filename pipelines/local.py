@@ -30,7 +30,6 @@ from sat_xception.log import duration, get_logger
 from sat_xception.model.weights import find_weights, identify_weights
 from sat_xception.steps import (
     TERMINATION_LOG_ENV,
-    Fraction,
     GateConfig,
     NotifyConfig,
     PackageConfig,
@@ -38,6 +37,7 @@ from sat_xception.steps import (
     TrainConfig,
     ValidateConfig,
 )
+from sat_xception.steps.kinds import Fraction
 from sat_xception.storage import Stored, fetch_file
 
 __all__ = ["RunConfig", "RunResult", "StepFailedError", "pipeline_arguments", "run"]

@@ -1,6 +1,6 @@
 """Configuration that YAML files set, flags override and every result records.
 
-Each step has one frozen model derived from `StepConfig` (see `steps.py`). An unknown key is an error that names the
+Each step has one frozen model derived from `StepConfig` (see `steps/`). An unknown key is an error that names the
 nearest known one.
 """
 

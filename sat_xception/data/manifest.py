@@ -49,6 +49,7 @@ _TILE_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("bytes", pa.int64()),
         ("mean_luma", pa.float32()),
         ("std_luma", pa.float32()),
         ("image", pa.binary()),
@@ -153,7 +154,7 @@ class TileWriter:
 
     def add(self, row: ManifestRow, image: bytes) -> None:
         """Append a tile."""
-        tile = {name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"}
+        tile = {name: getattr(row, name) for name in _TILE_SCHEMA.names if name != "image"} | {"bytes": len(image)}
         place = {f"tile/{name}": getattr(row, name) for name in _PLACE} if self._located else {}
         self._pending.append({**tile, **place, **row.slice_columns(), "image": image})
         self._in_shard += len(image)

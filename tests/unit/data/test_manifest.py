@@ -64,6 +64,7 @@ def test_a_tile_is_stored_with_what_the_examples_need(tmp_path):
         "format": "jpeg",
         "width": 8,
         "height": 9,
+        "bytes": 100,
         "mean_luma": 1.5,
         "std_luma": 0.0,
         "image": b"\0\0" * 50,

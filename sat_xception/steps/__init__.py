@@ -1,0 +1,52 @@
+"""What each step takes: one configuration class a step, and the function that does the work.
+
+The command line, the components and the tests all read this table, so a setting has one name, one default and one
+description. Nothing here imports TensorFlow; a step's module is imported when the step runs.
+"""
+
+from sat_xception.steps.assemble import AssembleConfig
+from sat_xception.steps.data import ConvertConfig, DiffConfig, ValidateConfig
+from sat_xception.steps.model import (
+    SMALLEST_INPUT,
+    BackboneName,
+    EvaluateConfig,
+    GateConfig,
+    PackageConfig,
+    TrainConfig,
+    TrainFoldersConfig,
+)
+from sat_xception.steps.serving import DeployConfig, NotifyConfig, PredictConfig, ServeConfig
+from sat_xception.steps.table import (
+    DATASET_VERBS,
+    STEPS,
+    TERMINATION_LOG_ENV,
+    Step,
+    StepResult,
+    run_step,
+    telling_why,
+)
+
+__all__ = [
+    "DATASET_VERBS",
+    "SMALLEST_INPUT",
+    "STEPS",
+    "TERMINATION_LOG_ENV",
+    "AssembleConfig",
+    "BackboneName",
+    "ConvertConfig",
+    "DeployConfig",
+    "DiffConfig",
+    "EvaluateConfig",
+    "GateConfig",
+    "NotifyConfig",
+    "PackageConfig",
+    "PredictConfig",
+    "ServeConfig",
+    "Step",
+    "StepResult",
+    "TrainConfig",
+    "TrainFoldersConfig",
+    "ValidateConfig",
+    "run_step",
+    "telling_why",
+]

@@ -1,0 +1,103 @@
+"""Settings of assemble."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from sat_xception.config import StepConfig
+from sat_xception.steps.kinds import FileOrNone, FolderOrNone, Fraction, Fractions, Result
+from sat_xception.storage import GcsPath, Stored
+
+__all__ = ["AssembleConfig"]
+
+
+class AssembleConfig(StepConfig):
+    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
+
+    data: Annotated[str, Stored("folder")] = Field(
+        "", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'."
+    )
+    train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
+    valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
+    test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
+    labels: FileOrNone = Field(
+        None, description="Labelled places, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV, Parquet."
+    )
+    label_column: str = Field("label", description="Column of the labels that holds the class.")
+    label: str = Field("", description="Class of every labelled place, instead of a column.")
+    slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
+    zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
+    imagery: str = Field(
+        "",
+        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg, an MBTiles file.",
+    )
+    imagery_token_env: str = Field("", description="Environment variable that fills {token} in the URL template.")
+    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
+    imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
+    imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
+    workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
+    rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
+    tile_size: int = Field(0, ge=0, description="Width and height that a tile must have, in pixels. Default: any.")
+    tile_cache: Path | None = Field(
+        None, description="Folder that keeps fetched tiles. Default: beside --out, until the dataset is complete."
+    )
+    negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
+    negatives_ratio: float = Field(0.0, ge=0, description="Random negatives a positive tile, with --labels.")
+    negatives_within: FileOrNone = Field(
+        None, description="Polygons to draw them in. Default: around the labelled places."
+    )
+    negatives_distance_m: float = Field(
+        10_000.0, gt=0, description="Their largest distance from a labelled place, in metres, without polygons."
+    )
+    negatives_buffer_m: float = Field(
+        500.0,
+        ge=0,
+        description="Least distance of random negatives and look-alikes from any labelled place, in metres.",
+    )
+    negatives_lookalikes: FileOrNone = Field(
+        None, description="Second layer, of things that look alike: its tiles are negatives."
+    )
+    negatives_review: FileOrNone = Field(
+        None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrules the labels."
+    )
+    # About 7 km wide at 45 degrees: wider than most towns, so few straddle two splits.
+    block_zoom: int = Field(12, ge=0, description="Zoom of the blocks that share a split, with --labels.")
+    out: Result = Field(description="Folder to write the dataset to.")
+    fractions: Fractions = Field(
+        (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
+    )
+    seed: int = Field(0, description="Part of the hash that deals tiles to splits.")
+    positive_label: str = Field(
+        "", description="The class that is looked for. Default: 'school', or X where the other class is 'not-X'."
+    )
+    # Pillow itself refuses more than twice its MAX_IMAGE_PIXELS.
+    max_pixels: int = Field(
+        64_000_000, gt=0, le=178_956_970, description="Larger images are refused unread (decompression bombs)."
+    )
+    max_failed: Fraction = Field(0.05, description="Stop when more than this share of the tiles can't be read.")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        settings = super().resolved()
+        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
+        return settings
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> AssembleConfig:
+        if sum(map(bool, (self.data, self.train, self.labels))) != 1:
+            raise ValueError("give either --data, or --train with --valid, or --labels with --imagery")
+        if bool(self.labels) != bool(self.imagery):
+            raise ValueError("--labels and --imagery go together")
+        if self.labels and self.tile_cache is None and isinstance(self.out, GcsPath):
+            raise ValueError("--labels with an --out in a bucket need --tile-cache, a folder here for fetched tiles")
+        if self.block_zoom > self.zoom:
+            raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")
+        if self.negatives_buffer_m >= self.negatives_distance_m:
+            raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
+        if (self.valid or self.test) and not self.train:
+            raise ValueError("--valid and --test go with --train")
+        return self

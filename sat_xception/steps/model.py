@@ -1,0 +1,122 @@
+"""Settings of the steps that train, judge and package a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from sat_xception.config import StepConfig, setting_of
+from sat_xception.steps.kinds import Examples, Folder, Fraction, Result, TrainedModel, Weights
+from sat_xception.storage import Stored
+
+__all__ = [
+    "SMALLEST_INPUT",
+    "BackboneName",
+    "EvaluateConfig",
+    "GateConfig",
+    "PackageConfig",
+    "TrainConfig",
+    "TrainFoldersConfig",
+]
+
+BackboneName = Literal["xception", "mobilenetv2"]
+# Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
+SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
+
+
+class TrainConfig(StepConfig):
+    """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept."""
+
+    examples: Examples = Field(description="Examples written by convert.")
+    out: Result = Field(description="Folder to write the model, its history and its curves to.")
+    backbone: BackboneName = Field("xception", description="Network to start from.")
+    weights: Weights = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
+    input_size: int = Field(
+        0, ge=0, description="Height and width of the input in pixels. Default: the backbone's own."
+    )
+    alpha: float = Field(1.0, gt=0, description="Width multiplier of MobileNetV2.")
+    batch_size: int = Field(32, gt=0, description="Tiles a step.")
+    head_epochs: int = Field(100, gt=0, description="Most epochs of the head on frozen features.")
+    fine_tune_epochs: int = Field(10, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
+    fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
+    head_learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
+    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Adam's rate for fine-tuning.")
+    scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
+    scratch_learning_rate: float = Field(
+        0.0, ge=0, description="Adam's first rate where weights is 'none'; it falls to 0. Default: the backbone's own."
+    )
+    patience: int = Field(10, gt=0, description="Epochs without a better validation accuracy before a phase stops.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share of the features dropped before the last layer.")
+    class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
+    views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
+    seed: int = Field(0, description="Seed of weights, order and augmentation.")
+    tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
+
+    @field_validator("input_size")
+    @classmethod
+    def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:
+        smallest = SMALLEST_INPUT.get(info.data.get("backbone", ""), 0)
+        if 0 < input_size < smallest:
+            raise ValueError(f"{info.data['backbone']} takes {smallest} pixels or more, or 0 for its own size")
+        return input_size
+
+
+class TrainFoldersConfig(StepConfig):
+    """The original's command: class folders in, a trained and packaged model out."""
+
+    model: BackboneName = Field("xception", description="Backbone, as in the original.")
+    train: Folder = Field(description="Class folders to train on.")
+    valid: Folder = Field(description="Class folders to validate on.")
+    weights: Weights = setting_of(TrainConfig, "weights")
+    alpha: float = setting_of(TrainConfig, "alpha")
+    input_size: int = setting_of(TrainConfig, "input_size")
+    seed: int = setting_of(TrainConfig, "seed")
+    models: Path = Field(Path("models"), description="Folder that gets a folder for this run.")
+    tensorboard: Path = Field(Path("tensorboard"), description="Folder that gets this run's TensorBoard logs.")
+
+
+class EvaluateConfig(StepConfig):
+    """Score a split with a trained model: accuracy, precision, recall, F1, areas under curves, calibration."""
+
+    model: TrainedModel = Field(description="Model folder written by train.")
+    examples: Examples = Field(description="Examples written by convert.")
+    out: Result = Field(description="Folder to write evaluation.json, predictions.parquet and the report to.")
+    split: Literal["train", "valid", "test"] = Field("valid", description="Split to score.")
+    batch_size: int = Field(32, gt=0, description="Tiles a step.")
+
+
+class GateConfig(StepConfig):
+    """Choose the model that may be deployed, or none."""
+
+    evaluations: Annotated[tuple[Path, ...], Stored("folder", "evaluation.json")] = Field(
+        min_length=1, description="Folders written by evaluate, one a candidate."
+    )
+    out: Result = Field(description="Folder to write the decision and the run's report to.")
+    min_accuracy: Fraction = Field(0.85, description="Lowest validation accuracy.")
+    min_recall: Fraction = Field(0.0, description="Lowest recall of the positive class (macro average without one).")
+    min_precision: Fraction = Field(
+        0.0, description="Lowest precision of the positive class (macro average without one)."
+    )
+    max_calibration_error: Fraction = Field(1.0, description="Largest expected calibration error.")
+    require_winner: bool = Field(False, description="Exit with 5 when no model passes.")
+
+
+class PackageConfig(StepConfig):
+    """Export a model for TensorFlow Serving, prove that it answers as Keras does, score the test split once."""
+
+    model: TrainedModel = Field(description="Model folder written by train.")
+    examples: Examples = Field(description="Examples written by convert, for golden tiles and the test split.")
+    decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
+        None, description="Folder written by gate; the package refuses a model that lost."
+    )
+    out: Path = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
+    name: str = Field(
+        "school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as."
+    )
+    version: int = Field(
+        0, ge=0, lt=2**63, description="Version, a positive integer. Default: the UTC time as YYYYMMDDhhmmss."
+    )
+    golden_tiles: int = Field(8, gt=0, le=64, description="Tiles stored with their expected answers.")
