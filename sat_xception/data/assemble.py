@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from sat_xception.data.block_split import split_blocks
 from sat_xception.data.dataset_report import SampleTiles, dataset_page
-from sat_xception.data.dedupe import find_duplicates
-from sat_xception.data.folders import Candidate, Content, check_classes, find_candidates, find_split_candidates
-from sat_xception.data.images import encode_for_tensorflow, probe_image
-from sat_xception.data.manifest import ManifestRow, TileWriter, content_digest, count_rows, write_manifest
-from sat_xception.data.split import SPLITS, split_by_hash, stable_fraction
+from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
+from sat_xception.data.images import encode_for_tensorflow
+from sat_xception.data.leakage import check_leaks, leave_out_copies, leave_out_lookalikes
+from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
+from sat_xception.data.probe import Read, probe_tiles, read_file
+from sat_xception.data.split import SPLITS, split_by_hash
+from sat_xception.data.workbench import Workbench
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.log import get_logger, track
+from sat_xception.log import get_logger
 from sat_xception.steps import AssembleConfig
 from sat_xception.storage import atomic_folder, file_digest, write_json
 
@@ -68,7 +66,7 @@ def assemble(config: AssembleConfig) -> AssembleResult:
     """Write the dataset: tile shards, `manifest.parquet`, `dataset.json`, and `report.html` for people.
 
     Raises:
-        DataError: No usable data, fewer than two classes, or more unreadable tiles than the limit.
+        DataError: No usable data, fewer than two classes, more unreadable tiles than the limit, or splits that leak.
         ConfigError: The positive label is no class, or `out` can't be written.
     """
     if config.data == _SAMPLE:
@@ -76,7 +74,9 @@ def assemble(config: AssembleConfig) -> AssembleResult:
 
         with tempfile.TemporaryDirectory(prefix="sat-xception-sample-") as folder:
             write_sample(Path(folder))
-            return _assemble(config, find_candidates(Path(folder)), name=SAMPLE_NAME)
+            # The folder's name says nothing and is never the same.
+            drawn = (dataclasses.replace(tile, labelled_by="drawn") for tile in find_candidates(Path(folder)))
+            return _assemble(config, drawn, name=SAMPLE_NAME)
     if config.labels:
         return _assemble_labels(config, config.labels.stem)
     if config.data:
@@ -92,7 +92,7 @@ def _assemble_labels(config: AssembleConfig, name: str) -> AssembleResult:
 
     plan = plan_tiles(config)
     with open_tiles(config, plan) as imagery:
-        return _assemble(config, plan.candidates, name, imagery.read, imagery.attribution)
+        return _assemble(config, plan.candidates(), name, imagery.read, imagery.attribution)
 
 
 def choose_positive_label(classes: list[str], asked: str) -> str:
@@ -118,153 +118,89 @@ def choose_positive_label(classes: list[str], asked: str) -> str:
     return ""
 
 
-def _read_file(candidate: Candidate) -> Content:
-    try:
-        return Content((candidate.path or Path()).read_bytes())
-    except OSError as error:
-        return Content(b"", "failed", f"can't be read: {error.strerror}")
-
-
 def _assemble(
     config: AssembleConfig,
-    candidates: list[Candidate],
+    candidates: Iterable[Candidate],
     name: str,
-    read: Callable[[Candidate], Content] = _read_file,
+    read: Read = read_file,
     attribution: str = "",
 ) -> AssembleResult:
-    classes = check_classes(candidates)
-    positive = choose_positive_label(classes, config.positive_label)
-    with atomic_folder(config.out, record="dataset.json") as work:
-        rows = list(track(_probe_all(candidates, read, config), "assemble", len(candidates)))
-        _check_failures(rows, config.max_failed)
-        rows = _assign_splits(_leave_out_duplicates(rows), config)
-        _check_splits(rows, classes)
-        samples = SampleTiles(classes)
-        _write_tiles(work, rows, {candidate.id: candidate for candidate in candidates}, read, config, samples)
-        write_manifest(work / "manifest.parquet", rows, config.slice_columns)
-        counts, digest = count_rows(rows), content_digest(rows)
+    with atomic_folder(config.out, record="dataset.json") as work, Workbench(work / "workbench.sqlite") as bench:
+        bench.add(candidates, config.block_zoom)
+        classes = check_classes(bench.kinds())
+        positive = choose_positive_label(classes, config.positive_label)
+        if not bench.has_places():
+            bench.forget_places()
+        # Before images are read: a tile that fails today and not tomorrow moves no other.
+        bench.split_blocks(split_blocks(bench.blocks(), config.fractions, config.seed))
+        probe_tiles(bench, read, config.max_pixels, config.seed)
+        _check_failures(bench, config.max_failed)
+        leave_out_copies(bench)
+        if not config.keep_near_duplicates:
+            leave_out_lookalikes(bench, config.near_duplicate_bits)
+        _split_by_content(bench, classes, config)
+        check_leaks(bench, config.near_duplicate_bits, config.block_zoom)
+        page = SampleTiles(classes)
+        _write_tiles(work, bench, read, config, page)
+        summary = DatasetSummary()
+        write_manifest(work / "manifest.parquet", _counted(bench.rows(), summary), config.slice_columns)
+        _check_splits(summary, classes)
         description = {
             "name": name,
             "synthetic": config.data == _SAMPLE,
             "classes": classes,
             "positive_label": positive,
             "attribution": attribution,
-            "counts": counts,
-            "digest": digest,
+            "counts": summary.counts(),
+            "digest": summary.digest(),
             "shards": {path.name: file_digest(path) for path in sorted(work.glob("tiles-*.parquet"))},
             "config": config.resolved(),
         }
         write_json(work / "dataset.json", description)
-        (work / "report.html").write_text(dataset_page(description, rows, samples), encoding="utf-8")
-    return AssembleResult(config.out, counts, digest)
+        (work / "report.html").write_text(dataset_page(description, list(bench.rows()), page), encoding="utf-8")
+    return AssembleResult(config.out, summary.counts(), summary.digest())
 
 
-def _probe_all(
-    candidates: list[Candidate], read: Callable[[Candidate], Content], config: AssembleConfig
-) -> Iterator[ManifestRow]:
-    # Pillow lets go of the interpreter lock while it decodes: threads use all cores. They share the warnings' filters.
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield from pool.map(lambda candidate: _probe(candidate, read, config), candidates)
+def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary) -> Iterator[ManifestRow]:
+    for row in rows:
+        summary.add(row)
+        yield row
 
 
-def _probe(candidate: Candidate, read: Callable[[Candidate], Content], config: AssembleConfig) -> ManifestRow:
-    # The sample is drawn into a temporary folder, whose name says nothing and is never the same.
-    source = "" if config.data == _SAMPLE else candidate.source
-    place = vars(candidate.place) if candidate.place else {}
-    row = ManifestRow(
-        candidate.id,
-        candidate.label,
-        candidate.split,
-        status="failed",
-        source=source,
-        slices=candidate.slices,
-        **place,
-    )
-    if candidate.conflict:
-        return dataclasses.replace(row, status="duplicate", reason=candidate.conflict)
-    content = read(candidate)
-    if content.status == "failed":
-        return dataclasses.replace(row, reason=content.reason)
-    data = content.data
-    row = dataclasses.replace(row, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    try:
-        facts = probe_image(data, config.max_pixels)
-    except DataError as error:
-        return dataclasses.replace(row, reason=str(error))
-    return dataclasses.replace(
-        row,
-        status=content.status,
-        reason=content.reason,
-        source_format=facts.source_format,
-        format=facts.format,
-        width=facts.width,
-        height=facts.height,
-        bytes=len(facts.data),
-        mean_luma=facts.mean_luma,
-        std_luma=facts.std_luma,
-    )
-
-
-def _check_failures(rows: list[ManifestRow], limit: float) -> None:
-    failed = [row for row in rows if row.status == "failed"]
-    for row in failed[:5]:
+def _check_failures(bench: Workbench, limit: float) -> None:
+    failed, first, (reason, times) = bench.failures()
+    for row in first:
         _log.warning("left out  %s: %s", row.id, row.reason)
-    if len(failed) > limit * len(rows):
-        reason, times = Counter(row.reason for row in failed).most_common(1)[0]
+    if failed > limit * len(bench):
         raise DataError(
-            f"{len(failed):,} of {len(rows):,} tiles can't be read ({len(failed) / len(rows):.1%}, limit {limit:.1%}); "
-            f"most common: {reason} x {times:,}; the first is {failed[0].source}. "
+            f"{failed:,} of {len(bench):,} tiles can't be read ({failed / len(bench):.1%}, limit {limit:.1%}); "
+            f"most common: {reason} x {times:,}; the first is {first[0].source}. "
             "Remove or repair them, or raise --max-failed"
         )
 
 
-def _leave_out_duplicates(rows: list[ManifestRow]) -> list[ManifestRow]:
-    reasons = find_duplicates(row for row in rows if row.status == "ok")
-    if reasons:
-        _log.warning("left out  %s duplicate tiles; the manifest says of which", f"{len(reasons):,}")
-    return [
-        dataclasses.replace(row, status="duplicate", reason=reasons[row.id]) if row.id in reasons else row
-        for row in rows
-    ]
+def _split_by_content(bench: Workbench, classes: list[str], config: AssembleConfig) -> None:
+    """Deal the tiles that neither a folder nor a block has put into a split."""
+    for label in classes:
+        contents = bench.unsplit(label)
+        if contents:
+            bench.split_contents(split_by_hash(dict.fromkeys(contents, label), config.fractions, config.seed))
 
 
-def _assign_splits(rows: list[ManifestRow], config: AssembleConfig) -> list[ManifestRow]:
-    undecided = {row.sha256: row.label for row in rows if row.status == "ok" and not row.split}
-    if not undecided:
-        return rows
-    splits = split_by_hash(undecided, config.fractions, config.seed)
-    return [
-        dataclasses.replace(row, split=splits[row.sha256]) if row.status == "ok" and not row.split else row
-        for row in rows
-    ]
-
-
-def _check_splits(rows: list[ManifestRow], classes: list[str]) -> None:
-    counts = count_rows(rows)["by_split"]
+def _check_splits(summary: DatasetSummary, classes: list[str]) -> None:
     for split in SPLITS[:2]:
         for label in classes:
-            if not counts.get(split, {}).get(label):
+            if not summary.by_split.get(split, Counter())[label]:
                 raise DataError(
-                    f"no usable tile of class {label!r} is left in the {split} split; "
-                    "add tiles, change --fractions, or look for duplicates in the folders"
+                    f"no usable tile of class {label!r} is left in the {split} split; add tiles, change --fractions, "
+                    "give smaller blocks with a higher --block-zoom, or look for duplicates in the folders"
                 )
 
 
-def _write_tiles(
-    folder: Path,
-    rows: list[ManifestRow],
-    candidates: dict[str, Candidate],
-    read: Callable[[Candidate], Content],
-    config: AssembleConfig,
-    samples: SampleTiles,
-) -> None:
-    usable = [row for row in rows if row.status == "ok"]
-    usable.sort(key=lambda row: stable_fraction(f"order:{row.sha256}", config.seed))
-    located = any(row.x is not None for row in usable)
-    with TileWriter(folder, located=located, slices=config.slice_columns) as writer:
-        for row in usable:
-            data = read(candidates[row.id]).data
+def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleConfig, samples: SampleTiles) -> None:
+    with TileWriter(folder, located=bench.has_places(), slices=config.slice_columns) as writer:
+        for candidate, row in bench.usable():
+            data = read(candidate).data
             if hashlib.sha256(data).hexdigest() != row.sha256:
                 raise DataError(
                     f"{row.source or row.id} changed while the dataset was being assembled; run the command again"

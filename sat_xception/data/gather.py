@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from sat_xception.steps import AssembleConfig
 __all__ = ["Imagery", "open_tiles"]
 
 _log = get_logger(__name__)
+_PAGE = 1000
 Bounds = tuple[float, float, float, float]
 
 
@@ -79,26 +81,29 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
     settings = f"{config.imagery}|{config.imagery_tms}|{config.tile_size}|{config.max_pixels}"
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name
-    places = [candidate.place for candidate in plan.candidates if candidate.place and not candidate.conflict]
+    places = plan.wanted()
     with FetchStore(folder) as store:
         # Whoever runs the command again may have put right what was wrong: a token, a missing file.
         store.forget_failures()
-        wanted = ((place.x, place.y, place.z) for place in places)
+        wanted = (
+            (x, y, plan.zoom)
+            for page in places.to_batches(_PAGE)
+            for x, y in zip(page.column("x").to_pylist(), page.column("y").to_pylist(), strict=True)
+        )
         counts = fetch_tiles(wanted, source, store, fetching, len(places))
         _log.info(
             "fetched   %s tiles | %s ok  %s blank  %s failed | %s were there",
             *(f"{number:,}" for number in (counts.planned, counts.ok, counts.blank, counts.failed, counts.resumed)),
         )
         if not counts.ok:
-            raise DataError(_why_nothing(config, plan, source.bounds(), _most_common_reason(store, plan)))
+            raise DataError(_why_nothing(config, plan, source.bounds(), _most_common_reason(store)))
         yield Imagery(store, source.attribution)
     if config.tile_cache is None:
         shutil.rmtree(folder.parent, ignore_errors=True)
 
 
-def _most_common_reason(store: FetchStore, plan: Plan) -> str:
-    read: Callable[[Candidate], Content] = Imagery(store, "").read
-    reasons = [read(candidate).reason for candidate in plan.candidates[:1000]]
+def _most_common_reason(store: FetchStore) -> str:
+    reasons = [tile.reason for tile in islice(store, 1000)]
     return max(sorted(set(reasons)), key=reasons.count, default="there are no tiles to fetch")
 
 
@@ -106,7 +111,7 @@ def _why_nothing(config: AssembleConfig, plan: Plan, bounds: Bounds | None, reas
     """Say why no tile has an image, with what is known of both sides."""
     west, south, east, north = plan.bounds
     reach = f"The labels reach from {west:.4f}, {south:.4f} to {east:.4f}, {north:.4f}"
-    told = f"0 of {len(plan.candidates):,} tiles could be had: {reason}. {reach}"
+    told = f"0 of {len(plan.tiles):,} tiles could be had: {reason}. {reach}"
     folder = Path(config.imagery)
     if folder.is_dir():
         zooms = sorted(_numbers(folder))

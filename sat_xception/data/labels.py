@@ -9,104 +9,190 @@ of a point inside it. Where a tile gets several labels:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
+from sat_xception.data.split import SPLIT_NAMES, SPLITS
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_tiles
 from sat_xception.geo.vectors import Geometries, Layer
 from sat_xception.log import get_logger
 
-__all__ = ["LabelledTile", "label_tiles"]
+__all__ = ["LabelColumns", "label_tiles", "tile_table"]
 
 _log = get_logger(__name__)
 _MOST_TILES_OF_A_POLYGON = 1_000_000
+_SPLIT = "split"
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class LabelledTile:
-    """A tile to gather.
+class LabelColumns:
+    """Which columns of a layer say what.
 
     Attributes:
-        x: Column in the grid.
-        y: Row in the grid, from the north.
-        label: Class name; of a tile that is left out, the first of its labels.
-        source: Layer that labelled it.
-        slices: Value of each slice column, as text.
-        conflict: Why the tile is left out; "" when it isn't.
+        label: Column of the class.
+        every_label: Class of every row, instead of a column; "" when there is a column.
+        slices: Columns to keep with the tile.
+        split: Column of the split; "" takes `split`, where it is there.
     """
 
-    x: int
-    y: int
-    label: str
-    source: str
-    slices: dict[str, str] = field(default_factory=dict)
-    conflict: str = ""
+    label: str = ""
+    every_label: str = ""
+    slices: Sequence[str] = ()
+    split: str = ""
 
 
-def label_tiles(
-    layer: Layer, zoom: int, label_column: str, label: str, slice_columns: Sequence[str], positive: str
-) -> list[LabelledTile]:
+def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -> pa.Table:
     """Return the tiles that a layer labels, sorted by x and y.
 
     Args:
         layer: Labelled places.
         zoom: Zoom of the tiles.
-        label_column: Column that holds the class; ignored when `label` is given.
-        label: Class of every row.
-        slice_columns: Columns to keep with the tile; of several rows in a tile, the first one's that has the tile's
-            label, in the layer's order.
+        columns: Columns of the layer. Of several rows in a tile, slices are the first one's that has the tile's label,
+            in the layer's order.
         positive: The class that is looked for, which wins conflicts; "" when there is none.
+
+    Returns:
+        A row a tile, with the columns of `tile_table`. `conflict` says why a tile is to be left out; it then has the
+        first of its labels.
 
     Raises:
         ConfigError: A column isn't there, or the layer names tiles of another zoom.
-        DataError: A row has no label.
+        DataError: A row has no label, or a split that isn't known.
     """
     if layer.zoom is not None and layer.zoom != zoom:
         raise ConfigError(f"{layer.name} names tiles of zoom {layer.zoom}, --zoom is {zoom}; give --zoom {layer.zoom}")
-    labels = [label] * len(layer.geometry) if label else _column(layer, label_column, "--label-column or --label")
-    if not all(labels):
-        raise DataError(f"row {labels.index('') + 1} of {layer.name} has no {label_column!r}; remove it or fill it in")
-    slices = {name: _column(layer, name, "--slice-columns") for name in slice_columns}
+    names, labels = _labels(layer, columns)
+    slices = {f"slice/{name}": _column(layer, name, "--slice-columns") for name in columns.slices}
     rows, x, y = _tiles_of(layer.geometry, zoom)
-    by_tile: dict[tuple[int, int], list[int]] = {}
-    for row, *tile in zip(rows.tolist(), x.tolist(), y.tolist(), strict=True):
-        by_tile.setdefault((tile[0], tile[1]), []).append(row)
-    tiles = [
-        _merge(
-            tile,
-            members,
-            labels,
-            {name: [values[row] for row in members] for name, values in slices.items()},
-            layer,
-            positive,
-        )
-        for tile, members in sorted(by_tile.items())
-    ]
-    _report(tiles, len(labels), layer)
-    return tiles
+    first, tile_of = _groups(x, y)
+    lowest, highest = _range_of(labels[rows], first)
+    several = lowest != highest
+    wins = np.zeros(len(first), dtype=bool)
+    if positive in names:
+        wins = several & np.logical_or.reduceat(labels[rows] == names.index(positive), first)
+    label = np.where(wins, names.index(positive) if positive in names else 0, lowest)
+    # The first row of each tile that has the tile's label.
+    agreeing = np.flatnonzero(labels[rows] == label[tile_of])
+    told_by = rows[agreeing[np.unique(tile_of[agreeing], return_index=True)[1]]]
+    split, torn = _splits(layer, columns, rows, first)
+    conflict = np.full(len(first), "", dtype=object)
+    for tile in np.flatnonzero(torn).tolist():
+        conflict[tile] = "labelled in two splits; nothing says which is right"
+    for tile in np.flatnonzero(several & ~wins).tolist():
+        named = np.unique(labels[rows[tile_of == tile]]).tolist()
+        conflict[tile] = f"labelled {' and '.join(names[each] for each in named)}; nothing says which is right"
+    found = tile_table(
+        x[first],
+        y[first],
+        pa.array(names).take(pa.array(label)),
+        layer.name,
+        split=split,
+        conflict=pa.array(conflict, pa.string()),
+        slices={name: values.take(pa.array(told_by)) for name, values in slices.items()},
+    )
+    _report(found, len(labels), layer)
+    return found
 
 
-def _column(layer: Layer, name: str, flag: str) -> list[str]:
+def tile_table(
+    x: Integers,
+    y: Integers,
+    label: pa.Array | str,
+    source: str,
+    *,
+    split: pa.Array | str = "",
+    conflict: pa.Array | str = "",
+    slices: dict[str, pa.Array | str] | None = None,
+    weight: float = 1.0,
+) -> pa.Table:
+    """Return a table with a row a tile; of what is a text or a number, every tile has the same.
+
+    Args:
+        x: Columns in the grid.
+        y: Rows in the grid, from the north.
+        label: Class names.
+        source: Layer that labelled them.
+        split: Split that the labels give; "" where they give none.
+        conflict: Why a tile is left out; "" where it isn't.
+        slices: Values by `slice/<name>`.
+        weight: How much a tile counts in training.
+    """
+    known = {"label": label, "source": source, "split": split, "conflict": conflict, **(slices or {})}
+    texts = {
+        name: pa.array([value]).take(pa.array(np.zeros(len(x), dtype=np.int64))) if isinstance(value, str) else value
+        for name, value in known.items()
+    }
+    return pa.table({"x": x, "y": y, **texts, "weight": np.full(len(x), weight)})
+
+
+def _labels(layer: Layer, columns: LabelColumns) -> tuple[list[str], Integers]:
+    """Return the class names, sorted, and the place of each row's in them."""
+    if columns.every_label:
+        return [columns.every_label], np.zeros(len(layer.geometry), dtype=np.int64)
+    texts = _column(layer, columns.label, "--label-column or --label")
+    empty = pc.index(texts, "").as_py()
+    if empty >= 0:
+        raise DataError(f"row {empty + 1} of {layer.name} has no {columns.label!r}; remove it or fill it in")
+    names = sorted(texts.unique().to_pylist())
+    return names, pc.index_in(texts, value_set=pa.array(names)).to_numpy().astype(np.int64)
+
+
+def _column(layer: Layer, name: str, flag: str) -> pa.Array:
     if name not in layer.columns.column_names:
         known = ", ".join(layer.columns.column_names) or "none"
         raise ConfigError(f"{layer.name} has no column {name!r}; its columns are {known}. Name one with {flag}")
     try:
-        texts = layer.columns.column(name).cast(pa.string()).to_pylist()
+        texts = layer.columns.column(name).cast(pa.string()).combine_chunks()
     except pa.ArrowNotImplementedError:
         raise ConfigError(
             f"column {name!r} of {layer.name} holds nested values; name one of texts or numbers"
         ) from None
-    return ["" if text is None else text.strip() for text in texts]
+    return pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
 
 
-def _tiles_of(geometry: Geometries, zoom: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the number of the row, x and y of every tile that a row labels."""
+def _splits(
+    layer: Layer, columns: LabelColumns, rows: Integers, first: Integers
+) -> tuple[pa.Array | str, npt.NDArray[np.bool_]]:
+    """Return the split that each tile is given, and whether its rows give it several."""
+    if not columns.split and _SPLIT not in layer.columns.column_names:
+        return "", np.zeros(len(first), dtype=bool)
+    name = columns.split or _SPLIT
+    texts = _column(layer, name, "--split-column")
+    numbers = {"": 0} | {text: SPLITS.index(split) + 1 for text, split in SPLIT_NAMES.items()}
+    unknown = [text for text in texts.unique().to_pylist() if text.casefold() not in numbers]
+    if unknown:
+        raise DataError(
+            f"column {name!r} of {layer.name} has the split {unknown[0]!r}; expected train, valid, test or nothing"
+        )
+    given = np.array([numbers[text.casefold()] for text in texts.to_pylist()], dtype=np.int64)[rows]
+    _, highest = _range_of(given, first)
+    lowest, _ = _range_of(np.where(given == 0, len(SPLITS), given), first)
+    # A row that gives none takes the split of the others in its tile.
+    return pa.array(["", *SPLITS]).take(pa.array(highest)), (highest > 0) & (lowest != highest)
+
+
+def _groups(x: Integers, y: Integers) -> tuple[Integers, Integers]:
+    """Return where each tile begins in places that are sorted by tile, and each place's number of its tile."""
+    begins = np.ones(len(x), dtype=bool)
+    begins[1:] = (np.diff(x) != 0) | (np.diff(y) != 0)
+    return np.flatnonzero(begins), np.cumsum(begins) - 1
+
+
+def _range_of(values: Integers, first: Integers) -> tuple[Integers, Integers]:
+    """Return the smallest and the largest value of each group."""
+    return np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+
+
+def _tiles_of(geometry: Geometries, zoom: int) -> tuple[Integers, Integers, Integers]:
+    """Return the number of the row, x and y of every tile that a row labels, sorted by x, y and row."""
     inside = shapely.point_on_surface(geometry)
     x, y = lonlat_to_tiles(shapely.get_x(inside), shapely.get_y(inside), zoom)
     found = [(np.arange(len(geometry)), x, y)]
@@ -124,27 +210,17 @@ def _tiles_of(geometry: Geometries, zoom: int) -> tuple[np.ndarray, np.ndarray, 
         covered = shapely.contains_xy(geometry[row], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))
         found.append((np.full(int(covered.sum()), row), xs[covered], ys[covered]))
     rows, x, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    unique = np.unique(np.stack([rows, x, y]), axis=1)
-    return unique[0], unique[1], unique[2]
+    order = np.lexsort((rows, y, x))
+    rows, x, y = rows[order], x[order], y[order]
+    fresh = np.ones(len(rows), dtype=bool)
+    fresh[1:] = (np.diff(rows) != 0) | (np.diff(x) != 0) | (np.diff(y) != 0)
+    return rows[fresh], x[fresh], y[fresh]
 
 
-def _merge(
-    tile: tuple[int, int], rows: list[int], labels: list[str], slices: dict[str, list[str]], layer: Layer, positive: str
-) -> LabelledTile:
-    named = sorted({labels[row] for row in rows})
-    label, conflict = named[0], ""
-    if len(named) > 1 and positive in named:
-        label = positive
-    elif len(named) > 1:
-        conflict = f"labelled {' and '.join(named)}; nothing says which is right"
-    first = next(place for place, row in enumerate(rows) if labels[row] == label)
-    return LabelledTile(*tile, label, layer.name, {name: values[first] for name, values in slices.items()}, conflict)
-
-
-def _report(tiles: list[LabelledTile], rows: int, layer: Layer) -> None:
-    counts = Counter(tile.label for tile in tiles if not tile.conflict)
-    conflicts = sum(1 for tile in tiles if tile.conflict)
-    classes = "  ".join(f"{label} {number:,}" for label, number in sorted(counts.items()))
+def _report(tiles: pa.Table, rows: int, layer: Layer) -> None:
+    usable = tiles.filter(pc.equal(tiles["conflict"], ""))
+    counts = sorted((item["values"], item["counts"]) for item in usable["label"].value_counts().to_pylist())
+    classes = "  ".join(f"{label} {number:,}" for label, number in counts)
     _log.info("labels    %s: %s rows in %s tiles | %s", layer.name, f"{rows:,}", f"{len(tiles):,}", classes)
-    if conflicts:
-        _log.warning("left out  %s tiles of %s with several labels", f"{conflicts:,}", layer.name)
+    if len(usable) < len(tiles):
+        _log.warning("left out  %s tiles of %s with several labels", f"{len(tiles) - len(usable):,}", layer.name)

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from sat_xception.errors import DataError
 from sat_xception.storage import file_digest, read_json
 
-__all__ = ["ManifestRow", "TileWriter", "content_digest", "count_rows", "read_dataset", "read_tiles", "write_manifest"]
+__all__ = ["DatasetSummary", "ManifestRow", "TileWriter", "read_dataset", "read_tiles", "write_manifest"]
 
 _MANIFEST_SCHEMA = pa.schema(
     [
@@ -26,6 +27,7 @@ _MANIFEST_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("sha256", pa.string()),
+        ("phash", pa.string()),
         ("source", pa.string()),
         ("source_format", pa.string()),
         ("format", pa.string()),
@@ -39,6 +41,7 @@ _MANIFEST_SCHEMA = pa.schema(
         ("z", pa.int64()),
         ("lon", pa.float64()),
         ("lat", pa.float64()),
+        ("weight", pa.float32()),
     ]
 )
 _TILE_SCHEMA = pa.schema(
@@ -52,11 +55,13 @@ _TILE_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("mean_luma", pa.float32()),
         ("std_luma", pa.float32()),
+        ("weight", pa.float32()),
         ("image", pa.binary()),
     ]
 )
 _DATASET_KEYS = ("name", "synthetic", "classes", "positive_label", "counts", "digest", "shards")
 _ROW_GROUP = 256
+_MANIFEST_ROW_GROUP = 16_384
 _SHARD_BYTES = 256 * 2**20
 # Columns of a tile's place in the shards, by the row's attribute.
 _PLACE = {"x": pa.int64(), "y": pa.int64(), "z": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
@@ -73,7 +78,8 @@ class ManifestRow:
         status: "ok", "blank", "duplicate" (also a tile with several labels) or "failed".
         reason: Why it isn't ok.
         sha256: Of the source bytes; "" when the file couldn't be read.
-        source: Layer that labelled the tile, "random", or path of the file; "" for the sample, which is drawn.
+        phash: Perceptual hash, 16 hexadecimal digits; "" when there is none, see `perceptual_hash`.
+        source: Layer that labelled the tile, "random", path of the file, or "drawn" for the sample.
         source_format: Format of the file, such as "tiff".
         format: Of the stored image: "jpeg", "png" or "webp". Where TensorFlow can't decode the source, the stored image
             is a PNG with the same pixels; only then are the stored bytes others than the file's.
@@ -87,6 +93,7 @@ class ManifestRow:
         z: Zoom.
         lon: Longitude of the centre in degrees.
         lat: Latitude of the centre in degrees.
+        weight: How much the tile counts in training, beside others of its class.
         slices: Value of each slice column.
     """
 
@@ -96,6 +103,7 @@ class ManifestRow:
     status: str
     reason: str = ""
     sha256: str = ""
+    phash: str = ""
     source: str = ""
     source_format: str = ""
     format: str = ""
@@ -109,6 +117,7 @@ class ManifestRow:
     z: int | None = None
     lon: float | None = None
     lat: float | None = None
+    weight: float = 1.0
     slices: Mapping[str, str] = field(default_factory=dict)
 
     def slice_columns(self) -> dict[str, str]:
@@ -117,10 +126,12 @@ class ManifestRow:
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], slices: Sequence[str] = ()) -> None:
-    """Write the rows as Parquet, in the order given, with a column `slice/<name>` for each slice."""
+    """Write the rows as Parquet, in the order given, with a column `slice/<name>` for each slice; memory stays flat."""
     schema = _with_slices(_MANIFEST_SCHEMA, slices)
-    table = pa.Table.from_pylist([{**vars(row), **row.slice_columns()} for row in rows], schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    waiting = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while page := list(islice(waiting, _MANIFEST_ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist([{**vars(row), **row.slice_columns()} for row in page], schema))
 
 
 def _with_slices(schema: pa.Schema, slices: Sequence[str]) -> pa.Schema:
@@ -226,29 +237,51 @@ def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def content_digest(rows: Iterable[ManifestRow]) -> str:
-    """Return a digest of id, label, split, content and slices of each usable tile, in any order."""
-    lines = sorted(
-        "\t".join([row.id, row.label, row.split, row.sha256, *(f"{k}={v}" for k, v in sorted(row.slices.items()))])
-        for row in rows
-        if row.status == "ok"
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+class DatasetSummary:
+    """What a dataset's rows come to, row by row, by id.
+
+    Attributes:
+        considered: Number of rows.
+        by_status: Rows by status.
+        by_split: Usable rows by split and class.
+        by_slice: Usable rows by slice column and value.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.considered = 0
+        self.by_status: Counter[str] = Counter()
+        self.by_split: dict[str, Counter[str]] = {}
+        self.by_slice: dict[str, Counter[str]] = {}
+        self._digest = hashlib.sha256()
+
+    def add(self, row: ManifestRow) -> None:
+        """Take a row; each comes once, sorted by id."""
+        self.considered += 1
+        self.by_status[row.status] += 1
+        if row.status != "ok":
+            return
+        self.by_split.setdefault(row.split, Counter())[row.label] += 1
+        for name, value in row.slices.items():
+            self.by_slice.setdefault(name, Counter())[value] += 1
+        weight = [f"weight={row.weight:g}"] if row.weight != 1 else []
+        slices = [f"{name}={value}" for name, value in sorted(row.slices.items())]
+        line = "\t".join([row.id, row.label, row.split, row.sha256, *weight, *slices])
+        self._digest.update(f"{line}\n".encode())
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts, as `dataset.json` has them."""
+        return {
+            "considered": self.considered,
+            "by_status": _sorted(self.by_status),
+            "by_split": {split: _sorted(counts) for split, counts in sorted(self.by_split.items())},
+            "by_slice": {name: _sorted(counts) for name, counts in sorted(self.by_slice.items())},
+        }
+
+    def digest(self) -> str:
+        """Return a digest of id, label, split, content, weight and slices of the usable tiles."""
+        return self._digest.hexdigest()
 
 
-def count_rows(rows: Iterable[ManifestRow]) -> dict[str, Any]:
-    """Return how many rows there are by status, and how many usable ones by split and class, and by slice."""
-    rows = list(rows)
-    by_slice: dict[str, Counter[str]] = {}
-    by_split: dict[str, Counter[str]] = {}
-    for row in rows:
-        if row.status == "ok":
-            by_split.setdefault(row.split, Counter())[row.label] += 1
-            for name, value in row.slices.items():
-                by_slice.setdefault(name, Counter())[value] += 1
-    return {
-        "considered": len(rows),
-        "by_status": dict(sorted(Counter(row.status for row in rows).items())),
-        "by_split": {split: dict(sorted(counts.items())) for split, counts in sorted(by_split.items())},
-        "by_slice": {name: dict(sorted(counts.items())) for name, counts in sorted(by_slice.items())},
-    }
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

@@ -5,7 +5,6 @@ A tile is never drawn when it comes closer to any labelled place than the buffer
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,8 @@ __all__ = ["NegativesConfig", "are_clear", "draw_negatives"]
 
 # Draws a tile that is wanted before it is given up: at this rate fewer than one tile in a hundred of the area is free.
 _MOST_DRAWS = 100
+# Draws at a time: what memory they take doesn't depend on how many are wanted.
+_DRAWS = 4096
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def draw_negatives(
     places: Geometries,
     config: NegativesConfig,
     area: Geometries | None = None,
-    taken: Collection[tuple[int, int]] = frozenset(),
+    taken: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return tiles `int64 [count, 2]` of x and y, in the order drawn, each once.
 
@@ -53,7 +54,7 @@ def draw_negatives(
         places: Labelled places, in longitude and latitude.
         config: How many and how far.
         area: Polygons to draw in, evenly by tile; None draws around the places, evenly by area.
-        taken: Tiles that aren't drawn.
+        taken: Tiles that aren't drawn, `int64 [n]`, each as `x << zoom | y`.
 
     Raises:
         DataError: There isn't enough room.
@@ -65,7 +66,8 @@ def draw_negatives(
     if area is not None:
         polygon = shapely.union_all(_to_grid(area, config.zoom))
         shapely.prepare(polygon)
-    found: dict[tuple[int, int], None] = {}
+    known = np.empty(0, dtype=np.int64) if taken is None else taken
+    found = np.empty(0, dtype=np.int64)
     drawn = 0
     while len(found) < config.count:
         if drawn >= _MOST_DRAWS * config.count:
@@ -74,15 +76,16 @@ def draw_negatives(
                 f"found only {len(found):,} of {config.count:,} negatives in {where}, {config.buffer_m:,g} m or more "
                 "from every labelled place; lower --negatives-ratio or --negatives-buffer-m, or widen the area"
             )
-        size = max(1024, config.count)
-        points = _around(in_grid, size, config, rng) if polygon is None else _inside(polygon, size, rng)
-        drawn += size
+        points = _around(in_grid, _DRAWS, config, rng) if polygon is None else _inside(polygon, _DRAWS, rng)
+        drawn += _DRAWS
         tiles = np.floor(points).astype(np.int64)
         tiles = tiles[((tiles >= 0) & (tiles < 2**config.zoom)).all(axis=1)]
-        for x, y in tiles[_clear_of(tree, tiles, config.zoom, config.buffer_m)].tolist():
-            if len(found) < config.count and (x, y) not in taken:
-                found[x, y] = None
-    return np.array(list(found), dtype=np.int64).reshape(-1, 2)
+        tiles = tiles[_clear_of(tree, tiles, config.zoom, config.buffer_m)]
+        keys = tiles[:, 0] << config.zoom | tiles[:, 1]
+        found = np.concatenate([found, keys[~np.isin(keys, known)]])
+        _, first = np.unique(found, return_index=True)
+        found = found[np.sort(first)][: config.count]
+    return np.stack([found >> config.zoom, found & (1 << config.zoom) - 1], axis=1)
 
 
 def _inside(polygon: shapely.Geometry, size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

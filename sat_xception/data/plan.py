@@ -1,4 +1,4 @@
-"""Plan a dataset from labelled places: which tiles, their labels and splits.
+"""Plan a dataset from labelled places: which tiles, their labels, slices and weights.
 
 Where layers disagree about a tile, a person who looked at it is right (the review), then the labels, then the
 look-alikes; random negatives take what is left.
@@ -6,18 +6,21 @@ look-alikes; random negatives take what is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
 from sat_xception.data.folders import Candidate, TilePlace
-from sat_xception.data.labels import LabelledTile, label_tiles
+from sat_xception.data.labels import LabelColumns, label_tiles, tile_table
 from sat_xception.data.negatives import NegativesConfig, are_clear, draw_negatives
-from sat_xception.data.split import split_of, stable_fraction
 from sat_xception.errors import DataError
-from sat_xception.geo.tiles import ancestors, grid_to_lonlat
+from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.geo.vectors import Geometries, read_layer
 from sat_xception.steps import AssembleConfig
 
@@ -26,8 +29,7 @@ __all__ = ["Plan", "plan_tiles"]
 _VERDICT = "verdict"
 _UNSURE = "unsure"
 _DEFAULT_POSITIVE = "school"
-
-Tiles = dict[tuple[int, int], LabelledTile]
+_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,37 @@ class Plan:
     """What is to be gathered.
 
     Attributes:
-        candidates: Every tile that the labels and the negatives ask for, sorted by id.
+        tiles: Every tile that the labels and the negatives ask for, sorted by x and y, with the columns of
+            `tile_table`.
+        zoom: Their zoom.
         bounds: West, south, east and north of the labels, in degrees.
     """
 
-    candidates: list[Candidate]
+    tiles: pa.Table
+    zoom: int
     bounds: tuple[float, float, float, float]
+
+    def wanted(self) -> pa.Table:
+        """Return the tiles whose images are needed: those without a conflict."""
+        return self.tiles.filter(pc.equal(self.tiles["conflict"], ""))
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the tiles one by one."""
+        for page in self.tiles.to_batches(_PAGE):
+            x, y = (page.column(axis).to_numpy() for axis in ("x", "y"))
+            lon, lat = grid_to_lonlat(x + 0.5, y + 0.5, self.zoom)
+            for tile, *centre in zip(page.to_pylist(), lon.tolist(), lat.tolist(), strict=True):
+                yield Candidate(
+                    id=f"{self.zoom}/{tile['x']}/{tile['y']}",
+                    path=None,
+                    label=tile["label"],
+                    split=tile["split"],
+                    place=TilePlace(tile["x"], tile["y"], self.zoom, centre[0], centre[1]),
+                    labelled_by=tile["source"],
+                    slices={name.removeprefix("slice/"): tile[name] for name in tile if name.startswith("slice/")},
+                    conflict=tile["conflict"],
+                    weight=tile["weight"],
+                )
 
 
 def plan_tiles(config: AssembleConfig) -> Plan:
@@ -51,97 +78,99 @@ def plan_tiles(config: AssembleConfig) -> Plan:
         DataError: A layer can't be used, there is only one class, or there is no room for the negatives.
     """
     positive = config.positive_label or config.label or _DEFAULT_POSITIVE
-    layer = read_layer(Path(config.labels or ""))
-    labelled = label_tiles(layer, config.zoom, config.label_column, config.label, config.slice_columns, positive)
-    tiles = {(tile.x, tile.y): tile for tile in labelled}
     negative = config.negative_label or f"not-{positive}"
-    unsure = _add_reviewed(tiles, config, positive, negative)
+    layer = read_layer(Path(config.labels or ""))
+    columns = LabelColumns(config.label_column, config.label, config.slice_columns, config.split_column)
+    tiles = label_tiles(layer, config.zoom, columns, positive)
     places = layer.geometry
+    unsure = np.empty(0, dtype=np.int64)
+    if config.negatives_review:
+        reviewed, unsure = _reviewed(config, tiles, positive, negative)
+        tiles = _first_of_each(pa.concat_tables([reviewed, tiles]), config.zoom)
     if config.negatives_lookalikes:
-        _add_lookalikes(tiles, unsure, places, config, negative)
+        tiles = _first_of_each(pa.concat_tables([tiles, _lookalikes(config, places, negative)]), config.zoom)
+    tiles = tiles.filter(pa.array(~np.isin(_keys(tiles, config.zoom), unsure)))
     if config.negatives_ratio:
-        _add_random(tiles, unsure, places, config, positive, negative)
-    west, south, east, north = shapely.total_bounds(places).tolist()
-    planned = [tile for key, tile in tiles.items() if key not in unsure]
-    labels = {tile.label for tile in planned}
+        tiles = pa.concat_tables([tiles, _random(config, tiles, unsure, places, positive, negative)])
+    labels = tiles["label"].unique().to_pylist()
     if len(labels) < 2:
         raise DataError(
-            f"all {len(planned):,} tiles are labelled {', '.join(labels) or 'nothing'}, a classifier needs at least 2 "
+            f"all {len(tiles):,} tiles are labelled {', '.join(labels) or 'nothing'}, a classifier needs at least 2 "
             "classes: draw negatives with --negatives-ratio, or name a column of classes with --label-column"
         )
-    return Plan(_candidates(planned, config), (west, south, east, north))
+    west, south, east, north = shapely.total_bounds(places).tolist()
+    return Plan(tiles.sort_by([("x", "ascending"), ("y", "ascending")]), config.zoom, (west, south, east, north))
 
 
-def _add_reviewed(tiles: Tiles, config: AssembleConfig, positive: str, negative: str) -> set[tuple[int, int]]:
-    """Add what a person said of tiles; return those that nobody is sure of."""
-    if config.negatives_review is None:
-        return set()
-    layer = read_layer(config.negatives_review)
-    reviewed = label_tiles(layer, config.zoom, _VERDICT, "", (), "yes")
-    unknown = sorted({tile.label for tile in reviewed} - {"yes", "no", _UNSURE})
+def _keys(tiles: pa.Table, zoom: int) -> npt.NDArray[np.int64]:
+    """Return a number for each tile that no other has."""
+    keys: npt.NDArray[np.int64] = tiles["x"].to_numpy() << zoom | tiles["y"].to_numpy()
+    return keys
+
+
+def _first_of_each(tiles: pa.Table, zoom: int) -> pa.Table:
+    """Return each tile once, as its first row has it."""
+    _, first = np.unique(_keys(tiles, zoom), return_index=True)
+    return tiles.take(pa.array(np.sort(first)))
+
+
+def _no_slices(config: AssembleConfig) -> dict[str, pa.Array | str]:
+    return {f"slice/{name}": "" for name in config.slice_columns}
+
+
+def _reviewed(
+    config: AssembleConfig, tiles: pa.Table, positive: str, negative: str
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Return what a person said of tiles, and the keys of those that nobody is sure of."""
+    layer = read_layer(config.negatives_review or Path())
+    said = label_tiles(layer, config.zoom, LabelColumns(_VERDICT), "yes")
+    unknown = sorted(set(said["label"].unique().to_pylist()) - {"yes", "no", _UNSURE})
     if unknown:
         raise DataError(f"{layer.name} has the verdict {unknown[0]!r}; expected yes, no or unsure")
-    for tile in reviewed:
-        before = tiles.get((tile.x, tile.y))
-        label = positive if tile.label == "yes" else negative
-        slices = before.slices if before else dict.fromkeys(config.slice_columns, "")
-        tiles[tile.x, tile.y] = LabelledTile(tile.x, tile.y, label, layer.name, slices, tile.conflict)
-    return {(tile.x, tile.y) for tile in reviewed if tile.label == _UNSURE}
+    keys = _keys(said, config.zoom)
+    unsure = keys[pc.equal(said["label"], _UNSURE).to_numpy()]
+    parts = []
+    for verdict, label, weight in (("yes", positive, 1.0), ("no", negative, config.negatives_review_weight)):
+        some = said.filter(pc.equal(said["label"], verdict))
+        # Where the labels know the tile, its slices and its split are theirs.
+        known = pc.index_in(pa.array(_keys(some, config.zoom)), value_set=pa.array(_keys(tiles, config.zoom)))
+        kept = {
+            name: pc.fill_null(tiles[name].combine_chunks().take(known), "")
+            for name in tiles.column_names
+            if name.startswith("slice/") or name == "split"
+        }
+        split = kept.pop("split")
+        conflict = some["conflict"].combine_chunks()
+        x, y = some["x"].to_numpy(), some["y"].to_numpy()
+        parts.append(tile_table(x, y, label, layer.name, split=split, conflict=conflict, slices=kept, weight=weight))
+    return pa.concat_tables(parts), unsure
 
 
-def _add_lookalikes(
-    tiles: Tiles, unsure: set[tuple[int, int]], places: Geometries, config: AssembleConfig, negative: str
-) -> None:
+def _lookalikes(config: AssembleConfig, places: Geometries, negative: str) -> pa.Table:
     layer = read_layer(config.negatives_lookalikes or Path())
-    found = label_tiles(layer, config.zoom, "", negative, (), "")
-    clear = are_clear(np.array([(tile.x, tile.y) for tile in found]), places, config.zoom, config.negatives_buffer_m)
-    slices = dict.fromkeys(config.slice_columns, "")
-    for tile, is_clear in zip(found, clear.tolist(), strict=True):
-        if is_clear and (tile.x, tile.y) not in tiles and (tile.x, tile.y) not in unsure:
-            tiles[tile.x, tile.y] = LabelledTile(tile.x, tile.y, negative, layer.name, slices)
+    found = label_tiles(layer, config.zoom, LabelColumns(every_label=negative), "")
+    x, y = found["x"].to_numpy(), found["y"].to_numpy()
+    clear = are_clear(np.stack([x, y], axis=1), places, config.zoom, config.negatives_buffer_m)
+    return tile_table(x[clear], y[clear], negative, layer.name, slices=_no_slices(config))
 
 
-def _add_random(
-    tiles: Tiles,
-    unsure: set[tuple[int, int]],
-    places: Geometries,
+def _random(
     config: AssembleConfig,
+    tiles: pa.Table,
+    unsure: npt.NDArray[np.int64],
+    places: Geometries,
     positive: str,
     negative: str,
-) -> None:
-    positives = sum(1 for tile in tiles.values() if tile.label == positive and not tile.conflict)
+) -> pa.Table:
+    usable = pc.and_(pc.equal(tiles["label"], positive), pc.equal(tiles["conflict"], ""))
     drawing = NegativesConfig(
-        count=round(config.negatives_ratio * positives),
+        count=round(config.negatives_ratio * (pc.sum(usable).as_py() or 0)),
         zoom=config.zoom,
         buffer_m=config.negatives_buffer_m,
         distance_m=config.negatives_distance_m,
         seed=config.seed,
     )
     area = read_layer(config.negatives_within).geometry if config.negatives_within else None
-    slices = dict.fromkeys(config.slice_columns, "")
-    for x, y in draw_negatives(places, drawing, area, taken=tiles.keys() | unsure).tolist():
-        tiles[x, y] = LabelledTile(x, y, negative, "random", slices)
-
-
-def _candidates(tiles: list[LabelledTile], config: AssembleConfig) -> list[Candidate]:
-    zoom = config.zoom
-    x, y = (np.array([getattr(tile, axis) for tile in tiles], dtype=np.int64) for axis in ("x", "y"))
-    lon, lat = grid_to_lonlat(x + 0.5, y + 0.5, zoom)
-    blocks = np.stack(ancestors(x, y, zoom, config.block_zoom), axis=1)
-    candidates = []
-    for tile, block, *centre in zip(tiles, blocks.tolist(), lon.tolist(), lat.tolist(), strict=True):
-        # The block decides, so neighbours, which look alike, are in one split.
-        position = stable_fraction(f"block:{config.block_zoom}/{block[0]}/{block[1]}", config.seed)
-        candidates.append(
-            Candidate(
-                id=f"{zoom}/{tile.x}/{tile.y}",
-                path=None,
-                label=tile.label,
-                split=split_of(position, config.fractions),
-                place=TilePlace(tile.x, tile.y, zoom, centre[0], centre[1]),
-                labelled_by=tile.source,
-                slices=tile.slices,
-                conflict=tile.conflict,
-            )
-        )
-    return sorted(candidates, key=lambda candidate: candidate.id)
+    taken = np.concatenate([_keys(tiles, config.zoom), unsure])
+    x, y = draw_negatives(places, drawing, area, taken).T
+    return tile_table(x, y, negative, "random", slices=_no_slices(config))

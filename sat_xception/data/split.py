@@ -13,9 +13,11 @@ from collections.abc import Mapping
 
 from sat_xception.errors import DataError
 
-__all__ = ["SPLITS", "split_by_hash", "split_of", "stable_fraction"]
+__all__ = ["SPLITS", "SPLIT_NAMES", "split_by_hash", "split_of", "stable_fraction"]
 
 SPLITS = ("train", "valid", "test")
+# What people call them.
+SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 
 
 def stable_fraction(key: str, seed: int) -> float:

@@ -59,7 +59,12 @@ def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
     logs = config.tensorboard / run
     with tempfile.TemporaryDirectory(prefix="sat-xception-") as scratch:
         dataset, examples = Path(scratch) / "dataset", Path(scratch) / "examples"
-        print(assemble(AssembleConfig(train=config.train, valid=config.valid, out=dataset)).summary())
+        print(
+            assemble(
+                # Blocks of one tile: the split that the folders give is kept, as in the original.
+                AssembleConfig(train=config.train, valid=config.valid, out=dataset, block_zoom=22)
+            ).summary()
+        )
         convert(ConvertConfig(dataset=dataset, out=examples))
         trained = train(
             TrainConfig(

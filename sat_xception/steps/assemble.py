@@ -29,6 +29,9 @@ class AssembleConfig(StepConfig):
     )
     label_column: str = Field("label", description="Column of the labels that holds the class.")
     label: str = Field("", description="Class of every labelled place, instead of a column.")
+    split_column: str = Field(
+        "", description="Column of the labels that gives the split of a place. Default: 'split', where there is one."
+    )
     slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
     imagery: str = Field(
@@ -64,8 +67,23 @@ class AssembleConfig(StepConfig):
     negatives_review: FileOrNone = Field(
         None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrules the labels."
     )
+    negatives_review_weight: float = Field(
+        1.0, gt=0, description="How much a reviewed 'no' counts in training, beside other tiles of its class."
+    )
     # About 7 km wide at 45 degrees: wider than most towns, so few straddle two splits.
-    block_zoom: int = Field(12, ge=0, description="Zoom of the blocks that share a split, with --labels.")
+    block_zoom: int = Field(
+        12, ge=0, description="Zoom of the blocks that share a split, where it is known which tiles the images are."
+    )
+    # Measured on UC Merced; see `perceptual_hash`.
+    near_duplicate_bits: int = Field(
+        6,
+        ge=0,
+        le=7,
+        description="Tiles whose perceptual hashes differ in so many of 64 bits or less look the same.",
+    )
+    keep_near_duplicates: bool = Field(
+        False, description="Keep tiles that look the same, within a split; across splits they stop the run."
+    )
     out: Result = Field(description="Folder to write the dataset to.")
     fractions: Fractions = Field(
         (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
@@ -94,7 +112,7 @@ class AssembleConfig(StepConfig):
             raise ValueError("--labels and --imagery go together")
         if self.labels and self.tile_cache is None and isinstance(self.out, GcsPath):
             raise ValueError("--labels with an --out in a bucket need --tile-cache, a folder here for fetched tiles")
-        if self.block_zoom > self.zoom:
+        if self.labels and self.block_zoom > self.zoom:
             raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")
         if self.negatives_buffer_m >= self.negatives_distance_m:
             raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")

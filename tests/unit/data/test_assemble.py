@@ -427,7 +427,7 @@ def test_the_sample_is_the_same_every_time_and_says_that_it_is_synthetic(tmp_pat
     assert digests[0] == digests[1]
     described = read_dataset(result.folder)
     assert (described["name"], described["synthetic"]) == ("synthetic sample", True)
-    assert {row["source"] for row in manifest(result).values()} == {""}
+    assert {row["source"] for row in manifest(result).values()} == {"drawn"}
 
 
 # What is at --out, and interruptions
@@ -453,7 +453,7 @@ def test_the_data_themselves_are_never_replaced(data, tmp_path):
 
 
 def test_a_file_at_out_is_refused_before_a_tile_is_read(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "probe_image", None)
+    monkeypatch.setattr(module, "probe_tiles", None)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="is a file; name a folder"):
         run(data(SCHOOLS), tmp_path / "file")
@@ -462,13 +462,13 @@ def test_a_file_at_out_is_refused_before_a_tile_is_read(data, tmp_path, monkeypa
 
 def meanwhile(monkeypatch, happens: Callable[[], object]) -> None:
     """Let something happen after the tiles were read once, and before they are stored."""
-    original = module.find_duplicates
+    original = module.leave_out_copies
 
-    def find_duplicates(rows):
+    def leave_out_copies(bench):
         happens()
-        return original(rows)
+        return original(bench)
 
-    monkeypatch.setattr(module, "find_duplicates", find_duplicates)
+    monkeypatch.setattr(module, "leave_out_copies", leave_out_copies)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])

@@ -9,8 +9,11 @@ import pytest
 import shapely
 
 from sat_xception.data.assemble import assemble
+from sat_xception.data.labels import LabelColumns, label_tiles
+from sat_xception.data.negatives import NegativesConfig, are_clear, draw_negatives
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import ancestors, grid_to_lonlat, lonlat_to_tiles, tile_width_m
+from sat_xception.geo.vectors import read_layer
 from sat_xception.steps import AssembleConfig
 from tests.conftest import SHARED, draw_tile, encode
 
@@ -267,11 +270,9 @@ def test_a_polygon_labels_the_tiles_it_covers(tmp_path, imagery):
     labels.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     with pytest.raises(DataError, match="all 16 tiles are labelled school"):
         _run(tmp_path / "out", labels, imagery)
-    from sat_xception.data.labels import label_tiles
-    from sat_xception.geo.vectors import read_layer
-
-    tiles = label_tiles(read_layer(labels), ZOOM, "", "school", (), "school")
-    assert {(tile.x, tile.y) for tile in tiles} == {(X + i, Y + j) for i in range(4) for j in range(4)}
+    tiles = label_tiles(read_layer(labels), ZOOM, LabelColumns(every_label="school"), "school")
+    found = set(zip(tiles["x"].to_pylist(), tiles["y"].to_pylist(), strict=True))
+    assert found == {(X + i, Y + j) for i in range(4) for j in range(4)}
 
 
 def test_one_class_only_is_refused(tmp_path, schools, imagery):
@@ -334,12 +335,8 @@ def test_real_schools_are_planned_with_negatives_clear_of_them(tmp_path):
     path = SHARED / "data" / "schools_romania.geojson"
     if not path.is_file():
         pytest.skip(f"no real labels at {path}")
-    from sat_xception.data.labels import label_tiles
-    from sat_xception.data.negatives import NegativesConfig, are_clear, draw_negatives
-    from sat_xception.geo.vectors import read_layer
-
     layer = read_layer(path)
-    tiles = label_tiles(layer, 17, "", "school", (), "school")
+    tiles = label_tiles(layer, 17, LabelColumns(every_label="school"), "school")
     assert len(layer.geometry) == 2887
     x, y = lonlat_to_tiles(shapely.get_x(layer.geometry), shapely.get_y(layer.geometry), 17)
     assert len(tiles) == len(set(zip(x.tolist(), y.tolist(), strict=True)))

@@ -3,7 +3,7 @@
 import pytest
 
 from sat_xception.data.dataset_report import SampleTiles, dataset_page
-from sat_xception.data.manifest import ManifestRow, count_rows
+from sat_xception.data.manifest import DatasetSummary, ManifestRow
 from tests.conftest import draw_tile, encode
 
 HOSTILE = "<script>alert(1)</script>"
@@ -20,13 +20,16 @@ def page():
         for item in rows:
             if item.status == "ok":
                 samples.offer(item, image or encode(draw_tile(item.label, 0)))
+        summary = DatasetSummary()
+        for item in rows:
+            summary.add(item)
         description = {
             "name": "tiles",
             "synthetic": False,
             "classes": list(classes),
             "positive_label": "school",
             "attribution": "",
-            "counts": count_rows(rows),
+            "counts": summary.counts(),
             "digest": "d" * 64,
             **changes,
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
+from sat_xception.data.folders import check_classes, find_candidates, find_split_candidates
 from sat_xception.errors import DataError
 
 
@@ -32,12 +32,16 @@ def tree(tmp_path):
 
 
 def found(folder: Path) -> list[tuple[str, str, str]]:
-    return [(candidate.id, candidate.label, candidate.split) for candidate in find_candidates(folder)]
+    return sorted((candidate.id, candidate.label, candidate.split) for candidate in find_candidates(folder))
+
+
+def classes(folder: Path) -> list[str]:
+    return check_classes((candidate.label, candidate.split) for candidate in find_candidates(folder))
 
 
 def refusal(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
-        check_classes(find_candidates(folder))
+        classes(folder)
     return str(caught.value)
 
 
@@ -51,7 +55,8 @@ def test_unsplit_tiles_have_a_class_and_no_split_sorted_by_id(tree):
         ("school/1.jpg", "school", ""),
         ("school/2.jpg", "school", ""),
     ]
-    assert find_candidates(folder)[1].path == folder / "school" / "1.jpg"
+    paths = {candidate.id: candidate.path for candidate in find_candidates(folder)}
+    assert paths["school/1.jpg"] == folder / "school" / "1.jpg"
 
 
 @pytest.mark.parametrize("valid", ["valid", "validation", "val", "Validation", "VAL"])
@@ -67,7 +72,7 @@ def test_split_tiles_keep_their_split_under_one_name(tree, valid):
 
 def test_split_folders_are_known_in_any_case_and_are_never_taken_for_classes(tree):
     folder = tree("Train/a/1.jpg", "Train/b/2.jpg", "Valid/a/3.jpg", "Valid/b/4.jpg", "TEST/a/5.jpg")
-    assert check_classes(find_candidates(folder)) == ["a", "b"]
+    assert classes(folder) == ["a", "b"]
     assert {split for _, _, split in found(folder)} == {"train", "valid", "test"}
 
 
@@ -78,11 +83,11 @@ def test_the_test_split_may_be_missing(tree):
 @pytest.mark.parametrize("negative", ["not-school", "not_school"])
 def test_projects_of_both_spellings_work(tree, negative):
     folder = tree("train/school/1.jpg", f"train/{negative}/1.jpg", "valid/school/1.jpg", f"valid/{negative}/1.jpg")
-    assert check_classes(find_candidates(folder)) == [negative, "school"]
+    assert classes(folder) == [negative, "school"]
 
 
 def test_three_classes_are_in_order(tree):
-    assert check_classes(find_candidates(tree("b/1.jpg", "a/1.jpg", "c/1.jpg"))) == ["a", "b", "c"]
+    assert classes(tree("b/1.jpg", "a/1.jpg", "c/1.jpg")) == ["a", "b", "c"]
 
 
 def test_hidden_files_and_folders_are_ignored(tree):
@@ -139,7 +144,7 @@ def test_names_that_are_no_utf8_become_text_and_still_open(tree):
     (folder / os.fsdecode(b"b/caf\xe9.jpg")).write_text("here")
     (folder / os.fsdecode(b"b/caf\xe8.jpg")).touch()
     tiles = {candidate.id: candidate for candidate in find_candidates(folder)}
-    assert list(tiles) == ["b/2.jpg", r"b/caf\xe8.jpg", r"b/caf\xe9.jpg", "école/1.jpg"]
+    assert sorted(tiles) == ["b/2.jpg", r"b/caf\xe8.jpg", r"b/caf\xe9.jpg", "école/1.jpg"]
     assert tiles[r"b/caf\xe9.jpg"].path.read_text() == "here"
     assert tiles[r"b/caf\xe9.jpg"].source == rf"{folder}/b/caf\xe9.jpg"
     assert tiles["école/1.jpg"].label == "école"
@@ -148,7 +153,7 @@ def test_names_that_are_no_utf8_become_text_and_still_open(tree):
 def test_folders_of_the_original_are_splits_by_flag(tree, tmp_path):
     ours = tree("school/1.jpg", "not_school/1.jpg", root="my-train")
     theirs = tree("school/1.jpg", "not_school/1.jpg", root="my-test")
-    tiles = find_split_candidates({"train": ours, "valid": theirs})
+    tiles = sorted(find_split_candidates({"train": ours, "valid": theirs}), key=lambda tile: tile.id)
     assert [tile.id for tile in tiles] == [
         "train/not_school/1.jpg",
         "train/school/1.jpg",
@@ -225,7 +230,7 @@ def test_a_folder_that_may_not_be_listed_is_refused_and_not_skipped():
     code = (
         "import os, sys; from pathlib import Path; from sat_xception.data.folders import find_candidates\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "try: find_candidates(Path(sys.argv[1]))\n"
+        "try: list(find_candidates(Path(sys.argv[1])))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     with tempfile.TemporaryDirectory() as place:
@@ -238,6 +243,27 @@ def test_a_folder_that_may_not_be_listed_is_refused_and_not_skipped():
     assert seen == f"DataError can't list the folder {closed}: Permission denied\n"
 
 
-def test_classes_need_no_files_on_disk():
-    tiles = [Candidate("b/1", Path("b/1"), "b", ""), Candidate("a/1", Path("a/1"), "a", "train")]
-    assert check_classes(tiles) == ["a", "b"]
+def test_classes_are_sorted_and_each_named_once():
+    assert check_classes([("b", ""), ("a", "train"), ("b", "train")]) == ["a", "b"]
+
+
+# Tiles that names say
+
+
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [
+        ("148544-93322-18", (148544, 93322, 18)),
+        ("148544_93322_18", (148544, 93322, 18)),
+        ("18-148544-93322", (148544, 93322, 18)),
+        ("2018-10-12", None),
+        ("12-11-2018", None),
+        ("000123", None),
+        ("148544-93322-18-b", None),
+        ("18-15-17", None),
+        ("148544-93322-9", None),
+    ],
+)
+def test_a_name_may_say_which_tile_a_file_is(tree, name, tile):
+    (found,) = find_candidates(tree(f"school/{name}.jpg"))
+    assert (found.place and (found.place.x, found.place.y, found.place.z)) == tile

@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sat_xception.data.manifest import (
+    DatasetSummary,
     ManifestRow,
     TileWriter,
-    content_digest,
-    count_rows,
     read_dataset,
     read_tiles,
     write_manifest,
@@ -67,6 +66,7 @@ def test_a_tile_is_stored_with_what_the_examples_need(tmp_path):
         "bytes": 100,
         "mean_luma": 1.5,
         "std_luma": 0.0,
+        "weight": 1.0,
         "image": b"\0\0" * 50,
     }
 
@@ -96,13 +96,24 @@ def test_an_empty_manifest_has_the_columns(tmp_path):
     assert pq.read_table(tmp_path / "manifest.parquet").num_columns == len(dataclasses.fields(ManifestRow)) - 1
 
 
-def test_the_digest_is_of_usable_content_in_any_order():
+def summary(rows) -> DatasetSummary:
+    result = DatasetSummary()
+    for there in rows:
+        result.add(there)
+    return result
+
+
+def content_digest(rows) -> str:
+    return summary(rows).digest()
+
+
+def test_the_digest_is_of_usable_content():
     rows = [row(1), row(2, split="valid"), row(3, label="not-school")]
     digest = content_digest(rows)
-    assert content_digest(reversed(rows)) == digest
     assert content_digest([*rows, row(4, status="failed"), row(5, status="duplicate")]) == digest
     assert content_digest([dataclasses.replace(there, source="/elsewhere", mean_luma=9.0) for there in rows]) == digest
     assert content_digest([dataclasses.replace(rows[0], slices={"setting": "rural"}), *rows[1:]]) != digest
+    assert content_digest([dataclasses.replace(rows[0], weight=2.0), *rows[1:]]) != digest
     for name in ("id", "label", "split", "sha256"):
         assert content_digest([dataclasses.replace(rows[0], **{name: "other"}), *rows[1:]]) != digest
 
@@ -116,13 +127,13 @@ def test_counts_are_by_status_and_of_usable_tiles_by_split_and_class():
         row(5, slices={"setting": "urban"}, status="failed", split=""),
         row(6, status="duplicate"),
     ]
-    assert count_rows(iter(rows)) == {
+    assert summary(rows).counts() == {
         "considered": 6,
         "by_status": {"duplicate": 1, "failed": 1, "ok": 4},
         "by_split": {"train": {"field": 1, "school": 2}, "valid": {"school": 1}},
         "by_slice": {"setting": {"rural": 3, "urban": 1}},
     }
-    assert count_rows([]) == {"considered": 0, "by_status": {}, "by_split": {}, "by_slice": {}}
+    assert summary([]).counts() == {"considered": 0, "by_status": {}, "by_split": {}, "by_slice": {}}
 
 
 # Damage

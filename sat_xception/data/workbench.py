@@ -1,0 +1,250 @@
+"""The tiles considered for a dataset, on disk while it is assembled: memory doesn't grow with their number."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.data.block_split import BlockCount
+from sat_xception.data.dedupe import KEEP_FIRST
+from sat_xception.data.folders import Candidate, TilePlace
+from sat_xception.data.manifest import ManifestRow
+
+__all__ = ["Looks", "Workbench"]
+
+_PLACE = ("x", "y", "z", "lon", "lat")
+_CANDIDATE = ("id", "path", "label", "split", *_PLACE, "labelled_by", "slices", "weight", "conflict")
+_ROW = tuple(field.name for field in fields(ManifestRow))
+# What becomes known of a tile when its image is read.
+_OUTCOME = tuple(name for name in _ROW if name not in _CANDIDATE)
+_PAGE = 1000
+
+
+class Looks(NamedTuple):
+    """What tiles look like: perceptual hashes `uint64 [n]`, numbers of their labels, and numbers to name tiles by."""
+
+    hashes: npt.NDArray[np.uint64]
+    labels: npt.NDArray[np.int64]
+    tiles: npt.NDArray[np.int64]
+
+
+class Workbench:
+    """A SQLite file with a row for every tile considered, from its label to what became of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file; it goes when the workbench is closed."""
+        self._path = path
+        self._database = sqlite3.connect(path, isolation_level=None)
+        # Nothing in it outlives the run: what a crash would damage is made again.
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
+            self._database.execute(f"PRAGMA {pragma}")
+        columns = [*_CANDIDATE[1:], *_OUTCOME, "block_z", "block_x", "block_y", "position"]
+        self._database.execute(f"CREATE TABLE tiles (id TEXT PRIMARY KEY, {', '.join(columns)})")
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close and remove the file."""
+        self._database.close()
+        self._path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return self._number("SELECT count(*) FROM tiles")
+
+    def add(self, candidates: Iterable[Candidate], block_zoom: int) -> None:
+        """Put candidates on the bench; their blocks are their ancestors at `block_zoom`, or they themselves."""
+        columns = (*_CANDIDATE, "source", "status", "reason", "block_z", "block_x", "block_y")
+        statement = f"INSERT INTO tiles ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        with self._transaction():
+            self._database.executemany(statement, (_candidate_row(each, block_zoom) for each in candidates))
+            self._database.execute("CREATE INDEX blocks ON tiles (block_x, block_y)")
+
+    def forget_places(self) -> None:
+        """Forget where tiles are."""
+        names = (*_PLACE, "block_z", "block_x", "block_y")
+        self._database.execute(f"UPDATE tiles SET {', '.join(f'{name} = NULL' for name in names)}")
+
+    def has_places(self) -> bool:
+        """Return whether the places of all tiles are known, at one zoom."""
+        zooms = self._all("SELECT DISTINCT z FROM tiles LIMIT 2")
+        return len(zooms) == 1 and zooms[0][0] is not None
+
+    def kinds(self) -> list[tuple[str, str]]:
+        """Return every label with every split that it is given, sorted."""
+        return self._all("SELECT DISTINCT label, split FROM tiles ORDER BY label, split")
+
+    def waiting(self) -> Iterator[list[Candidate]]:
+        """Yield the candidates whose images are still to be read, by id, a page at a time."""
+        query = f"SELECT {', '.join(_CANDIDATE)} FROM tiles WHERE status = '' AND id > ? ORDER BY id LIMIT {_PAGE}"
+        last = ""
+        while page := [_candidate(values) for values in self._all(query, last)]:
+            last = page[-1].id
+            yield page
+
+    def record(self, rows: Iterable[tuple[ManifestRow, float]]) -> None:
+        """Write down what became of tiles, each with its position in the order of storage."""
+        assignments = ", ".join(f"{name} = ?" for name in (*_OUTCOME, "position"))
+        values = ((*(getattr(row, name) for name in _OUTCOME), position, row.id) for row, position in rows)
+        with self._transaction():
+            self._database.executemany(f"UPDATE tiles SET {assignments} WHERE id = ?", values)
+
+    def failures(self) -> tuple[int, list[ManifestRow], tuple[str, int]]:
+        """Return how many tiles failed, the first few of them, and the most common reason with its number."""
+        number = self._number("SELECT count(*) FROM tiles WHERE status = 'failed'")
+        first = list(self._rows("status = 'failed' ORDER BY id LIMIT 5"))
+        query = "SELECT reason, count(*) FROM tiles WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1 LIMIT 1"
+        return number, first, next(iter(self._all(query)), ("", 0))
+
+    def copies(self) -> Iterator[list[ManifestRow]]:
+        """Yield the usable tiles that share their bytes with others, those of one content at a time."""
+        repeated = "SELECT sha256 FROM tiles WHERE status = 'ok' GROUP BY sha256 HAVING count(*) > 1"
+        rows = self._rows(f"status = 'ok' AND sha256 IN ({repeated}) ORDER BY sha256, id")
+        for _, group in groupby(rows, key=lambda row: row.sha256):
+            yield list(group)
+
+    def looks(self) -> Looks:
+        """Return what the usable tiles look like, of those that look the same the one that is to stay first."""
+        order = " ".join(f"WHEN '{split}' THEN {place}" for split, place in KEEP_FIRST.items())
+        query = "SELECT phash, label, rowid FROM tiles WHERE status = 'ok' AND phash != '' ORDER BY CASE split"
+        rows = self._database.execute(f"{query} {order} END, id")
+        numbers: dict[str, int] = {}
+        found = np.fromiter(
+            ((int(phash, 16), numbers.setdefault(label, len(numbers)), tile) for phash, label, tile in rows),
+            dtype="u8,i8,i8",
+        )
+        return Looks(found["f0"], found["f1"], found["f2"])
+
+    def name(self, tile: int) -> tuple[str, str]:
+        """Return id and split of a tile that `looks` numbers."""
+        ((name, split),) = self._all("SELECT id, split FROM tiles WHERE rowid = ?", tile)
+        return name, split
+
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Make duplicates of tiles, by id, each for a reason."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE tiles SET status = 'duplicate', reason = ? WHERE id = ?",
+                ((reason, tile) for tile, reason in reasons.items()),
+            )
+
+    def blocks(self) -> Iterator[BlockCount]:
+        """Yield how many tiles of each kind are in each block, of those that aren't left out."""
+        rows = self._database.execute(
+            "SELECT block_z, block_x, block_y, split, label, slices, count(*) FROM tiles "
+            "WHERE block_z IS NOT NULL AND status = '' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
+        )
+        for z, x, y, split, label, slices, tiles in rows:
+            yield BlockCount((z, x, y), split, label, json.loads(slices), tiles)
+
+    def split_blocks(self, splits: Mapping[tuple[int, int, int], str]) -> None:
+        """Give the tiles of each block its split, where they have none."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE tiles SET split = ? WHERE block_x = ? AND block_y = ? AND split = ''",
+                ((split, x, y) for (_, x, y), split in splits.items()),
+            )
+
+    def shared_blocks(self) -> list[tuple[str, str]]:
+        """Return the blocks, as z/x/y, whose usable tiles are in several splits, and which splits these are."""
+        return self._all(
+            "SELECT block_z || '/' || block_x || '/' || block_y, group_concat(DISTINCT split) FROM tiles "
+            "WHERE status = 'ok' AND block_z IS NOT NULL GROUP BY block_x, block_y HAVING count(DISTINCT split) > 1 "
+            "ORDER BY block_x, block_y"
+        )
+
+    def unsplit(self, label: str) -> list[str]:
+        """Return the contents of the usable tiles of a class that have no split."""
+        query = "SELECT sha256 FROM tiles WHERE status = 'ok' AND split = '' AND label = ?"
+        return [sha256 for (sha256,) in self._all(query, label)]
+
+    def split_contents(self, splits: Mapping[str, str]) -> None:
+        """Give tiles their split, by the SHA-256 of their bytes."""
+        with self._transaction():
+            self._database.execute("CREATE INDEX IF NOT EXISTS contents ON tiles (sha256)")
+            self._database.executemany(
+                "UPDATE tiles SET split = ? WHERE sha256 = ? AND status = 'ok'",
+                ((split, sha256) for sha256, split in splits.items()),
+            )
+
+    def rows(self) -> Iterator[ManifestRow]:
+        """Yield every tile, by id."""
+        return self._rows("TRUE ORDER BY id")
+
+    def usable(self) -> Iterator[tuple[Candidate, ManifestRow]]:
+        """Yield the usable tiles in the order of storage, each as it came and with what became of it."""
+        query = f"SELECT {', '.join((*_CANDIDATE, *_ROW))} FROM tiles WHERE status = 'ok' ORDER BY position, id"
+        for values in self._database.execute(query):
+            yield _candidate(values[: len(_CANDIDATE)]), _row(values[len(_CANDIDATE) :])
+
+    def _rows(self, condition: str) -> Iterator[ManifestRow]:
+        return map(_row, self._database.execute(f"SELECT {', '.join(_ROW)} FROM tiles WHERE {condition}"))
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        return self._database.execute(query, values).fetchall()
+
+    def _number(self, query: str) -> int:
+        return int(self._all(query)[0][0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        yield
+        self._database.execute("COMMIT")
+
+
+def _candidate_row(candidate: Candidate, block_zoom: int) -> tuple[object, ...]:
+    path = None if candidate.path is None else os.fsencode(candidate.path)
+    status = "duplicate" if candidate.conflict else ""
+    facts = (
+        candidate.id,
+        path,
+        candidate.label,
+        candidate.split,
+        *_place_of(candidate.place),
+        candidate.labelled_by,
+        json.dumps(candidate.slices),
+        candidate.weight,
+        candidate.conflict,
+        candidate.source,
+        status,
+        candidate.conflict,
+    )
+    if candidate.place is None:
+        return (*facts, None, None, None)
+    above = max(0, candidate.place.z - block_zoom)
+    return (*facts, candidate.place.z - above, candidate.place.x >> above, candidate.place.y >> above)
+
+
+def _place_of(place: TilePlace | None) -> tuple[float | None, ...]:
+    return tuple(getattr(place, name, None) for name in _PLACE)
+
+
+def _candidate(values: tuple[Any, ...]) -> Candidate:
+    facts = dict(zip(_CANDIDATE, values, strict=True))
+    place = {name: facts.pop(name) for name in _PLACE}
+    facts["path"] = None if facts["path"] is None else Path(os.fsdecode(facts["path"]))
+    facts["slices"] = json.loads(facts["slices"])
+    return Candidate(**facts, place=None if place["z"] is None else TilePlace(**place))
+
+
+def _row(values: tuple[Any, ...]) -> ManifestRow:
+    facts = dict(zip(_ROW, values, strict=True))
+    facts["slices"] = json.loads(facts["slices"])
+    # Of a tile that isn't read, what its image would say has its default.
+    return ManifestRow(**{name: value for name, value in facts.items() if value is not None})
