@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from sat_xception.data.block_split import split_blocks
 from sat_xception.data.dataset_report import SampleTiles, dataset_page
 from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
@@ -21,7 +23,7 @@ from sat_xception.data.images import encode_for_tensorflow
 from sat_xception.data.leakage import check_leaks, leave_out_copies, leave_out_lookalikes
 from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
 from sat_xception.data.probe import Read, probe_tiles, read_file
-from sat_xception.data.split import SPLITS, split_by_hash
+from sat_xception.data.split import SPLITS, split_by_hash, split_of, stable_fraction
 from sat_xception.data.workbench import Workbench
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import get_logger
@@ -33,6 +35,8 @@ __all__ = ["AssembleResult", "assemble", "choose_positive_label"]
 _log = get_logger(__name__)
 _SAMPLE = "sample"
 _DEFAULT_POSITIVE = "school"
+# So large a class has tiles in every split by chance alone, and is dealt a page at a time.
+_LARGE_CLASS = 10_000
 _NEGATIONS = ("not-", "not_", "no-", "no_", "non-", "non_")
 
 
@@ -69,6 +73,8 @@ def assemble(config: AssembleConfig) -> AssembleResult:
         DataError: No usable data, fewer than two classes, more unreadable tiles than the limit, or splits that leak.
         ConfigError: The positive label is no class, or `out` can't be written.
     """
+    # Arrow's own pool keeps ten times the size of a table to itself, once it has read one.
+    pa.set_memory_pool(pa.system_memory_pool())
     if config.data == _SAMPLE:
         from sat_xception.sample import SAMPLE_NAME, write_sample
 
@@ -182,8 +188,11 @@ def _check_failures(bench: Workbench, limit: float) -> None:
 def _split_by_content(bench: Workbench, classes: list[str], config: AssembleConfig) -> None:
     """Deal the tiles that neither a folder nor a block has put into a split."""
     for label in classes:
-        contents = bench.unsplit(label)
-        if contents:
+        if bench.count_unsplit(label) > _LARGE_CLASS:
+            for page in bench.unsplit(label):
+                positions = {sha256: stable_fraction(sha256, config.seed) for sha256 in page}
+                bench.split_contents({sha256: split_of(at, config.fractions) for sha256, at in positions.items()})
+        elif contents := [sha256 for page in bench.unsplit(label) for sha256 in page]:
             bench.split_contents(split_by_hash(dict.fromkeys(contents, label), config.fractions, config.seed))
 
 

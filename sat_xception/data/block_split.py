@@ -19,8 +19,8 @@ from sat_xception.log import get_logger
 __all__ = ["BlockCount", "split_blocks"]
 
 _log = get_logger(__name__)
-# A stratum's share of a split may be smaller than asked by this much of it. Of 1,000 blocks and a share of 0.15, chance
-# leaves a split short by more than that in 1 of 200 seeds: large datasets stay as the hash deals them.
+# A stratum's share of a split may be off by this much of it. With 1,000 blocks and a share of 0.15, chance puts it off
+# by more in 1 of 100 seeds: large datasets stay as the hash deals them.
 _TOLERANCE = 0.2
 # Strata that are too small to share out, and how many of the largest are looked at.
 _LEAST_EXPECTED = 2.0
@@ -89,7 +89,7 @@ def _even_out(
     fractions: npt.NDArray[np.float64],
     strata: list[tuple[str, ...]],
 ) -> None:
-    """Move blocks, in `splits`, until no stratum is short in a split, or no move helps.
+    """Move blocks, in `splits`, until every stratum has about its share of every split, or no move helps.
 
     Args:
         tiles: Tiles of each block in each stratum, `[blocks, strata]`.
@@ -105,19 +105,29 @@ def _even_out(
     moved = 0
     while True:
         have = np.stack([tiles[splits == split].sum(axis=0) for split in range(len(fractions))], axis=1)
-        short = _shortage(have, expected, wanted, is_class) * ~hopeless
-        stratum, split = np.unravel_index(np.argmax(short), short.shape)
-        if short[stratum, split] <= 0:
+        uneven = _unevenness(have, expected, wanted, is_class) * ~hopeless
+        stratum, split = (int(place) for place in np.unravel_index(np.argmax(uneven), uneven.shape))
+        if uneven[stratum, split] <= 0:
             break
-        movable = np.flatnonzero(~fixed & (splits != split) & (tiles[:, stratum] > 0))
-        change = _change_of_cost(tiles[movable], have, expected, splits[movable], int(split), wanted)
-        change += _LACKING_COST * _change_of_lacking(
-            tiles[movable][:, is_class], have[is_class], splits[movable], int(split)
-        )
-        if not len(movable) or change.min() >= 0:
+        has_some = ~fixed & (tiles[:, stratum] > 0)
+        if have[stratum, split] < expected[stratum, split]:
+            moves = [(np.flatnonzero(has_some & (splits != split)), split)]
+        else:
+            leaving = np.flatnonzero(has_some & (splits == split))
+            moves = [(leaving, target) for target in wanted.tolist() if target != split]
+        best = (0.0, -1, -1)
+        for blocks, target in moves:
+            change = _change_of_cost(tiles[blocks], have, expected, splits[blocks], target, wanted)
+            change += _LACKING_COST * _change_of_lacking(
+                tiles[blocks][:, is_class], have[is_class], splits[blocks], target
+            )
+            if len(blocks):
+                best = min(best, (float(change.min()), int(blocks[np.argmin(change)]), target))
+        _, block, target = best
+        if block < 0:
             hopeless[stratum, split] = True
             continue
-        splits[movable[np.argmin(change)]] = split
+        splits[block] = target
         hopeless[:] = False
         moved += 1
     if moved:
@@ -135,20 +145,22 @@ def _even_out(
         )
 
 
-def _shortage(
+def _unevenness(
     have: npt.NDArray[np.float64],
     expected: npt.NDArray[np.float64],
     wanted: npt.NDArray[np.int64],
     is_class: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
-    """Return by how much of its share each stratum is short in each split, `[strata, splits]`; 0 where it is enough."""
-    short = np.zeros_like(expected)
-    share = 1 - have[:, wanted] / np.maximum(expected[:, wanted], 1e-9)
-    matters = (expected[:, wanted] >= _LEAST_EXPECTED) & (share > _TOLERANCE)
-    # Every split needs every class, however small.
-    matters |= is_class[:, None] & (have[:, wanted] == 0)
-    short[:, wanted] = np.where(matters, share, 0.0)
-    return short
+    """Return by how much of its share each stratum is off in each split, `[strata, splits]`; 0 where it is even enough.
+
+    A class that a split lacks counts more than anything else.
+    """
+    uneven = np.zeros_like(expected)
+    off = np.abs(1 - have[:, wanted] / np.maximum(expected[:, wanted], 1e-9))
+    matters = (expected[:, wanted] >= _LEAST_EXPECTED) & (off > _TOLERANCE)
+    lacks = is_class[:, None] & (have[:, wanted] == 0)
+    uneven[:, wanted] = np.where(lacks, _LACKING_COST, np.where(matters, off, 0.0))
+    return uneven
 
 
 def _change_of_cost(

@@ -28,7 +28,7 @@ KEEP_FIRST = {"test": 0, "valid": 1, "train": 2, "": 3}
 MOST_BITS = 7
 _BANDS = range(0, 64, 16)
 # Pairs compared at a time.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class _Tile(Protocol):

@@ -29,6 +29,7 @@ __all__ = ["LabelColumns", "label_tiles", "tile_table"]
 _log = get_logger(__name__)
 _MOST_TILES_OF_A_POLYGON = 1_000_000
 _SPLIT = "split"
+_ROWS = 8192
 Integers = npt.NDArray[np.int64]
 
 
@@ -193,28 +194,36 @@ def _range_of(values: Integers, first: Integers) -> tuple[Integers, Integers]:
 
 def _tiles_of(geometry: Geometries, zoom: int) -> tuple[Integers, Integers, Integers]:
     """Return the number of the row, x and y of every tile that a row labels, sorted by x, y and row."""
-    inside = shapely.point_on_surface(geometry)
+    # Some rows at a time: of a million places, no second million is made.
+    parts = [_tiles_of_some(geometry, first, zoom) for first in range(0, len(geometry), _ROWS)]
+    rows, x, y = (np.concatenate([part[place] for part in parts]) for place in range(3))
+    order = np.lexsort((rows, y, x))
+    rows, x, y = rows[order], x[order], y[order]
+    fresh = np.ones(len(rows), dtype=bool)
+    fresh[1:] = (np.diff(rows) != 0) | (np.diff(x) != 0) | (np.diff(y) != 0)
+    return rows[fresh], x[fresh], y[fresh]
+
+
+def _tiles_of_some(geometry: Geometries, begin: int, zoom: int) -> tuple[Integers, Integers, Integers]:
+    some = geometry[begin : begin + _ROWS]
+    inside = shapely.point_on_surface(some)
     x, y = lonlat_to_tiles(shapely.get_x(inside), shapely.get_y(inside), zoom)
-    found = [(np.arange(len(geometry)), x, y)]
-    west, south, east, north = shapely.bounds(geometry).T
+    found = [(begin + np.arange(len(some)), x, y)]
+    west, south, east, north = shapely.bounds(some).T
     left, top = lonlat_to_tiles(west, north, zoom)
     right, bottom = lonlat_to_tiles(east, south, zoom)
     for row in np.flatnonzero((right > left) | (bottom > top)):
         width, height = int(right[row] - left[row] + 1), int(bottom[row] - top[row] + 1)
         if width * height > _MOST_TILES_OF_A_POLYGON:
             raise DataError(
-                f"row {row + 1} spans {width * height:,} tiles at zoom {zoom}, more than {_MOST_TILES_OF_A_POLYGON:,}; "
-                "lower --zoom or cut the polygon"
+                f"row {begin + row + 1} spans {width * height:,} tiles at zoom {zoom}, more than "
+                f"{_MOST_TILES_OF_A_POLYGON:,}; lower --zoom or cut the polygon"
             )
         xs, ys = (axis.ravel() for axis in np.meshgrid(left[row] + np.arange(width), top[row] + np.arange(height)))
-        covered = shapely.contains_xy(geometry[row], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))
-        found.append((np.full(int(covered.sum()), row), xs[covered], ys[covered]))
+        covered = shapely.contains_xy(some[row], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))
+        found.append((np.full(int(covered.sum()), begin + row), xs[covered], ys[covered]))
     rows, x, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((rows, y, x))
-    rows, x, y = rows[order], x[order], y[order]
-    fresh = np.ones(len(rows), dtype=bool)
-    fresh[1:] = (np.diff(rows) != 0) | (np.diff(x) != 0) | (np.diff(y) != 0)
-    return rows[fresh], x[fresh], y[fresh]
+    return rows, x, y
 
 
 def _report(tiles: pa.Table, rows: int, layer: Layer) -> None:

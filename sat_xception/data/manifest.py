@@ -61,7 +61,7 @@ _TILE_SCHEMA = pa.schema(
 )
 _DATASET_KEYS = ("name", "synthetic", "classes", "positive_label", "counts", "digest", "shards")
 _ROW_GROUP = 256
-_MANIFEST_ROW_GROUP = 16_384
+_MANIFEST_ROW_GROUP = 2048
 _SHARD_BYTES = 256 * 2**20
 # Columns of a tile's place in the shards, by the row's attribute.
 _PLACE = {"x": pa.int64(), "y": pa.int64(), "z": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}

@@ -29,6 +29,7 @@ _ROW = tuple(field.name for field in fields(ManifestRow))
 # What becomes known of a tile when its image is read.
 _OUTCOME = tuple(name for name in _ROW if name not in _CANDIDATE)
 _PAGE = 1000
+_UNSPLIT = "status = 'ok' AND split = '' AND label = ?"
 
 
 class Looks(NamedTuple):
@@ -168,15 +169,22 @@ class Workbench:
             "ORDER BY block_x, block_y"
         )
 
-    def unsplit(self, label: str) -> list[str]:
-        """Return the contents of the usable tiles of a class that have no split."""
-        query = "SELECT sha256 FROM tiles WHERE status = 'ok' AND split = '' AND label = ?"
-        return [sha256 for (sha256,) in self._all(query, label)]
+    def count_unsplit(self, label: str) -> int:
+        """Return the number of usable tiles of a class that have no split."""
+        return int(self._all(f"SELECT count(*) FROM tiles WHERE {_UNSPLIT}", label)[0][0])
+
+    def unsplit(self, label: str) -> Iterator[list[str]]:
+        """Yield the contents of the usable tiles of a class that have no split, sorted, a page at a time."""
+        query = f"SELECT sha256 FROM tiles WHERE {_UNSPLIT} AND sha256 > ? ORDER BY sha256 LIMIT {_PAGE}"
+        self._database.execute("CREATE INDEX IF NOT EXISTS contents ON tiles (sha256)")
+        last = ""
+        while page := [sha256 for (sha256,) in self._all(query, label, last)]:
+            last = page[-1]
+            yield page
 
     def split_contents(self, splits: Mapping[str, str]) -> None:
         """Give tiles their split, by the SHA-256 of their bytes."""
         with self._transaction():
-            self._database.execute("CREATE INDEX IF NOT EXISTS contents ON tiles (sha256)")
             self._database.executemany(
                 "UPDATE tiles SET split = ? WHERE sha256 = ? AND status = 'ok'",
                 ((split, sha256) for sha256, split in splits.items()),

@@ -63,7 +63,7 @@ def read_layer(path: Path) -> Layer:
         raise DataError(f"{path} has {len(layer.geometry):,} rows and none with a place; is it the right file?")
     if not usable.all():
         _log.warning("left out  %s rows of %s, which have no place", f"{(~usable).sum():,}", path)
-    layer = Layer(layer.name, layer.columns.filter(pa.array(usable)), layer.geometry[usable], layer.zoom)
+        layer = Layer(layer.name, layer.columns.filter(pa.array(usable)), layer.geometry[usable], layer.zoom)
     west, south, east, north = shapely.total_bounds(layer.geometry)
     if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
         raise DataError(

@@ -1,11 +1,12 @@
-"""Which of several tiles with the same bytes stays."""
+"""Which of several tiles that show the same stays."""
 
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
-from sat_xception.data.dedupe import find_duplicates
+from sat_xception.data.dedupe import MOST_BITS, find_duplicates, find_near_duplicates, near_pairs
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,57 @@ def test_of_several_labels_all_copies_are_left_out_of_every_split():
 def test_contents_do_not_mix():
     tiles = [Tile("a", "1"), Tile("b", "1"), Tile("c", "2", label="x"), Tile("d", "2", label="y"), Tile("e", "3")]
     assert left_out(*tiles).keys() == {"b", "c", "d"}
+
+
+# Tiles that look the same
+
+
+def flip(value: int, *bits: int) -> int:
+    for bit in bits:
+        value ^= 1 << bit
+    return value
+
+
+def near(*tiles: tuple[int, int], bits: int = 6) -> dict[int, tuple[int, bool]]:
+    hashes, labels = zip(*tiles, strict=True) if tiles else ((), ())
+    return find_near_duplicates(np.array(hashes, dtype=np.uint64), np.array(labels, dtype=np.int64), bits)
+
+
+@pytest.mark.parametrize("bits", range(MOST_BITS + 1))
+def test_all_pairs_within_a_distance_are_found_and_no_others(bits):
+    rng = np.random.default_rng(bits)
+    hashes = rng.integers(0, 2**64, 300, dtype=np.uint64)
+    for flips in range(1, 10):
+        some = hashes[:100].copy()
+        for _ in range(flips):
+            some ^= np.uint64(1) << rng.integers(0, 64, len(some), dtype=np.uint64)
+        hashes = np.concatenate([hashes, some])
+    hashes = rng.permutation(np.unique(hashes))
+    distances = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
+    expected = np.argwhere(np.triu(distances <= bits, 1))
+    assert len(expected) > 50 or bits == 0
+    assert (near_pairs(hashes, bits) == expected).all()
+
+
+def test_the_first_of_two_that_look_the_same_stays():
+    assert near((5, 0), (flip(5, 1, 20, 63), 0), (2**40 - 1, 0)) == {1: (0, False)}
+    assert near((5, 0), (5, 0), (5, 0)) == {1: (0, False), 2: (0, False)}
+    assert near((5, 0), (flip(5, *range(7)), 0)) == {}
+    assert near() == {}
+
+
+def test_looking_the_same_is_no_chain():
+    # The third is near the second, which is left out, and far from the first.
+    first, second = 0, flip(0, *range(6))
+    third = flip(second, *range(10, 16))
+    assert near((first, 0), (second, 0), (third, 0)) == {1: (0, False)}
+    assert near((second, 0), (first, 0), (third, 0)) == {1: (0, False), 2: (0, False)}
+
+
+def test_of_two_labels_both_are_left_out():
+    assert near((9, 0), (flip(9, 3), 1)) == {0: (1, True), 1: (0, True)}
+    assert near((9, 0), (9, 1), (9, 0)) == {0: (1, True), 1: (0, True), 2: (1, True)}
+
+
+def test_many_tiles_of_one_look_take_no_time():
+    assert len(near(*[(7, 0)] * 5_000)) == 4_999
