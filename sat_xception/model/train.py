@@ -28,7 +28,7 @@ from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
 from sat_xception.model.augment import view
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
-from sat_xception.model.input import evaluation_batches, reading, training_batches
+from sat_xception.model.input import evaluation_batches, reading, training_batches, weighted_batches
 from sat_xception.model.weights import find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
@@ -98,7 +98,13 @@ class _Run:
 
     def training(self) -> tf.data.Dataset:
         config = self.config
-        return training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed)
+        batches = training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed)
+        return batches.map(lambda images, labels, weights: (images, labels, self.weigh(labels, weights)))
+
+    def weigh(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Return how much tiles count in the loss, `float32 [n]`: their own weight times that of their class."""
+        by_class = [(self.class_weight or {}).get(index, 1.0) for index in range(len(self.classes))]
+        return weights * tf.gather(tf.constant(by_class), labels)
 
     def validation(self) -> tf.data.Dataset:
         return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
@@ -114,7 +120,6 @@ class _Run:
             data,
             validation_data=valid,
             epochs=epochs,
-            class_weight=self.class_weight,
             callbacks=[_Reporter(phase, epochs, self.history), stopping, board],
             shuffle=False,  # the data is shuffled already
             verbose=0,
@@ -203,32 +208,32 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
 def _train_head(run: _Run, features: keras.Model, head: keras.layers.Layer) -> float:
     config = run.config
     started = time.monotonic()
-    inputs, labels = _compute_features(features, run, "train", config.views)
-    valid = _compute_features(features, run, "valid", 1)
+    inputs, labels, weights = _compute_features(features, run, "train", config.views)
+    valid = _compute_features(features, run, "valid", 1)[:2]
     run.seconds["features"] = round(time.monotonic() - started, 3)
     _log.info("features  %s in %s", f"{len(inputs):,} views of tiles", duration(run.seconds["features"]))
     rows = keras.Input(inputs.shape[1:], name="features")
     model = keras.Model(rows, head(keras.layers.Dropout(config.dropout, seed=config.seed)(rows)), name="head_model")
     _compile(model, config.head_learning_rate)
-    batches = (
-        tf.data.Dataset.from_tensor_slices((inputs, labels)).shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
-    )
+    rows_of_training = tf.data.Dataset.from_tensor_slices((inputs, labels, run.weigh(labels, weights)))
+    batches = rows_of_training.shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
     checks = tf.data.Dataset.from_tensor_slices(valid).batch(_HEAD_BATCH)
     return run.fit("head", model, batches, checks, config.head_epochs, config.patience)
 
 
 def _compute_features(
     features: keras.Model, run: _Run, split: str, views: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return pooled features `float32 [views * n, d]` and labels `int64 [views * n]`."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return pooled features `float32 [views * n, d]`, labels `int64 [views * n]` and weights `float32 [views * n]`."""
     forward = tf.function(lambda images: features(images, training=False), reduce_retracing=True)
-    rows, labels = [], []
-    batches = evaluation_batches(run.config.examples, split, run.input_size, run.config.batch_size)
-    for images, label in batches:
+    rows, labels, weights = [], [], []
+    batches = weighted_batches(run.config.examples, split, run.input_size, run.config.batch_size)
+    for images, label, weight in batches:
         for index in range(views):
             rows.append(forward(view(images, index)).numpy())
             labels.append(label.numpy())
-    return np.concatenate(rows), np.concatenate(labels)
+            weights.append(weight.numpy())
+    return np.concatenate(rows), np.concatenate(labels), np.concatenate(weights)
 
 
 def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:

@@ -511,3 +511,10 @@ def test_a_failed_run_leaves_the_files_alone(data):
     with pytest.raises(DataError):
         run(folder)
     assert folder_digests(folder) == before
+
+
+def test_a_large_class_is_dealt_as_a_small_one(data, monkeypatch):
+    folder = data({"school": range(300), "not-school": range(300, 600)})
+    small = run(folder)
+    monkeypatch.setattr(module, "_LARGE_CLASS", 100)
+    assert run(folder).digest == small.digest

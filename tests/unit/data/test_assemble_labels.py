@@ -181,6 +181,56 @@ def test_lookalikes_and_reviewed_tiles_are_negatives(tmp_path, schools, imagery)
     assert SCHOOLS[1] not in labels
 
 
+def test_reviewed_negatives_may_count_more(tmp_path, schools, imagery):
+    labels = _table(tmp_path / "labels.csv", _rows())
+    wrong = next(row for row in _rows() if row["label"] == "school")
+    review = _points(tmp_path / "review.geojson", [(wrong["lon"], wrong["lat"])], verdict=["no"])
+    settings = {"label": "", "negatives_review": review, "negative_label": "farm", "slice_columns": ("setting",)}
+    weighed = _run(tmp_path / "out", labels, imagery, negatives_review_weight=3, **settings)
+    found = {row["weight"]: row for row in _manifest(weighed)}
+    assert found.keys() == {1.0, 3.0}
+    assert (found[3.0]["label"], found[3.0]["slice/setting"]) == ("farm", wrong["setting"])
+    assert (found[3.0]["lon"], found[3.0]["lat"]) == pytest.approx((wrong["lon"], wrong["lat"]))
+    weights = pq.read_table(next(weighed.folder.glob("tiles-*.parquet")))["weight"].to_pylist()
+    assert sorted(set(weights)) == [1.0, 3.0]
+    assert _run(tmp_path / "out", labels, imagery, **settings).digest != weighed.digest
+
+
+def _with_splits(rows, give):
+    return [{**row, "split": give(index)} for index, row in enumerate(rows)]
+
+
+def test_a_split_that_the_labels_give_is_kept(tmp_path, imagery):
+    # By column of blocks, so that no block is in two splits.
+    names = {0: "train", 1: "Validation", 2: "test", 3: ""}
+    rows = [
+        {**row, "split": names[(int(lonlat_to_tiles(row["lon"], row["lat"], ZOOM)[0]) >> 2) % 4]} for row in _rows()
+    ]
+    found = _manifest(_run(tmp_path / "out", _table(tmp_path / "labels.csv", rows), imagery, label=""))
+    expected = {0: {"train"}, 1: {"valid"}, 2: {"test"}, 3: {"train", "valid", "test"}}
+    for column, splits in expected.items():
+        assert {row["split"] for row in found if (row["x"] >> 2) % 4 == column} <= splits
+
+
+def test_splits_that_share_a_block_are_refused(tmp_path, imagery):
+    rows = _with_splits(_rows(), lambda index: "train" if index // 4 % 2 else "valid")
+    labels = _table(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=r"blocks of zoom 14 have tiles in more than one split: 14/9300/5900 \("):
+        _run(tmp_path / "out", labels, imagery, label="")
+
+
+def test_a_tile_in_two_splits_is_left_out_and_an_unknown_split_refused(tmp_path, imagery):
+    rows = _with_splits(_rows(), lambda index: "")
+    extra = [{**rows[0], "split": "train"}, {**rows[0], "split": "test"}]
+    found = _manifest(_run(tmp_path / "out", _table(tmp_path / "labels.csv", rows + extra), imagery, label=""))
+    left_out = [row for row in found if row["status"] != "ok"]
+    assert [(row["x"], row["y"], row["reason"]) for row in left_out] == [
+        (X, Y, "labelled in two splits; nothing says which is right")
+    ]
+    with pytest.raises(DataError, match="has the split 'exam'; expected train, valid, test or nothing"):
+        _run(tmp_path / "b", _table(tmp_path / "l.csv", _with_splits(rows, lambda _: "exam")), imagery, label="")
+
+
 def test_an_unknown_verdict_is_refused(tmp_path, schools, imagery):
     review = _points(tmp_path / "review.geojson", [_centre(X, Y)], verdict=["perhaps"])
     with pytest.raises(DataError, match="verdict 'perhaps'"):

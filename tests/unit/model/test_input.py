@@ -40,6 +40,8 @@ def write_shard(path, numbers, image=None):
                 key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()
             }
             feature["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 3]))
+            if number % 4 == 0:
+                feature["tile/weight"] = tf.train.Feature(float_list=tf.train.FloatList(value=[2.5]))
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
@@ -61,9 +63,11 @@ def folder(tmp_path_factory):
 
 
 def numbers_of_a_pass(batches):
-    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    images, labels, *weights = zip(*batches.as_numpy_iterator(), strict=True)
     numbers = [int(number_of(image)) for image in np.concatenate(images)]
     assert np.concatenate(labels).tolist() == [number % 3 for number in numbers]  # each keeps its own label
+    for some in weights:
+        assert np.concatenate(some).tolist() == [1.0 if number % 4 else 2.5 for number in numbers]
     return numbers
 
 
@@ -87,7 +91,7 @@ def test_evaluation_keeps_the_order_and_the_short_last_batch(folder, batch):
 
 def test_batches_are_the_models_input(folder):
     for batches in (evaluation_batches(folder, "train", 24, 4), training_batches(folder, "train", 24, 4, seed=0)):
-        images, labels = next(iter(batches))
+        images, labels = next(iter(batches))[:2]
         assert (images.shape, images.dtype) == ((4, 24, 24, 3), tf.uint8)
         assert (labels.shape, labels.dtype) == ((4,), tf.int64)
 
@@ -104,7 +108,7 @@ def test_training_shows_every_tile_once_a_pass_in_another_order_each(folder, bat
 
 def pixels_of_passes(folder, seed, passes=2):
     batches = training_batches(folder, "train", SIDE, 4, seed=seed)
-    return [np.concatenate([images for images, _ in batches.as_numpy_iterator()]) for _ in range(passes)]
+    return [np.concatenate([images for images, *_ in batches.as_numpy_iterator()]) for _ in range(passes)]
 
 
 @pytest.mark.parametrize("seed", [0, 7])

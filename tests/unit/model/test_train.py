@@ -9,12 +9,13 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sat_xception.data.assemble import assemble
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.evaluate.evaluate import evaluate, load_model
-from sat_xception.model.train import train
+from sat_xception.model.train import _Run, train
 from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig, TrainConfig
 from tests.small_models import write_small_model
 
@@ -322,3 +323,11 @@ def test_an_interrupted_training_leaves_the_model_before_it_and_nothing_else(unb
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert [path.name for path in out.iterdir()] == ["train.json"]
     assert (out / "train.json").read_text() == "the model before"
+
+
+def test_a_tile_counts_as_much_as_its_weight_times_that_of_its_class(examples):
+    config = TrainConfig(examples=examples, out=examples / "out")
+    run = _Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0}, examples)
+    assert run.weigh(tf.constant([0, 1, 1], tf.int64), tf.constant([1.0, 1.0, 3.0])).numpy().tolist() == [0.5, 2.0, 6.0]
+    run.class_weight = None
+    assert run.weigh(tf.constant([0, 1], tf.int64), tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]
