@@ -4,7 +4,7 @@ The command line, the components and the tests all read this table, so a setting
 description. Nothing here imports TensorFlow; a step's module is imported when the step runs.
 """
 
-from sat_xception.steps.assemble import AssembleConfig
+from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
 from sat_xception.steps.data import ConvertConfig, DiffConfig, ValidateConfig
 from sat_xception.steps.model import (
     SMALLEST_INPUT,
@@ -38,6 +38,7 @@ __all__ = [
     "DiffConfig",
     "EvaluateConfig",
     "GateConfig",
+    "LabelsConfig",
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sat_xception.config import POSITIONAL, StepConfig, second_name
-from sat_xception.steps.kinds import Dataset, Examples, FileOrNone, Result
+from sat_xception.steps.kinds import Dataset, Examples, FileOrNone, Result, ResultOrNone
 
 __all__ = ["ConvertConfig", "DiffConfig", "ValidateConfig"]
 
@@ -33,6 +33,9 @@ class ValidateConfig(StepConfig):
     )
     max_skew: float = Field(
         0.3, gt=0, description="Largest distance of a feature's distribution between training and another split."
+    )
+    baseline: ResultOrNone = Field(
+        None, description="Folder that keeps schema and statistics of the last accepted run."
     )
 
 
