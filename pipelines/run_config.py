@@ -99,8 +99,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data_seed": config.seed,
         "data_skip_unchanged": config.skip_unchanged,
         **{f"data_{name}": _parameter(getattr(config, name)) for name in LabelsConfig.model_fields},
-        # A folder or a file; an address stays as it is.
-        "data_imagery": str(Path(config.imagery).resolve()) if Path(config.imagery).exists() else config.imagery,
+        "data_imagery": _place(config.imagery),
         "deploy_model_name": config.name,
         "deploy_model_root": str(config.model_root),
         "gate_max_calibration_error": config.max_calibration_error,
@@ -117,6 +116,11 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
         "xception_weights": weights["xception"],
     }
+
+
+def _place(imagery: str) -> str:
+    """Return imagery that is a folder or a file by its whole path; an address stays as it is."""
+    return imagery if not imagery or "://" in imagery else str(Path(imagery).resolve())
 
 
 def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
