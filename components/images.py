@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = [
     "IMAGES",
     "LOCAL_REGISTRY",
     "LOCK_FILE",
+    "code_digest",
     "content_tag",
     "copy_code",
     "image",
@@ -79,6 +80,12 @@ def unbuilt_images() -> list[str]:
 def step_of(name: str) -> str:
     """Return the step that an image is for: `train` for both of its variants."""
     return name.removesuffix("-gpu")
+
+
+def code_digest(steps: Iterable[str]) -> str:
+    """Return a digest of the tags of the images of steps: another one when the code of any of them changes."""
+    tags = {step: image(step).rpartition(":")[2] for step in steps}
+    return hashlib.sha256(json.dumps(tags, sort_keys=True).encode()).hexdigest()
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +47,31 @@ def check_images(references: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def step_containers(
-    folder: Path, model_root: Path, name: str, read: Iterable[Path], environment: dict[str, str]
+    folder: Path,
+    model_root: Path,
+    name: str,
+    read: Iterable[Path],
+    write: Collection[Path],
+    environment: dict[str, str],
 ) -> Iterator[tuple[local.DockerRunner, str]]:
     """Yield kfp's runner for steps in containers, and the address at which they reach a server of the model root.
 
     Steps and server have a network of their own, and run without privileges on read-only root filesystems. They see
-    `folder`, `model_root` and what they read, each at the same path as here, and nothing else of this machine.
+    `folder`, `model_root`, what they read and what they write, each at the same path as here, and nothing else of this
+    machine.
 
     Args:
         folder: The pipeline root, which steps write to.
         model_root: Folder that deploy writes to and the server reads.
         name: Name that the model is served as.
         read: Files and folders that steps read.
+        write: Folders that steps write to besides these; they are made when they are absent.
         environment: Variables of the steps.
 
     Raises:
         ServiceError: No Docker daemon answers, or the server can't be started.
     """
-    for writable in (folder, model_root):
+    for writable in (folder, model_root, *write):
         writable.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             os.chown(writable, _IMAGE_USER, _IMAGE_USER)
@@ -72,7 +79,7 @@ def step_containers(
     with _client() as client, _network(client, f"sat-xception-{folder.name}") as network:
         shared = {**_CONFINED, "user": user, "network": network}
         mounts = [docker.types.Mount(str(path), str(path), "bind", read_only=True) for path in read]
-        mounts.append(docker.types.Mount(str(model_root), str(model_root), "bind"))
+        mounts += [docker.types.Mount(str(path), str(path), "bind") for path in (model_root, *write)]
         with _server(client, model_root, name, shared) as host:
             # As Kubernetes does, kfp's command takes the place of the image's entry point.
             runner = local.DockerRunner(**shared, entrypoint=[""], mounts=mounts, environment=environment)

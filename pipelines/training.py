@@ -3,7 +3,8 @@
     assemble -> convert -> validate -> train xception    -> evaluate -> gate -> package -> deploy
                                     -> train mobilenetv2 -> evaluate ->
 
-The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
+It ends after assemble when nothing is new and that is asked for, after the gate when no model passes, and with notify
+in any case. The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
 pipelines/training.py` works. The UI shows the parameters sorted by name, so each begins with what it is about.
 """
 
@@ -14,6 +15,7 @@ from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.gate.component import gate
+from components.images import code_digest
 from components.notify.component import notify
 from components.package.component import package
 from components.train.component import train
@@ -31,11 +33,14 @@ from pipelines.resources import (
     retry,
     use_gpus,
 )
+from sat_xception.last_run import NO_NEW_DATA
 
 __all__ = ["PIPELINE_NAME", "training"]
 
 PIPELINE_NAME = "school-classifier-training"
 _NO_WINNER = "none"
+# Steps whose code has a say in what comes of a dataset.
+_MAKING = ("convert", "validate", "train", "evaluate", "gate", "package", "deploy")
 
 
 @dsl.pipeline(
@@ -46,11 +51,39 @@ _NO_WINNER = "none"
 def training(
     data: str = "sample",
     data_accept_anomalies: list[str] = [],  # noqa: B006 - kfp copies the default into the pipeline's definition
+    data_baseline: str = "",
+    data_block_zoom: int = 12,
     data_fractions: list[float] = [0.7, 0.15, 0.15],  # noqa: B006
+    data_imagery: str = "",
+    data_imagery_attribution: str = "",
+    data_imagery_contact: str = "",
+    data_imagery_tms: bool = False,
+    data_imagery_token_env: str = "",
+    data_keep_near_duplicates: bool = False,
+    data_label: str = "",
+    data_label_column: str = "label",
+    data_labels: str = "",
     data_max_failed: float = 0.05,
     data_max_skew: float = 0.3,
+    data_near_duplicate_bits: int = 6,
+    data_negative_label: str = "",
+    data_negatives_buffer_m: float = 500.0,
+    data_negatives_distance_m: float = 10_000.0,
+    data_negatives_lookalikes: str = "",
+    data_negatives_ratio: float = 0.0,
+    data_negatives_review: str = "",
+    data_negatives_review_weight: float = 1.0,
+    data_negatives_within: str = "",
     data_positive_label: str = "",
+    data_rate_per_s: float = 0.0,
     data_seed: int = 0,
+    data_skip_unchanged: bool = False,
+    data_slice_columns: list[str] = [],  # noqa: B006
+    data_split_column: str = "",
+    data_tile_cache: str = "",
+    data_tile_size: int = 0,
+    data_workers: int = 16,
+    data_zoom: int = 18,
     deploy_endpoint: str = "",
     deploy_model_name: str = "school-classifier",
     deploy_model_root: str = "models/serving",
@@ -77,14 +110,51 @@ def training(
 
     Args:
         data: Folder of class folders, here or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample"
-            for the synthetic sample.
+            for the synthetic sample. It gives way to data_labels at its default, "sample"; a folder doesn't.
         data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*"
             matches anything.
+        data_baseline: Folder, here or at gs://, that holds what is kept of the last run: the schema and the statistics
+            that data is held against, and last-run.json. Empty: none.
+        data_block_zoom: Zoom of the blocks of tiles that share a split, where it is known which tiles images are.
         data_fractions: Shares of train, valid and test, in [0, 1], with sum 1. A split that the folders give is kept.
+        data_imagery: Imagery of data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg, or an
+            MBTiles file. Never with a key in it: write {token}, and see data_imagery_token_env.
+        data_imagery_attribution: Whom the imagery's licence wants named; kept with the dataset.
+        data_imagery_contact: Your address or page, for the owner of the tile server.
+        data_imagery_tms: Whether the imagery counts rows from the south, as TMS does.
+        data_imagery_token_env: Environment variable that fills {token} in the template. IMAGERY_TOKEN is what the
+            Secret sat-xception-imagery gives.
+        data_keep_near_duplicates: Whether tiles that look the same stay, within a split; across splits they stop the
+            run.
+        data_label: Class of every labelled place, instead of a column.
+        data_label_column: Column of data_labels that holds the class.
+        data_labels: File of labelled places, here or at gs://, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or
+            Parquet. Needs data_imagery.
         data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
         data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
+        data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
+            7.
+        data_negative_label: Class of the negatives. Empty: "not-" and the class that is looked for.
+        data_negatives_buffer_m: Least distance of random negatives and look-alikes from any labelled place, in metres.
+        data_negatives_distance_m: Largest distance of random negatives from a labelled place, in metres, where
+            data_negatives_within is empty.
+        data_negatives_lookalikes: File of a second layer, of things that look alike: its tiles are negatives.
+        data_negatives_ratio: Random negatives a positive tile, with data_labels; 0 draws none.
+        data_negatives_review: File of reviewed tiles with a verdict of yes, no or unsure, which overrules the labels.
+        data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
+            above 0.
+        data_negatives_within: File of polygons to draw random negatives in. Empty: around the labelled places.
         data_positive_label: The class that is looked for. Empty: "school", or X where the other class is "not-X".
+        data_rate_per_s: Most requests a second to the imagery; 0 is no limit.
         data_seed: Seed of the split and of training, a whole number.
+        data_skip_unchanged: Whether a run ends early, and well, when its dataset, its parameters and the code are
+            those of the last finished run. Needs data_baseline.
+        data_slice_columns: Columns of data_labels to keep with each tile, as slices.
+        data_split_column: Column of data_labels that gives the split. Empty: "split", where there is one.
+        data_tile_cache: Folder, on a volume that is mounted, that keeps fetched tiles from run to run. Empty: none.
+        data_tile_size: Width and height that a tile must have, in pixels; 0 is any.
+        data_workers: Tiles in flight at once, from 1 to 256.
+        data_zoom: Zoom of the tiles, from 0 to 22, with data_labels.
         deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
             and port. Empty: a server is started for the proof alone.
         deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
@@ -112,18 +182,48 @@ def training(
         xception_weights: What Xception starts from: "imagenet" (downloaded), a path or gs:// address of a .h5
             file, or "none".
     """
-    ending = place(notify(pipeline=PIPELINE_NAME), SMALL, "Notify")
-    with dsl.ExitHandler(reads_webhook(acts_outside(ending)), name="run"):
+    # What a run leaves for the next one; Kubeflow's name of the run tells its own record from an older one.
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    ending = place(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
+    with dsl.ExitHandler(reads_storage(reads_webhook(acts_outside(ending))), name="run"):
         dataset = place(
             # All parameters: it checks them before it reads a tile.
             assemble(
                 data=data,
                 data_accept_anomalies=data_accept_anomalies,
+                data_baseline=data_baseline,
+                data_block_zoom=data_block_zoom,
                 data_fractions=data_fractions,
+                data_imagery=data_imagery,
+                data_imagery_attribution=data_imagery_attribution,
+                data_imagery_contact=data_imagery_contact,
+                data_imagery_tms=data_imagery_tms,
+                data_imagery_token_env=data_imagery_token_env,
+                data_keep_near_duplicates=data_keep_near_duplicates,
+                data_label=data_label,
+                data_label_column=data_label_column,
+                data_labels=data_labels,
                 data_max_failed=data_max_failed,
                 data_max_skew=data_max_skew,
+                data_near_duplicate_bits=data_near_duplicate_bits,
+                data_negative_label=data_negative_label,
+                data_negatives_buffer_m=data_negatives_buffer_m,
+                data_negatives_distance_m=data_negatives_distance_m,
+                data_negatives_lookalikes=data_negatives_lookalikes,
+                data_negatives_ratio=data_negatives_ratio,
+                data_negatives_review=data_negatives_review,
+                data_negatives_review_weight=data_negatives_review_weight,
+                data_negatives_within=data_negatives_within,
                 data_positive_label=data_positive_label,
+                data_rate_per_s=data_rate_per_s,
                 data_seed=data_seed,
+                data_skip_unchanged=data_skip_unchanged,
+                data_slice_columns=data_slice_columns,
+                data_split_column=data_split_column,
+                data_tile_cache=data_tile_cache,
+                data_tile_size=data_tile_size,
+                data_workers=data_workers,
+                data_zoom=data_zoom,
                 deploy_endpoint=deploy_endpoint,
                 deploy_model_name=deploy_model_name,
                 deploy_model_root=deploy_model_root,
@@ -145,75 +245,88 @@ def training(
                 xception_input_size=xception_input_size,
                 xception_scratch_epochs=xception_scratch_epochs,
                 xception_weights=xception_weights,
+                code=code_digest(_MAKING),
+                run=run,
             ),
             DATA,
             "Assemble tiles",
         )
         reads_storage(reads_imagery(acts_outside(retry(dataset, DATA, pause_s=15))))
-        converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
-        examples = converted.outputs["examples"]
-        checked = place(
-            validate(examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew), DATA, "Validate data"
-        )
-        shared = {
-            "examples": examples,
-            "batch_size": train_batch_size,
-            "head_epochs": train_head_epochs,
-            "fine_tune_epochs": train_fine_tune_epochs,
-            "seed": data_seed,
-        }
-        train_xception = train(
-            backbone="xception",
-            weights=xception_weights,
-            input_size=xception_input_size,
-            alpha=1.0,
-            scratch_epochs=xception_scratch_epochs,
-            **shared,
-        )
-        train_mobilenetv2 = train(
-            backbone="mobilenetv2",
-            weights=mobilenetv2_weights,
-            input_size=mobilenetv2_input_size,
-            alpha=mobilenetv2_alpha,
-            scratch_epochs=mobilenetv2_scratch_epochs,
-            **shared,
-        )
-        for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
-            retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(checked)
-            reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
-        xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
+        # The one value that assemble returns; see the gate's below.
+        content = dataset.outputs["Output"]
+        with dsl.If(content != NO_NEW_DATA, name="new-data"):
+            converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
+            examples = converted.outputs["examples"]
+            checked = validate(
+                examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew, baseline=data_baseline
+            )
+            reads_storage(acts_outside(place(checked, DATA, "Validate data")))
+            shared = {
+                "examples": examples,
+                "batch_size": train_batch_size,
+                "head_epochs": train_head_epochs,
+                "fine_tune_epochs": train_fine_tune_epochs,
+                "seed": data_seed,
+            }
+            train_xception = train(
+                backbone="xception",
+                weights=xception_weights,
+                input_size=xception_input_size,
+                alpha=1.0,
+                scratch_epochs=xception_scratch_epochs,
+                **shared,
+            )
+            train_mobilenetv2 = train(
+                backbone="mobilenetv2",
+                weights=mobilenetv2_weights,
+                input_size=mobilenetv2_input_size,
+                alpha=mobilenetv2_alpha,
+                scratch_epochs=mobilenetv2_scratch_epochs,
+                **shared,
+            )
+            for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
+                retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(checked)
+                reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
+            xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
 
-        score_xception = evaluate(model=xception, examples=examples, batch_size=train_batch_size)
-        score_mobilenetv2 = evaluate(model=mobilenetv2, examples=examples, batch_size=train_batch_size)
-        decision = place(
-            gate(
-                xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
-                mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
-                min_accuracy=gate_min_accuracy,
-                min_recall=gate_min_recall,
-                min_precision=gate_min_precision,
-                max_calibration_error=gate_max_calibration_error,
-            ),
-            SMALL,
-            "Gate",
-        )
-        # The one value that the gate returns: a condition on a named output would silently be false in the local
-        # runner.
-        winner = decision.outputs["Output"]
-        with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
-            packaged = package(
-                winner=winner,
-                xception=xception,
-                mobilenetv2=mobilenetv2,
-                examples=examples,
-                decision=decision.outputs["decision"],
-                name=deploy_model_name,
+            score_xception = evaluate(model=xception, examples=examples, batch_size=train_batch_size)
+            score_mobilenetv2 = evaluate(model=mobilenetv2, examples=examples, batch_size=train_batch_size)
+            decision = place(
+                gate(
+                    xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
+                    mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
+                    min_accuracy=gate_min_accuracy,
+                    min_recall=gate_min_recall,
+                    min_precision=gate_min_precision,
+                    max_calibration_error=gate_max_calibration_error,
+                    baseline=data_baseline,
+                    content=content,
+                    run=run,
+                ),
+                SMALL,
+                "Gate",
             )
-            place(packaged, DATA, "Package for TensorFlow Serving")
-            deployed = deploy(
-                served_model=packaged.outputs["served_model"],
-                name=deploy_model_name,
-                model_root=deploy_model_root,
-                endpoint=deploy_endpoint,
-            )
-            acts_outside(retry(place(deployed, SMALL, "Deploy"), SMALL, pause_s=30))
+            reads_storage(acts_outside(decision))
+            # The one value that the gate returns: a condition on a named output would silently be false in the local
+            # runner.
+            winner = decision.outputs["Output"]
+            with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
+                packaged = package(
+                    winner=winner,
+                    xception=xception,
+                    mobilenetv2=mobilenetv2,
+                    examples=examples,
+                    decision=decision.outputs["decision"],
+                    name=deploy_model_name,
+                )
+                place(packaged, DATA, "Package for TensorFlow Serving")
+                deployed = deploy(
+                    served_model=packaged.outputs["served_model"],
+                    name=deploy_model_name,
+                    model_root=deploy_model_root,
+                    endpoint=deploy_endpoint,
+                    baseline=data_baseline,
+                    content=content,
+                    run=run,
+                )
+                reads_storage(acts_outside(retry(place(deployed, SMALL, "Deploy"), SMALL, pause_s=30)))

@@ -126,10 +126,8 @@ def _parameter(name: str, annotation: object) -> inspect.Parameter:
 for _verb, _step in STEPS.items():
     add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
 
-_dataset = typer.Typer(help="Compare datasets.", no_args_is_help=True)
+_dataset = typer.Typer(help="Build and compare datasets.", no_args_is_help=True)
 app.add_typer(_dataset, name="dataset")
-# Keeps the verb's name in the command, while there is just one.
-_dataset.callback()(lambda: None)
 for _verb, _step in DATASET_VERBS.items():
     add_step(_dataset, _verb, _step)
 

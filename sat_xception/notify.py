@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.last_run import outcome_of
 from sat_xception.log import get_logger
 from sat_xception.steps import NotifyConfig
 
@@ -49,14 +50,15 @@ def notify(config: NotifyConfig) -> NotifyResult:
         ConfigError: The address is no http(s) address.
         ServiceError: The webhook didn't take the message, three times.
     """
-    text = f"{config.pipeline}: {config.state}" + (f": {config.message}" if config.message else "")
+    message = config.message or _outcome(config)
+    text = f"{config.pipeline}: {config.state}" + (f": {message}" if message else "")
     address = os.environ.get(config.webhook_env, "")
     if not address:
         return NotifyResult(text, "")
     host = _host(address)
     if not host:
         raise ConfigError(f"${config.webhook_env} doesn't hold an http(s) address")
-    body = {"text": text, "pipeline": config.pipeline, "state": config.state, "message": config.message}
+    body = {"text": text, "pipeline": config.pipeline, "state": config.state, "message": message}
     problem = ""
     for attempt in range(1, _TRIES + 1):
         try:
@@ -70,6 +72,15 @@ def notify(config: NotifyConfig) -> NotifyResult:
         if attempt < _TRIES:
             time.sleep(_PAUSE_S)
     raise ServiceError(f"the webhook at {host} didn't take the message ({problem}); check ${config.webhook_env}")
+
+
+def _outcome(config: NotifyConfig) -> str:
+    """Return how the run ended, where the baseline says it; without that, the rest is told."""
+    try:
+        return outcome_of(config.baseline, config.run) if config.baseline else ""
+    except SatXceptionError as error:
+        _log.warning("notify    can't tell how the run ended: %s", error)
+        return ""
 
 
 def _host(address: str) -> str:

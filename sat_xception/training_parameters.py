@@ -6,6 +6,9 @@ rules are those of the steps' configurations; only what no step takes, the GPUs,
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +27,21 @@ from sat_xception.steps import (
     TrainConfig,
     ValidateConfig,
 )
+from sat_xception.steps.kinds import ResultOrNone
 
-__all__ = ["TASKS", "GpuRequest", "TaskParameters", "Toleration", "check_parameters"]
+__all__ = [
+    "NO_PARAMETERS",
+    "TASKS",
+    "GpuRequest",
+    "LastRunRequest",
+    "TaskParameters",
+    "Toleration",
+    "check_parameters",
+    "parameters_digest",
+]
+
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
+_SAMPLE = "sample"
 
 
 class Toleration(BaseModel):
@@ -54,6 +70,19 @@ class GpuRequest(StepConfig):
     count: str = Field(pattern=r"^[0-9]{1,2}$", description="Number of GPUs, in digits; 0 trains on CPUs.")
     node_selector: dict[str, str] = Field(description="Labels that a node must have.")
     tolerations: tuple[Toleration, ...] = Field(description="Taints that don't keep the training off a node.")
+
+
+class LastRunRequest(StepConfig):
+    """What a run asks of the one before."""
+
+    baseline: ResultOrNone = Field(description="Folder that holds what is kept of the last run.")
+    skip_unchanged: bool = Field(description="Whether a run ends early when nothing is new.")
+
+    @model_validator(mode="after")
+    def _knows_the_last_run(self) -> LastRunRequest:
+        if self.skip_unchanged and self.baseline is None:
+            raise ValueError("--skip-unchanged needs --baseline, the folder that says what the last run was made of")
+        return self
 
 
 @dataclass(frozen=True)
@@ -85,18 +114,21 @@ _XCEPTION = ("weights", "input_size", "scratch_epochs")
 _MOBILENETV2 = (*_XCEPTION, "alpha")
 _LIMITS = ("min_accuracy", "min_recall", "min_precision", "max_calibration_error")
 
+# Settings of assemble that no parameter gives, and why.
+NO_PARAMETERS = {
+    "train": "the folders of the splits are below `data`, as DIR/train/<class>",
+    "valid": "see train",
+    "test": "see train",
+    "out": "where Kubeflow keeps the task's output",
+    "max_pixels": "a guard against decompression bombs, not a choice of a run",
+}
+_ASSEMBLE = {name: f"data_{name}" for name in AssembleConfig.model_fields if name not in NO_PARAMETERS}
+
 TASKS: Mapping[str, TaskParameters] = {
-    "assemble": TaskParameters(
-        AssembleConfig,
-        {
-            "data": "data",
-            "positive_label": "data_positive_label",
-            "fractions": "data_fractions",
-            "max_failed": "data_max_failed",
-            "seed": "data_seed",
-        },
+    "assemble": TaskParameters(AssembleConfig, {**_ASSEMBLE, "data": "data"}),
+    "validate": TaskParameters(
+        ValidateConfig, {"accept": "data_accept_anomalies", "max_skew": "data_max_skew", "baseline": "data_baseline"}
     ),
-    "validate": TaskParameters(ValidateConfig, {"accept": "data_accept_anomalies", "max_skew": "data_max_skew"}),
     "train": TaskParameters(
         TrainConfig, {**_SHARED, **{name: f"xception_{name}" for name in _XCEPTION}}, {"backbone": "xception"}
     ),
@@ -113,6 +145,9 @@ TASKS: Mapping[str, TaskParameters] = {
     ),
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
+_LAST_RUN = TaskParameters(LastRunRequest, {name: f"data_{name}" for name in ("baseline", "skip_unchanged")})
+# Parameters of assemble that change what comes after it, though not the digest of its dataset.
+_DESCRIBING = ("data_positive_label", "data_imagery_attribution")
 # Stand for what a task gets from the task before: whether it is there is not a question of parameters.
 _PLACES = {"evaluations": (Path("."),)}
 
@@ -129,14 +164,48 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
     Raises:
         ConfigError: Parameters are wrong; the message names each of them.
     """
-    wrong: dict[str, None] = {}  # in order, and each once: several tasks may take the same parameter
-    for task in (*TASKS.values(), _GPUS):
+    given, problems = _with_one_source(given)
+    wrong = dict.fromkeys(problems)  # in order, and each once: several tasks may take the same parameter
+    for task in (*TASKS.values(), _GPUS, _LAST_RUN):
         wrong |= dict.fromkeys(_check(task, given))
     if wrong:
         raise ConfigError(
             f"wrong pipeline parameters: {'; '.join(wrong)}. No data was read; start a run with other values"
         )
     return TASKS["assemble"].values(given)
+
+
+def parameters_digest(given: Mapping[str, object]) -> str:
+    """Return a digest of the parameters that have a say in a run's result, given its dataset.
+
+    Where tiles come from and how they are fetched isn't in it: what came of that is in the dataset's own digest. Nor
+    are the GPUs, nor what is asked of the last run.
+
+    Args:
+        given: Every parameter of the pipeline by its name; anything else in it is left alone.
+    """
+    tasks = (task for name, task in TASKS.items() if name != "assemble")
+    taken = {parameter for task in tasks for parameter in task.settings.values()}
+    names = taken.union(_DESCRIBING).difference(_LAST_RUN.settings.values())
+    return hashlib.sha256(json.dumps({name: _plain(given[name]) for name in sorted(names)}).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Return a value in the form that it has on every way here: Kubeflow makes 1.0 of 1."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:
+    """Return the parameters with one source of tiles, and what is wrong with those that were given.
+
+    `data` has a default, the sample; it gives way to `data_labels`. A folder doesn't.
+    """
+    data, labels = given["data"], given["data_labels"]
+    if labels and data not in ("", _SAMPLE):
+        return {**given, "data": ""}, [f"data, data_labels: give one of them; got {data!r} and {labels!r}"]
+    if not labels and data == "":
+        return {**given, "data": _SAMPLE}, ["data: give a folder, 'sample', or data_labels instead; got ''"]
+    return ({**given, "data": ""} if labels else given), []
 
 
 def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
@@ -154,7 +223,7 @@ def _explain(item: Any, task: TaskParameters) -> str:  # noqa: ANN401 - pydantic
     """Return what is wrong, after the name of the parameter and the place in it."""
     message = item["msg"].removeprefix("Value error, ")
     if not item["loc"]:  # of several settings together
-        return f"{', '.join(task.settings.values())}: {message}"
+        return _FLAG.sub(lambda flag: task.settings.get(flag[1].replace("-", "_"), flag[0]), message)
     setting, *inside = item["loc"]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
     return f"{task.settings[str(setting)]}{place}: {message}; got {item['input']!r}"

@@ -13,6 +13,9 @@ def gate(
     min_recall: float,
     min_precision: float,
     max_calibration_error: float,
+    baseline: str,
+    content: str,
+    run: str,
     decision: dsl.Output[dsl.Artifact],
     checks: dsl.Output[dsl.Markdown],
     report: dsl.Output[dsl.HTML],
@@ -26,17 +29,24 @@ def gate(
         min_recall: Lowest recall of the positive class.
         min_precision: Lowest precision of the positive class.
         max_calibration_error: Largest expected calibration error.
+        baseline: Folder of the baseline, which is told that a run without a winner has finished; "" when there is none.
+        content: What the run is made of, as assemble says.
+        run: What Kubeflow calls the run.
         decision: The decision with every check's figure and limit.
         checks: The same as a table.
         report: Page with both models side by side.
     """
     import shutil
 
-    from sat_xception.steps import run_step
+    from sat_xception.last_run import finish_run
+    from sat_xception.steps import run_step, telling_why
 
     floors = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision}
     limits = {**floors, "max_calibration_error": max_calibration_error}
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **limits)
     shutil.copyfile(f"{decision.path}/decision.md", checks.path)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
+    if result.winner == "none":
+        with telling_why("gate"):
+            finish_run(baseline, content, run, result.decision["reason"])
     return str(result.winner)

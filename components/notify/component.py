@@ -6,13 +6,16 @@ from components.images import image
 
 
 @dsl.component(base_image=image("notify"), install_kfp_package=False)
-def notify(pipeline: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def notify(pipeline: str, baseline: str, run: str, status: dsl.PipelineTaskFinalStatus) -> None:
     """Say how a run ended: in the log, and to the webhook in $SAT_XCEPTION_WEBHOOK when there is one.
 
     Args:
         pipeline: Name of the pipeline.
+        baseline: Folder of the baseline, whose record says how the run ended; "" when there is none.
+        run: What Kubeflow calls the run.
         status: How it ended, filled in by Kubeflow.
     """
     from sat_xception.steps import run_step
 
-    run_step("notify", pipeline=pipeline, state=status.state, message=status.error_message or "")
+    told = {"state": status.state, "message": status.error_message or ""}
+    run_step("notify", pipeline=pipeline, baseline=baseline, run=run, **told)

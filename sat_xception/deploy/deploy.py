@@ -39,6 +39,10 @@ class DeployResult:
 
     record: dict[str, Any]
 
+    def outcome(self) -> str:
+        """Return what is deployed, in a few words."""
+        return f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
+
     def summary(self) -> str:
         """Return what answers, and how to start the endpoint."""
         record = self.record

@@ -4,8 +4,8 @@ The command line, the components and the tests all read this table, so a setting
 description. Nothing here imports TensorFlow; a step's module is imported when the step runs.
 """
 
-from sat_xception.steps.assemble import AssembleConfig
-from sat_xception.steps.data import ConvertConfig, DiffConfig, ValidateConfig
+from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
+from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ValidateConfig
 from sat_xception.steps.model import (
     SMALLEST_INPUT,
     BackboneName,
@@ -33,11 +33,13 @@ __all__ = [
     "TERMINATION_LOG_ENV",
     "AssembleConfig",
     "BackboneName",
+    "BuildConfig",
     "ConvertConfig",
     "DeployConfig",
     "DiffConfig",
     "EvaluateConfig",
     "GateConfig",
+    "LabelsConfig",
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",

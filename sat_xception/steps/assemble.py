@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from sat_xception.config import StepConfig
-from sat_xception.steps.kinds import FileOrNone, FolderOrNone, Fraction, Fractions, Result
+from sat_xception.steps.kinds import FileOrNone, FolderOrNone, Fraction, Fractions, LocalFolderOrNone, Result
 from sat_xception.storage import GcsPath, Stored
 
-__all__ = ["AssembleConfig"]
+__all__ = ["AssembleConfig", "LabelsConfig"]
 
 
-class AssembleConfig(StepConfig):
-    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
+class LabelsConfig(StepConfig):
+    """Labelled places on a map, the imagery that shows them, and the negatives that are drawn around them."""
 
-    data: Annotated[str, Stored("folder")] = Field(
-        "", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'."
-    )
-    train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
-    valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
-    test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
     labels: FileOrNone = Field(
         None, description="Labelled places, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV, Parquet."
     )
@@ -45,7 +38,7 @@ class AssembleConfig(StepConfig):
     workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
     rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
     tile_size: int = Field(0, ge=0, description="Width and height that a tile must have, in pixels. Default: any.")
-    tile_cache: Path | None = Field(
+    tile_cache: LocalFolderOrNone = Field(
         None, description="Folder that keeps fetched tiles. Default: beside --out, until the dataset is complete."
     )
     negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
@@ -70,6 +63,45 @@ class AssembleConfig(StepConfig):
     negatives_review_weight: float = Field(
         1.0, gt=0, description="How much a reviewed 'no' counts in training, beside other tiles of its class."
     )
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        settings = super().resolved()
+        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
+        return settings
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if bool(self.labels) != bool(self.imagery):
+            raise ValueError("--labels and --imagery go together")
+        if alone := [] if self.labels else self._given_for_labels():
+            raise ValueError(
+                f"{', '.join(alone)} {'goes' if len(alone) == 1 else 'go'} with --labels, which isn't given"
+            )
+        if self.negatives_buffer_m >= self.negatives_distance_m:
+            raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
+        return self
+
+    def _given_for_labels(self) -> list[str]:
+        """Return the flags of labels that have another value than their default."""
+        # Not `model_fields_set`: the pipeline gives all settings, most of them with their defaults.
+        fields = LabelsConfig.model_fields.items()
+        return [f"--{name.replace('_', '-')}" for name, field in fields if getattr(self, name) != field.default]
+
+
+class AssembleConfig(LabelsConfig):
+    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
+
+    data: Annotated[str, Stored("folder")] = Field(
+        "", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'."
+    )
+    train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
+    valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
+    test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
+    out: Result = Field(description="Folder to write the dataset to.")
+    fractions: Fractions = Field(
+        (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
+    )
     # About 7 km wide at 45 degrees: wider than most towns, so few straddle two splits.
     block_zoom: int = Field(
         12, ge=0, description="Zoom of the blocks that share a split, where it is known which tiles the images are."
@@ -84,10 +116,6 @@ class AssembleConfig(StepConfig):
     keep_near_duplicates: bool = Field(
         False, description="Keep tiles that look the same, within a split; across splits they stop the run."
     )
-    out: Result = Field(description="Folder to write the dataset to.")
-    fractions: Fractions = Field(
-        (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
-    )
     seed: int = Field(0, description="Part of the hash that deals tiles to splits.")
     positive_label: str = Field(
         "", description="The class that is looked for. Default: 'school', or X where the other class is 'not-X'."
@@ -98,24 +126,14 @@ class AssembleConfig(StepConfig):
     )
     max_failed: Fraction = Field(0.05, description="Stop when more than this share of the tiles can't be read.")
 
-    def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
-        settings = super().resolved()
-        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
-        return settings
-
     @model_validator(mode="after")
     def _has_one_source(self) -> AssembleConfig:
         if sum(map(bool, (self.data, self.train, self.labels))) != 1:
             raise ValueError("give either --data, or --train with --valid, or --labels with --imagery")
-        if bool(self.labels) != bool(self.imagery):
-            raise ValueError("--labels and --imagery go together")
         if self.labels and self.tile_cache is None and isinstance(self.out, GcsPath):
             raise ValueError("--labels with an --out in a bucket need --tile-cache, a folder here for fetched tiles")
         if self.labels and self.block_zoom > self.zoom:
             raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")
-        if self.negatives_buffer_m >= self.negatives_distance_m:
-            raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
         if (self.valid or self.test) and not self.train:
             raise ValueError("--valid and --test go with --train")
         return self

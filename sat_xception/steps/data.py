@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sat_xception.config import POSITIONAL, StepConfig, second_name
-from sat_xception.steps.kinds import Dataset, Examples, FileOrNone, Result
+from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
+from sat_xception.steps.assemble import AssembleConfig
+from sat_xception.steps.kinds import Dataset, Examples, FileOrNone, Result, ResultOrNone
 
-__all__ = ["ConvertConfig", "DiffConfig", "ValidateConfig"]
+__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ValidateConfig"]
 
 
 class ConvertConfig(StepConfig):
@@ -34,6 +35,20 @@ class ValidateConfig(StepConfig):
     max_skew: float = Field(
         0.3, gt=0, description="Largest distance of a feature's distribution between training and another split."
     )
+    baseline: ResultOrNone = Field(
+        None, description="Folder that keeps schema and statistics of the last accepted run."
+    )
+
+
+class BuildConfig(AssembleConfig):
+    """From labelled places, or class folders, to validated TFRecord files: assemble, convert and validate in one go."""
+
+    out: Path = Field(description="Folder that gets dataset/, examples/ and validation/; what is done is kept.")
+    shard_mb: int = setting_of(ConvertConfig, "shard_mb")
+    schema_file: FileOrNone = setting_of(ValidateConfig, "schema_file")
+    accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
+    max_skew: float = setting_of(ValidateConfig, "max_skew")
+    baseline: ResultOrNone = setting_of(ValidateConfig, "baseline")
 
 
 class DiffConfig(StepConfig):

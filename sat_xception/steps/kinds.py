@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from sat_xception.storage import Stored
 
@@ -18,20 +18,31 @@ __all__ = [
     "FolderOrNone",
     "Fraction",
     "Fractions",
+    "LocalFolderOrNone",
     "Result",
+    "ResultOrNone",
     "TrainedModel",
     "Weights",
 ]
 
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# A pipeline's parameter can't be left out: there an empty text says that there is none.
+_MaybePath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 # Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.
 Folder = Annotated[Path, Stored("folder")]
-FolderOrNone = Annotated[Path | None, Stored("folder")]
-FileOrNone = Annotated[Path | None, Stored("file")]
+FolderOrNone = Annotated[_MaybePath, Stored("folder")]
+FileOrNone = Annotated[_MaybePath, Stored("file")]
+LocalFolderOrNone = _MaybePath
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
 Result = Annotated[Path, Stored("result")]
+ResultOrNone = Annotated[_MaybePath, Stored("result")]
 
 
 def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:

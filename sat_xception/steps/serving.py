@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, setting_of
-from sat_xception.steps.kinds import Address
+from sat_xception.steps.kinds import Address, ResultOrNone
 from sat_xception.steps.model import PackageConfig
 from sat_xception.storage import Stored
 
@@ -68,6 +68,8 @@ class NotifyConfig(StepConfig):
     pipeline: str = Field(description="Name of the run.")
     state: str = Field(description="How it ended: SUCCEEDED, FAILED or CANCELLED.")
     message: str = Field("", description="Why, when it failed.")
+    baseline: ResultOrNone = Field(None, description="Folder whose last-run.json may say more of how it ended.")
+    run: str = Field("", description="What Kubeflow calls the run, to know it there.")
     webhook_env: str = Field(
         "SAT_XCEPTION_WEBHOOK", description="Environment variable that holds the webhook's address."
     )

@@ -1,6 +1,7 @@
 """Components called as plain functions, with artifacts that are folders here."""
 
 import json
+import shutil
 
 import pytest
 from kfp import dsl
@@ -12,6 +13,7 @@ from components.gate.component import gate
 from components.notify.component import notify
 from components.package.component import package
 from sat_xception.evaluate.evaluate import EvaluateResult
+from sat_xception.last_run import finish_run, outcome_of
 
 
 def artifact(kind, path):
@@ -25,7 +27,9 @@ def run_assemble(pipeline_parameters, tmp_path):
     def run(**changes):
         dataset = artifact(dsl.Dataset, tmp_path / "dataset")
         outputs = {"dataset": dataset, "report": artifact(dsl.HTML, tmp_path / "report")}
-        assemble.python_func(**{**pipeline_parameters, **changes}, **outputs)
+        given = {**pipeline_parameters, "code": "c0de", "run": "run-1", **changes}
+        answer = assemble.python_func(**given, **outputs)
+        assert dataset.metadata["run"] == answer
         return dataset
 
     return run
@@ -37,8 +41,36 @@ def test_assemble_and_convert_hand_over_a_dataset(run_assemble, class_folders, t
     convert.python_func(dataset=dataset, examples=examples, summary=artifact(dsl.Markdown, tmp_path / "summary"))
     assert dataset.metadata["ok"] == 80
     assert sum(examples.metadata.values()) == 80
+    assert dataset.metadata["run"].startswith(f"dataset={dataset.metadata['digest']} parameters=")
     described = json.loads((tmp_path / "examples" / "examples.json").read_text())
     assert described["dataset_digest"] == dataset.metadata["digest"]
+
+
+def test_only_a_run_with_the_data_parameters_and_code_of_the_last_is_one_without_news(
+    run_assemble, class_folders, tmp_path, caplog
+):
+    tiles = shutil.copytree(class_folders, tmp_path / "tiles")
+    given = {"data": str(tiles), "data_baseline": str(tmp_path / "baseline"), "data_skip_unchanged": True}
+
+    def answer(**changes):
+        return run_assemble(**{**given, **changes}).metadata["run"]
+
+    content = answer()
+    assert answer() == content  # it didn't finish
+    finish_run(given["data_baseline"], content, "run-1", "all was well")
+    assert answer(run="run-2") == "no new data"
+    assert "every later step is skipped" in caplog.text
+    assert answer(data_skip_unchanged=False) == content
+    assert answer(data_workers=16, gpu_count="0", data_max_failed=0.5) == "no new data"
+    assert answer(code="0the2c0de") not in (content, "no new data")
+    assert answer(train_head_epochs=3) not in (content, "no new data")
+    assert "parameters changed since the last finished run" in caplog.text
+    moved = next((tiles / "school").iterdir())
+    moved.rename(tiles / "not-school" / f"was-{moved.name}")
+    relabelled = answer()
+    assert relabelled not in (content, "no new data")
+    assert relabelled.partition(" ")[2] == content.partition(" ")[2]
+    assert "dataset changed since the last finished run" in caplog.text
 
 
 def test_bad_data_ends_the_process_with_its_exit_code_and_a_termination_message(run_assemble, tmp_path, monkeypatch):
@@ -110,15 +142,21 @@ def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, exampl
     (other / "evaluation.json").write_text(json.dumps(weaker))
     decision = artifact(dsl.Artifact, tmp_path / "decision")
     limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
-    winner = gate.python_func(
-        xception=artifact(dsl.Artifact, other),
-        mobilenetv2=artifact(dsl.Artifact, evaluated),
-        decision=decision,
-        checks=artifact(dsl.Markdown, tmp_path / "checks"),
-        report=artifact(dsl.HTML, tmp_path / "gate-report"),
-        **limits,
-    )
+    baseline = tmp_path / "baseline"
+    given = {
+        "xception": artifact(dsl.Artifact, other),
+        "mobilenetv2": artifact(dsl.Artifact, evaluated),
+        "baseline": str(baseline),
+        "content": "dataset=a parameters=b code=c",
+        "decision": decision,
+        "checks": artifact(dsl.Markdown, tmp_path / "checks"),
+        "report": artifact(dsl.HTML, tmp_path / "gate-report"),
+    }
+    assert gate.python_func(**given, **limits | {"max_calibration_error": 0.0}, run="run-1") == "none"
+    assert outcome_of(baseline, "run-1").startswith("no model passes: ")
+    winner = gate.python_func(**given, **limits, run="run-2")
     assert winner == "mobilenetv2"
+    assert outcome_of(baseline, "run-2") == "", "a run with a winner hasn't finished before deploy"
     assert "| mobilenetv2 | validation accuracy |" in (tmp_path / "checks").read_text()
 
     served, metrics = artifact(dsl.Model, tmp_path / "served"), artifact(dsl.Metrics, tmp_path / "metrics")
@@ -147,5 +185,5 @@ def test_notify_tells_how_the_run_ended(capsys, monkeypatch):
         error_code=1,
         error_message="train failed",
     )
-    notify.python_func(pipeline="school-classifier-training", status=status)
+    notify.python_func(pipeline="school-classifier-training", baseline="", run="run-1", status=status)
     assert "school-classifier-training: FAILED: train failed" in capsys.readouterr().out

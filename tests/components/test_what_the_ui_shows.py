@@ -65,12 +65,14 @@ def run(data, tmp_path_factory, pipeline_parameters):
     """Run the components one after the other; return their outputs by `<step>/<output>`."""
     made = Artifacts(tmp_path_factory.mktemp("run"))
     parameters = {**pipeline_parameters, "data": str(data), "data_positive_label": HOSTILE}
-    assemble.python_func(**parameters, **made.of("assemble", dataset=dsl.Dataset, report=dsl.HTML))
+    run = {"baseline": str(made.path("baseline")), "run": "run-1"}
+    parameters |= {"data_baseline": run["baseline"], "code": "c0de", "run": run["run"]}
+    run["content"] = assemble.python_func(**parameters, **made.of("assemble", dataset=dsl.Dataset, report=dsl.HTML))
     outputs = made.of("convert", examples=dsl.Dataset, summary=dsl.Markdown)
     convert.python_func(dataset=made["assemble/dataset"], **outputs)
     examples = made["convert/examples"]
     outputs = made.of("validate", statistics=dsl.Artifact, report=dsl.HTML)
-    validate.python_func(examples=examples, accept=["*:*:*"], max_skew=0.3, **outputs)
+    validate.python_func(examples=examples, accept=["*:*:*"], max_skew=0.3, baseline="", **outputs)
     schedule = {"head_epochs": 1, "fine_tune_epochs": 0, "scratch_epochs": 2, "batch_size": 32, "seed": 0}
     network = {"backbone": "mobilenetv2", "weights": "none", "input_size": 32, "alpha": 0.35}
     kinds = {"model": dsl.Model, "tensorboard": dsl.Artifact, "metrics": dsl.Metrics, "curves": dsl.HTML}
@@ -86,19 +88,27 @@ def run(data, tmp_path_factory, pipeline_parameters):
     limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
     both = {"xception": made.artifact(dsl.Artifact, "other-evaluation"), "mobilenetv2": made["evaluate/evaluation"]}
     outputs = made.of("gate", decision=dsl.Artifact, checks=dsl.Markdown, report=dsl.HTML)
-    winner = gate.python_func(**both, **limits, **outputs)
+    winner = gate.python_func(**both, **limits, **run, **outputs)
     kinds = {"served_model": dsl.Model, "metrics": dsl.Metrics, "report": dsl.HTML, "card": dsl.Markdown}
     models = {"xception": made.artifact(dsl.Model, "absent"), "mobilenetv2": made["train/model"]}
     places = {"examples": examples, "decision": made["gate/decision"], "name": "schools"}
     package.python_func(winner=winner, **models, **places, **made.of("package", **kinds))
     outputs = made.of("deploy", deployment=dsl.Artifact, summary=dsl.Markdown)
     root = {"model_root": str(made.path("model-root")), "endpoint": ""}
-    deploy.python_func(served_model=made["package/served_model"], name="schools", **root, **outputs)
+    deploy.python_func(served_model=made["package/served_model"], name="schools", **root, **run, **outputs)
     return made
 
 
 def text_of(run, name):
     return run.path(name).read_text(encoding="utf-8")
+
+
+def test_the_baseline_knows_how_the_run_ended(run):
+    record = json.loads((run.path("baseline") / "last-run.json").read_text())
+    assert record["run"] == "run-1"
+    version = run["deploy/deployment"].metadata["version"]
+    assert record["outcome"] == f"mobilenetv2 is deployed as schools version {version}"
+    assert record["dataset"] == run["assemble/dataset"].metadata["digest"]
 
 
 def test_these_are_all_the_pages_and_texts(run):

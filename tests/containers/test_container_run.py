@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from pipelines.local import RunConfig, StepFailedError, run
+from pipelines.local import StepFailedError, run
+from pipelines.run_config import RunConfig
 from sat_xception.errors import ConfigError
 
 pytestmark = [

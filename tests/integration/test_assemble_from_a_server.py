@@ -98,3 +98,66 @@ def test_killed_ten_times_it_ends_with_the_dataset_of_an_undisturbed_run(images,
         assert described(tmp_path / "killed")["digest"] == described(tmp_path / "undisturbed")["digest"]
         # Each kill may lose the tile in flight, and no other.
         assert sum(server.asked.values()) <= 2 * sum(asked_once.values()) + 10
+
+
+@pytest.fixture(scope="module")
+def built(images, tmp_path_factory):
+    """300 real schools with as many negatives, built in one command against the server; and how to run it again."""
+    path = SHARED / "data" / "schools_romania.geojson"
+    if not path.is_file():
+        pytest.skip(f"no real labels at {path}")
+    folder = tmp_path_factory.mktemp("built")
+    layer = json.loads(path.read_text())
+    layer["features"] = layer["features"][:300]
+    (folder / "schools.geojson").write_text(json.dumps(layer))
+    with Ground(images) as server:
+
+        def build(*more):
+            given = command(folder / "schools.geojson", server, folder / "data", *more)
+            given[3:4] = ["dataset", "build"]
+            asked = sum(server.asked.values())
+            ended = subprocess.run(given, capture_output=True, text=True)
+            return ended, sum(server.asked.values()) - asked
+
+        yield build, folder, *build("--accept", "*:*:*")
+
+
+@pytest.mark.slow
+def test_real_schools_become_validated_tfrecords_in_one_command(built):
+    _, folder, ended, asked = built
+    assert ended.returncode == 0, ended.stderr
+    counts = described(folder / "data" / "dataset")["counts"]
+    examples = json.loads((folder / "data" / "examples" / "examples.json").read_text())
+    assert counts["considered"] == sum(counts["by_status"].values()) == asked > 500
+    by_split = {split: sum(classes.values()) for split, classes in counts["by_split"].items()}
+    assert {split: facts["count"] for split, facts in examples["splits"].items()} == by_split
+    assert sum(by_split.values()) == counts["by_status"]["ok"]
+    records = {path.parent.name for path in (folder / "data" / "examples").glob("*/examples-*.tfrecord")}
+    assert records == set(by_split) == {"train", "valid", "test"}
+    assert (folder / "data" / "validation" / "anomalies.json").is_file()
+    for page in ("dataset", "validation"):
+        assert (folder / "data" / page / "report.html").read_text().startswith("<!doctype html>")
+        assert str(folder / "data" / page / "report.html") in ended.stdout
+    assert ended.stdout.startswith(f"build     {counts['considered']:,} tiles: ")
+    assert "kept" not in ended.stdout
+
+
+@pytest.mark.slow
+def test_built_again_only_what_is_made_of_something_else_is_done_again(built):
+    build, folder, _, _ = built
+    page = folder / "data" / "dataset" / "report.html"
+    before = page.stat().st_mtime_ns
+    again, asked = build("--accept", "*:*:*")
+    assert again.returncode == 0, again.stderr
+    assert (asked, page.stat().st_mtime_ns) == (0, before)
+    assert "kept      assemble, convert, validate: nothing that they are made of has changed" in again.stdout
+    other, asked = build("--accept", "*:*:*", "--max-skew", "0.5")
+    assert asked == 0
+    assert "kept      assemble, convert: " in other.stdout
+    layer = json.loads((folder / "schools.geojson").read_text())
+    layer["features"] = layer["features"][:-10]
+    (folder / "schools.geojson").write_text(json.dumps(layer))
+    fewer, asked = build("--accept", "*:*:*")
+    assert fewer.returncode == 0, fewer.stderr
+    assert asked > 0
+    assert "kept" not in fewer.stdout

@@ -14,11 +14,14 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipelines.compile import compile_pipelines
 from pipelines.resources import without_retries
 from pipelines.training import training
-from sat_xception.training_parameters import TASKS
+from sat_xception.steps import AssembleConfig
+from sat_xception.training_parameters import NO_PARAMETERS, TASKS
 
 ROOT = Path(__file__).parents[2]
-PURE = {"convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate", "package"}
-ACTS_OUTSIDE = {"assemble", "deploy", "notify"}
+PURE = {"convert", "train", "train-2", "evaluate", "evaluate-2", "package"}
+# Validate, the gate and deploy write what the next run is compared with.
+ACTS_OUTSIDE = {"assemble", "validate", "gate", "deploy", "notify"}
+GROUPS = ("exit-handler-1", "condition-2", "condition-3")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +37,9 @@ def documents(compiled):
 @pytest.fixture(scope="module")
 def tasks(documents):
     """Every task by name, wherever in the pipeline it is."""
-    dags = [documents[0]["root"]["dag"], dag(documents, "comp-exit-handler-1"), dag(documents, "comp-condition-2")]
+    dags = [documents[0]["root"]["dag"], *(dag(documents, f"comp-{group}") for group in GROUPS)]
     found = {name: task for part in dags for name, task in part["tasks"].items()}
-    return {name: task for name, task in found.items() if name not in ("exit-handler-1", "condition-2")}
+    return {name: task for name, task in found.items() if name not in GROUPS}
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +127,41 @@ def test_both_trainings_wait_for_the_data_and_not_for_each_other(tasks):
 
 
 def test_package_and_deploy_hang_on_the_one_value_that_the_gate_returns(documents):
-    tasks = dag(documents, "comp-exit-handler-1")["tasks"]
-    condition = tasks["condition-2"]["triggerPolicy"]["condition"]
+    tasks = dag(documents, "comp-condition-2")["tasks"]
+    condition = tasks["condition-3"]["triggerPolicy"]["condition"]
     assert condition == "inputs.parameter_values['pipelinechannel--gate-Output'] != 'none'"
-    assert set(dag(documents, "comp-condition-2")["tasks"]) == {"package", "deploy"}
+    assert set(dag(documents, "comp-condition-3")["tasks"]) == {"package", "deploy"}
+
+
+def test_every_step_after_assemble_hangs_on_the_one_value_that_it_returns(documents):
+    tasks = dag(documents, "comp-exit-handler-1")["tasks"]
+    assert set(tasks) == {"assemble", "condition-2"}
+    condition = tasks["condition-2"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--assemble-Output'] != 'no new data'"
+    assert tasks["condition-2"]["taskInfo"]["name"] == "new-data"
+
+
+def test_the_run_is_known_by_its_content_and_its_name_wherever_it_is_recorded(tasks):
+    for name in ("gate", "deploy"):
+        given = tasks[name]["inputs"]["parameters"]
+        assert given["content"] == {"componentInputParameter": "pipelinechannel--assemble-Output"}
+        assert given["run"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+    for name in ("assemble", "notify"):
+        assert tasks[name]["inputs"]["parameters"]["run"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+
+
+def test_other_code_of_a_step_that_makes_the_model_is_another_content(tasks, monkeypatch):
+    from components.images import code_digest
+
+    steps = ["convert", "validate", "train", "evaluate", "gate", "package", "deploy"]
+    assert tasks["assemble"]["inputs"]["parameters"]["code"]["runtimeValue"]["constant"] == code_digest(steps)
+    before = code_digest(steps)
+    monkeypatch.setattr("components.images.content_tag", lambda name: f"other-{name}")
+    assert code_digest(steps) != before
+    monkeypatch.setenv("IMAGE_REGISTRY", "elsewhere.example")
+    elsewhere = code_digest(steps)
+    monkeypatch.delenv("IMAGE_REGISTRY")
+    assert code_digest(steps) == elsewhere
 
 
 def test_notify_runs_however_the_rest_ended(documents):
@@ -180,14 +214,29 @@ def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(docu
         if name == "assemble":
             assert found == {parameter: parameter for parameter in parameters}
             continue
-        assert found == (dict(TASKS[name].settings) if name in TASKS else {}), name
+        told = {"baseline": "data_baseline"} if name in ("gate", "deploy", "notify") else {}
+        assert found == ({**TASKS[name].settings, **told} if name in TASKS else told), name
         used |= set(found.values())
         fixed = {
             setting: value["runtimeValue"]["constant"] for setting, value in given.items() if setting == "backbone"
         }
         assert fixed == (dict(TASKS[name].fixed) if name in TASKS else {}), name
     own = set(TASKS["assemble"].settings.values())
-    assert parameters - used - own == {"gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
+    others = {"data_skip_unchanged", "gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
+    assert parameters - used - own == others
+
+
+def test_every_setting_of_assemble_is_a_parameter_with_its_default_or_known_to_be_none(documents):
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    settings = TASKS["assemble"].settings
+    assert settings.keys() | NO_PARAMETERS.keys() == AssembleConfig.model_fields.keys()
+    assert not settings.keys() & NO_PARAMETERS.keys()
+    assert all(NO_PARAMETERS.values())  # each with its reason
+    for setting, parameter in settings.items():
+        default = AssembleConfig.model_fields[setting].default
+        default = "sample" if setting == "data" else default
+        plain = list(default) if isinstance(default, tuple) else "" if default is None else default
+        assert parameters[parameter]["defaultValue"] == plain, parameter
 
 
 def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, containers, on_kubernetes):
@@ -197,7 +246,7 @@ def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, c
     assert parameters["gpu_count"]["defaultValue"] == "1"
     assert parameters["gpu_node_selector"]["parameterType"] == "STRUCT"
     assert parameters["gpu_tolerations"]["parameterType"] == "LIST"
-    inputs = dag(documents, "comp-exit-handler-1")
+    inputs = dag(documents, "comp-condition-2")
     for name in ("train", "train-2"):
         accelerator = containers[name]["resources"]["accelerator"]
         assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--gpu_count']}}"
@@ -207,7 +256,7 @@ def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, c
         selector = on_kubernetes[name]["nodeSelector"]["nodeSelectorJson"]
         (toleration,) = on_kubernetes[name]["tolerations"]
         # The driver looks for these among the inputs of the part that the task is in.
-        around = documents[0]["components"]["comp-exit-handler-1"]["inputDefinitions"]["parameters"]
+        around = documents[0]["components"]["comp-condition-2"]["inputDefinitions"]["parameters"]
         assert selector["componentInputParameter"] in around
         assert toleration["tolerationJson"]["componentInputParameter"] in around
     assert not [name for name in containers if "accelerator" in containers[name]["resources"] and "train" not in name]
@@ -264,11 +313,14 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
     storage = ("sat-xception-storage", "path", "GOOGLE_APPLICATION_CREDENTIALS")
     assert variables == {
         "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
+        "validate": {storage},
         "train": {storage},
         "train-2": {storage},
-        "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK")},
+        "gate": {storage},
+        "deploy": {storage},
+        "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), storage},
     }
-    for name in ("assemble", "train", "train-2"):
+    for name in ("assemble", "validate", "train", "train-2", "gate", "deploy", "notify"):
         (volume,) = on_kubernetes[name]["secretAsVolume"]
         assert (volume["secretName"], volume["optional"]) == ("sat-xception-storage", True)
 

@@ -39,8 +39,8 @@ def test_every_other_command_works_as_it_is_written(server, environment, tmp_pat
     parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
     assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35}
     assert type(parameters[1]["mobilenetv2_alpha"]) is float
-    assert "created   school-classifier-weekly\n" in finished.stdout
-    assert "deleted   school-classifier-weekly" in finished.stdout
+    assert "created   school-classifier-nightly\n" in finished.stdout
+    assert "deleted   school-classifier-nightly" in finished.stdout
     # kfp's: a pipeline of two versions, a run, a schedule that was enabled at once and is gone.
     names = {item["pipeline_id"]: item["display_name"] for item in server.all("pipelines")}
     versions = [(names[version["pipeline_id"]], version["display_name"]) for version in server.all("pipeline_versions")]
@@ -49,7 +49,7 @@ def test_every_other_command_works_as_it_is_written(server, environment, tmp_pat
     assert parameters[2] == parameters[0]
     created = [request.body for request in server.requests if request.path == "/recurringruns" and request.body]
     assert [(body["display_name"], body["mode"]) for body in created] == [
-        ("school-classifier-weekly", "ENABLE"),
+        ("school-classifier-nightly", "ENABLE"),
         ("by-hand", "ENABLE"),
     ]
     assert not server.all("recurring_runs")

@@ -1,22 +1,33 @@
 """The very same pipeline, run here. What matters is that each expected step ran, not that the runner says SUCCESS."""
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from pipelines.local import RunConfig, StepFailedError, run
+from pipelines.local import StepFailedError, run
+from pipelines.run_config import RunConfig, pipeline_arguments
+from pipelines.training import training
+from sat_xception.config import load_config
 from sat_xception.errors import ConfigError, ModelError
+from sat_xception.training_parameters import check_parameters
 
 pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
 
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 SMALL = {"input_size": 71, "scratch_epochs": 1}
 BEFORE_THE_GATE = {"assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate"}
 
 
 def steps_that_ran(result):
-    (outputs,) = (path for path in result.folder.iterdir() if path.is_dir())
+    return steps_in(result.folder)
+
+
+def steps_in(folder):
+    (outputs,) = (path for path in folder.iterdir() if path.is_dir())
     return {path.parent.name for path in outputs.glob("*/executor_output.json")}
 
 
@@ -27,6 +38,8 @@ def accepted(class_folders, tmp_path_factory):
         data=str(class_folders),
         out=folder / "runs",
         model_root=folder / "serving",
+        baseline=folder / "baseline",
+        skip_unchanged=True,
         min_accuracy=0.0,
         accept=("*:*:*",),
         **SMALL,
@@ -42,6 +55,8 @@ def refused(class_folders, tmp_path_factory):
         data=str(class_folders),
         out=folder / "runs",
         model_root=folder / "serving",
+        baseline=folder / "baseline",
+        skip_unchanged=True,
         accept=("*:*:*",),
         **limits,
         **SMALL,
@@ -80,9 +95,70 @@ def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     assert "calibration error" in report
 
 
-def test_notify_ran_on_both_sides(accepted, refused):
-    for _, result in (accepted, refused):
-        assert "notify    school-classifier-training: SUCCEEDED" in (result.folder / "run.log").read_text()
+def test_notify_ran_on_both_sides_and_told_how_it_ended(accepted, refused):
+    for (_, result), outcome in ((accepted, "is deployed as school-classifier version"), (refused, "no model passes")):
+        log = (result.folder / "run.log").read_text()
+        assert re.search(rf"notify    school-classifier-training: SUCCEEDED: .*{outcome}", log)
+
+
+@pytest.mark.parametrize("side", ["accepted", "refused"])
+def test_the_same_command_again_finds_nothing_new_and_ends_well_after_the_first_step(side, request):
+    config, _ = request.getfixturevalue(side)
+    served = sorted(config.model_root.rglob("*"))
+    again = run(config)
+    assert steps_that_ran(again) == {"assemble", "notify"}
+    assert again.decision is None
+    log = (again.folder / "run.log").read_text()
+    assert "no new data: dataset, parameters and code are those of the last finished run" in log
+    outcome = re.escape(json.loads((config.baseline / "last-run.json").read_text())["outcome"])
+    assert re.search(rf"SUCCEEDED: no new data since \S+ \({outcome}\); every later step was skipped", log)
+    assert "no new data; every step after assemble was skipped" in again.summary()
+    assert (again.folder / "report.html").read_text().startswith("<!doctype html>")
+    assert sorted(config.model_root.rglob("*")) == served
+
+
+def test_with_another_parameter_it_works_again_and_a_run_that_fails_is_not_the_last_finished(accepted):
+    config, _ = accepted
+    record = (config.baseline / "last-run.json").read_text()
+    other = config.model_copy(update={"accept": ("no-pattern",)})  # validate refuses it
+    for _ in range(2):
+        with pytest.raises(StepFailedError, match="validate failed: ") as failure:
+            run(other)
+        assert failure.value.exit_code == 2
+        assert steps_in(max(config.out.iterdir())) >= {"assemble", "convert"}
+        assert (config.baseline / "last-run.json").read_text() == record
+
+
+def test_labels_and_what_belongs_to_them_become_parameters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = "https://tiles.example/{z}/{x}/{y}.jpg?key={token}"
+    config = RunConfig(labels="l.geojson", imagery=url, zoom=17, slice_columns=("region",), baseline="gs://bucket/last")
+    arguments = pipeline_arguments(config)
+    settings = check_parameters({**DEFAULTS, **arguments})
+    assert {name: settings[name] for name in ("labels", "imagery", "zoom", "slice_columns", "tile_cache")} == {
+        "labels": str(tmp_path / "l.geojson"),
+        "imagery": url,
+        "zoom": 17,
+        "slice_columns": ["region"],
+        "tile_cache": "",
+    }
+    assert arguments["data_baseline"] == "gs://bucket/last"
+    (tmp_path / "tiles").mkdir()
+    arguments = pipeline_arguments(config.model_copy(update={"imagery": "tiles"}))
+    assert arguments["data_imagery"] == str(tmp_path / "tiles")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"data": "tiles", "labels": "l", "imagery": "u"}, "give either --data or --labels"),
+        ({"skip_unchanged": True}, "--skip-unchanged needs --baseline"),
+        ({"zoom": 17}, "--zoom goes with --labels, which isn't given"),
+    ],
+)
+def test_settings_of_a_run_that_do_not_go_together_are_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        load_config(RunConfig, None, settings)
 
 
 def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(tmp_path):
@@ -96,8 +172,6 @@ def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(tmp_path):
 
 
 def test_weights_go_to_the_backbone_that_they_fit(mobilenet_weights, tmp_path):
-    from pipelines.local import pipeline_arguments
-
     arguments = pipeline_arguments(RunConfig(weights=(str(mobilenet_weights),)))
     assert arguments["mobilenetv2_weights"] == str(mobilenet_weights.resolve())
     assert (arguments["mobilenetv2_alpha"], arguments["mobilenetv2_input_size"]) == (0.35, 224)

@@ -365,12 +365,12 @@ def test_the_example_is_applied_listed_and_deleted_by_the_command(server, comman
     assert command("submit", "--no-run").returncode == 0
     done = command("schedule", "apply", "-f", EXAMPLE)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("created   school-classifier-weekly\n")
-    assert the_schedule(server)["trigger"]["cron_schedule"]["cron"] == "0 0 8 * * 1"
-    assert "0 0 3 * * 1 in America/Bogota is 0 0 8 * * 1 in UTC" in done.stderr
+    assert done.stdout.startswith("created   school-classifier-nightly\n")
+    assert the_schedule(server)["trigger"]["cron_schedule"]["cron"] == "0 0 8 * * *"
+    assert "0 0 3 * * * in America/Bogota is 0 0 8 * * * in UTC" in done.stderr
     listed = command("schedule", "list", "--json")
-    assert json.loads(listed.stdout)[0]["display_name"] == "school-classifier-weekly"
-    assert command("schedule", "delete", "-f", EXAMPLE).stdout == "deleted   school-classifier-weekly\n"
+    assert json.loads(listed.stdout)[0]["display_name"] == "school-classifier-nightly"
+    assert command("schedule", "delete", "-f", EXAMPLE).stdout == "deleted   school-classifier-nightly\n"
     assert not server.all("recurring_runs")
 
 

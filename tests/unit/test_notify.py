@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from sat_xception import notify as module
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.last_run import RunContent, finish_run, look_for_news
 from sat_xception.notify import notify
 from sat_xception.steps import NotifyConfig
 
@@ -78,6 +80,25 @@ def test_the_webhook_is_told_pipeline_state_and_reason(webhook):
 def test_a_run_that_went_well_needs_no_reason(webhook):
     assert notify(ended(state="SUCCEEDED", message="")).text == "training: SUCCEEDED"
     assert webhook.told[0][1]["text"] == "training: SUCCEEDED"
+
+
+def test_how_a_run_ended_is_told_from_its_own_record(webhook, tmp_path):
+    well = {"state": "SUCCEEDED", "message": "", "baseline": tmp_path}
+    finish_run(str(tmp_path), "dataset=a parameters=b code=c", "run-1", "no model passes: accuracy")
+    assert notify(ended(**well, run="run-1")).text == "training: SUCCEEDED: no model passes: accuracy"
+    assert webhook.told[0][1]["message"] == "no model passes: accuracy"
+    assert notify(ended(**well, run="run-2")).text == "training: SUCCEEDED"
+    assert look_for_news(RunContent("a", "b", "c"), str(tmp_path), True, "run-2") == "no new data"
+    told = notify(ended(**well, run="run-2")).text
+    assert re.fullmatch(r"training: SUCCEEDED: no new data since 2\S+Z \(no model passes: accuracy\); every .*", told)
+    assert notify(ended(baseline=tmp_path, run="run-2")).text == "training: FAILED: no tiles in café/"
+
+
+def test_a_record_that_cannot_be_read_keeps_nobody_from_being_told(webhook, tmp_path, caplog):
+    (tmp_path / "last-run.json").write_text("{")
+    assert notify(ended(state="SUCCEEDED", message="", baseline=tmp_path, run="r")).text == "training: SUCCEEDED"
+    assert "last-run.json is damaged" in caplog.text
+    assert len(webhook.told) == 1
 
 
 @pytest.mark.parametrize("value", [None, ""])

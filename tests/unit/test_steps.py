@@ -9,7 +9,7 @@ import pytest
 
 from sat_xception.config import load_config
 from sat_xception.errors import ConfigError
-from sat_xception.steps import TERMINATION_LOG_ENV, AssembleConfig, run_step
+from sat_xception.steps import TERMINATION_LOG_ENV, AssembleConfig, LabelsConfig, run_step
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,10 @@ def test_a_setting_that_is_none_is_one_that_was_not_given(tmp_path, termination_
         ),
         ({"data": "d", "fractions": (0.7, 0.3)}, "--fractions: "),
         ({"data": "d", "max_failed": 5}, "--max-failed: Input should be less than or equal to 1; got 5"),
+        ({"data": "d", "zoom": 17}, "--zoom goes with --labels, which isn't given"),
+        ({"train": "d", "label": "a", "imagery_tms": True}, "--label, --imagery-tms go with --labels"),
+        ({"data": "d", "imagery": "u"}, "--labels and --imagery go together"),
+        ({"data": "d", "labels": "l", "imagery": "u"}, "give either --data, or --train with --valid, or --labels"),
         ({"data": "d", "max_pixels": 0}, "--max-pixels: Input should be greater than 0; got 0"),
         ({"data": "d", "max_pixels": 10**9}, "--max-pixels: Input should be less than or equal to 178956970"),
     ],
@@ -99,6 +103,15 @@ def test_what_assemble_cannot_do_is_refused(settings, told):
     with pytest.raises(ConfigError) as caught:
         load_config(AssembleConfig, None, {"out": "o", **settings})
     assert told in str(caught.value)
+
+
+def test_settings_of_labels_at_their_defaults_go_with_folders_and_empty_texts_are_none():
+    given = {name: field.default for name, field in LabelsConfig.model_fields.items()}
+    texts = {name: "" for name, value in given.items() if value is None}
+    config = load_config(AssembleConfig, None, {**given, **texts, "data": "d", "out": "o"})
+    assert config == AssembleConfig(data="d", out="o")
+    assert {getattr(config, name) for name in texts} == {None}
+    assert "labels" in texts and "tile_cache" in texts
 
 
 def test_the_largest_limit_of_pixels_is_the_one_of_the_decoder():

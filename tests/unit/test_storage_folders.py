@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder
+from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder, read_record, write_record
 from sat_xception.storage import gcs as storage_gcs
 from tests.storage_proxy import StorageProxy, running_emulator, running_proxy
 
@@ -400,3 +400,36 @@ def test_files_are_uploaded_and_downloaded_side_by_side(proxy):
     one_by_one = 80 * 0.05
     assert uploaded - started < one_by_one / 2
     assert time.monotonic() - uploaded < one_by_one / 2
+
+
+# A record of its own
+
+
+def test_a_record_in_a_bucket_is_replaced_in_one_step_and_leaves_results_alone(proxy):
+    record = OUT / "last-run.json"
+    assert read_record(record) is None
+    publish(result("one"))
+    write_record(record, {"run": 1})
+    write_record(record, {"run": 2})
+    assert read_record(record) == {"run": 2}
+    publish(result("two"))
+    assert read_record(record) == {"run": 2}
+    assert read() == result("two")
+
+
+def test_a_record_is_written_through_faults_and_told_of_when_it_cannot_be(proxy):
+    proxy.fail(r"POST /upload/.*last-run", 503, times=2)
+    write_record(OUT / "last-run.json", {"run": 1})
+    assert read_record(OUT / "last-run.json") == {"run": 1}
+    proxy.fail(r"POST /upload/.*last-run", 403, times=99)
+    with pytest.raises(ServiceError, match=r"not allowed to write gs://results/runs/dataset/last-run\.json"):
+        write_record(OUT / "last-run.json", {"run": 2})
+    proxy.fail(r"GET .*last-run", 403, times=99)
+    with pytest.raises(ServiceError, match="not allowed to read"):
+        read_record(OUT / "last-run.json")
+
+
+def test_a_damaged_record_is_told(proxy):
+    bucket().blob("runs/dataset/last-run.json").upload_from_string(b"{")
+    with pytest.raises(DataError, match=r"last-run\.json is damaged"):
+        read_record(OUT / "last-run.json")

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.training import training
 from sat_xception.errors import ConfigError
-from sat_xception.training_parameters import check_parameters
+from sat_xception.steps import AssembleConfig
+from sat_xception.training_parameters import TASKS, check_parameters, parameters_digest
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 
@@ -21,13 +22,56 @@ def message(**changes):
 
 def test_the_defaults_are_right_and_give_assemble_its_settings():
     settings = check_parameters({**DEFAULTS, "dataset": "an output"})
-    assert settings == {
-        "data": "sample",
-        "positive_label": "",
-        "fractions": [0.7, 0.15, 0.15],
-        "max_failed": 0.05,
-        "seed": 0,
-    }
+    assert AssembleConfig(**settings, out="o") == AssembleConfig(data="sample", out="o")
+
+
+LABELS = {"data_labels": "gs://bucket/schools.geojson", "data_imagery": "https://tiles.example/{z}/{x}/{y}.jpg"}
+
+
+def test_labels_take_the_place_of_the_sample_with_all_that_says_how():
+    more = {"data_zoom": 17, "data_negatives_ratio": 1.5, "data_slice_columns": ["setting"], "data_label": "school"}
+    settings = check_parameters({**DEFAULTS, **LABELS, **more})
+    config = AssembleConfig(**settings, out="o")
+    assert (str(config.labels), config.data, config.zoom) == (LABELS["data_labels"], "", 17)
+    assert (config.negatives_ratio, config.slice_columns, config.label) == (1.5, ("setting",), "school")
+    assert check_parameters({**DEFAULTS, **LABELS, **more, "data": ""}) == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({**LABELS, "data": "gs://bucket/tiles"}, "data, data_labels: give one of them; got 'gs://bucket/tiles' and"),
+        ({"data_labels": "l.geojson"}, "data_labels and data_imagery go together"),
+        ({"data_imagery": "u"}, "data_labels and data_imagery go together"),
+        ({"data_zoom": 17}, "data_zoom goes with data_labels, which isn't given"),
+        ({"data": "tiles", "data_zoom": 17, "data_negatives_ratio": 1.0}, "data_zoom, data_negatives_ratio go with"),
+        ({"data": "", "data_zoom": 17}, "data: give a folder, 'sample', or data_labels instead; got ''"),
+        ({**LABELS, "data_block_zoom": 20}, "data_block_zoom 20 is above data_zoom 18"),
+        ({**LABELS, "data_negatives_buffer_m": 2e4}, "data_negatives_distance_m must be more than data_negatives_buf"),
+        ({"data_skip_unchanged": True}, "data_skip_unchanged needs data_baseline"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_told_by_their_names(changes, told):
+    text = message(**changes)
+    assert told in text
+    assert "--" not in text
+
+
+def test_every_parameter_counts_for_a_run_or_is_known_not_to():
+    # Of the data, what came of these is in the dataset's digest; the others say where and how a run works.
+    of_the_data = {*TASKS["assemble"].settings.values()} - {"data_seed", "data_positive_label"}
+    of_the_data -= {"data_imagery_attribution"}
+    no_say = {*of_the_data, "data_baseline", "data_skip_unchanged", "gpu_count", "gpu_node_selector"}
+    no_say |= {"gpu_tolerations", "gpu_type"}
+    before = parameters_digest(DEFAULTS)
+    for name, value in DEFAULTS.items():
+        other = {str: "other", bool: not value, int: 99, float: 0.123, list: ["other"], dict: {"a": "b"}}[type(value)]
+        assert (parameters_digest({**DEFAULTS, name: other}) == before) == (name in no_say), name
+
+
+def test_a_number_counts_the_same_in_each_of_its_forms():
+    whole = {**DEFAULTS, "train_head_epochs": 100, "gate_min_recall": 0}
+    assert parameters_digest({**whole, "train_head_epochs": 100.0, "gate_min_recall": 0.0}) == parameters_digest(whole)
 
 
 @pytest.mark.parametrize(

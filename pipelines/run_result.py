@@ -1,0 +1,95 @@
+"""How a run on this machine ended, as a person reads it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sat_xception.last_run import NO_NEW_DATA
+from sat_xception.log import duration
+
+__all__ = ["RunResult"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        folder: The run's folder: outputs of every step, `run.log`, `report.html`.
+        decision: What the gate decided; None when nothing was new and the run ended before it.
+        served: `model.json` of the packaged model; None when no model passed.
+        deployment: The deployment record; None when no model passed.
+        seconds: Whole time.
+    """
+
+    folder: Path
+    decision: dict[str, Any] | None
+    served: dict[str, Any] | None
+    deployment: dict[str, Any] | None
+    seconds: float
+
+    def summary(self) -> str:
+        """Return the tables: both models, the gate's checks, the model that answers, and what to do next."""
+        if self.decision is None:
+            return "\n".join(
+                [
+                    f"run       {NO_NEW_DATA}; every step after assemble was skipped",
+                    f"report    {self.folder}/report.html",
+                    f"took      {duration(self.seconds)}",
+                ]
+            )
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=max(100, shutil.get_terminal_size().columns))
+        if self.decision["synthetic"]:
+            console.print("Data: synthetic sample (drawn tiles)")
+        else:
+            console.print(f"Data: {self.decision['source']}", highlight=False)
+        console.print(_models_table(self.decision))
+        console.print(_checks_table(self.decision))
+        lines = [f"winner    {self.decision['winner']}"]
+        if self.served and self.deployment:
+            test = self.served["metrics"].get("test")
+            accuracy = f", test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else ""
+            lines.append(f"model     {self.served['name']} version {self.served['version']}{accuracy}")
+            over = "REST" if self.deployment["endpoint"] else "REST and gRPC"
+            lines.append(f"answers   its golden tiles over {over} within {self.deployment['golden_difference']:.1g}")
+        else:
+            lines.append(f"          {self.decision['reason']}; nothing was packaged or deployed")
+        lines.append(f"report    {self.folder}/report.html")
+        lines.append(f"took      {duration(self.seconds)}")
+        if self.deployment:
+            lines.append(f"serve it  {self.deployment['serve_command']}")
+        return buffer.getvalue() + "\n".join(lines)
+
+
+def _models_table(decision: dict[str, Any]) -> Table:
+    table = Table("model", "started from", "input", "validation accuracy", "weights of phase", "training")
+    for candidate in decision["candidates"]:
+        training = candidate["training"]
+        table.add_row(
+            candidate["backbone"],
+            training["weights"]["description"],
+            f"{training['input_size']} px",
+            f"{candidate['metrics']['accuracy']:.4f}",
+            training["kept_phase"],
+            duration(training["seconds"]["all"]),
+        )
+    return table
+
+
+def _checks_table(decision: dict[str, Any]) -> Table:
+    table = Table("gate", "check", "figure", "limit", "passed")
+    for candidate in decision["candidates"]:
+        for row in candidate["checks"]:
+            limit = f"{row['rule']} {row['limit']:g}"
+            table.add_row(
+                candidate["backbone"], row["name"], f"{row['value']:.4f}", limit, "yes" if row["passed"] else "NO"
+            )
+    return table
