@@ -14,6 +14,8 @@ from components.notify.component import notify
 from components.package.component import package
 from sat_xception.evaluate.evaluate import EvaluateResult
 from sat_xception.last_run import finish_run, outcome_of
+from tests.conftest import draw_tile, encode
+from tests.tile_server import TileServer
 
 
 def artifact(kind, path):
@@ -71,6 +73,30 @@ def test_only_a_run_with_the_data_parameters_and_code_of_the_last_is_one_without
     assert relabelled not in (content, "no new data")
     assert relabelled.partition(" ")[2] == content.partition(" ")[2]
     assert "dataset changed since the last finished run" in caplog.text
+
+
+class _Imagery(TileServer):
+    """Serves another drawn image for each tile."""
+
+    def tile(self, x, y):
+        return encode(draw_tile("school", x * 4096 + y % 4096))
+
+
+def test_assemble_takes_places_and_imagery_by_parameters(run_assemble, tmp_path):
+    places = [(10 + index * 0.31, 40 + index % 7, index % 2) for index in range(80)]
+    rows = [
+        f"{lon},{lat},{'school' if odd else 'not-school'},{'rural' if lat > 43 else 'urban'}"
+        for lon, lat, odd in places
+    ]
+    (tmp_path / "places.csv").write_text("\n".join(["lon,lat,kind,setting", *rows]))
+    with _Imagery([]) as server:
+        given = {"data_labels": str(tmp_path / "places.csv"), "data_imagery": server.template, "data_zoom": 15}
+        more = {"data_label_column": "kind", "data_slice_columns": ["setting"], "data_negatives_ratio": 0.5}
+        dataset = run_assemble(**given, **more, data_workers=4)
+    described = json.loads((tmp_path / "dataset" / "dataset.json").read_text())
+    assert dataset.metadata["ok"] == described["counts"]["considered"] == 80 + 20 == sum(server.asked.values())
+    assert described["counts"]["by_slice"]["setting"].keys() >= {"rural", "urban"}
+    assert described["config"]["zoom"] == 15
 
 
 def test_bad_data_ends_the_process_with_its_exit_code_and_a_termination_message(run_assemble, tmp_path, monkeypatch):
