@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sat_xception.data.block_split import split_blocks
-from sat_xception.data.dataset_report import SampleTiles, dataset_page
+from sat_xception.data.dataset_report import DatasetPage
 from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
 from sat_xception.data.images import encode_for_tensorflow
 from sat_xception.data.leakage import check_leaks, leave_out_copies, leave_out_lookalikes
@@ -146,10 +146,10 @@ def _assemble(
             leave_out_lookalikes(bench, config.near_duplicate_bits)
         _split_by_content(bench, classes, config)
         check_leaks(bench, config.near_duplicate_bits, config.block_zoom)
-        page = SampleTiles(classes)
+        page = DatasetPage(classes)
         _write_tiles(work, bench, read, config, page)
         summary = DatasetSummary()
-        write_manifest(work / "manifest.parquet", _counted(bench.rows(), summary), config.slice_columns)
+        write_manifest(work / "manifest.parquet", _counted(bench.rows(), summary, page), config.slice_columns)
         _check_splits(summary, classes)
         description = {
             "name": name,
@@ -163,13 +163,14 @@ def _assemble(
             "config": config.resolved(),
         }
         write_json(work / "dataset.json", description)
-        (work / "report.html").write_text(dataset_page(description, list(bench.rows()), page), encoding="utf-8")
+        (work / "report.html").write_text(page.render(description), encoding="utf-8")
     return AssembleResult(config.out, summary.counts(), summary.digest())
 
 
-def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary) -> Iterator[ManifestRow]:
+def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary, page: DatasetPage) -> Iterator[ManifestRow]:
     for row in rows:
         summary.add(row)
+        page.offer(row)
         yield row
 
 
@@ -206,7 +207,7 @@ def _check_splits(summary: DatasetSummary, classes: list[str]) -> None:
                 )
 
 
-def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleConfig, samples: SampleTiles) -> None:
+def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleConfig, page: DatasetPage) -> None:
     with TileWriter(folder, located=bench.has_places(), slices=config.slice_columns) as writer:
         for candidate, row in bench.usable():
             data = read(candidate).data
@@ -216,4 +217,4 @@ def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleCon
                 )
             stored = data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
             writer.add(row, stored)
-            samples.offer(row, stored)
+            page.offer_image(row, stored)

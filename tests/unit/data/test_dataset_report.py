@@ -2,7 +2,7 @@
 
 import pytest
 
-from sat_xception.data.dataset_report import SampleTiles, dataset_page
+from sat_xception.data.dataset_report import DatasetPage
 from sat_xception.data.manifest import DatasetSummary, ManifestRow
 from tests.conftest import draw_tile, encode
 
@@ -16,10 +16,11 @@ def row(index, label="school", **changes):
 @pytest.fixture
 def page():
     def make(rows, classes=("not-school", "school"), image=None, **changes):
-        samples = SampleTiles(classes)
+        page = DatasetPage(classes)
         for item in rows:
+            page.offer(item)
             if item.status == "ok":
-                samples.offer(item, image or encode(draw_tile(item.label, 0)))
+                page.offer_image(item, image or encode(draw_tile(item.label, 0)))
         summary = DatasetSummary()
         for item in rows:
             summary.add(item)
@@ -31,9 +32,10 @@ def page():
             "attribution": "",
             "counts": summary.counts(),
             "digest": "d" * 64,
+            "config": {"block_zoom": 12},
             **changes,
         }
-        return dataset_page(description, rows, samples)
+        return page.render(description)
 
     return make
 
@@ -55,7 +57,8 @@ def test_it_says_what_was_left_out_and_why_with_failures_first(page):
         [row(0), *copies, row(70, status="failed", reason="cut short"), row(71, status="failed", reason="empty")]
     )
     assert text.index("school/70.jpg") < text.index("school/1.jpg")
-    assert '<tr><td>cut short</td><td class="number">1</td></tr>' in text
+    assert '<td class="fail">failed</td><td>cut short</td><td class="number">1</td></tr>' in text
+    assert '<td>duplicate</td><td></td><td class="number">60</td></tr>' in text
     assert "and 12 more, in manifest.parquet" in text
     assert '<span class="fail">2 failed</span>' in text
 
@@ -89,3 +92,18 @@ def test_it_stays_small_however_much_there_is(page):
     assert "and 400 more classes" in text
     assert "and 1,950 more, in manifest.parquet" in text
     assert "Of the other classes none are shown" in text
+
+
+def test_the_map_of_many_tiles_stays_small(page):
+    rows = [
+        row(index, x=140_000 + index % 300, y=93_000 + index // 300, z=18, lon=0.0, lat=0.0) for index in range(60_000)
+    ]
+    text = page(rows, image=b"")
+    assert len(text.encode()) < 3_000_000
+    assert "map of 60,000 tiles" in text
+    assert "A mark stands for all tiles of a split and class in a square of the grid at zoom 16" in text
+
+
+@pytest.mark.parametrize(("x", "y", "z"), [(0, 0, 0), (0, 131_072, 18), (2**18 - 1, 2**18 - 1, 18)])
+def test_the_map_of_one_tile_is_drawn_wherever_it_is(page, x, y, z):
+    assert "map of 1 tiles" in page([row(0, x=x, y=y, z=z, lon=0.0, lat=0.0)])
