@@ -1,8 +1,8 @@
-"""Convert against plain loops, Beam's own writer and a file copy, on one dataset in one run: `python bench/convert.py 100000`.
+"""Convert against plain loops, Beam's own writer and a file copy, on one dataset: `python bench/convert.py 100000`.
 
-Tiles are 200 different JPEGs of 256 x 256 pixels, about 12 kB, or of `--pixels`, over and over. Each contender runs in a process of its own; rates count
-from after its imports, and ours also with them. Targets are those of the design: five times the loop that decodes, half
-of the file copy. Peak memory is of the largest process, at each count that is named.
+Tiles are 200 different JPEGs of 256 x 256 pixels, about 12 kB, or of `--pixels`, over and over. Each contender runs in
+a process of its own; rates count from after its imports, and in a second column with them. Targets are those of the
+design: five times the loop that decodes, half of the file copy. Peak memory is of the largest process.
 """
 
 from __future__ import annotations
