@@ -69,13 +69,14 @@ def _write_dataset(folder: Path, count: int, pixels: int) -> None:
     from sat_xception.storage import file_digest, write_json
 
     folder.mkdir()
+    # Bytes after its end make each image another: Parquet would store equal ones once.
     images = [_draw(number, pixels) for number in range(200)]
     rows = []
     with TileWriter(folder) as writer:
         for number in range(count):
             facts: dict[str, Any] = {"format": "jpeg", "width": pixels, "height": pixels, "mean_luma": 90.0}
             rows.append(ManifestRow(f"{number:07d}", _CLASSES[number % 2], _SPLITS[number % 10], "ok", **facts))
-            writer.add(rows[-1], images[number % len(images)])
+            writer.add(rows[-1], images[number % len(images)] + number.to_bytes(8, "big"))
     description = {
         "name": "bench",
         "synthetic": True,

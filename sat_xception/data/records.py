@@ -2,7 +2,7 @@
 
 The messages are put together here, with the field numbers of tensorflow/core/example/{feature,example}.proto in the
 protocol buffers' wire format (https://protobuf.dev/programming-guides/encoding/), so their bytes are those that
-TensorFlow's own classes serialize to. It takes a third of the time that protobuf's Python classes do.
+TensorFlow's own classes serialize to.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from sat_xception.storage import GcsPath, atomic_folder, read_json, write_json
 __all__ = ["ConvertResult", "convert"]
 
 _log = get_logger(__name__)
-# Starting processes takes about 3 s, in which one process writes so much; see docs/decisions/0012-convert-on-beam.md.
+# Starting processes takes seconds, so smaller datasets stay in one; see docs/decisions/0012-convert-on-beam.md.
 _WORTH_PROCESSES_BYTES = 4 * 10**9
 # Settings that don't change the result, and aren't told in it: its bytes are the same with any of them.
 _HOW_NOT_WHAT = ("processes", "runner", "beam_options")
