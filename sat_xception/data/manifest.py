@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 from sat_xception.errors import DataError
 from sat_xception.storage import file_digest, read_json
 
-__all__ = ["DatasetSummary", "ManifestRow", "TileWriter", "read_dataset", "read_tiles", "write_manifest"]
+__all__ = [
+    "DatasetSummary",
+    "ManifestRow",
+    "TileWriter",
+    "check_shard",
+    "read_dataset",
+    "read_tiles",
+    "write_manifest",
+]
 
 _MANIFEST_SCHEMA = pa.schema(
     [
@@ -227,14 +235,21 @@ def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
     """
     for name, digest in sorted(read_dataset(folder)["shards"].items()):
         shard = folder / name
-        if not shard.is_file():
-            raise DataError(f"{shard} is missing; run `sat_xception assemble` again")
-        if file_digest(shard) != digest:
-            raise DataError(
-                f"{shard} is damaged: it isn't the file that assemble wrote. Run `sat_xception assemble` again"
-            )
+        check_shard(shard, digest)
         for batch in pq.ParquetFile(shard).iter_batches(batch_size=_ROW_GROUP):
             yield from batch.to_pylist()
+
+
+def check_shard(shard: Path, digest: str) -> None:
+    """Compare a shard with the digest that `dataset.json` has of it.
+
+    Raises:
+        DataError: It is missing, or isn't as it was written.
+    """
+    if not shard.is_file():
+        raise DataError(f"{shard} is missing; run `sat_xception assemble` again")
+    if file_digest(shard) != digest:
+        raise DataError(f"{shard} is damaged: it isn't the file that assemble wrote. Run `sat_xception assemble` again")
 
 
 class DatasetSummary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
 from sat_xception.steps.assemble import AssembleConfig
@@ -19,6 +19,32 @@ class ConvertConfig(StepConfig):
     dataset: Dataset = Field(description="Dataset written by assemble.")
     out: Result = Field(description="Folder to write the examples to.")
     shard_mb: int = Field(128, gt=0, description="Size of a TFRecord file, about, in MB.")
+    processes: int = Field(
+        0, ge=0, description="Processes that write, on this machine. Default: as many as the dataset's size is worth."
+    )
+    runner: str = Field(
+        "", description="Beam runner for other machines, such as FlinkRunner or SparkRunner. Default: this machine."
+    )
+    beam_options: tuple[str, ...] = Field(
+        (), description="Option of that runner, such as --beam-options=--flink_master=host:8081; repeat for more."
+    )
+
+    @model_validator(mode="after")
+    def _runner_has_its_options(self) -> ConvertConfig:
+        for option in self.beam_options:
+            if not option.startswith("--"):
+                raise ValueError(f"--beam-options: an option begins with two dashes; got {option!r}")
+            if option.partition("=")[0] == "--runner":
+                raise ValueError(f"--beam-options: name the runner as --runner, not as {option!r}")
+        if self.beam_options and not self.runner:
+            raise ValueError(
+                f"--beam-options are for the --runner that takes them; got {self.beam_options[0]!r} and no --runner"
+            )
+        if self.runner and self.processes:
+            raise ValueError(
+                f"--processes is for this machine; {self.runner} has options of its own: see docs/convert.md"
+            )
+        return self
 
 
 class ValidateConfig(StepConfig):

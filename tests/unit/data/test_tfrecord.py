@@ -243,12 +243,12 @@ def test_a_split_that_the_description_lacks_is_refused(dataset, described):
     counts = json.loads((dataset / "dataset.json").read_text())["counts"]
     del counts["by_split"]["test"]
     described(counts=counts)
-    assert "is of a split or a class that" in refusal(dataset)
+    assert "is a split or a class that" in refusal(dataset)
 
 
 def test_a_class_that_the_description_lacks_is_refused(dataset, described):
     described(classes=["field", "water"])
-    assert "is of a split or a class that" in refusal(dataset)
+    assert "is a split or a class that" in refusal(dataset)
 
 
 def test_the_dataset_is_not_replaced_by_its_examples(dataset):

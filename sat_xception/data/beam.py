@@ -1,0 +1,70 @@
+"""Run work on Apache Beam: in this process, in several on this machine, or on the machines of another runner."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sat_xception.errors import ConfigError
+from sat_xception.log import quiet_imports
+
+__all__ = ["pipeline_options", "run_all"]
+
+T = TypeVar("T")
+# Its in-memory runner under its own name: DirectRunner may fetch another runner's program from the network.
+_LOCAL_RUNNER = "FnApiRunner"
+
+
+def pipeline_options(runner: str, options: Sequence[str], processes: int = 1) -> Any:  # noqa: ANN401 - Beam has no types
+    """Return Beam's `PipelineOptions`.
+
+    Args:
+        runner: Beam's name of a runner; "" for this machine.
+        options: Its options, each as `--name=value` or `--name`, handed on unchanged.
+        processes: Processes on this machine.
+
+    Raises:
+        ConfigError: No option of Beam has such a name, or its value is wrong.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        # Else Beam's first message gives the root logger a handler, and every line of ours comes twice.
+        root.addHandler(logging.NullHandler())
+    with quiet_imports():
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+    parser = _BeamArgumentParser(allow_abbrev=False, exit_on_error=False)
+    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
+        kind._add_argparse_args(parser)
+    flags = [f"--runner={runner or _LOCAL_RUNNER}", *options]
+    if not runner and processes > 1:
+        flags += ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
+        flags += ["--default_sdk_harness_log_level=ERROR"]
+    try:
+        _, unknown = parser.parse_known_args(flags)
+    except (SystemExit, Exception) as error:
+        raise ConfigError(f"Beam {beam.__version__} doesn't take {' '.join(options)}: {error}") from None
+    if unknown:
+        raise ConfigError(
+            f"no option of Beam {beam.__version__} is called {unknown[0].partition('=')[0]!r}; see docs/convert.md for "
+            "the options of each runner"
+        )
+    return PipelineOptions(flags)
+
+
+def run_all(work: Callable[..., None], items: Sequence[T], options: Any, **common: object) -> None:  # noqa: ANN401
+    """Call a function for each item, once where nothing fails, and wait for the end.
+
+    Args:
+        work: Function of a module, for workers to import it.
+        items: What it is called with.
+        options: Of `pipeline_options`.
+        common: Arguments that each call has.
+    """
+    import apache_beam as beam
+
+    # It tells of each worker that starts and of each option that a worker doesn't know.
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    with beam.Pipeline(options=options) as pipeline:
+        _ = pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.Map(work, **common)
