@@ -153,7 +153,9 @@ def training(
         converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
         examples = converted.outputs["examples"]
         checked = place(
-            validate(examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew), DATA, "Validate data"
+            validate(examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew, baseline=""),
+            DATA,
+            "Validate data",
         )
         shared = {
             "examples": examples,

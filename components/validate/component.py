@@ -12,6 +12,7 @@ def validate(
     examples: dsl.Input[dsl.Dataset],
     accept: List[str],  # noqa: UP006
     max_skew: float,
+    baseline: str,
     statistics: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
@@ -21,6 +22,7 @@ def validate(
         examples: Examples of the convert step.
         accept: Anomalies that don't stop the run, as "<split>:<feature>:<kind>".
         max_skew: Largest distance of a feature's distribution between training and another split.
+        baseline: Folder or gs:// address of the last accepted run; "" for none.
         statistics: Statistics, schema and anomalies.
         report: Page with the statistics and the anomalies.
     """
@@ -28,5 +30,6 @@ def validate(
 
     from sat_xception.steps import run_step
 
-    run_step("validate", examples=examples.path, accept=accept, max_skew=max_skew, out=statistics.path)
+    settings = {"accept": accept, "max_skew": max_skew, "baseline": baseline or None}
+    run_step("validate", examples=examples.path, out=statistics.path, **settings)
     shutil.copyfile(f"{statistics.path}/report.html", report.path)
