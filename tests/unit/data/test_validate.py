@@ -223,7 +223,11 @@ def test_the_error_lists_the_anomalies_and_says_how_to_accept_them(faulty: tuple
     lines = message.splitlines()
     assert lines[0] == "12 anomalies in the examples:"
     assert sum(line.startswith("  valid: ") for line in lines) == 6
-    assert "  test: image/cloud: New column (column in data but not in schema) [SCHEMA_NEW_COLUMN]" in lines
+    assert (
+        "  test: image/cloud: 2 (3.3%) examples: New column (column in data but not in schema) [SCHEMA_NEW_COLUMN]"
+        in lines
+    )
+    assert sum(line.startswith("      -> ") for line in lines) == 10 and "  and 2 more" in lines
     assert str(folder / "report.html") in lines[-1]
     assert lines[-1].endswith("--accept 'valid:image/class/label:INT_TYPE_BIG_INT'")
 
