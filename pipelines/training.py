@@ -63,6 +63,7 @@ def training(
     data_label: str = "",
     data_label_column: str = "label",
     data_labels: str = "",
+    data_max_drift: float = 0.1,
     data_max_failed: float = 0.05,
     data_max_skew: float = 0.3,
     data_near_duplicate_bits: int = 6,
@@ -130,6 +131,8 @@ def training(
         data_label_column: Column of data_labels that holds the class.
         data_labels: File of labelled places, here or at gs://, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or
             Parquet. Needs data_imagery.
+        data_max_drift: Largest distance of a feature's distribution in training from that of the last accepted run,
+            above 0. Only with data_baseline, and until its schema says otherwise.
         data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
         data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
         data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
@@ -203,6 +206,7 @@ def training(
                 data_label=data_label,
                 data_label_column=data_label_column,
                 data_labels=data_labels,
+                data_max_drift=data_max_drift,
                 data_max_failed=data_max_failed,
                 data_max_skew=data_max_skew,
                 data_near_duplicate_bits=data_near_duplicate_bits,
@@ -258,7 +262,11 @@ def training(
             converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
             examples = converted.outputs["examples"]
             checked = validate(
-                examples=examples, accept=data_accept_anomalies, max_skew=data_max_skew, baseline=data_baseline
+                examples=examples,
+                accept=data_accept_anomalies,
+                max_skew=data_max_skew,
+                max_drift=data_max_drift,
+                baseline=data_baseline,
             )
             reads_storage(acts_outside(place(checked, DATA, "Validate data")))
             shared = {

@@ -127,7 +127,13 @@ _ASSEMBLE = {name: f"data_{name}" for name in AssembleConfig.model_fields if nam
 TASKS: Mapping[str, TaskParameters] = {
     "assemble": TaskParameters(AssembleConfig, {**_ASSEMBLE, "data": "data"}),
     "validate": TaskParameters(
-        ValidateConfig, {"accept": "data_accept_anomalies", "max_skew": "data_max_skew", "baseline": "data_baseline"}
+        ValidateConfig,
+        {
+            "accept": "data_accept_anomalies",
+            "max_skew": "data_max_skew",
+            "max_drift": "data_max_drift",
+            "baseline": "data_baseline",
+        },
     ),
     "train": TaskParameters(
         TrainConfig, {**_SHARED, **{name: f"xception_{name}" for name in _XCEPTION}}, {"backbone": "xception"}

@@ -21,6 +21,7 @@ def assemble(
     data_label: str,
     data_label_column: str,
     data_labels: str,
+    data_max_drift: float,
     data_max_failed: float,
     data_max_skew: float,
     data_near_duplicate_bits: int,
@@ -89,6 +90,7 @@ def assemble(
         data_label: Class of every labelled place, instead of a column.
         data_label_column: Column of the labels that holds the class.
         data_labels: Labelled places, instead of `data`; "" when there are none.
+        data_max_drift: Checked; for the validate step.
         data_max_failed: Largest share of tiles that may be unreadable.
         data_max_skew: Checked; for the validate step.
         data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to

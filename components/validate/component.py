@@ -12,6 +12,7 @@ def validate(
     examples: dsl.Input[dsl.Dataset],
     accept: List[str],  # noqa: UP006
     max_skew: float,
+    max_drift: float,
     baseline: str,
     statistics: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
@@ -22,6 +23,7 @@ def validate(
         examples: Examples of the convert step.
         accept: Anomalies that don't stop the run, as "<split>:<feature>:<kind>".
         max_skew: Largest distance of a feature's distribution between training and another split.
+        max_drift: Largest distance of a feature's distribution in training from that of the last accepted run.
         baseline: Folder that keeps schema and statistics of the last accepted run; "" when there is none.
         statistics: Statistics, schema and anomalies.
         report: Page with the statistics and the anomalies.
@@ -30,6 +32,6 @@ def validate(
 
     from sat_xception.steps import run_step
 
-    limits = {"accept": accept, "max_skew": max_skew}
+    limits = {"accept": accept, "max_skew": max_skew, "max_drift": max_drift}
     run_step("validate", examples=examples.path, baseline=baseline, out=statistics.path, **limits)
     shutil.copyfile(f"{statistics.path}/report.html", report.path)

@@ -77,7 +77,7 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     parts.make("assemble", settings, layers if config.labels else None, dataset / "dataset.json")
     settings = {"dataset": dataset, "shard_mb": config.shard_mb, "out": examples}
     parts.make("convert", settings, (dataset / "dataset.json",), examples / "examples.json")
-    settings = {name: getattr(config, name) for name in ("schema_file", "accept", "max_skew", "baseline")}
+    settings = {name: getattr(config, name) for name in ("schema_file", "accept", "max_skew", "max_drift", "baseline")}
     settings |= {"examples": examples, "out": validation}
     read = None if config.baseline else (examples / "examples.json", config.schema_file)
     parts.make("validate", settings, read, validation / "anomalies.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sat_xception.data.anomalies import how_many, place_of
 from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.data.tfdv_findings import Anomaly, FeatureStatistics, Findings, count_anomalies
 from sat_xception.page import render_page
@@ -15,6 +16,7 @@ __all__ = ["Bar", "bars", "validation_page"]
 _MOST_CLASSES = 100
 _MOST_ANOMALIES = 100
 _MOST_FEATURES = 60
+_MOST_SLICES = 60
 _MOST_VALUES = 6
 _LONGEST_TEXT = 50
 _LONGEST_DESCRIPTION = 400
@@ -60,7 +62,13 @@ def validation_page(index: ExamplesIndex, findings: Findings, anomalies: Sequenc
             _shortened(anomaly) for anomaly in sorted(anomalies, key=lambda item: item.accepted)[:_MOST_ANOMALIES]
         ],
         more_anomalies=max(0, len(anomalies) - _MOST_ANOMALIES),
-        distances=findings.skew[: _MOST_FEATURES * len(splits)],
+        place_of=place_of,
+        how_many=how_many,
+        distances=findings.distances[: _MOST_FEATURES * len(splits)],
+        more_distances=max(0, len(findings.distances) - _MOST_FEATURES * len(splits)),
+        slice_data=[*splits, *(["baseline"] if any(row.data == "baseline" for row in findings.slices) else [])],
+        slices=_slice_rows(findings),
+        more_slices=max(0, len({row.slice for row in findings.slices}) - _MOST_SLICES),
         features=_feature_rows(findings, splits),
         width=_WIDTH,
         height=_HEIGHT,
@@ -81,7 +89,18 @@ def _class_rows(index: ExamplesIndex, splits: Sequence[str]) -> list[tuple[str, 
 
 
 def _shortened(anomaly: Anomaly) -> Anomaly:
-    return anomaly.model_copy(update={"description": _cut(anomaly.description, _LONGEST_DESCRIPTION)})
+    cut = {"description": _cut(anomaly.description, _LONGEST_DESCRIPTION), "slice": _cut(anomaly.slice)}
+    return anomaly.model_copy(update=cut)
+
+
+def _slice_rows(findings: Findings) -> list[tuple[str, dict[str, tuple[str, str, str]]]]:
+    """Return examples, classes and brightness of each slice in each split that has it."""
+    rows: dict[str, dict[str, tuple[str, str, str]]] = {}
+    for row in findings.slices:
+        shares = [f"{_cut(name)} {count / max(row.examples, 1):.0%}" for name, count in row.by_class.items()]
+        luma = "" if row.mean_luma is None else f"brightness {row.mean_luma:.0f}"
+        rows.setdefault(row.slice, {})[row.data] = (f"{row.examples:,}", ", ".join(shares[:_MOST_VALUES]), luma)
+    return [(_cut(name), cells) for name, cells in list(rows.items())[:_MOST_SLICES]]
 
 
 def _feature_rows(findings: Findings, splits: Sequence[str]) -> list[dict[str, object]]:

@@ -1,82 +1,79 @@
-"""Statistics, schema, anomalies and skew of examples, with TensorFlow Data Validation in this process."""
+"""Schema, anomalies, skew and drift of examples, with TensorFlow Data Validation in this process."""
 
 from __future__ import annotations
 
-import math
 import shutil
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sat_xception.data.tfdv_findings import (
-    Anomaly,
-    FeatureStatistics,
-    Findings,
-    SkewDistance,
-    SplitStatistics,
-    TfdvRequest,
+from sat_xception.data.tfdv_findings import Anomaly, Distance, Findings, TfdvRequest
+from sat_xception.data.tfdv_import import Anomalies, Schema, Statistics, anomalies_pb2, text_format, tfdv
+from sat_xception.data.tfdv_schema import allow_for_noise, infer_schema, slice_schema
+from sat_xception.data.tfdv_statistics import (
+    compute_statistics,
+    load_statistics,
+    parts,
+    slice_statistics,
+    split_statistics,
 )
-from sat_xception.data.tfdv_import import (
-    Anomalies,
-    FnApiRunner,
-    Schema,
-    Statistics,
-    anomalies_pb2,
-    beam,
-    pyarrow,
-    text_format,
-    tfdv,
-    tfxio,
-)
-from sat_xception.data.tfdv_schema import allow_for_noise, infer_schema
-from sat_xception.errors import ConfigError, DataError
-from sat_xception.log import duration, get_logger
+from sat_xception.errors import ConfigError
 
-__all__ = ["find", "read_batches"]
+__all__ = ["find"]
 
-_log = get_logger(__name__)
-# Different in every example: they would flood the statistics and say nothing.
-_LEFT_OUT = ("image/encoded", "tile/id")
-# Examples decoded at a time. 1,000 save a second on 32,000 examples and hold four times as many images in memory.
-_BATCH = 256
-_SHOWN_VALUES = 20
+
+@dataclass(frozen=True)
+class _Pair:
+    """Statistics by slice of data, and of what it is compared with: a split and train, or train and the baseline."""
+
+    split: str
+    against: str
+    current: dict[str, Statistics]
+    other: dict[str, Statistics]
 
 
 def find(request: TfdvRequest) -> Findings:
-    """Compute the statistics of every split, hold them to the schema, compare them with train, and write all of it.
+    """Compute the statistics of every split, hold them to the schema, compare them, and write all of it.
 
-    Writes `statistics-<split>.pb`, `anomalies-<split>.pbtxt` and `schema.pbtxt` to `request.out`.
+    Valid and test are compared with train, train with the baseline; all of it, and slice by slice. Writes
+    `statistics-<split>.pb`, `anomalies-<split>.pbtxt` (of the whole split) and `schema.pbtxt` to `request.out`.
 
     Raises:
-        ConfigError: The given schema can't be read.
+        ConfigError: The given schema or the baseline can't be read.
         DataError: A TFRecord file can't be read, or the files hold something else than what the request says.
     """
     given = None if request.schema_file is None else _read_schema(request.schema_file)
-    statistics = _compute_statistics(request, given)
-    _check_counts(request, statistics)
-    train = statistics["train"]
-    schema = infer_schema(train, request.classes, request.max_skew) if given is None else given
+    baseline = None if request.baseline is None else load_statistics(request.baseline)
+    statistics = compute_statistics(request, given)
+    splits = {split: parts(current) for split, current in statistics.items()}
+    train = splits["train"]
+    schema = given or infer_schema(train[""], request.classes, request.max_skew, request.max_drift)
     schema_file = request.out / "schema.pbtxt"
     if request.schema_file is None:
         tfdv.write_schema_text(schema, str(schema_file))
     else:
         # As it is, with the reviewer's comments.
         shutil.copyfile(request.schema_file, schema_file)
+    pairs = [_Pair("train", "baseline", train, {} if baseline is None else parts(baseline))]
+    pairs += [_Pair(split, "train", current, train) for split, current in splits.items() if split != "train"]
+    compared = [(pair, name) for pair in pairs for name in sorted(pair.current) if name and name in pair.other]
     anomalies: list[Anomaly] = []
-    distances: list[SkewDistance] = []
-    for split, current in statistics.items():
-        compared = split != "train" and train.datasets[0].num_examples > 0 and current.datasets[0].num_examples > 0
-        limits = allow_for_noise(schema, train, current) if given is None and compared else schema
-        # The distances are symmetric: the split can be the data that is validated and train what it is compared with.
-        found = tfdv.validate_statistics(current, limits, serving_statistics=train if compared else None)
-        tfdv.write_anomalies_text(found, str(request.out / f"anomalies-{split}.pbtxt"))
-        anomalies.extend(_anomalies(split, found))
-        distances.extend(_distances(split, found))
+    distances: list[Distance] = []
+    for pair, name in [*((pair, "") for pair in pairs), *compared]:
+        held_to, at_once = (slice_schema(schema), len(compared)) if name else (schema, 1)
+        found = _validate(pair, name, held_to, request.as_it_is, at_once)
+        if not name:
+            tfdv.write_anomalies_text(found, str(request.out / f"anomalies-{pair.split}.pbtxt"))
+        anomalies.extend(_anomalies(pair, name, found, schema))
+        distances.extend(_distances(pair, name, found))
+    measured = statistics if baseline is None else {**statistics, "baseline": baseline}
+    slices = [row for data, current in measured.items() for row in slice_statistics(data, current)]
     return Findings(
         version=tfdv.__version__,
-        statistics={split: _split_statistics(current) for split, current in statistics.items()},
-        skew=tuple(distances),
+        statistics={split: split_statistics(current[""]) for split, current in splits.items()},
+        slices=tuple(sorted(slices, key=lambda row: row.slice)),
+        distances=tuple(distances),
         anomalies=tuple(anomalies),
         schema_text=schema_file.read_text(encoding="utf-8"),
     )
@@ -86,139 +83,73 @@ def _read_schema(path: Path) -> Schema:
     try:
         return tfdv.load_schema_text(str(path))
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ConfigError(f"--schema-file {path} isn't a schema in text form: {error}") from None
+        raise ConfigError(f"{path} isn't a schema in text form: {error}") from None
 
 
-def _compute_statistics(request: TfdvRequest, schema: Schema | None) -> dict[str, Statistics]:
-    """Read every file once, in one pipeline for all splits, with memory that doesn't grow with their number."""
-    started = time.monotonic()
-    targets = {split: request.out / f"statistics-{split}.pb" for split in request.files}
-    try:
-        with beam.Pipeline(runner=FnApiRunner(), options=beam.options.pipeline_options.PipelineOptions([])) as pipeline:
-            for split, files in request.files.items():
-                _ = (
-                    pipeline
-                    | f"files of {split}" >> beam.Create([str(file) for file in files], reshuffle=False)
-                    | f"examples of {split}" >> beam.FlatMap(read_batches)
-                    | f"statistics of {split}" >> tfdv.GenerateStatistics(tfdv.StatsOptions(schema=schema))
-                    | f"write {split}" >> tfdv.WriteStatisticsToBinaryFile(str(targets[split]))
-                )
-    except Exception:
-        # Beam keeps only the text of an error. Where a file is at fault, reading it again says which.
-        for file in (file for files in request.files.values() for file in files):
-            for _ in read_batches(str(file)):
-                pass
-        raise
-    statistics = {split: tfdv.load_stats_binary(str(target)) for split, target in targets.items()}
-    examples = sum(current.datasets[0].num_examples for current in statistics.values())
-    _log.info("validate  statistics of %s examples in %s", f"{examples:,}", duration(time.monotonic() - started))
-    return statistics
+def _validate(pair: _Pair, part: str, schema: Schema, as_it_is: bool, comparisons: int) -> Anomalies:
+    """Return what TFDV finds in a part of the data: a slice, or "" for all."""
+    current, other = pair.current[part], pair.other.get(part)
+    if other is None or not other.datasets[0].num_examples or not current.datasets[0].num_examples:
+        return tfdv.validate_statistics(current, schema)
+    limits = schema if as_it_is else allow_for_noise(schema, other, current, comparisons)
+    if pair.against == "baseline":
+        return tfdv.validate_statistics(current, limits, previous_statistics=other)
+    # The distances are symmetric: the split can be the data that is validated and train what it is compared with.
+    return tfdv.validate_statistics(current, limits, serving_statistics=other)
 
 
-def _check_counts(request: TfdvRequest, statistics: dict[str, Statistics]) -> None:
-    for split, expected in request.counts.items():
-        counted = statistics[split].datasets[0].num_examples
-        if counted != expected:
-            raise DataError(
-                f"the {split} split holds {counted:,} examples, examples.json says {expected:,}. "
-                "Run `sat_xception convert` again"
-            )
-
-
-def read_batches(file: str) -> Iterator[Any]:
-    """Yield the examples of a TFRecord file as Arrow record batches, without what the statistics leave out.
-
-    Args:
-        file: Path of the file.
-
-    Yields:
-        Batches of at most 256 examples, a column a feature.
-
-    Raises:
-        DataError: The file can't be read to its end, holds no examples, or an example lacks its image.
-    """
-    options = tfxio.RecordBatchesOptions(batch_size=_BATCH, drop_final_batch=False, num_epochs=1, shuffle=False)
-    batches = tfxio.TFExampleRecord(file, telemetry_descriptors=["sat_xception"]).RecordBatches(options)
-    while True:
-        try:
-            batch = next(batches, None)
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"{file} can't be read as TFRecord of tf.train.Example: {reason}. Run convert again"
-            ) from None
-        if batch is None:
-            return
-        for name in _LEFT_OUT:
-            if name not in batch.schema.names or batch.column(batch.schema.names.index(name)).null_count:
-                raise DataError(f"{file} has examples without {name}. Run convert again")
-        kept = [name for name in batch.schema.names if name not in _LEFT_OUT]
-        yield pyarrow.RecordBatch.from_arrays([batch.column(batch.schema.names.index(name)) for name in kept], kept)
-
-
-def _anomalies(split: str, found: Anomalies) -> Iterator[Anomaly]:
+def _anomalies(pair: _Pair, part: str, found: Anomalies, schema: Schema) -> Iterator[Anomaly]:
+    place = {"split": pair.split, "slice": part, "severity": "ERROR"}
     if found.data_missing:
-        description = f"{split} has no examples"
-        yield Anomaly(split=split, feature="examples", kind="EMPTY_SPLIT", description=description, severity="ERROR")
+        yield Anomaly(
+            **place, feature="examples", kind="EMPTY_SPLIT", description=f"{pair.split} has no examples", count=0
+        )
     named = [(".".join(info.path.step) or name, info) for name, info in sorted(found.anomaly_info.items())]
     if found.HasField("dataset_anomaly_info"):
         named.append(("examples", found.dataset_anomaly_info))
+    data = pair.current[part].datasets[0]
     for feature, info in named:
+        place["severity"] = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity)
         for reason in info.reason:
+            kind = anomalies_pb2.AnomalyInfo.Type.Name(reason.type)
+            count = _count(kind, feature, data, schema)
+            description = reason.description.replace("training and serving", f"{pair.split} and train")
             yield Anomaly(
-                split=split,
+                **place,
                 feature=feature,
-                kind=anomalies_pb2.AnomalyInfo.Type.Name(reason.type),
-                description=reason.description.replace("training and serving", f"{split} and train"),
-                severity=anomalies_pb2.AnomalyInfo.Severity.Name(info.severity),
+                kind=kind,
+                description=description.replace("current and previous", f"{pair.split} and the baseline"),
+                count=count,
+                share=None if count is None else count / max(data.num_examples, 1),
             )
 
 
-def _distances(split: str, found: Anomalies) -> Iterator[SkewDistance]:
+def _count(kind: str, feature: str, data: Any, schema: Schema) -> int | None:  # noqa: ANN401 - DatasetFeatureStatistics
+    """Return the number of examples that have an anomaly, where the statistics tell."""
+    measured = next((item for item in data.features if item.path.step[0] == feature), None)
+    if measured is None:
+        return int(data.num_examples) if kind == "SCHEMA_MISSING_COLUMN" else None
+    common = getattr(measured, measured.WhichOneof("stats")).common_stats
+    if kind == "FEATURE_TYPE_LOW_FRACTION_PRESENT":
+        return int(data.num_examples - common.num_non_missing)
+    if kind == "SCHEMA_NEW_COLUMN":
+        return int(common.num_non_missing)
+    if kind == "ENUM_TYPE_UNEXPECTED_STRING_VALUES":
+        allowed = next((set(item.string_domain.value) for item in schema.feature if item.name == feature), set())
+        buckets = measured.string_stats.rank_histogram.buckets
+        return round(sum(bucket.sample_count for bucket in buckets if bucket.label not in allowed)) if allowed else None
+    return None
+
+
+def _distances(pair: _Pair, part: str, found: Anomalies) -> Iterator[Distance]:
     for info in found.drift_skew_info:
-        for measurement in info.skew_measurements:
-            yield SkewDistance(
-                split=split,
+        for measurement in (*info.skew_measurements, *info.drift_measurements):
+            yield Distance(
+                split=pair.split,
+                against=pair.against,
+                slice=part,
                 feature=".".join(info.path.step),
                 measure=type(measurement).Type.Name(measurement.type),
                 value=measurement.value,
                 limit=measurement.threshold,
             )
-
-
-def _split_statistics(statistics: Statistics) -> SplitStatistics:
-    data = statistics.datasets[0]
-    features = sorted(
-        (_feature_statistics(feature, data.num_examples) for feature in data.features), key=lambda item: item.name
-    )
-    return SplitStatistics(examples=data.num_examples, features=tuple(features))
-
-
-def _feature_statistics(feature: Any, examples: int) -> FeatureStatistics:  # noqa: ANN401 - statistics_pb2.FeatureNameStatistics
-    kind = feature.WhichOneof("stats")
-    present = getattr(feature, kind).common_stats.num_non_missing
-    facts: dict[str, Any] = {}
-    if kind == "num_stats":
-        numbers = feature.num_stats
-        facts = {"minimum": _finite(numbers.min), "mean": _finite(numbers.mean), "maximum": _finite(numbers.max)}
-        for histogram in numbers.histograms:
-            if histogram.type == histogram.STANDARD:
-                rows = ((bucket.low_value, bucket.high_value, bucket.sample_count) for bucket in histogram.buckets)
-                facts["histogram"] = tuple(row for row in rows if all(map(math.isfinite, row)))
-    elif kind == "string_stats":
-        values = feature.string_stats.top_values[:_SHOWN_VALUES]
-        facts = {
-            "unique": feature.string_stats.unique,
-            "top_values": tuple((item.value, item.frequency) for item in values),
-        }
-    return FeatureStatistics(
-        name=".".join(feature.path.step),
-        type=type(feature).Type.Name(feature.type),
-        present=present,
-        missing=examples - present,
-        **facts,
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

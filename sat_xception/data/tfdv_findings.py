@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = [
     "Anomaly",
+    "Distance",
     "FeatureStatistics",
     "Findings",
-    "SkewDistance",
+    "SliceStatistics",
     "SplitStatistics",
     "TfdvRequest",
     "count_anomalies",
@@ -32,16 +33,22 @@ class TfdvRequest(_Message):
         files: TFRecord files by split. A split without files is empty; `train` is always there.
         counts: Number of examples that the files of each split should hold.
         classes: Class names in label order.
-        schema_file: A reviewed schema, used as it is; None infers one from train.
+        schema_file: A reviewed schema; None infers one from train.
+        as_it_is: Whether the limits of the reviewed schema hold as they are, however few the examples.
+        baseline: Statistics of train in the last accepted run, in TFDV's binary form; None compares with none.
         max_skew: Limit of an inferred schema's skew comparators.
+        max_drift: Limit of an inferred schema's drift comparators.
         out: Existing folder for the statistics, the schema and the anomalies in TFDV's own forms.
     """
 
     files: dict[str, tuple[Path, ...]]
     counts: dict[str, int]
     classes: tuple[str, ...]
-    schema_file: Path | None
+    schema_file: Path | None = None
+    as_it_is: bool = False
+    baseline: Path | None = None
     max_skew: float
+    max_drift: float
     out: Path
 
 
@@ -80,11 +87,31 @@ class SplitStatistics(_Message):
     features: tuple[FeatureStatistics, ...]
 
 
-class SkewDistance(_Message):
-    """How far a feature's distribution in a split is from the one in train.
+class SliceStatistics(_Message):
+    """The examples of a split, or of the baseline, that share a value of a slice column.
 
     Attributes:
-        split: The split that is compared with train.
+        slice: `<column>=<value>`, as "region=north".
+        data: The split, or "baseline".
+        examples: How many there are.
+        by_class: Number of them by class, the most frequent first.
+        mean_luma: Mean of the images' mean brightness, 0 to 255.
+    """
+
+    slice: str
+    data: str
+    examples: int
+    by_class: dict[str, int]
+    mean_luma: float | None
+
+
+class Distance(_Message):
+    """How far a feature's distribution in a split is from the one in other data.
+
+    Attributes:
+        split: The split that is compared.
+        against: With what: "train", or "baseline".
+        slice: `<column>=<value>` of the examples that are compared; "" for all.
         feature: The feature's name.
         measure: TFDV's name of the distance: JENSEN_SHANNON_DIVERGENCE or L_INFTY.
         value: The distance, from 0 (same) to 1 (nothing in common).
@@ -92,6 +119,8 @@ class SkewDistance(_Message):
     """
 
     split: str
+    against: str
+    slice: str = ""
     feature: str
     measure: str
     value: float
@@ -103,18 +132,26 @@ class Anomaly(_Message):
 
     Attributes:
         split: Split it was found in.
+        slice: `<column>=<value>` of the examples that it was found in; "" for all of the split.
         feature: The feature's name; "examples" when it concerns the split as a whole.
         kind: TFDV's name of the kind, as ENUM_TYPE_UNEXPECTED_STRING_VALUES, or EMPTY_SPLIT.
         description: What was found, with the values.
         severity: TFDV's ERROR or WARNING.
+        count: Number of examples that have it, where the statistics tell; None where they don't.
+        share: That number as a share of the split's examples.
+        advice: What to do about it.
         accepted: Whether the caller accepts it.
     """
 
     split: str
+    slice: str = ""
     feature: str
     kind: str
     description: str
     severity: str
+    count: int | None = None
+    share: float | None = None
+    advice: str = ""
     accepted: bool = False
 
 
@@ -129,13 +166,15 @@ class Findings(_Message):
     Attributes:
         version: Version of TFDV.
         statistics: By split.
-        skew: Distance of each compared feature and split.
+        slices: Every slice in every split and in the baseline, sorted by slice.
+        distances: Distance of each compared feature, split and slice.
         anomalies: None of them accepted yet.
         schema_text: The schema that was used, as protocol buffer text.
     """
 
     version: str
     statistics: dict[str, SplitStatistics]
-    skew: tuple[SkewDistance, ...]
+    slices: tuple[SliceStatistics, ...] = ()
+    distances: tuple[Distance, ...]
     anomalies: tuple[Anomaly, ...]
     schema_text: str

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from statistics import NormalDist
 from typing import Any
 
 from sat_xception.data.tfdv_import import Schema, Statistics, schema_pb2, tfdv
 
-__all__ = ["allow_for_noise", "infer_schema", "noise_divergence", "noise_share"]
+__all__ = ["allow_for_noise", "infer_schema", "noise_divergence", "noise_share", "slice_schema"]
 
-# Features that every example has (`image/encoded` and `tile/id` too, but they aren't in the statistics).
+# Features that every example has; `image/encoded` and `tile/id` too, but they aren't in the statistics.
 _REQUIRED = {
     "image/format": "BYTES",
     "image/height": "INT",
@@ -27,11 +28,7 @@ _BOUNDS: dict[str, tuple[float, float | None]] = {
     "image/bytes": (1, None),
     "image/mean_luma": (0, 255),
     "image/std_luma": (0, 255),
-    "tile/x": (0, None),
-    "tile/y": (0, None),
-    "tile/z": (0, 30),
-    "tile/lon": (-180, 180),
-    "tile/lat": (-90, 90),
+    "tile/weight": (0, None),
 }
 # Heights and widths may be this many times off train's. Below 2, so that a tile server's double-size tiles are outside.
 _SIZE_SLACK = 1.5
@@ -39,19 +36,22 @@ _COMPARED_NUMBERS = ("image/height", "image/width", "image/bytes", "image/mean_l
 _COMPARED_STRINGS = ("image/format", "image/class/text")
 # TFDV compares two histograms of ten buckets on the union of their bounds.
 _HISTOGRAM_CELLS = 21
-_NORMAL_99 = 2.326
+_BY_CHANCE = 0.01
+# What is compared within a slice.
+_COMPARED_IN_SLICES = ("image/class/text", "image/mean_luma")
 
 
-def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float) -> Schema:
+def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float, max_drift: float) -> Schema:
     """Return what TFDV infers from train, with the known features' type, presence, domain and comparators set.
 
-    Features that we don't know keep what TFDV infers. Positions have no skew comparator: splits are made of whole
-    blocks of the map, so they differ by design. `slice/<name>` has no closed list of values for the same reason.
+    Features that we don't know keep what TFDV infers. `slice/<name>` has no closed list of values: splits are made of
+    whole blocks of the map, which may be alone in their region.
 
     Args:
         train: Statistics of the training split.
         classes: Class names in label order.
-        max_skew: Limit of the comparators.
+        max_skew: Limit of the comparators of other splits with train.
+        max_drift: Limit of the comparators of train with the baseline.
     """
     schema = tfdv.infer_schema(train, infer_feature_shape=False)
     features = {feature.name: feature for feature in schema.feature}
@@ -59,6 +59,9 @@ def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float) -
         if name not in features:
             features[name] = schema.feature.add(name=name)
         _require(features[name], schema_pb2.FeatureType.Value(type_name))
+    if "tile/weight" not in features:
+        features["tile/weight"] = schema.feature.add(name="tile/weight", type=schema_pb2.FLOAT)
+    _make_optional(features["tile/weight"])
     measured = {feature.path.step[0]: feature for feature in train.datasets[0].features}
     sizes = {name: _size_bounds(measured.get(name)) for name in ("image/height", "image/width")}
     for name, (low, high) in {**_BOUNDS, **sizes, "image/class/label": (0, len(classes) - 1)}.items():
@@ -69,12 +72,13 @@ def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float) -
     slices = [name for name in features if name.startswith("slice/")]
     for name in slices:
         features[name].ClearField("domain_info")
-    for name in (*_COMPARED_STRINGS, *slices):
-        features[name].skew_comparator.infinity_norm.threshold = max_skew
-        features[name].skew_comparator.jensen_shannon_divergence.threshold = max_skew
-    for name in _COMPARED_NUMBERS:
-        if name in measured and _is_spread(measured[name]):
-            features[name].skew_comparator.jensen_shannon_divergence.threshold = max_skew
+    spread = [name for name in _COMPARED_NUMBERS if name in measured and _is_spread(measured[name])]
+    for name in (*_COMPARED_STRINGS, *slices, *spread):
+        feature = features[name]
+        for comparator, limit in ((feature.skew_comparator, max_skew), (feature.drift_comparator, max_drift)):
+            comparator.jensen_shannon_divergence.threshold = limit
+            if name not in spread:
+                comparator.infinity_norm.threshold = limit
     _drop_unused_domains(schema)
     return schema
 
@@ -84,6 +88,13 @@ def _require(feature: Any, type_number: int) -> None:  # noqa: ANN401 - schema_p
     feature.ClearField("domain_info")
     feature.presence.min_fraction = 1.0
     feature.presence.min_count = 1
+    feature.value_count.min = feature.value_count.max = 1
+
+
+def _make_optional(feature: Any) -> None:  # noqa: ANN401 - schema_pb2.Feature
+    feature.presence.Clear()
+    feature.presence.min_count = 0
+    feature.ClearField("shape")
     feature.value_count.min = feature.value_count.max = 1
 
 
@@ -132,32 +143,46 @@ def _drop_unused_domains(schema: Schema) -> None:
     schema.string_domain.extend(kept)
 
 
-def allow_for_noise(schema: Schema, train: Statistics, split: Statistics) -> Schema:
-    """Return the schema with its skew limits raised to what chance alone reaches with so few examples.
+def slice_schema(schema: Schema) -> Schema:
+    """Return a schema that only compares: what is looked at within one slice, by the comparators of the whole."""
+    compared = schema_pb2.Schema()
+    for feature in schema.feature:
+        if feature.name in _COMPARED_IN_SLICES:
+            kept = compared.feature.add(name=feature.name, type=feature.type)
+            kept.skew_comparator.CopyFrom(feature.skew_comparator)
+            kept.drift_comparator.CopyFrom(feature.drift_comparator)
+    return compared
 
-    The default limit, 0.3, is 30 of 100 tiles in another class, or a shift of about 1.3 standard deviations: with
-    TFDV, on the brightness of UC Merced tiles, 400 against 200, the divergence was 0.20 at a shift of 1, 0.27 at 1.25
-    and 0.36 at 1.5. Noise alone (400 tiles against n others of the same set, the largest of 80 draws, 2026-11) made a
-    divergence and a difference of shares of 0.09 and 0.11 with n = 100, 0.18 and 0.21 with 50, 0.27 and 0.35 with 30,
-    0.34 and 0.29 with 20, 0.61 and 0.39 with 10. So 0.3 holds from about 50 tiles on; with fewer, `noise_share` takes
-    over, and from about 25 down `noise_divergence`.
+
+def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comparisons: int = 1) -> Schema:
+    """Return the schema with its skew and drift limits raised to what chance alone reaches with so few examples.
+
+    The default limit of skew, 0.3, is 30 of 100 tiles in another class, or a shift of about 1.3 standard deviations:
+    with TFDV, on the brightness of UC Merced tiles, 400 against 200, the divergence was 0.20 at a shift of 1, 0.27 at
+    1.25 and 0.36 at 1.5. Noise alone (400 tiles against n others of the same set, the largest of 80 draws, 2026-11)
+    made a divergence and a difference of shares of 0.09 and 0.11 with n = 100, 0.18 and 0.21 with 50, 0.27 and 0.35
+    with 30, 0.34 and 0.29 with 20, 0.61 and 0.39 with 10. So 0.3 holds from about 50 tiles on; with fewer,
+    `noise_share` takes over, and from about 25 down `noise_divergence`. The limit of drift, 0.1, holds from about 100.
 
     Args:
-        schema: As inferred; it isn't changed.
-        train: Statistics of the training split.
-        split: Statistics of the split that is compared with it.
+        schema: As inferred, or as kept with the baseline; it isn't changed.
+        other: Statistics of what is compared with: train, or the baseline.
+        current: Statistics of the split.
+        comparisons: How many are made at once; chance has as many tries.
     """
-    counts = (train.datasets[0].num_examples, split.datasets[0].num_examples)
-    cells = {name: max(_cells(train).get(name, 0), number) for name, number in _cells(split).items()}
+    counts = (other.datasets[0].num_examples, current.datasets[0].num_examples)
+    cells = {name: max(_cells(other).get(name, 0), number) for name, number in _cells(current).items()}
+    share = noise_share(*counts)
     relaxed = schema_pb2.Schema()
     relaxed.CopyFrom(schema)
     for feature in relaxed.feature:
-        comparator = feature.skew_comparator
-        if comparator.HasField("jensen_shannon_divergence"):
-            limit = comparator.jensen_shannon_divergence
-            limit.threshold = max(limit.threshold, noise_divergence(*counts, cells.get(feature.name, _HISTOGRAM_CELLS)))
-        if comparator.HasField("infinity_norm"):
-            comparator.infinity_norm.threshold = max(comparator.infinity_norm.threshold, noise_share(*counts))
+        divergence = noise_divergence(*counts, cells.get(feature.name, _HISTOGRAM_CELLS), comparisons)
+        for comparator in (feature.skew_comparator, feature.drift_comparator):
+            if comparator.HasField("jensen_shannon_divergence"):
+                limit = comparator.jensen_shannon_divergence
+                limit.threshold = max(limit.threshold, divergence)
+            if comparator.HasField("infinity_norm"):
+                comparator.infinity_norm.threshold = max(comparator.infinity_norm.threshold, share)
     return relaxed
 
 
@@ -167,7 +192,7 @@ def _cells(statistics: Statistics) -> Mapping[str, int]:
     return {feature.path.step[0]: feature.string_stats.unique for feature in strings}
 
 
-def noise_divergence(train: int, split: int, cells: int) -> float:
+def noise_divergence(train: int, split: int, cells: int, comparisons: int = 1) -> float:
     """Return the Jensen-Shannon divergence that one in a hundred pairs of samples exceeds by chance, at most 1.
 
     The divergence (Lin 1991, IEEE Trans. Inf. Theory 37:145) expanded to second order is a chi-squared statistic: 8 ln
@@ -178,12 +203,14 @@ def noise_divergence(train: int, split: int, cells: int) -> float:
         train: Examples in the training split.
         split: Examples in the other split.
         cells: Different values, or cells of a histogram.
+        comparisons: The one in a hundred is shared by so many pairs (Bonferroni).
     """
     degrees = cells - 1
     if degrees < 1 or not train or not split:
         return 0.0
     spread = 2 / (9 * degrees)
-    quantile = degrees * (1 - spread + _NORMAL_99 * math.sqrt(spread)) ** 3
+    normal = NormalDist().inv_cdf(1 - _BY_CHANCE / comparisons)
+    quantile = degrees * (1 - spread + normal * math.sqrt(spread)) ** 3
     return float(min(1.0, quantile / (8 * math.log(2)) * (1 / train + 1 / split)))
 
 

@@ -48,22 +48,37 @@ class ConvertConfig(StepConfig):
 
 
 class ValidateConfig(StepConfig):
-    """Check the examples with TensorFlow Data Validation: statistics, schema, anomalies, skew between splits."""
+    """Check the examples with TensorFlow Data Validation: statistics, schema, anomalies, skew and drift."""
 
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write statistics, schema, anomalies and the report to.")
     schema_file: FileOrNone = Field(
-        None, description="Reviewed schema.pbtxt. Default: inferred from the training split."
+        None, description="Reviewed schema.pbtxt. Default: the baseline's, else inferred from the training split."
+    )
+    baseline: ResultOrNone = Field(
+        None, description="Folder of the last accepted run, to compare with; replaced when this run is accepted."
     )
     accept: tuple[str, ...] = Field(
         (), description="Anomalies that don't stop the run, as <split>:<feature>:<kind>; '*' matches anything."
     )
     max_skew: float = Field(
-        0.3, gt=0, description="Largest distance of a feature's distribution between training and another split."
+        0.3,
+        gt=0,
+        description="Largest distance of a feature's distribution between training and another split, "
+        "in an inferred schema.",
     )
-    baseline: ResultOrNone = Field(
-        None, description="Folder that keeps schema and statistics of the last accepted run."
+    max_drift: float = Field(
+        0.1,
+        gt=0,
+        description="Largest distance of a feature's distribution in training from the baseline's, in an "
+        "inferred schema.",
     )
+
+    @model_validator(mode="after")
+    def _baseline_is_a_place_of_its_own(self) -> ValidateConfig:
+        if self.baseline is not None and self.out in (self.baseline, *self.baseline.parents):
+            raise ValueError(f"--baseline {self.baseline} is in --out, which is replaced whole; name another folder")
+        return self
 
 
 class BuildConfig(AssembleConfig):
@@ -74,6 +89,7 @@ class BuildConfig(AssembleConfig):
     schema_file: FileOrNone = setting_of(ValidateConfig, "schema_file")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
     max_skew: float = setting_of(ValidateConfig, "max_skew")
+    max_drift: float = setting_of(ValidateConfig, "max_drift")
     baseline: ResultOrNone = setting_of(ValidateConfig, "baseline")
 
 

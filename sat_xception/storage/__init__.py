@@ -6,6 +6,7 @@ from sat_xception.storage.address import GcsPath, Stored
 from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
+from sat_xception.storage.objects import put_file
 from sat_xception.storage.record import read_record, write_record
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "fetch_settings",
     "file_digest",
     "folder_digests",
+    "put_file",
     "read_json",
     "read_record",
     "write_json",

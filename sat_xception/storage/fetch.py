@@ -124,7 +124,7 @@ def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - th
     raise ConfigError(f"no object at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
 
 
-def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None) -> Path:
+def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None, may_be_absent: bool = False) -> Path:
     """Return a local folder with everything below an address.
 
     What `atomic_folder` published is read through its `published.json`, so that no half of a result is ever seen. Other
@@ -134,6 +134,7 @@ def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None) 
         address: The folder.
         record: File that must be in it; "" for none.
         cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
+        may_be_absent: Whether nothing at the address is an empty folder, and no error.
 
     Returns:
         A folder with the name of the one in the bucket. Files that an earlier call finished are used again.
@@ -150,11 +151,13 @@ def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None) 
         for _ in range(_TRIES):
             published = read_published(bucket, address)
             objects = _published_objects(published) if published.folder else _listed_objects(bucket, address)
-            _check_objects(address, objects, record)
+            if objects or not may_be_absent:
+                _check_objects(address, objects, record)
             version = published.folder or _short(*(f"{item.name}\0{item.generation}" for item in objects))
             folder = cache / address.bucket / _short(address.object) / version / address.name
             try:
                 with _room_for(address, cache):
+                    folder.mkdir(parents=True, exist_ok=True)
                     _download_all(bucket, objects, folder, address, cache)
                 return folder
             except NotFound:

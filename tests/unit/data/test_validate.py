@@ -15,13 +15,15 @@ import pytest
 import tensorflow as tf
 
 import sat_xception
+from sat_xception.data.anomalies import accept_anomalies
 from sat_xception.data.tfdv_findings import Anomaly, TfdvRequest
 from sat_xception.data.tfdv_runner import PYTHON_VARIABLE, find_tfdv_python
-from sat_xception.data.validate import ValidationResult, accept_anomalies, validate
+from sat_xception.data.validate import ValidationResult, validate
 from sat_xception.errors import ConfigError, DataError, SatXceptionError
 from sat_xception.steps import ValidateConfig
 
 CLASSES = ("not-school", "school")
+LEFT_OUT = ("image/encoded", "tile/id", "tile/lon", "tile/lat")
 Row = dict[str, object]
 
 
@@ -45,6 +47,7 @@ def rows(count: int, seed: int) -> list[Row]:
                 "image/class/text": CLASSES[label].encode(),
                 "tile/id": f"{seed}-{index}".encode(),
                 "tile/lon": float(rng.uniform(-75, -74)),
+                "tile/lat": 4.5,
                 "slice/setting": rng.choice([b"rural", b"urban"]),
             }
         )
@@ -119,9 +122,9 @@ def clean(tfdv: None, clean_examples: Path) -> ValidationResult:
 
 def test_clean_examples_pass(clean: ValidationResult) -> None:
     assert clean.anomalies == ()
-    assert (clean.examples, clean.features) == (240, 10)
+    assert (clean.examples, clean.features) == (240, 9)
     summary = clean.summary().splitlines()
-    assert summary[0].startswith("validate  240 examples, 10 features | no anomalies | ")
+    assert summary[0].startswith("validate  240 examples, 9 features | no anomalies | ")
     assert summary[1] == f"wrote     {clean.folder / 'report.html'}"
 
 
@@ -140,7 +143,7 @@ def test_every_artifact_is_written(clean: ValidationResult) -> None:
 def test_the_inferred_schema_is_curated(clean: ValidationResult) -> None:
     text = (clean.folder / "schema.pbtxt").read_text()
     features = {part.split('"')[1]: part for part in text.split("feature {")[1:]}
-    assert set(features) == {name for name in rows(1, 0)[0] if name not in ("image/encoded", "tile/id")}
+    assert set(features) == {name for name in rows(1, 0)[0] if name not in LEFT_OUT} | {"tile/weight"}
     assert "\nstring_domain {" not in text
     assert 'value: "jpeg"' in features["image/format"] and 'value: "webp"' in features["image/format"]
     assert all(f'value: "{name}"' in features["image/class/text"] for name in CLASSES)
@@ -154,7 +157,8 @@ def test_the_inferred_schema_is_curated(clean: ValidationResult) -> None:
     assert "infinity_norm" in features["image/class/text"]
     # One value has nearly all examples: the divergence of the histograms would be noise.
     assert "skew_comparator" not in features["image/width"] and "skew_comparator" not in features["image/height"]
-    assert "skew_comparator" not in features["tile/lon"]
+    assert "min_count: 0" in features["tile/weight"] and "min: 0.0" in features["tile/weight"]
+    assert features["image/class/text"].count("threshold: 0.1") == 2, "drift"
     assert "domain" not in features["slice/setting"] and "skew_comparator" in features["slice/setting"]
 
 
@@ -199,24 +203,31 @@ def faulty(tfdv: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 )
 def test_faults_are_anomalies(faulty: tuple[Path, str], split: str, feature: str, kind: str, said: str) -> None:
     anomalies = json.loads((faulty[0] / "anomalies.json").read_text())
-    found = [a for a in anomalies if (a["split"], a["feature"]) == (split, feature) and a["kind"] == kind]
+    found = [a for a in anomalies if (a["split"], a["slice"], a["feature"], a["kind"]) == (split, "", feature, kind)]
     assert len(found) == 1
     assert said in found[0]["description"]
     assert not found[0]["accepted"]
 
 
 def test_nothing_else_is_an_anomaly_and_the_artifacts_are_written_all_the_same(faulty: tuple[Path, str]) -> None:
-    assert len(json.loads((faulty[0] / "anomalies.json").read_text())) == 9
-    assert "9 anomalies, 9 not accepted" in (faulty[0] / "report.html").read_text()
+    anomalies = json.loads((faulty[0] / "anomalies.json").read_text())
+    assert sum(not anomaly["slice"] for anomaly in anomalies) == 9
+    assert {a["feature"] for a in anomalies if a["slice"]} == {"image/class/text", "image/mean_luma"}
+    assert all(a["slice"] == "setting=urban" or a["slice"] == "setting=rural" for a in anomalies if a["slice"])
+    assert "12 anomalies, 12 not accepted" in (faulty[0] / "report.html").read_text()
     assert "quarry" in (faulty[0] / "anomalies-valid.pbtxt").read_text()
 
 
 def test_the_error_lists_the_anomalies_and_says_how_to_accept_them(faulty: tuple[Path, str]) -> None:
     folder, message = faulty
     lines = message.splitlines()
-    assert lines[0] == "9 anomalies in the examples:"
+    assert lines[0] == "12 anomalies in the examples:"
     assert sum(line.startswith("  valid: ") for line in lines) == 6
-    assert "  test: image/cloud: New column (column in data but not in schema) [SCHEMA_NEW_COLUMN]" in lines
+    assert (
+        "  test: image/cloud: 2 (3.3%) examples: New column (column in data but not in schema) [SCHEMA_NEW_COLUMN]"
+        in lines
+    )
+    assert sum(line.startswith("      -> ") for line in lines) == 10 and "  and 2 more" in lines
     assert str(folder / "report.html") in lines[-1]
     assert lines[-1].endswith("--accept 'valid:image/class/label:INT_TYPE_BIG_INT'")
 
@@ -244,11 +255,11 @@ def test_a_given_schema_is_used_as_it_is_and_what_is_accepted_does_not_stop_the_
             max_skew=0.3,
         )
     )
-    assert [(a.split, a.feature, a.kind, a.accepted) for a in result.anomalies] == [
+    assert [(a.split, a.feature, a.kind, a.accepted) for a in result.anomalies if not a.slice] == [
         ("valid", "image/mean_luma", "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", True),
         ("test", "examples", "EMPTY_SPLIT", True),
     ]
-    assert "2 anomalies, all accepted" in result.summary()
+    assert "4 anomalies, all accepted" in result.summary()
     assert (tmp_path / "out" / "schema.pbtxt").read_text() == strict
     assert "</svg> 1 50.0 %" in (tmp_path / "out" / "report.html").read_text()
     printed = capfd.readouterr()
@@ -339,6 +350,7 @@ def in_tfdv_environment(
         classes=CLASSES,
         schema_file=None,
         max_skew=0.3,
+        max_drift=0.1,
         out=folder / "out",
     )
     (folder / "request.json").write_text(request.model_dump_json())
@@ -373,9 +385,7 @@ def test_in_process_and_in_a_child_give_the_same_artifacts(
 def test_the_statistics_load_with_tfdv_and_leave_out_image_and_name(in_tfdv_environment: tuple[Path, dict]) -> None:
     _, answers = in_tfdv_environment
     assert answers["examples"] == {"train": 120, "valid": 60, "test": 60}
-    assert sorted(answers["features"]) == sorted(
-        name for name in rows(1, 0)[0] if name not in ("image/encoded", "tile/id")
-    )
+    assert sorted(answers["features"]) == sorted(name for name in rows(1, 0)[0] if name not in LEFT_OUT)
     luma = next(f for f in answers["findings"]["statistics"]["train"]["features"] if f["name"] == "image/mean_luma")
     values = np.array([row["image/mean_luma"] for row in rows(120, 1)])
     assert luma["mean"] == pytest.approx(values.mean(), rel=1e-6)
@@ -406,7 +416,9 @@ def test_limits_are_wider_where_examples_are_few(in_tfdv_environment: tuple[Path
     _, answers = in_tfdv_environment
     many, few = answers["limits"]["many"], answers["limits"]["few"]
     used = {
-        item["measure"]: item["limit"] for item in answers["findings"]["skew"] if item["feature"] == "image/class/text"
+        item["measure"]: item["limit"]
+        for item in answers["findings"]["distances"]
+        if item["feature"] == "image/class/text" and not item["slice"]
     }
     assert used == pytest.approx({"JENSEN_SHANNON_DIVERGENCE": 0.3, "L_INFTY": 2 * math.sqrt(1 / 120 + 1 / 60)})
     assert many["image/mean_luma"][0] == pytest.approx(0.3)
@@ -415,7 +427,7 @@ def test_limits_are_wider_where_examples_are_few(in_tfdv_environment: tuple[Path
     scale = (1 / 120 + 1 / 8) / (8 * math.log(2))
     assert few["image/mean_luma"][0] == pytest.approx(37.57 * scale, rel=0.01)
     assert few["image/class/text"] == pytest.approx([0.3, 2 * math.sqrt(1 / 120 + 1 / 8)])
-    assert few["tile/lon"] == [0, 0]
+    assert few["tile/weight"] == [0, 0]
     divergence, most, share, nothing = answers["noise"]
     assert divergence == pytest.approx(37.57 / (8 * math.log(2)) * (1 / 400 + 1 / 50), rel=0.01)
     assert (most, nothing) == (1.0, 0.0)

@@ -18,7 +18,7 @@ only_without_tfdv = pytest.mark.skipif(
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> TfdvRequest:
-    return TfdvRequest(files={"train": ()}, counts={}, classes=("a",), schema_file=None, max_skew=0.3, out=tmp_path)
+    return TfdvRequest(files={"train": ()}, counts={}, classes=("a",), max_skew=0.3, max_drift=0.1, out=tmp_path)
 
 
 @pytest.fixture

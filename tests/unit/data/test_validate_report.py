@@ -6,7 +6,7 @@ import pytest
 
 from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.data.statistics_report import bars, validation_page
-from sat_xception.data.tfdv_findings import Anomaly, FeatureStatistics, Findings, SkewDistance, SplitStatistics
+from sat_xception.data.tfdv_findings import Anomaly, Distance, FeatureStatistics, Findings, SplitStatistics
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -43,7 +43,9 @@ def findings(**changes: object) -> Findings:
             "train": SplitStatistics(examples=10, features=(text, luma)),
             "valid": SplitStatistics(examples=10, features=(luma,)),
         },
-        "skew": (SkewDistance(split="valid", feature="image/x", measure="L_INFTY", value=0.4567, limit=0.3),),
+        "distances": (
+            Distance(split="valid", against="train", feature="image/x", measure="L_INFTY", value=0.4567, limit=0.3),
+        ),
         "anomalies": (),
         "schema_text": 'feature { name: "image/x" }',
     }
@@ -81,7 +83,7 @@ def test_a_synthetic_sample_is_called_one() -> None:
 
 
 def test_nothing_compared_is_said() -> None:
-    assert "Nothing was compared" in validation_page(index(), findings(skew=()), [])
+    assert "Nothing was compared" in validation_page(index(), findings(distances=()), [])
 
 
 def test_the_page_is_self_contained_and_escaped() -> None:
@@ -89,7 +91,7 @@ def test_the_page_is_self_contained_and_escaped() -> None:
     found = findings(
         statistics={split: SplitStatistics(examples=10, features=(text,)) for split in ("train", "valid")},
         schema_text=SCRIPT,
-        skew=(SkewDistance(split="valid", feature=SCRIPT, measure=SCRIPT, value=0, limit=1),),
+        distances=(Distance(split="valid", against="train", feature=SCRIPT, measure=SCRIPT, value=0, limit=1),),
     )
     page = validation_page(index((SCRIPT, "b")), found, [anomaly(feature=SCRIPT, description=SCRIPT, kind=SCRIPT)])
     assert page.count("&lt;script&gt;alert(1)") >= 8
@@ -104,8 +106,8 @@ def test_the_page_stays_small_whatever_the_data() -> None:
         for number in range(400)
     )
     splits = {split: SplitStatistics(examples=10, features=many) for split in ("train", "valid", "test")}
-    distance = SkewDistance(split="valid", feature="image/x", measure="L_INFTY", value=0.1, limit=0.3)
-    found = findings(statistics=splits, schema_text="x" * 5_000_000, skew=(distance,) * 5000)
+    distance = Distance(split="valid", against="train", feature="image/x", measure="L_INFTY", value=0.1, limit=0.3)
+    found = findings(statistics=splits, schema_text="x" * 5_000_000, distances=(distance,) * 5000)
     names = tuple(f"{number} {long}" for number in range(3000))
     page = validation_page(index(names), found, [anomaly(description=long)] * 5000)
     assert len(page.encode()) < 1_000_000

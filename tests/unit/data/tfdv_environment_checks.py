@@ -17,9 +17,10 @@ def main(request_file: str, damaged: str, imageless: str) -> dict[str, object]:
     findings = run_tfdv(request)
     import farmhash
 
-    from sat_xception.data.tfdv import find, read_batches
+    from sat_xception.data.tfdv import find
     from sat_xception.data.tfdv_import import tfdv
     from sat_xception.data.tfdv_schema import allow_for_noise, noise_divergence, noise_share
+    from sat_xception.data.tfdv_statistics import parts, read_batches
 
     elsewhere = Path(request_file).parent / "elsewhere"
     elsewhere.mkdir()
@@ -38,7 +39,9 @@ def main(request_file: str, damaged: str, imageless: str) -> dict[str, object]:
             attempt()
         except SatXceptionError as error:
             errors[name] = [type(error).__name__, str(error)]
-    loaded = {split: tfdv.load_stats_binary(str(request.out / f"statistics-{split}.pb")) for split in request.files}
+    loaded = {
+        split: parts(tfdv.load_stats_binary(str(request.out / f"statistics-{split}.pb")))[""] for split in request.files
+    }
     schema = tfdv.load_schema_text(str(request.out / "schema.pbtxt"))
     few = type(loaded["valid"])()
     few.CopyFrom(loaded["valid"])

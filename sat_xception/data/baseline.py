@@ -1,0 +1,106 @@
+"""The last accepted run, which the next one is compared with: a folder here or in a bucket.
+
+    schema.pbtxt         what examples must be like: written by the first accepted run, from then on people's
+    statistics-train.pb  TFDV's statistics of train, replaced by every accepted run
+    baseline.json        of what data they are
+
+Each file is replaced in one step, and only the statistics decide anything: there is no half of a baseline. Other files
+in the folder are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from sat_xception.errors import ConfigError
+from sat_xception.log import get_logger
+from sat_xception.storage import GcsPath, fetch_folder, put_file, write_json
+
+__all__ = ["Baseline", "publish_baseline", "read_baseline"]
+
+_log = get_logger(__name__)
+_SCHEMA, _STATISTICS, _FACTS = "schema.pbtxt", "statistics-train.pb", "baseline.json"
+# Beside ours: what the pipeline keeps of its last run.
+_OURS = {_SCHEMA, _STATISTICS, _FACTS, "last-run.json"}
+
+
+class Baseline(BaseModel):
+    """The files of a baseline; None for those that aren't there yet."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_file: Path | None = None
+    statistics: Path | None = None
+
+
+def read_baseline(folder: Path) -> Baseline:
+    """Return what there is; nothing of it before the first accepted run.
+
+    Args:
+        folder: Folder or address in a bucket.
+
+    Raises:
+        ConfigError: It is a file, or a folder that holds something else.
+        ServiceError: The bucket can't be read.
+    """
+    here = fetch_folder(folder, may_be_absent=True) if isinstance(folder, GcsPath) else folder
+    if here.exists() and not here.is_dir():
+        raise ConfigError(f"--baseline {folder} is a file; name a folder")
+    found = {path.name for path in here.iterdir()} if here.is_dir() else set()
+    if found and not found & _OURS:
+        raise ConfigError(
+            f"--baseline {folder} is no baseline: it holds {min(found)!r}, none of {', '.join(sorted(_OURS))}. "
+            "Name its folder, or a new one"
+        )
+    if _STATISTICS not in found:
+        _log.info("validate  no accepted run in %s yet: nothing to compare train with", folder)
+    return Baseline(
+        schema_file=here / _SCHEMA if _SCHEMA in found else None,
+        statistics=here / _STATISTICS if _STATISTICS in found else None,
+    )
+
+
+def publish_baseline(folder: Path, validation: Path, facts: dict[str, object]) -> None:
+    """Make an accepted run the baseline; a schema that is there is kept.
+
+    Args:
+        folder: Folder or address in a bucket; made if it isn't there.
+        validation: Local folder with the schema and the statistics.
+        facts: What `baseline.json` says, beside the time.
+
+    Raises:
+        ConfigError: The folder can't be written.
+        ServiceError: The bucket can't be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="sat-xception-") as work:
+        described = Path(work) / _FACTS
+        write_json(described, {**facts, "accepted": datetime.now(UTC).isoformat(timespec="seconds")})
+        for source in (validation / _SCHEMA, validation / _STATISTICS, described):
+            keep_earlier = source.name == _SCHEMA
+            if isinstance(folder, GcsPath):
+                put_file(source, GcsPath(folder / source.name), keep_earlier)
+            else:
+                _put_here(source, folder / source.name, keep_earlier)
+
+
+def _put_here(source: Path, target: Path, keep_earlier: bool) -> None:
+    if keep_earlier and target.exists():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+        os.close(handle)
+        try:
+            shutil.copyfile(source, partial)
+            os.chmod(partial, 0o644)
+            os.replace(partial, target)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't write {target}: {error.strerror}; name another --baseline") from None

@@ -1,0 +1,241 @@
+"""Seeded faults against the last accepted run, with the real TFDV, and clean runs that pass."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sat_xception.config import load_config
+from sat_xception.data.baseline import publish_baseline, read_baseline
+from sat_xception.data.records import RecordWriter, serialize_example
+from sat_xception.data.tfdv_findings import Anomaly
+from sat_xception.data.tfdv_runner import find_tfdv_python
+from sat_xception.data.validate import ValidationResult, validate
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.steps import ValidateConfig
+from sat_xception.storage import file_digest, write_json
+from tests.storage_proxy import running_emulator, running_proxy
+
+CLASSES = ("not-school", "school")
+Row = dict[str, bytes | float | int]
+
+
+def tiles(count: int, seed: int, school: float = 0.4) -> list[Row]:
+    """Draw the features of tiles in three regions; in the north schools are rare."""
+    rng = np.random.default_rng(seed)
+    drawn: list[Row] = []
+    for index in range(count):
+        region = ("east", "north", "west")[int(rng.integers(3))]
+        label = int(rng.random() < (0.15 if region == "north" else school))
+        size = int(rng.integers(200, 400))
+        drawn.append(
+            {
+                "image/encoded": bytes(size),
+                "image/format": b"jpeg",
+                "image/height": 256,
+                "image/width": 256,
+                "image/bytes": size,
+                "image/mean_luma": float(np.clip(rng.normal(110, 18), 0, 255)),
+                "image/std_luma": float(rng.normal(40, 6)),
+                "image/class/label": label,
+                "image/class/text": CLASSES[label].encode(),
+                "tile/id": f"{seed}-{index}".encode(),
+                "slice/region": region.encode(),
+            }
+        )
+    return drawn
+
+
+def write(folder: Path, splits: Mapping[str, list[Row]]) -> Path:
+    described = {}
+    for split, drawn in splits.items():
+        (folder / split).mkdir(parents=True)
+        shards = []
+        if drawn:
+            writer = RecordWriter(folder / split / "examples-00000-of-00001.tfrecord")
+            for row in drawn:
+                writer.write(serialize_example(row))
+            writer.close()
+            shards = [{"file": writer.path.name, "count": len(drawn), "sha256": file_digest(writer.path)}]
+        labels = [row["image/class/text"].decode() for row in drawn]
+        by_class = {label: labels.count(label) for label in sorted(set(labels))}
+        described[split] = {"count": len(drawn), "by_class": by_class, "shards": shards}
+    index = {
+        "classes": list(CLASSES),
+        "positive_label": "school",
+        "dataset_digest": "0" * 64,
+        "source": "drawn numbers",
+        "synthetic": True,
+        "slices": ["region"],
+        "splits": described,
+    }
+    write_json(folder / "examples.json", index)
+    return folder
+
+
+def drawn(seed: int, count: int = 400, **changes: float) -> dict[str, list[Row]]:
+    return {
+        "train": tiles(count, seed, **changes),
+        "valid": tiles(count // 2, seed + 1, **changes),
+        "test": tiles(count // 2, seed + 2, **changes),
+    }
+
+
+def relabel(row: Row, label: int) -> None:
+    row["image/class/label"], row["image/class/text"] = label, CLASSES[label].encode()
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The baseline that a first run leaves."""
+    try:
+        find_tfdv_python()
+    except ConfigError as error:
+        pytest.importorskip("tensorflow_data_validation", reason=str(error))
+    folder = tmp_path_factory.mktemp("first")
+    examples = write(folder / "examples", drawn(10))
+    result = validate(ValidateConfig(examples=examples, out=folder / "out", baseline=folder / "baseline"))
+    assert result.anomalies == ()
+    return folder / "baseline"
+
+
+def found_in(folder: Path, splits: Mapping[str, list[Row]], baseline: Path) -> list[Anomaly]:
+    """Return what stops a run; nothing of it may change the baseline."""
+    before = {path.name: path.read_bytes() for path in baseline.iterdir()}
+    with pytest.raises(DataError, match="anomal"):
+        validate(ValidateConfig(examples=write(folder / "examples", splits), out=folder / "out", baseline=baseline))
+    assert {path.name: path.read_bytes() for path in baseline.iterdir()} == before
+    return [Anomaly.model_validate(item) for item in json.loads((folder / "out" / "anomalies.json").read_text())]
+
+
+def places(anomalies: list[Anomaly]) -> set[tuple[str, str, str]]:
+    return {(anomaly.split, anomaly.slice, anomaly.feature) for anomaly in anomalies}
+
+
+def test_the_first_accepted_run_is_the_baseline(accepted: Path) -> None:
+    assert {path.name for path in accepted.iterdir()} == {"baseline.json", "schema.pbtxt", "statistics-train.pb"}
+    facts = json.loads((accepted / "baseline.json").read_text())
+    assert (facts["dataset_digest"], facts["examples"]) == ("0" * 64, 400)
+    assert set(facts) == {"accepted", "dataset_digest", "examples", "source", "tfdv_version"}
+
+
+def test_new_data_of_the_same_kind_pass_and_the_reviewed_schema_is_kept(accepted: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline"
+    baseline.mkdir()
+    reviewed = "# Reviewed.\n" + (accepted / "schema.pbtxt").read_text()
+    (baseline / "schema.pbtxt").write_text(reviewed)
+    (baseline / "statistics-train.pb").write_bytes((accepted / "statistics-train.pb").read_bytes())
+    result = validate(
+        ValidateConfig(examples=write(tmp_path / "examples", drawn(50)), out=tmp_path / "out", baseline=baseline)
+    )
+    assert result.anomalies == ()
+    assert (baseline / "schema.pbtxt").read_text() == reviewed
+    assert (baseline / "statistics-train.pb").read_bytes() == (tmp_path / "out" / "statistics-train.pb").read_bytes()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>train/region=north</td><td>baseline</td><td>image/mean_luma</td>" in page
+    assert "<th>baseline</th>" in page and page.count("not-school 8") >= 3
+
+
+def test_a_small_data_set_passes_too(accepted: Path, tmp_path: Path) -> None:
+    small = write(tmp_path / "examples", drawn(70, count=24))
+    baseline = tmp_path / "baseline"
+    publish_baseline(baseline, accepted, {})
+    assert validate(ValidateConfig(examples=small, out=tmp_path / "out", baseline=baseline)).anomalies == ()
+
+
+def test_a_shifted_class_balance_and_brighter_imagery_are_drift(accepted: Path, tmp_path: Path) -> None:
+    splits = drawn(20, school=0.9)
+    for row in (row for part in splits.values() for row in part):
+        row["image/mean_luma"] = min(255.0, row["image/mean_luma"] * 1.2)
+    anomalies = found_in(tmp_path, splits, accepted)
+    assert {("train", "", "image/class/text"), ("train", "", "image/mean_luma")} <= places(anomalies)
+    assert ("train", "region=east", "image/class/text") in places(anomalies)
+    assert all(anomaly.split == "train" for anomaly in anomalies), "the splits are alike"
+    assert any("train and the baseline" in anomaly.description for anomaly in anomalies)
+
+
+def test_other_sizes_formats_classes_and_an_empty_split_are_anomalies(accepted: Path, tmp_path: Path) -> None:
+    splits = drawn(30)
+    for row in splits["train"]:
+        row["image/height"] = row["image/width"] = 512
+    for row in splits["valid"][:6]:
+        row["image/format"] = b"tiff"
+    for row in splits["valid"][:4]:
+        row["image/class/label"], row["image/class/text"] = 2, b"quarry"
+    anomalies = found_in(tmp_path, splits | {"test": []}, accepted)
+    assert places(anomalies) == {
+        ("train", "", "image/height"),
+        ("train", "", "image/width"),
+        ("valid", "", "image/format"),
+        ("valid", "", "image/class/text"),
+        ("valid", "", "image/class/label"),
+        ("test", "", "examples"),
+    }
+    counts = {anomaly.feature: (anomaly.count, anomaly.share) for anomaly in anomalies if anomaly.split == "valid"}
+    assert counts["image/format"] == (6, 0.03) and counts["image/class/text"] == (4, 0.02)
+    assert "fetch tiles of the usual size" in next(a.advice for a in anomalies if a.feature == "image/width")
+
+
+@pytest.mark.parametrize("swapped", [("train",), ("train", "valid", "test")], ids=["in train", "everywhere"])
+def test_labels_swapped_for_one_region_are_found_there(accepted: Path, tmp_path: Path, swapped: tuple[str]) -> None:
+    splits = drawn(40)
+    for row in (row for split in swapped for row in splits[split]):
+        if row["slice/region"] == b"north":
+            relabel(row, 1 - int(row["image/class/label"]))
+    anomalies = [anomaly for anomaly in found_in(tmp_path, splits, accepted) if anomaly.slice]
+    expected = {("train", "region=north", "image/class/text")}
+    if swapped == ("train",):
+        expected |= {(split, "region=north", "image/class/text") for split in ("valid", "test")}
+    assert places(anomalies) == expected
+
+
+def test_what_is_meant_is_accepted_by_place_and_becomes_the_baseline(accepted: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline"
+    publish_baseline(baseline, accepted, {})
+    examples = write(tmp_path / "examples", drawn(20, school=0.9))
+    config = ValidateConfig(
+        examples=examples, out=tmp_path / "out", baseline=baseline, accept=("train*:image/class/text:COMPARATOR_*",)
+    )
+    first: ValidationResult = validate(config)
+    assert first.anomalies and all(anomaly.accepted for anomaly in first.anomalies)
+    assert validate(config.model_copy(update={"accept": ()})).anomalies == (), "compared with itself"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_text(""), "is a file; name a folder"),
+        (lambda path: (path.mkdir(), (path / "notes.txt").write_text("")), "is no baseline: it holds 'notes.txt'"),
+    ],
+)
+def test_what_is_no_baseline_is_refused(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    make(tmp_path / "baseline")
+    with pytest.raises(ConfigError, match=message):
+        read_baseline(tmp_path / "baseline")
+
+
+def test_a_baseline_inside_the_result_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--baseline out/baseline is in --out"):
+        load_config(ValidateConfig, None, {"examples": "e", "out": "out", "baseline": "out/baseline"})
+
+
+def test_a_baseline_in_a_bucket_keeps_its_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "schema.pbtxt").write_text("first")
+    (run / "statistics-train.pb").write_text("first")
+    with running_emulator("tiles") as emulator, running_proxy(emulator, monkeypatch):
+        address = load_config(ValidateConfig, None, {"examples": "e", "out": "o", "baseline": "gs://tiles/b"}).baseline
+        empty = read_baseline(address)
+        assert (empty.schema_file, empty.statistics) == (None, None)
+        publish_baseline(address, run, {"examples": 3})
+        (run / "schema.pbtxt").write_text("second")
+        (run / "statistics-train.pb").write_text("second")
+        publish_baseline(address, run, {"examples": 4})
+        found = read_baseline(address)
+        assert found.schema_file.read_text() == "first"
+        assert found.statistics.read_text() == "second"
+        assert json.loads((found.statistics.parent / "baseline.json").read_text())["examples"] == 4
