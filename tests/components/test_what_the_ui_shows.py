@@ -6,6 +6,7 @@ The tiles, the classes and their files have the names that somebody who means ha
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from kfp import dsl
