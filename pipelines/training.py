@@ -56,7 +56,9 @@ def training(
     data_fractions: list[float] = [0.7, 0.15, 0.15],  # noqa: B006
     data_imagery: str = "",
     data_imagery_attribution: str = "",
+    data_imagery_bands: list[int] = [],  # noqa: B006
     data_imagery_contact: str = "",
+    data_imagery_scale: list[float] = [],  # noqa: B006
     data_imagery_tms: bool = False,
     data_imagery_token_env: str = "",
     data_keep_near_duplicates: bool = False,
@@ -121,7 +123,9 @@ def training(
         data_imagery: Imagery of data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg, or an
             MBTiles file. Never with a key in it: write {token}, and see data_imagery_token_env.
         data_imagery_attribution: Whom the imagery's licence wants named; kept with the dataset.
+        data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
         data_imagery_contact: Your address or page, for the owner of the tile server.
+        data_imagery_scale: Values of a GeoTIFF that become black and white; empty for 0 and 255.
         data_imagery_tms: Whether the imagery counts rows from the south, as TMS does.
         data_imagery_token_env: Environment variable that fills {token} in the template. IMAGERY_TOKEN is what the
             Secret sat-xception-imagery gives.
@@ -199,7 +203,9 @@ def training(
                 data_fractions=data_fractions,
                 data_imagery=data_imagery,
                 data_imagery_attribution=data_imagery_attribution,
+                data_imagery_bands=data_imagery_bands,
                 data_imagery_contact=data_imagery_contact,
+                data_imagery_scale=data_imagery_scale,
                 data_imagery_tms=data_imagery_tms,
                 data_imagery_token_env=data_imagery_token_env,
                 data_keep_near_duplicates=data_keep_near_duplicates,

@@ -7,6 +7,7 @@ nearest known one.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -18,7 +19,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.storage import GcsPath, fetch_settings
 from sat_xception.storage.address import is_address
 
-__all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of"]
+__all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of", "shown"]
 
 # Marks the setting that the command line takes without a flag.
 POSITIONAL: dict[str, JsonValue] = {"positional": True}
@@ -100,6 +101,11 @@ def setting_of(model: type[StepConfig], name: str) -> Any:  # noqa: ANN401 - sta
 def second_name(name: str) -> dict[str, JsonValue]:
     """Return what gives a setting's flag a second name, as `-f` for `--file`."""
     return {SECOND_NAME: name}
+
+
+def shown(address: str) -> str:
+    """Return an address without what may be a key or a password, for files and messages."""
+    return re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", address)
 
 
 def _read_mapping(file: Path) -> dict[str, object]:

@@ -11,7 +11,8 @@ from aiohttp import web
 class TileServer:
     """Serves `tiles` in turn. `script` maps (x, y) to what happens, once for each request; the last one stays."""
 
-    def __init__(self, tiles, script=None, delay_s=0.0):
+    def __init__(self, tiles, script=None, delay_s=0.0, host="127.0.0.1", port=0):
+        self.place = (host, port)
         self.tiles = tiles
         self.script = script or {}
         self.delay_s = delay_s
@@ -39,9 +40,10 @@ class TileServer:
         app.router.add_get("/{z}/{x}/{y}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, *self.place)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://{self.place[0]}:{self.port}"
         self.template = self.url + "/{z}/{x}/{y}"
 
     def tile(self, x, y):

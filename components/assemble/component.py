@@ -14,7 +14,9 @@ def assemble(
     data_fractions: list[float],
     data_imagery: str,
     data_imagery_attribution: str,
+    data_imagery_bands: list[int],
     data_imagery_contact: str,
+    data_imagery_scale: list[float],
     data_imagery_tms: bool,
     data_imagery_token_env: str,
     data_keep_near_duplicates: bool,
@@ -82,7 +84,9 @@ def assemble(
         data_fractions: Shares of train, valid and test.
         data_imagery: Imagery of `data_labels`.
         data_imagery_attribution: Whom the imagery's licence wants named.
+        data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
         data_imagery_contact: For the owner of the tile server.
+        data_imagery_scale: Values of a GeoTIFF that become black and white; empty for 0 and 255.
         data_imagery_tms: Whether rows count from the south.
         data_imagery_token_env: Environment variable that fills {token} in the template.
         data_keep_near_duplicates: Whether tiles that look the same stay, within a split; across splits they stop the

@@ -70,6 +70,9 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
             contact=config.imagery_contact,
             tms=config.imagery_tms,
             connections=config.workers,
+            tile_size=config.tile_size,
+            bands=config.imagery_bands,
+            scale=(config.imagery_scale[0], config.imagery_scale[1]) if config.imagery_scale else None,
         ),
     )
     fetching = FetchConfig(
@@ -78,7 +81,10 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
         check=CheckConfig(tile_size=config.tile_size, max_pixels=config.max_pixels),
     )
     # A store is of one imagery: tiles of another are never taken for its own.
-    settings = f"{config.imagery}|{config.imagery_tms}|{config.tile_size}|{config.max_pixels}"
+    settings = (
+        f"{config.imagery}|{config.imagery_tms}|{config.tile_size}|{config.max_pixels}|{config.imagery_bands}"
+        f"|{config.imagery_scale}"
+    )
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name
     places = plan.wanted()

@@ -1,21 +1,54 @@
-"""Where tiles come from, and fetching them: tile servers, folders and MBTiles files behind one interface."""
+"""Where tiles come from, and fetching them: servers, folders, archives, GeoTIFFs and buckets behind one interface."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
+from sat_xception.config import shown
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.source import ImageryConfig, ImagerySource, TileFailure
+from sat_xception.storage import GcsPath
 
 __all__ = ["ImageryConfig", "ImagerySource", "TileFailure", "open_imagery"]
 
+_GEOTIFFS = frozenset({".tif", ".tiff", ".vrt"})
+# What GDAL calls files elsewhere.
+_GDAL: Mapping[str, Callable[[str], str]] = {
+    "http": lambda uri: f"/vsicurl/{uri}",
+    "https": lambda uri: f"/vsicurl/{uri}",
+    "gs": lambda uri: f"/vsigs/{uri.removeprefix('gs://')}",
+}
+
 
 def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
-    """Open the imagery at an address: a URL template, a folder of `{z}/{x}/{y}.ext` or an `.mbtiles` file.
+    """Open the imagery at an address.
+
+    Args:
+        uri: A URL template with `{z}`, `{x}` and `{y}`; a folder of `{z}/{x}/{y}.ext`, here or at `gs://`; an
+            `.mbtiles` file; a `.pmtiles` archive or a GeoTIFF, here, at `https://` or at `gs://`.
+        config: Settings.
 
     Raises:
         ConfigError: The address is of no known form, nothing is there, or the token isn't in the environment.
+        DataError: The archive is damaged.
+        ServiceError: The archive, or the bucket, can't be read now.
     """
+    kind = _kind_of(uri)
+    if kind == ".pmtiles":
+        from sat_xception.imagery.archive import PMTilesSource
+        from sat_xception.imagery.ranges import open_ranges
+
+        return PMTilesSource(shown(uri), open_ranges(uri, config), config)
+    if kind in _GEOTIFFS:
+        from sat_xception.imagery.geotiff import GeoTiffSource
+
+        return GeoTiffSource(shown(uri), _GDAL[uri.partition("://")[0]](uri) if "://" in uri else uri, config)
+    if uri.startswith("gs://"):
+        from sat_xception.imagery.bucket import BucketSource
+
+        return BucketSource(GcsPath(uri), config)
     if uri.startswith(("http://", "https://")):
         from sat_xception.imagery.web import WebSource
 
@@ -28,6 +61,16 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     if path.is_file() and path.suffix == ".mbtiles":
         return MBTilesSource(path, config)
     raise ConfigError(
-        f"--imagery {uri} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg files "
-        "or an existing .mbtiles file"
+        f"--imagery {shown(uri)} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg "
+        "files, or an existing .mbtiles, .pmtiles or .tif file; folders and the last two may be at gs://, these at "
+        "https://, too"
     )
+
+
+def _kind_of(uri: str) -> str:
+    """Return the ending of an address that is one file, lower case; "" of a template, and of what isn't there."""
+    if "{" in uri:
+        return ""
+    if uri.startswith(("http://", "https://", "gs://")):
+        return PurePosixPath(urlsplit(uri).path).suffix.lower()
+    return Path(uri).suffix.lower() if Path(uri).is_file() else ""

@@ -3,7 +3,7 @@
 Workers take the next tile from one iterator, so a million tiles are never a million tasks. A failure that may pass is
 asked again after a wait with full jitter
 (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). When a server says how long to
-wait, all workers do.
+wait, all workers leave that server alone for so long.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -93,7 +94,9 @@ class _Fetch:
         self._source = source
         self._store = store
         self._config = config
-        self._next_request = self._patience_until = 0.0
+        self._next_request = 0.0
+        self._patience_until: defaultdict[str, float] = defaultdict(float)
+        self._unreachable: Counter[str] = Counter()
         self._down_in_a_row = 0
 
     async def run(self, tiles: Iterator[tuple[int, int, int]], total: int) -> None:
@@ -121,37 +124,45 @@ class _Fetch:
             next(progress, None)
 
     async def _fetch(self, x: int, y: int, z: int) -> FetchedTile:
+        host = self._source.host(x, y, z)
         for attempt in range(self._config.retries + 1):
-            await self._turn()
+            await self._turn(host)
             try:
                 data = await self._source.read(x, y, z)
+                self._unreachable[host] = 0
                 kind, blank = await asyncio.to_thread(check_tile, data, self._config.check)
             except TileFailure as failure:
                 if not failure.transient:
                     return FetchedTile(x, y, z, "failed", failure.reason)
                 last = failure
                 if attempt < self._config.retries:
-                    await self._wait(attempt, failure.retry_after_s)
+                    await self._wait(attempt, failure, host)
             else:
                 return FetchedTile(x, y, z, "blank" if blank else "ok", blank, data, kind)
         return FetchedTile(x, y, z, "failed", f"{last.reason}, {attempt + 1} times", transient=True)
 
-    async def _turn(self) -> None:
-        """Wait until a request may be sent: the rate allows it, and the server didn't ask for patience."""
-        while (wait := self._patience_until - time.monotonic()) > 0:
+    async def _turn(self, host: str) -> None:
+        """Wait until a request may be sent: the rate allows it, and the host didn't ask for patience."""
+        while (wait := self._patience_until[host] - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         if self._config.rate_per_s:
             slot = max(time.monotonic(), self._next_request)
             self._next_request = slot + 1 / self._config.rate_per_s
             await asyncio.sleep(slot - time.monotonic())
 
-    async def _wait(self, attempt: int, retry_after_s: float | None) -> None:
-        """Wait before the same tile is asked again; what the server asked for, all workers wait."""
+    async def _wait(self, attempt: int, failure: TileFailure, host: str) -> None:
+        """Wait before the same tile is asked again; what its host asked for, or is down for, all workers wait."""
         longest = min(self._config.backoff_s * 2**attempt, self._config.max_wait_s)
         wait = random.uniform(0, longest)
+        retry_after_s = failure.retry_after_s
+        if failure.unreachable:
+            # Each time in a row that nobody answers, the whole host is left alone for twice as long.
+            self._unreachable[host] += 1
+            longest = self._config.backoff_s * 2 ** min(self._unreachable[host] // self._config.workers, 10)
+            retry_after_s = random.uniform(0, longest)
         if retry_after_s is not None:
             asked = min(retry_after_s, self._config.max_wait_s)
-            self._patience_until = max(self._patience_until, time.monotonic() + asked)
+            self._patience_until[host] = max(self._patience_until[host], time.monotonic() + asked)
             wait = min(asked + wait, self._config.max_wait_s)
         await asyncio.sleep(wait)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.source import ImageryConfig, TileFailure
 
-__all__ = ["FolderSource", "MBTilesSource"]
+__all__ = ["MISSING", "FolderSource", "MBTilesSource", "south_row"]
 
 _SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".gif", ".bmp", ".tif")
-_MISSING = "no tile in the imagery"
+MISSING = "no tile in the imagery"
 
 
-def _south_row(y: int, z: int) -> int:
+def south_row(y: int, z: int) -> int:
     """Return a row counted from the other end, as TMS does."""
     return (1 << z) - 1 - y
 
@@ -34,9 +34,13 @@ class FolderSource:
         """Return None: a folder doesn't say."""
         return None
 
+    def host(self, x: int, y: int, z: int) -> str:
+        """Return "": it is all in one place."""
+        return ""
+
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return the bytes of the tile's file."""
-        return await asyncio.to_thread(self._read, x, _south_row(y, z) if self._config.tms else y, z)
+        return await asyncio.to_thread(self._read, x, south_row(y, z) if self._config.tms else y, z)
 
     def _read(self, x: int, y: int, z: int) -> bytes:
         for suffix in _SUFFIXES:
@@ -51,7 +55,7 @@ class FolderSource:
                 return path.read_bytes()
             except OSError as error:
                 raise TileFailure(f"can't be read: {error.strerror}", transient=True) from error
-        raise TileFailure(_MISSING)
+        raise TileFailure(MISSING)
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -91,6 +95,10 @@ class MBTilesSource:
             return None
         return west, south, east, north
 
+    def host(self, x: int, y: int, z: int) -> str:
+        """Return "": it is all in one place."""
+        return ""
+
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return the tile's bytes."""
         return await asyncio.to_thread(self._read, x, y, z)
@@ -101,9 +109,9 @@ class MBTilesSource:
             "WHERE zoom_level=? AND tile_column=? AND tile_row=?"
         )
         with closing(self._connect()) as database:
-            row = database.execute(query, (self._max_bytes, z, x, _south_row(y, z))).fetchone()
+            row = database.execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
         if row is None:
-            raise TileFailure(_MISSING)
+            raise TileFailure(MISSING)
         size, data = row
         if size > self._max_bytes:
             raise TileFailure(f"{size:,} bytes, limit {self._max_bytes:,}")

@@ -20,6 +20,10 @@ class ImageryConfig:
         connections: Connections to a tile server at once; at least the number of workers, or they wait for each other.
         timeout_s: Seconds for one whole request: a server that drips is given up, too.
         max_bytes: A larger answer isn't read to its end.
+        tile_size: Width and height, in pixels, of tiles that are cut out of a GeoTIFF; 0 is 256.
+        bands: Bands of a GeoTIFF that are red, green and blue, or the one that is grey, from 1 on; empty where the file
+            says it.
+        scale: Values of a GeoTIFF that become black and white; None where its pixels have 8 bits.
     """
 
     token_env: str = ""
@@ -29,6 +33,9 @@ class ImageryConfig:
     connections: int = 16
     timeout_s: float = 30.0
     max_bytes: int = 10_000_000
+    tile_size: int = 0
+    bands: tuple[int, ...] = ()
+    scale: tuple[float, float] | None = None
 
 
 class TileFailure(Exception):
@@ -38,14 +45,23 @@ class TileFailure(Exception):
         reason: What happened, without any token.
         transient: Asking again may help.
         retry_after_s: What the server said to wait, if it did.
+        unreachable: There was no answer at all.
     """
 
-    def __init__(self, reason: str, *, transient: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        transient: bool = False,
+        retry_after_s: float | None = None,
+        unreachable: bool = False,
+    ) -> None:
         """Keep what happened and whether asking again may help."""
         super().__init__(reason)
         self.reason = reason
         self.transient = transient
         self.retry_after_s = retry_after_s
+        self.unreachable = unreachable
 
 
 class ImagerySource(Protocol):
@@ -55,6 +71,9 @@ class ImagerySource(Protocol):
 
     def bounds(self) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north in degrees; None when unknown."""
+
+    def host(self, x: int, y: int, z: int) -> str:
+        """Return the server that has a tile: patience that one of them asks for is for that one."""
 
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return the encoded image of a tile, unchecked.

@@ -16,7 +16,7 @@ from sat_xception import __version__
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.source import ImageryConfig, TileFailure
 
-__all__ = ["WebSource"]
+__all__ = ["TRANSIENT", "WebSource", "retry_after_s", "user_agent"]
 
 _MAX_REDIRECTS = 5
 _SUBDOMAINS = "abc"
@@ -24,7 +24,7 @@ _SUBDOMAINS = "abc"
 _PATIENCE_S = 1.0
 _PLACES = re.compile(r"\{([^{}]*)\}")
 # Servers that ask for patience or stumble; every other status means the same the next time.
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 class WebSource:
@@ -49,14 +49,13 @@ class WebSource:
         # httpx logs every URL, and with it the token.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        agent = f"sat-xception/{__version__}" + (f" ({config.contact})" if config.contact else "")
         self._client = httpx.AsyncClient(
             http2=True,
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
             timeout=config.timeout_s,
             limits=httpx.Limits(max_connections=config.connections, max_keepalive_connections=config.connections),
-            headers={"User-Agent": agent, "Accept": "image/*"},
+            headers={"User-Agent": user_agent(config), "Accept": "image/*"},
         )
 
     def bounds(self) -> tuple[float, float, float, float] | None:
@@ -79,6 +78,10 @@ class WebSource:
             places[place] = chr(first + (x + y) % (last - first + 1))
         return _PLACES.sub(lambda match: str(places[match[1]]), self._template)
 
+    def host(self, x: int, y: int, z: int) -> str:
+        """Return the server that has a tile, as its address names it."""
+        return httpx.URL(self.url(x, y, z)).netloc.decode()
+
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return what the server answers, if it says it is an image and is whole."""
         try:
@@ -92,15 +95,15 @@ class WebSource:
             raise TileFailure("redirected to an address that isn't http") from error
         except httpx.HTTPError as error:
             # The message may hold the address; the kind of error says enough.
-            raise TileFailure(f"connection failed: {type(error).__name__}", transient=True) from error
+            raise TileFailure(f"connection failed: {type(error).__name__}", transient=True, unreachable=True) from error
 
     async def _get(self, url: str) -> bytes:
         async with self._client.stream("GET", url) as response:
             if response.status_code != 200:
-                wait = _retry_after_s(response.headers.get("Retry-After", ""))
+                wait = retry_after_s(response.headers.get("Retry-After", ""))
                 if wait is None and response.status_code == 429:
                     wait = _PATIENCE_S
-                transient = response.status_code in _TRANSIENT
+                transient = response.status_code in TRANSIENT
                 raise TileFailure(f"HTTP {response.status_code}", transient=transient, retry_after_s=wait)
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if (
@@ -121,6 +124,11 @@ class WebSource:
         await self._client.aclose()
 
 
+def user_agent(config: ImageryConfig) -> str:
+    """Return how we name ourselves to a server."""
+    return f"sat-xception/{__version__}" + (f" ({config.contact})" if config.contact else "")
+
+
 def _token(variable: str) -> str:
     if not variable:
         raise ConfigError("the URL template has {token}, but no variable is named: give --imagery-token-env NAME")
@@ -132,7 +140,7 @@ def _token(variable: str) -> str:
     return token
 
 
-def _retry_after_s(header: str) -> float | None:
+def retry_after_s(header: str) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
     if header.strip().isdecimal():
         return float(header)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from sat_xception.config import StepConfig
+from sat_xception.config import StepConfig, shown
 from sat_xception.steps.kinds import FileOrNone, FolderOrNone, Fraction, Fractions, LocalFolderOrNone, Result
 from sat_xception.storage import GcsPath, Stored
 
@@ -29,11 +28,18 @@ class LabelsConfig(StepConfig):
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
     imagery: str = Field(
         "",
-        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg, an MBTiles file.",
+        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg here or at gs://, "
+        "MBTiles; PMTiles or a GeoTIFF, here, at https:// or gs://.",
     )
     imagery_token_env: str = Field("", description="Environment variable that fills {token} in the URL template.")
     imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
     imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
+    imagery_bands: tuple[int, ...] = Field(
+        (), description="Bands of a GeoTIFF that are red, green and blue. Default: as the file says."
+    )
+    imagery_scale: tuple[float, ...] = Field(
+        (), description="Values of a GeoTIFF that become black and white. Default: 0 and 255."
+    )
     imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
     workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
     rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
@@ -67,7 +73,7 @@ class LabelsConfig(StepConfig):
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
         settings = super().resolved()
-        settings["imagery"] = re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", self.imagery)
+        settings["imagery"] = shown(self.imagery)
         return settings
 
     @model_validator(mode="after")
@@ -78,6 +84,8 @@ class LabelsConfig(StepConfig):
             raise ValueError(
                 f"{', '.join(alone)} {'goes' if len(alone) == 1 else 'go'} with --labels, which isn't given"
             )
+        if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
+            raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
         if self.negatives_buffer_m >= self.negatives_distance_m:
             raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
         return self

@@ -1,0 +1,202 @@
+"""Tiles of a PMTiles archive (specification 3), read in parts from a file, a web server or a bucket.
+
+An archive is a directory of tiles, the directory's leaves, and the tiles. Everything that it says of itself is checked
+before it is believed: a damaged or hostile one costs a failed tile, not the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+import zlib
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pmtiles.tile import (
+    Compression,
+    Entry,
+    MagicNumberNotFound,
+    SpecVersionUnsupported,
+    TileType,
+    deserialize_directory,
+    deserialize_header,
+    find_tile,
+    zxy_to_tileid,
+)
+
+from sat_xception.errors import ConfigError, DataError, ServiceError
+from sat_xception.imagery.files import MISSING
+from sat_xception.imagery.ranges import Ranges
+from sat_xception.imagery.source import ImageryConfig, TileFailure
+
+__all__ = ["PMTilesSource"]
+
+_HEADER_BYTES = 127
+# Writers keep a directory at some thousand entries, which are tens of kilobytes.
+_MAX_DIRECTORY_BYTES = 4_000_000
+_MAX_DEPTH = 4
+# About 100 bytes each in memory.
+_KEPT_ENTRIES = 500_000
+_IMAGES = (TileType.PNG, TileType.JPEG, TileType.WEBP)
+_DAMAGED = "the archive is damaged"
+# What the library raises when bytes aren't what they should be.
+_BROKEN = (ValueError, IndexError, EOFError, OSError, zlib.error, RecursionError)
+
+
+class PMTilesSource:
+    """A PMTiles archive of JPEG, PNG or WebP tiles."""
+
+    def __init__(self, name: str, ranges: Ranges, config: ImageryConfig) -> None:
+        """Read what the archive says of itself.
+
+        Args:
+            name: What to call it in errors, without a token.
+            ranges: Its bytes; closed with the source.
+            config: Settings.
+
+        Raises:
+            ConfigError: It is no PMTiles archive, one of vector tiles, or can't be read in parts.
+            DataError: It is damaged.
+            ServiceError: It couldn't be read now.
+        """
+        self._ranges = ranges
+        self._name = name
+        self._max_bytes = config.max_bytes
+        self._leaves: OrderedDict[int, list[Entry]] = OrderedDict()
+        self._kept_entries = 0
+        self._lock = threading.Lock()
+        try:
+            self._header = self._read_header()
+            self._root = self._directory(self._header["root_offset"], self._header["root_length"])
+            said = self._read_metadata().get("attribution", "")
+        except TileFailure as failure:
+            ranges.close()
+            kind = ServiceError if failure.transient else DataError if failure.reason == _DAMAGED else ConfigError
+            raise kind(f"--imagery {name} can't be read: {failure.reason}; see whether it is there and whole") from None
+        except ConfigError:
+            ranges.close()
+            raise
+        self.attribution = config.attribution or (said if isinstance(said, str) else "")
+        self._pool = ThreadPoolExecutor(min(config.connections, 32))
+
+    def _read_header(self) -> Any:  # noqa: ANN401 - a dictionary of numbers and enumerations
+        try:
+            header = deserialize_header(self._ranges.read(0, _HEADER_BYTES))
+        except MagicNumberNotFound:
+            raise ConfigError(f"--imagery {self._name} is no PMTiles archive; give one of version 3") from None
+        except SpecVersionUnsupported:
+            raise ConfigError(
+                f"--imagery {self._name} isn't of PMTiles version 3; convert it: pmtiles convert"
+            ) from None
+        except _BROKEN:
+            raise TileFailure(_DAMAGED) from None
+        if header["tile_type"] not in _IMAGES:
+            kind = "vector tiles" if header["tile_type"] in (TileType.MVT, TileType.MLT) else "no images that are known"
+            raise ConfigError(f"--imagery {self._name} holds {kind}; give an archive of JPEG, PNG or WebP tiles")
+        if header["internal_compression"] not in (Compression.NONE, Compression.GZIP):
+            way = header["internal_compression"].name.lower()
+            raise ConfigError(f"--imagery {self._name} has directories in {way}, not gzip; convert it: pmtiles convert")
+        return header
+
+    def _read_metadata(self) -> dict[str, Any]:
+        metadata = self._part(self._header["metadata_offset"], self._header["metadata_length"])
+        try:
+            content = json.loads(metadata or b"{}")
+        except _BROKEN:
+            raise TileFailure(_DAMAGED) from None
+        return content if isinstance(content, dict) else {}
+
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Return the bounds that the header states."""
+        west, south, east, north = (
+            self._header[f"{end}_{axis}_e7"] / 1e7 for end in ("min", "max") for axis in ("lon", "lat")
+        )
+        return (west, south, east, north) if west < east and south < north else None
+
+    def host(self, x: int, y: int, z: int) -> str:
+        """Return "": one archive is in one place."""
+        return ""
+
+    async def read(self, x: int, y: int, z: int) -> bytes:
+        """Return the tile's bytes."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, x, y, z)
+
+    def _read(self, x: int, y: int, z: int) -> bytes:
+        entry = self._find(zxy_to_tileid(z, x, y))
+        if entry is None:
+            raise TileFailure(MISSING)
+        if entry.length > self._max_bytes:
+            raise TileFailure(f"{entry.length:,} bytes, limit {self._max_bytes:,}")
+        data = self._exactly(self._header["tile_data_offset"] + entry.offset, entry.length)
+        if self._header["tile_compression"] == Compression.GZIP:
+            data = _unzip(data, self._max_bytes)
+        return data
+
+    def _find(self, tile_id: int) -> Entry | None:
+        directory = self._root
+        for _ in range(_MAX_DEPTH):
+            entry = find_tile(directory, tile_id)
+            if entry is None or entry.run_length:
+                return entry
+            directory = self._leaf(self._header["leaf_directory_offset"] + entry.offset, entry.length)
+        raise TileFailure(_DAMAGED)
+
+    def _leaf(self, offset: int, length: int) -> list[Entry]:
+        """Return a directory, from memory when it was used lately."""
+        with self._lock:
+            if offset in self._leaves:
+                self._leaves.move_to_end(offset)
+                return self._leaves[offset]
+        directory = self._directory(offset, length)
+        with self._lock:
+            if offset not in self._leaves:
+                self._kept_entries += len(directory)
+                self._leaves[offset] = directory
+            while self._kept_entries > _KEPT_ENTRIES:
+                self._kept_entries -= len(self._leaves.popitem(last=False)[1])
+        return directory
+
+    def _directory(self, offset: int, length: int) -> list[Entry]:
+        content = self._part(offset, length)
+        try:
+            directory: list[Entry] = deserialize_directory(gzip.compress(content, 0))
+            return directory
+        except _BROKEN:
+            raise TileFailure(_DAMAGED) from None
+
+    def _part(self, offset: int, length: int) -> bytes:
+        """Return a directory or the metadata, unpacked."""
+        if length > _MAX_DIRECTORY_BYTES:
+            raise TileFailure(_DAMAGED)
+        data = self._exactly(offset, length)
+        if self._header["internal_compression"] == Compression.GZIP and data:
+            return _unzip(data, _MAX_DIRECTORY_BYTES)
+        return data
+
+    def _exactly(self, offset: int, length: int) -> bytes:
+        # Negative offsets and ones of more than 64 bits come from damaged directories.
+        if offset < 0 or offset + length >= 1 << 63:
+            raise TileFailure(_DAMAGED)
+        data = self._ranges.read(offset, length) if length else b""
+        if len(data) != length:
+            raise TileFailure(_DAMAGED)
+        return data
+
+    async def close(self) -> None:
+        """Let the archive go."""
+        self._pool.shutdown()
+        self._ranges.close()
+
+
+def _unzip(data: bytes, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = unpacker.decompress(data, limit)
+    except zlib.error:
+        raise TileFailure(_DAMAGED) from None
+    if not unpacker.eof:
+        raise TileFailure(_DAMAGED)
+    return content
