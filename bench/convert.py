@@ -65,25 +65,26 @@ def _compare(folder: Path, count: int, pixels: int) -> None:
 
 
 def _write_dataset(folder: Path, count: int, pixels: int) -> None:
-    from sat_xception.data.manifest import ManifestRow, TileWriter, content_digest, count_rows
+    from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter
     from sat_xception.storage import file_digest, write_json
 
     folder.mkdir()
     # Bytes after its end make each image another: Parquet would store equal ones once.
     images = [_draw(number, pixels) for number in range(200)]
-    rows = []
+    summary = DatasetSummary()
     with TileWriter(folder) as writer:
         for number in range(count):
             facts: dict[str, Any] = {"format": "jpeg", "width": pixels, "height": pixels, "mean_luma": 90.0}
-            rows.append(ManifestRow(f"{number:07d}", _CLASSES[number % 2], _SPLITS[number % 10], "ok", **facts))
-            writer.add(rows[-1], images[number % len(images)] + number.to_bytes(8, "big"))
+            row = ManifestRow(f"{number:07d}", _CLASSES[number % 2], _SPLITS[number % 10], "ok", **facts)
+            summary.add(row)
+            writer.add(row, images[number % len(images)] + number.to_bytes(8, "big"))
     description = {
         "name": "bench",
         "synthetic": True,
         "classes": _CLASSES,
         "positive_label": "school",
-        "counts": count_rows(rows),
-        "digest": content_digest(rows),
+        "counts": summary.counts(),
+        "digest": summary.digest(),
         "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*"))},
     }
     write_json(folder / "dataset.json", description)

@@ -217,7 +217,7 @@ def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object],
 def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
     values = task.values(given)
     needed = [name for name, setting in task.config.model_fields.items() if setting.is_required()]
-    places = {name: _PLACES.get(name, Path(".")) for name in needed if name not in values}
+    places = {name: _PLACES.get(name, Path("of-the-task")) for name in needed if name not in values}
     try:
         task.config.model_validate({**places, **values})
     except ValidationError as error:
