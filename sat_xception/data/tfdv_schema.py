@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any
 
@@ -171,7 +171,7 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
         comparisons: How many are made at once; chance has as many tries.
     """
     counts = (other.datasets[0].num_examples, current.datasets[0].num_examples)
-    cells = {name: max(_cells(other).get(name, 0), number) for name, number in _cells(current).items()}
+    cells = _cells(other, current)
     share = noise_share(*counts)
     relaxed = schema_pb2.Schema()
     relaxed.CopyFrom(schema)
@@ -186,10 +186,14 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
     return relaxed
 
 
-def _cells(statistics: Statistics) -> Mapping[str, int]:
-    """Return the number of different strings of each string feature."""
-    strings = (feature for feature in statistics.datasets[0].features if feature.HasField("string_stats"))
-    return {feature.path.step[0]: feature.string_stats.unique for feature in strings}
+def _cells(*compared: Statistics) -> dict[str, int]:
+    """Return the number of different strings of each string feature, in all the statistics together."""
+    values: dict[str, set[str]] = {}
+    for feature in (feature for statistics in compared for feature in statistics.datasets[0].features):
+        if feature.HasField("string_stats"):
+            buckets = feature.string_stats.rank_histogram.buckets
+            values.setdefault(feature.path.step[0], set()).update(bucket.label for bucket in buckets)
+    return {name: len(found) for name, found in values.items()}
 
 
 def noise_divergence(train: int, split: int, cells: int, comparisons: int = 1) -> float:
