@@ -162,7 +162,9 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
     1.25 and 0.36 at 1.5. Noise alone (400 tiles against n others of the same set, the largest of 80 draws, 2026-11)
     made a divergence and a difference of shares of 0.09 and 0.11 with n = 100, 0.18 and 0.21 with 50, 0.27 and 0.35
     with 30, 0.34 and 0.29 with 20, 0.61 and 0.39 with 10. So 0.3 holds from about 50 tiles on; with fewer,
-    `noise_share` takes over, and from about 25 down `noise_divergence`. The limit of drift, 0.1, holds from about 100.
+    `noise_share` takes over, and from about 25 down `noise_divergence`. The limit of drift, 0.1, was chosen by an
+    experiment (docs/decisions/0013-limits-of-drift.md); it holds from about 140 tiles on each side for a divergence and
+    from 800 for a share.
 
     Args:
         schema: As inferred, or as kept with the baseline; it isn't changed.
