@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any
 
@@ -162,7 +162,9 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
     1.25 and 0.36 at 1.5. Noise alone (400 tiles against n others of the same set, the largest of 80 draws, 2026-11)
     made a divergence and a difference of shares of 0.09 and 0.11 with n = 100, 0.18 and 0.21 with 50, 0.27 and 0.35
     with 30, 0.34 and 0.29 with 20, 0.61 and 0.39 with 10. So 0.3 holds from about 50 tiles on; with fewer,
-    `noise_share` takes over, and from about 25 down `noise_divergence`. The limit of drift, 0.1, holds from about 100.
+    `noise_share` takes over, and from about 25 down `noise_divergence`. The limit of drift, 0.1, was chosen by an
+    experiment (docs/decisions/0013-limits-of-drift.md); it holds from about 140 tiles on each side for a divergence and
+    from 800 for a share.
 
     Args:
         schema: As inferred, or as kept with the baseline; it isn't changed.
@@ -171,7 +173,7 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
         comparisons: How many are made at once; chance has as many tries.
     """
     counts = (other.datasets[0].num_examples, current.datasets[0].num_examples)
-    cells = {name: max(_cells(other).get(name, 0), number) for name, number in _cells(current).items()}
+    cells = _cells(other, current)
     share = noise_share(*counts)
     relaxed = schema_pb2.Schema()
     relaxed.CopyFrom(schema)
@@ -186,10 +188,14 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
     return relaxed
 
 
-def _cells(statistics: Statistics) -> Mapping[str, int]:
-    """Return the number of different strings of each string feature."""
-    strings = (feature for feature in statistics.datasets[0].features if feature.HasField("string_stats"))
-    return {feature.path.step[0]: feature.string_stats.unique for feature in strings}
+def _cells(*compared: Statistics) -> dict[str, int]:
+    """Return the number of different strings of each string feature, in all the statistics together."""
+    values: dict[str, set[str]] = {}
+    for feature in (feature for statistics in compared for feature in statistics.datasets[0].features):
+        if feature.HasField("string_stats"):
+            buckets = feature.string_stats.rank_histogram.buckets
+            values.setdefault(feature.path.step[0], set()).update(bucket.label for bucket in buckets)
+    return {name: len(found) for name, found in values.items()}
 
 
 def noise_divergence(train: int, split: int, cells: int, comparisons: int = 1) -> float:

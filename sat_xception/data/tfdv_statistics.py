@@ -85,7 +85,8 @@ def load_statistics(path: Path) -> Statistics:
     """
     try:
         loaded = tfdv.load_stats_binary(str(path))
-        parts(loaded)[""]
+        if not parts(loaded)[""].datasets[0].num_examples:
+            raise ValueError("there are no examples in it")
     except Exception as error:
         # Of a damaged file: the protocol buffers' DecodeError, an OSError, or one of TensorFlow's.
         raise ConfigError(

@@ -13,12 +13,13 @@ from sat_xception.data.statistics_report import validation_page
 from sat_xception.data.tfdv_findings import Anomaly, TfdvRequest, count_anomalies
 from sat_xception.data.tfdv_runner import run_tfdv
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.log import duration
+from sat_xception.log import duration, get_logger
 from sat_xception.steps import ValidateConfig
 from sat_xception.storage import atomic_folder, write_json
 
 __all__ = ["ValidationResult", "validate"]
 
+_log = get_logger(__name__)
 # Training and selection need both; `test` may be absent.
 _NEEDED_SPLITS = ("train", "valid")
 
@@ -65,13 +66,15 @@ def validate(config: ValidateConfig) -> ValidationResult:
         raise ConfigError(f"--schema-file {config.schema_file} is no file (seen from {Path.cwd()})")
     index = read_index(config.examples)
     baseline = Baseline() if config.baseline is None else read_baseline(config.baseline)
+    schema_file = config.schema_file or baseline.schema_file
+    _say_unused_limits(config, schema_file)
     files = {split: () for split in _NEEDED_SPLITS} | check_shards(config.examples, index)
     with atomic_folder(config.out, record="anomalies.json") as work:
         request = TfdvRequest(
             files=files,
             counts={split: facts.count for split, facts in index.splits.items()},
             classes=index.classes,
-            schema_file=config.schema_file or baseline.schema_file,
+            schema_file=schema_file,
             as_it_is=config.schema_file is not None,
             baseline=baseline.statistics,
             max_skew=config.max_skew,
@@ -95,3 +98,15 @@ def validate(config: ValidateConfig) -> ValidationResult:
         anomalies=anomalies,
         seconds=time.monotonic() - started,
     )
+
+
+def _say_unused_limits(config: ValidateConfig, schema_file: Path | None) -> None:
+    """Say which limits somebody asked for that a schema overrides; those that were left alone are no news."""
+    asked = {"--max-skew": "max_skew", "--max-drift": "max_drift"}
+    for flag, name in asked.items():
+        limit = getattr(config, name)
+        if schema_file is not None and limit != ValidateConfig.model_fields[name].default:
+            where = config.schema_file or f"{config.baseline}/{schema_file.name}"
+            _log.warning(
+                "validate  %s %g has no effect: the limits are those of %s; change them there", flag, limit, where
+            )

@@ -259,7 +259,7 @@ def test_a_given_schema_is_used_as_it_is_and_what_is_accepted_does_not_stop_the_
         ("valid", "image/mean_luma", "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", True),
         ("test", "examples", "EMPTY_SPLIT", True),
     ]
-    assert "4 anomalies, all accepted" in result.summary()
+    assert "2 anomalies, all accepted" in result.summary(), "few examples in slices get their allowance"
     assert (tmp_path / "out" / "schema.pbtxt").read_text() == strict
     assert "</svg> 1 50.0 %" in (tmp_path / "out" / "report.html").read_text()
     printed = capfd.readouterr()

@@ -11,7 +11,6 @@ from sat_xception.config import load_config
 from sat_xception.data.baseline import publish_baseline, read_baseline
 from sat_xception.data.records import RecordWriter, serialize_example
 from sat_xception.data.tfdv_findings import Anomaly
-from sat_xception.data.tfdv_runner import find_tfdv_python
 from sat_xception.data.validate import ValidationResult, validate
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.steps import ValidateConfig
@@ -88,17 +87,19 @@ def relabel(row: Row, label: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def accepted(one_tfdv: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The baseline that a first run leaves."""
-    try:
-        find_tfdv_python()
-    except ConfigError as error:
-        pytest.importorskip("tensorflow_data_validation", reason=str(error))
     folder = tmp_path_factory.mktemp("first")
     examples = write(folder / "examples", drawn(10))
     result = validate(ValidateConfig(examples=examples, out=folder / "out", baseline=folder / "baseline"))
     assert result.anomalies == ()
     return folder / "baseline"
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So few examples that nothing but their form can be wrong."""
+    return write(tmp_path_factory.mktemp("few") / "examples", {"train": tiles(8, 1), "valid": tiles(8, 2)})
 
 
 def found_in(folder: Path, splits: Mapping[str, list[Row]], baseline: Path) -> list[Anomaly]:
@@ -201,6 +202,79 @@ def test_what_is_meant_is_accepted_by_place_and_becomes_the_baseline(accepted: P
     first: ValidationResult = validate(config)
     assert first.anomalies and all(anomaly.accepted for anomaly in first.anomalies)
     assert validate(config.model_copy(update={"accept": ()})).anomalies == (), "compared with itself"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("statistics-train.pb", b"damaged", "can't be read as statistics of TFDV: .* Remove it from the --baseline"),
+        ("statistics-train.pb", b"", "can't be read as statistics of TFDV: ValueError there are no examples in it"),
+        ("schema.pbtxt", b"feature {", "isn't a schema in text form"),
+    ],
+)
+def test_a_damaged_baseline_is_named(
+    file: str, content: bytes, message: str, accepted: Path, few: Path, tmp_path: Path
+) -> None:
+    baseline = tmp_path / "baseline"
+    publish_baseline(baseline, accepted, {})
+    (baseline / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"{baseline / file} {message}"):
+        validate(ValidateConfig(examples=few, out=tmp_path / "out", baseline=baseline))
+    assert (baseline / file).read_bytes() == content
+
+
+def test_limits_that_a_kept_schema_overrides_are_said(
+    accepted: Path, few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    baseline = tmp_path / "baseline"
+    publish_baseline(baseline, accepted, {})
+    validate(ValidateConfig(examples=few, out=tmp_path / "out", baseline=baseline, max_drift=0.01, max_skew=0.3))
+    said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+    assert said == [
+        f"validate  --max-drift 0.01 has no effect: the limits are those of {baseline}/schema.pbtxt; change them there"
+    ]
+    caplog.clear()
+    validate(ValidateConfig(examples=few, out=tmp_path / "first", max_drift=0.01))
+    assert "has no effect" not in caplog.text
+
+
+def test_a_given_schema_allows_for_the_noise_of_small_slices(accepted: Path, tmp_path: Path) -> None:
+    splits = drawn(90)
+    # Three tiles of one class, and two of the other.
+    for split, count in (("train", 3), ("valid", 2), ("test", 2)):
+        for row in splits[split][:count]:
+            row["slice/region"] = b"south"
+            relabel(row, int(split != "train"))
+    config = ValidateConfig(
+        examples=write(tmp_path / "examples", splits), out=tmp_path / "out", schema_file=accepted / "schema.pbtxt"
+    )
+    assert validate(config).anomalies == ()
+    assert "<td>valid/region=south</td>" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "count"), [("tile/x", 1), ("tile/y", 3), ("tile/z", 8), ("tile/lon", 1), ("tile/lat", 8)]
+)
+def test_a_place_with_a_part_missing_is_an_error(one_tfdv: None, lacking: str, count: int, tmp_path: Path) -> None:
+    splits = {"train": tiles(8, 1), "valid": tiles(8, 2)}
+    for index, row in enumerate(row for split in splits.values() for row in split):
+        row |= {"tile/x": 76_000 + index, "tile/y": 63_000, "tile/z": 17, "tile/lon": -74.1, "tile/lat": 4.6}
+    for row in splits["valid"][:count]:
+        del row[lacking]
+    examples = write(tmp_path / "examples", splits)
+    file = examples / "valid" / "examples-00000-of-00001.tfrecord"
+    with pytest.raises(DataError, match=rf"{file} has examples with .*{lacking}.* Run convert again"):
+        validate(ValidateConfig(examples=examples, out=tmp_path / "out"))
+
+
+def test_a_weight_below_zero_is_an_anomaly(accepted: Path, tmp_path: Path) -> None:
+    splits = drawn(60)
+    for row in (row for split in splits.values() for row in split):
+        row["tile/weight"] = 0.5
+    splits["train"][0]["tile/weight"] = 0.0
+    splits["valid"][0]["tile/weight"] = -0.5
+    anomalies = found_in(tmp_path, splits, accepted)
+    assert [(a.split, a.feature, a.kind) for a in anomalies] == [("valid", "tile/weight", "FLOAT_TYPE_SMALL_FLOAT")]
 
 
 @pytest.mark.parametrize(
