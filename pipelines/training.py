@@ -120,8 +120,8 @@ def training(
             that data is held against, and last-run.json. Empty: none.
         data_block_zoom: Zoom of the blocks of tiles that share a split, where it is known which tiles images are.
         data_fractions: Shares of train, valid and test, in [0, 1], with sum 1. A split that the folders give is kept.
-        data_imagery: Imagery of data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg, or an
-            MBTiles file. Never with a key in it: write {token}, and see data_imagery_token_env.
+        data_imagery: Imagery of data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg, MBTiles,
+            PMTiles or a GeoTIFF. Never with a key in it: write {token}, and see data_imagery_token_env.
         data_imagery_attribution: Whom the imagery's licence wants named; kept with the dataset.
         data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
         data_imagery_contact: Your address or page, for the owner of the tile server.
