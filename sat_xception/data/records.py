@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import google_crc32c
@@ -29,30 +29,32 @@ def serialize_example(features: Mapping[str, bytes | memoryview | float | int]) 
     Args:
         features: Value by name: bytes for a `bytes_list`, float for a `float_list`, int for an `int64_list`.
     """
-    entries = b"".join([_FIRST + _sized(_entry(name, features[name])) for name in sorted(features)])
-    return _FIRST + _sized(entries)
+    parts: list[bytes | memoryview] = []
+    for name in sorted(features):
+        value = features[name]
+        if isinstance(value, int):
+            payload: bytes | memoryview = _varint(value & 0xFFFFFFFFFFFFFFFF)
+            parts += (_head(name, _THIRD, len(payload)), payload)
+        elif isinstance(value, float):
+            parts += (_head(name, _SECOND, 4), struct.pack("<f", value))
+        else:
+            parts += (_head(name, _FIRST, len(value)), value)
+    return b"".join((_FIRST, _varint(sum(map(len, parts))), *parts))
 
 
-def _entry(name: str, value: bytes | memoryview | float | int) -> bytes:
-    """Return an entry of the map from names to features."""
-    if isinstance(value, int):
-        kind, values = _THIRD, _FIRST + _sized(_varint(value & 0xFFFFFFFFFFFFFFFF))
-    elif isinstance(value, float):
-        kind, values = _SECOND, _FIRST + _sized(struct.pack("<f", value))
-    else:
-        kind, values = _FIRST, _FIRST + _sized(value)
-    return _key(name) + _SECOND + _sized(kind + _sized(values))
+@lru_cache(2**16)
+def _head(name: str, kind: bytes, length: int) -> bytes:
+    """Return what comes before a value of so many bytes in the map from names to features."""
+    # From the inside out: the value's field in its list, the list in its feature, the feature in an entry of the map.
+    before_value = _FIRST + _varint(length)
+    before_list = kind + _varint(len(before_value) + length)
+    feature = len(before_list) + len(before_value) + length
+    key = name.encode()
+    entry = b"".join((_FIRST, _varint(len(key)), key, _SECOND, _varint(feature)))
+    return b"".join((_FIRST, _varint(len(entry) + feature), entry, before_list, before_value))
 
 
-@cache
-def _key(name: str) -> bytes:
-    return _FIRST + _sized(name.encode())
-
-
-def _sized(data: bytes | memoryview) -> bytes:
-    return b"".join((_varint(len(data)), data))
-
-
+@lru_cache(2**12)
 def _varint(number: int) -> bytes:
     """Return a number that isn't negative in groups of seven bits, the lowest first."""
     if number < 0x80:

@@ -91,7 +91,7 @@ def open_shard(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
         DataError: It has not, or it is no Parquet file.
     """
     try:
-        parquet = pq.ParquetFile(file, memory_map=True)
+        parquet = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
         raise DataError(f"{file} is no Parquet file: {error}. Run `sat_xception assemble` again") from None
     missing = [name for name in columns if name not in parquet.schema_arrow.names]

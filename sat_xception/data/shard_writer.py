@@ -66,7 +66,7 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
             "and --out in a folder that all of them mount at the same path"
         )
     path = job.folder / shard.split / shard.name
-    if (job.folder / FAILED).exists() or finished_shard(path):
+    if (job.folder / FAILED).exists() or _is_sound(path):
         return
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
     try:
@@ -77,14 +77,19 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
 
 
 def finished_shard(path: Path) -> dict[str, Any]:
-    """Return the note of a finished file, after comparing the file with it; {} when it isn't finished."""
+    """Return the note of a finished file, after comparing the file's size with it; {} when it isn't finished."""
     note = path.with_name(path.name + NOTE)
     try:
         facts: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        sound = path.stat().st_size == facts["size"] and file_digest(path) == facts["sha256"]
+        return facts if path.stat().st_size == facts["size"] else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-    return facts if sound else {}
+
+
+def _is_sound(path: Path) -> bool:
+    """Return whether a file that an earlier run left is finished, and is what its note says."""
+    note = finished_shard(path)
+    return bool(note) and file_digest(path) == note.get("sha256")
 
 
 def _tell(folder: Path, error: DataError | OSError) -> None:
