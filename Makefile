@@ -21,7 +21,7 @@ WEIGHTS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format type images step-images push test-images compile lock clean
+.PHONY: help setup run test bench lint format type images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes
+	$(BIN)/python bench/assemble.py
+	$(BIN)/python bench/assemble_memory.py 1000 10000 100000
+	$(BIN)/python bench/convert.py 1000 20000 --pixels 256
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -343,8 +343,10 @@ def test_stopping_finishes_a_grpc_call_under_way(slow_root):
 
 def test_too_many_waiting_requests_are_told_to_come_back(slow_root, monkeypatch):
     monkeypatch.setattr("sat_xception.serve.dispatch._MAX_WAITING", 1)
-    with RunningServer(serve_config(slow_root)) as server:
-        connection, _ = send(server.rest_url, {"instances": [0.5]})
+    with RunningServer(serve_config(slow_root)) as server, contextlib.ExitStack() as stack:
+        # Long enough for a busy machine to ask twice meanwhile.
+        connection, _ = send(server.rest_url, {"instances": [2.0]})
+        stack.callback(connection.close)
         url = f"{server.rest_url}/v1/models/{NAME}:predict"
         response = httpx.post(url, json={"instances": [0.0]})
         assert response.status_code == 503
@@ -353,7 +355,6 @@ def test_too_many_waiting_requests_are_told_to_come_back(slow_root, monkeypatch)
             PredictionServiceStub(channel).Predict(seconds_request(0.0), timeout=30)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert b"200 OK" in connection.recv(1000)
-        connection.close()
         assert httpx.post(url, json={"instances": [0.0]}).status_code == 200
 
 
