@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import threading
 import zlib
 from collections import OrderedDict
@@ -41,6 +42,7 @@ _MAX_DEPTH = 4
 # About 100 bytes each in memory.
 _KEPT_ENTRIES = 500_000
 _IMAGES = (TileType.PNG, TileType.JPEG, TileType.WEBP)
+_ENDLESS = re.compile(rb"[\x80-\xff]{10}")
 _DAMAGED = "the archive is damaged"
 # What the library raises when bytes aren't what they should be.
 _BROKEN = (ValueError, IndexError, EOFError, OSError, zlib.error, RecursionError)
@@ -161,6 +163,9 @@ class PMTilesSource:
 
     def _directory(self, offset: int, length: int) -> list[Entry]:
         content = self._part(offset, length)
+        # No number takes more than nine bytes that say "more follows"; the library takes minutes to read longer ones.
+        if _ENDLESS.search(content):
+            raise TileFailure(_DAMAGED)
         try:
             directory: list[Entry] = deserialize_directory(gzip.compress(content, 0))
             return directory

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from sat_xception.errors import ServiceError
+
 __all__ = ["FetchStore", "FetchedTile", "Status"]
 
 Status = Literal["ok", "blank", "failed"]
@@ -48,6 +50,7 @@ class FetchStore:
 
     def __init__(self, folder: Path) -> None:
         """Open the store of a folder; it is made when it isn't there."""
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # SQLite serialises calls itself (sqlite3.threadsafety is 3), so tiles may be read from several threads.
         self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None, check_same_thread=False)
@@ -72,9 +75,21 @@ class FetchStore:
         return (row[0], bool(row[1])) if row else None
 
     def put(self, tile: FetchedTile) -> None:
-        """Keep a tile, in place of what was known of it."""
+        """Keep a tile, in place of what was known of it.
+
+        Raises:
+            ServiceError: The disk is full.
+        """
         row = (tile.x, tile.y, tile.z, tile.status, tile.reason, tile.data, tile.format, tile.transient)
-        self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
+        try:
+            self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise ServiceError(
+                f"no room for more tiles in {self._folder}: free some, or give a folder on another disk with "
+                "--tile-cache, then run again: finished tiles are kept"
+            ) from None
 
     def forget_failures(self) -> None:
         """Let the next fetch ask again for every tile that failed, whatever the reason was."""

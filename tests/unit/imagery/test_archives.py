@@ -1,9 +1,11 @@
 """Imagery in one large file, or in a bucket: PMTiles, GeoTIFF, `gs://`."""
 
 import asyncio
+import gzip
 import http.server
 import io
 import threading
+import time
 
 import numpy as np
 import pyproj
@@ -125,6 +127,20 @@ def test_no_damage_does_more_than_lose_tiles(tmp_path, archive):
         except (ConfigError, DataError):
             continue
         assert len(found) == 20
+
+
+def test_a_number_without_an_end_costs_no_time(tmp_path, archive):
+    content = bytearray(archive.read_bytes())
+    # The root directory, at the place and of the length that the header says, unpacks to four megabytes of 0xff.
+    packed = gzip.compress(b"\xff" * 3_900_000)
+    start = int.from_bytes(content[8:16], "little")
+    content[16:24] = len(packed).to_bytes(8, "little")
+    content[start : start + len(packed)] = packed
+    (tmp_path / "endless.pmtiles").write_bytes(content)
+    started = time.monotonic()
+    with pytest.raises(DataError, match="the archive is damaged"):
+        read(tmp_path / "endless.pmtiles")
+    assert time.monotonic() - started < 10
 
 
 # GeoTIFF

@@ -282,3 +282,16 @@ def test_killed_ten_times_a_run_ends_as_if_undisturbed(images, tmp_path):
         assert sum(server.asked.values()) <= 400 + 10 * 8
         _, undisturbed = fetch(server, tmp_path / "undisturbed", square(400), imagery=ImageryConfig())
     assert killed == undisturbed
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_fetched(images, tmp_path):
+    with TileServer(images) as server, FetchStore(tmp_path) as store:
+        store._database.execute("PRAGMA max_page_count=40")  # 160 kB, which SQLite takes for a full disk
+        source = open_imagery(server.template, ImageryConfig())
+        with pytest.raises(ServiceError, match=r"no room for more tiles in .*--tile-cache"):
+            fetch_tiles(square(100), source, store, QUICK, 100)
+        kept = len(list(store))
+    assert 0 < kept < 100
+    with TileServer(images) as server:
+        counts, _ = fetch(server, tmp_path, square(100))
+    assert (counts.ok, counts.resumed) == (100, kept)
