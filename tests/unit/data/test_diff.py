@@ -1,5 +1,6 @@
 """What changed between two versions of a dataset."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def test_every_change_is_counted_by_class_and_split(folders):
     (folders / "valid" / "school" / "008.jpg").rename(other / "008.jpg")
     diff = diff_datasets(DiffConfig(old=before, new=dataset(folders, "b")))
     assert diff.digests[0] != diff.digests[1]
-    assert diff.counts == {
+    assert not any(diff.by_slice.values())
+    assert {kind: found for kind, found in diff.counts.items() if found} == {
         "added": {("school", "train"): 1},
         "removed": {("school", "train"): 1},
         "changed": {("school", "train"): 1},
@@ -88,3 +90,49 @@ def test_what_is_no_dataset_is_refused(folders, tmp_path):
     (made / "manifest.parquet").write_text("not Parquet")
     with pytest.raises(DataError, match=r"manifest\.parquet can't be read: .* Run `sat_xception assemble` again"):
         diff_datasets(DiffConfig(old=made, new=made))
+
+
+def of_labels(folder: Path, name: str, rows: list[dict], **settings) -> Path:
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    imagery = folder / "imagery"
+    for row in rows:
+        tile = imagery / f"18/{row['x']}/{row['y']}.jpg"
+        tile.parent.mkdir(parents=True, exist_ok=True)
+        tile.write_bytes(encode(draw_tile("school", row["x"] * 64 + row["y"]), quality=90))
+    given = {"imagery": str(imagery), "block_zoom": 18, "fractions": (0.7, 0.3, 0), **settings}
+    return assemble(AssembleConfig(labels=folder / f"{name}.csv", out=folder / name, **given)).folder
+
+
+def test_changes_are_counted_by_slice(tmp_path):
+    rows = [
+        {
+            "x": x,
+            "y": y,
+            "z": 18,
+            "label": "school" if (x + y) % 2 else "farm",
+            "setting": "rural" if x % 2 else "urban",
+        }
+        for x in range(148_000, 148_008)
+        for y in range(93_000, 93_008)
+    ]
+    before = of_labels(tmp_path, "a", rows, slice_columns=("setting",))
+    changed = [{**rows[0], "label": "school"}, {**rows[1], "setting": "rural"}, *rows[3:]]
+    diff = diff_datasets(DiffConfig(old=before, new=of_labels(tmp_path, "b", changed, slice_columns=("setting",))))
+    assert {kind: dict(found) for kind, found in diff.by_slice.items() if found} == {
+        "removed": {("setting", "urban", "farm"): 1},
+        "relabelled": {("setting", "urban", "farm → school"): 1},
+        "resliced": {("setting", "urban → rural", "school"): 1},
+    }
+    assert "resliced" in diff.summary()
+    assert "setting=urban → rural  school" in diff.summary()
+    told = json.loads(diff_datasets(DiffConfig(old=before, new=tmp_path / "b", as_json=True)).summary())
+    assert {
+        "change": "removed", "slice": "setting", "value": "urban", "label": "farm", "tiles": 1
+    } in told["slices"]  # fmt: skip
+    # A dataset that lacks the column is compared all the same.
+    without = diff_datasets(DiffConfig(old=before, new=of_labels(tmp_path, "c", rows)))
+    assert without.counts["resliced"].total() == 64
+    assert without.by_slice["resliced"]["setting", "rural → ", "farm"] == 16
