@@ -1,7 +1,8 @@
 """Gather labelled tiles into a dataset.
 
 Each file found ends as a row of the manifest: ok, duplicate or failed, with the reason. Usable tiles are stored in an
-order that depends only on their content and the seed, so whatever reads the dataset in sequence sees the classes mixed.
+order that depends only on their split, their content and the seed: whatever reads a split in sequence sees the classes
+mixed.
 """
 
 from __future__ import annotations

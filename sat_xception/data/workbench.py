@@ -195,8 +195,11 @@ class Workbench:
         return self._rows("TRUE ORDER BY id")
 
     def usable(self) -> Iterator[tuple[Candidate, ManifestRow]]:
-        """Yield the usable tiles in the order of storage, each as it came and with what became of it."""
-        query = f"SELECT {', '.join((*_CANDIDATE, *_ROW))} FROM tiles WHERE status = 'ok' ORDER BY position, id"
+        """Yield the usable tiles in the order of storage, each as it came and with what became of it.
+
+        Split by split, so that who wants one reads little of the others; within a split, classes are mixed.
+        """
+        query = f"SELECT {', '.join((*_CANDIDATE, *_ROW))} FROM tiles WHERE status = 'ok' ORDER BY split, position, id"
         for values in self._database.execute(query):
             yield _candidate(values[: len(_CANDIDATE)]), _row(values[len(_CANDIDATE) :])
 
