@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,15 +16,20 @@ __all__ = ["pipeline_options", "run_all"]
 T = TypeVar("T")
 # Its in-memory runner under its own name: DirectRunner may fetch another runner's program from the network.
 _LOCAL_RUNNER = "FnApiRunner"
+# What another process on this machine runs: Beam's own worker, without the diary that it keeps on stderr before it has
+# read any option. Errors are still told.
+_QUIET_WORKER = (
+    "import logging, sys; logging.disable(logging.WARNING); "
+    "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
+)
 
 
-def pipeline_options(runner: str, options: Sequence[str], processes: int = 1) -> Any:  # noqa: ANN401 - Beam has no types
+def pipeline_options(runner: str, options: Sequence[str]) -> Any:  # noqa: ANN401 - Beam has no types
     """Return Beam's `PipelineOptions`.
 
     Args:
         runner: Beam's name of a runner; "" for this machine.
         options: Its options, each as `--name=value` or `--name`, handed on unchanged.
-        processes: Processes on this machine.
 
     Raises:
         ConfigError: No option of Beam has such a name, or its value is wrong.
@@ -38,9 +45,6 @@ def pipeline_options(runner: str, options: Sequence[str], processes: int = 1) ->
     for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
         kind._add_argparse_args(parser)
     flags = [f"--runner={runner or _LOCAL_RUNNER}", *options]
-    if not runner and processes > 1:
-        flags += ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
-        flags += ["--default_sdk_harness_log_level=ERROR"]
     try:
         _, unknown = parser.parse_known_args(flags)
     except (SystemExit, Exception) as error:
@@ -53,18 +57,33 @@ def pipeline_options(runner: str, options: Sequence[str], processes: int = 1) ->
     return PipelineOptions(flags)
 
 
-def run_all(work: Callable[..., None], items: Sequence[T], options: Any, **common: object) -> None:  # noqa: ANN401
+def run_all(
+    work: Callable[..., None],
+    items: Sequence[T],
+    options: Any,  # noqa: ANN401 - Beam has no types
+    processes: int = 1,
+    **common: object,
+) -> None:
     """Call a function for each item, once where nothing fails, and wait for the end.
 
     Args:
         work: Function of a module, for workers to import it.
         items: What it is called with.
         options: Of `pipeline_options`.
+        processes: Processes on this machine; 1 is this one. With a runner that was named it is 1.
         common: Arguments that each call has.
     """
     import apache_beam as beam
+    from apache_beam.options.pipeline_options import DirectOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     # It tells of each worker that starts and of each option that a worker doesn't know.
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with beam.Pipeline(options=options) as pipeline:
+    runner = None
+    if processes > 1:
+        command = shlex.join([sys.executable, "-c", _QUIET_WORKER])
+        runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+        options.view_as(DirectOptions).direct_num_workers = processes
+    with beam.Pipeline(runner, options=options) as pipeline:
         _ = pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.Map(work, **common)

@@ -71,7 +71,7 @@ def plan_shards(
     before = 0
     for file in files:
         with open_shard(file, _COLUMNS) as parquet:
-            for batch in parquet.iter_batches(batch_size=2**16, columns=list(_COLUMNS)):
+            for batch in parquet.iter_batches(batch_size=2**12, columns=list(_COLUMNS)):
                 of_split, of_class = _indices(batch["split"], splits), _indices(batch["label"], classes)
                 unknown = np.flatnonzero((of_split < 0) | (of_class < 0))
                 if len(unknown):

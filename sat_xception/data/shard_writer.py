@@ -28,8 +28,8 @@ from sat_xception.storage.files import json_text
 
 __all__ = ["FAILED", "NOTE", "PART", "RUN", "ShardJob", "finished_shard", "write_shard"]
 
-# In the folder of a run: what says whose it is, and why it stopped.
-RUN, FAILED = "run.json", "failed.json"
+# In the folder of a run: its id, and why it stopped.
+RUN, FAILED = "run.txt", "failed.json"
 # What the names of notes and of unfinished files end with.
 NOTE, PART = ".note.json", ".part"
 _COLUMNS = ("id", "label", "split", "format", "width", "height", "mean_luma", "std_luma", "image")
@@ -44,11 +44,13 @@ class ShardJob:
         files: Shards of the dataset, in order, each with its number of rows.
         classes: Classes, in the order of their index.
         folder: Where the run's files are written, in a folder for each split.
+        run: Id of the run; the folder may be another's by now, if this one was killed and started again.
     """
 
     files: tuple[tuple[Path, int], ...]
     classes: tuple[str, ...]
     folder: Path
+    run: str
 
 
 def write_shard(shard: PlannedShard, job: ShardJob) -> None:
@@ -73,7 +75,7 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
         _write(shard, job, part, path)
     except (DataError, OSError) as error:
         part.unlink(missing_ok=True)
-        _tell(job.folder, error)
+        _tell(job, error)
 
 
 def finished_shard(path: Path) -> dict[str, Any]:
@@ -92,9 +94,11 @@ def _is_sound(path: Path) -> bool:
     return bool(note) and file_digest(path) == note.get("sha256")
 
 
-def _tell(folder: Path, error: DataError | OSError) -> None:
+def _tell(job: ShardJob, error: DataError | OSError) -> None:
+    if (job.folder / RUN).read_text(encoding="utf-8") != job.run:
+        return
     facts = {"error": str(error), "errno": error.errno if isinstance(error, OSError) else None}
-    _replace(folder / FAILED, json_text(facts))
+    _replace(job.folder / FAILED, json_text(facts))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sat_xception import __version__
 from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.data.manifest import check_shard, read_dataset
 from sat_xception.data.shard_plan import PlannedShard, open_shard, plan_shards
@@ -91,8 +93,8 @@ def convert(config: ConvertConfig) -> ConvertResult:
     found = {split: sum(shard.count for shard in plan if shard.split == split) for split in sorted(planned)}
     if found != planned:
         raise DataError(f"{config.dataset} holds {found} tiles, its dataset.json says {planned}; run assemble again")
-    with atomic_folder(config.out, record="examples.json") as work, _run_folder(config, dataset) as folder:
-        notes = _write_all(config, plan, _job(files, dataset["classes"], folder))
+    with atomic_folder(config.out, record="examples.json") as work, _run_folder(config, dataset) as (folder, run):
+        notes = _write_all(config, plan, _job(files, dataset["classes"], folder, run))
         splits = {split: _describe([shard for shard in plan if shard.split == split], notes) for split in found}
         for split in splits:
             (work / split).mkdir()
@@ -122,12 +124,12 @@ def _check_reachable(config: ConvertConfig) -> None:
             )
 
 
-def _job(files: Sequence[Path], classes: list[str], folder: Path) -> ShardJob:
+def _job(files: Sequence[Path], classes: list[str], folder: Path, run: str) -> ShardJob:
     sizes = []
     for file in files:
         with open_shard(file, ()) as parquet:
             sizes.append((file.resolve(), parquet.metadata.num_rows))
-    return ShardJob(tuple(sizes), tuple(classes), folder)
+    return ShardJob(tuple(sizes), tuple(classes), folder, run)
 
 
 def _slices(files: Sequence[Path]) -> list[str]:
@@ -138,9 +140,10 @@ def _slices(files: Sequence[Path]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[Path]:
-    """Yield the folder of this dataset's and these settings' files; it stays when the work is stopped."""
-    facts = {"dataset": dataset["digest"], "shards": dataset["shards"], "shard_mb": config.shard_mb}
+def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield the folder of this dataset's and these settings' files, and the run's id; it stays when work is stopped."""
+    # With the version: another one may write other features.
+    facts = {"dataset": dataset["digest"], "shards": dataset["shards"], "shard_mb": config.shard_mb, "by": __version__}
     key = hashlib.sha256(repr((sorted(facts.items()), str(config.out))).encode()).hexdigest()[:16]
     place = Path(tempfile.gettempdir()) if isinstance(config.out, GcsPath) else config.out.resolve().parent
     folder = place / f".{config.out.name}-convert-{key}"
@@ -150,12 +153,15 @@ def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[Path
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another convert is writing {config.out}; wait for it, or name another --out") from None
+        # First: workers of a run that was killed live on for seconds, and fail when their files are taken away below.
+        run = uuid.uuid4().hex
+        (folder / RUN).write_text(run, encoding="utf-8")
         for left in (*folder.rglob(f"*{PART}"), folder / FAILED):
             left.unlink(missing_ok=True)
         for split in dataset["counts"]["by_split"]:
             (folder / split).mkdir(exist_ok=True)
         try:
-            yield folder
+            yield folder, run
         except BaseException:
             if not any(folder.rglob(f"*{NOTE}")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -173,9 +179,10 @@ def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJo
     if there:
         _log.info("resumed   %d of %d files were there", there, len(plan))
     if plan:
-        options = pipeline_options(config.runner, config.beam_options, _choose_processes(config, plan, job))
+        options = pipeline_options(config.runner, config.beam_options)
+        processes = 1 if config.runner else _choose_processes(config, plan, job)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run_all, write_shard, plan, options, job=job)
+            running = pool.submit(run_all, write_shard, plan, options, processes, job=job)
             try:
                 for _ in track(_progress(running, job.folder), "convert", len(plan)):
                     pass

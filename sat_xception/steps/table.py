@@ -55,7 +55,9 @@ class Step:
         config = load_config(self.config, file, settings)
         _log.debug("settings  %s", config.resolved())
         function = self.load()
-        return function(config.at_hand())
+        # Some libraries are imported only where there is work for them.
+        with _telling_what_is_missing():
+            return function(config.at_hand())
 
     def load(self) -> Callable[[Any], StepResult]:
         """Import the module and return the function.
@@ -64,16 +66,21 @@ class Step:
             ConfigError: Something it needs isn't installed.
         """
         module, name = self.function.split(":")
-        try:
-            with quiet_imports():
-                function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("sat_xception."):
-                raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
-            raise ConfigError(
-                f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
-            ) from error
+        with _telling_what_is_missing(), quiet_imports():
+            function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         return function
+
+
+@contextlib.contextmanager
+def _telling_what_is_missing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sat_xception."):
+            raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
+        raise ConfigError(
+            f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
+        ) from error
 
 
 STEPS: dict[str, Step] = {

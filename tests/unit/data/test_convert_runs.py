@@ -182,6 +182,6 @@ def test_a_runner_is_used_by_its_name_and_options(dataset, undisturbed, tmp_path
 
 
 def test_a_worker_that_does_not_see_the_folder_says_what_it_needs(tmp_path):
-    job = ShardJob((), ("a",), tmp_path / "elsewhere")
+    job = ShardJob((), ("a",), tmp_path / "elsewhere", "run")
     with pytest.raises(ServiceError, match=r"doesn't see .*elsewhere: a runner on other machines needs"):
         write_shard(PlannedShard("train", 0, 1, 0, 1, {"a": 1}), job)
