@@ -98,6 +98,13 @@ def test_the_description_names_the_slices(examples):
     assert json.loads((examples / "examples.json").read_text())["slices"] == ["setting", "settings"]
 
 
+def test_examples_have_the_bytes_that_tensorflow_gives_them(examples):
+    records = list(tf.data.TFRecordDataset([str(file) for file in shard_files(examples, "train")]).as_numpy_iterator())
+    assert records
+    for record in records:
+        assert tf.train.Example.FromString(record).SerializeToString(deterministic=True) == record
+
+
 # Which tiles go to which file
 
 

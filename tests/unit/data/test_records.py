@@ -9,7 +9,17 @@ import tensorflow as tf
 from sat_xception.data.records import RecordWriter, serialize_example
 from sat_xception.storage import file_digest
 
-FEATURES = {"b": b"\xff\x00" * 5000, "empty": b"", "f": -1.5, "zero": 0, "huge": 2**62, "less": -3, "a/é": b"x"}
+FEATURES = {
+    "b": b"\xff\x00" * 5000,
+    "empty": b"",
+    "f": -1.5,
+    "zero": 0,
+    "huge": 2**62,
+    "less": -3,
+    "a/é": b"x",
+    "a/éa": 1,
+    "a": 2,
+}
 RECORDS = (b"", b"one", bytes(range(256)) * 1000)
 
 
