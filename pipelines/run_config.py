@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from sat_xception.config import setting_of
 from sat_xception.log import get_logger
 from sat_xception.model.weights import find_weights, identify_weights
-from sat_xception.steps import GateConfig, LabelsConfig, PackageConfig, TrainConfig, ValidateConfig
+from sat_xception.steps import AssembleConfig, GateConfig, LabelsConfig, PackageConfig, TrainConfig, ValidateConfig
 from sat_xception.steps.kinds import Fraction, ResultOrNone
 from sat_xception.storage import GcsPath, Stored, fetch_file
 
@@ -44,6 +44,9 @@ class RunConfig(LabelsConfig):
     input_size: int = Field(
         0, ge=0, description="Input of both models in pixels. Default: 71 and 96 from random weights, else their own."
     )
+    block_zoom: int = setting_of(AssembleConfig, "block_zoom")
+    near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
+    keep_near_duplicates: bool = setting_of(AssembleConfig, "keep_near_duplicates")
     seed: int = setting_of(TrainConfig, "seed")
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
@@ -95,6 +98,9 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data": config.data if config.data in ("", "sample") else str(Path(config.data).resolve()),
         "data_accept_anomalies": list(config.accept),
         "data_baseline": _parameter(config.baseline),
+        "data_block_zoom": config.block_zoom,
+        "data_keep_near_duplicates": config.keep_near_duplicates,
+        "data_near_duplicate_bits": config.near_duplicate_bits,
         "data_positive_label": config.positive_label,
         "data_seed": config.seed,
         "data_skip_unchanged": config.skip_unchanged,

@@ -82,7 +82,7 @@ class GeoTiffSource:
         if kinds != {"uint8"} and self._config.scale is None:
             raise ConfigError(
                 f"--imagery {name} has pixels of type {', '.join(sorted(kinds))}, not of 8 bits; give the values that "
-                "become black and white, for instance --imagery-scale 0,3000"
+                "become black and white, for instance --imagery-scale 0 --imagery-scale 3000"
             )
         self.attribution = self._config.attribution or dataset.tags().get("TIFFTAG_COPYRIGHT", "")
         self._bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
@@ -181,5 +181,5 @@ def _plain_bands(name: str, dataset: Any) -> tuple[int, ...]:  # noqa: ANN401 - 
         return tuple(visible)
     raise ConfigError(
         f"--imagery {name} has {len(visible)} bands; say which are red, green and blue, for instance "
-        "--imagery-bands 3,2,1"
+        "--imagery-bands 3 --imagery-bands 2 --imagery-bands 1"
     )
