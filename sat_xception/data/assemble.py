@@ -21,7 +21,7 @@ from sat_xception.data.block_split import split_blocks
 from sat_xception.data.dataset_report import DatasetPage
 from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
 from sat_xception.data.images import encode_for_tensorflow
-from sat_xception.data.leakage import check_leaks, leave_out_copies, leave_out_lookalikes
+from sat_xception.data.leakage import check_blocks, check_lookalikes, leave_out_copies, leave_out_lookalikes
 from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
 from sat_xception.data.probe import Read, probe_tiles, read_file
 from sat_xception.data.split import SPLITS, split_by_hash, split_of, stable_fraction
@@ -146,7 +146,8 @@ def _assemble(
         if not config.keep_near_duplicates:
             leave_out_lookalikes(bench, config.near_duplicate_bits)
         _split_by_content(bench, classes, config)
-        check_leaks(bench, config.near_duplicate_bits, config.block_zoom)
+        check_blocks(bench, config.block_zoom)
+        check_lookalikes(bench, config.near_duplicate_bits)
         page = DatasetPage(classes)
         _write_tiles(work, bench, read, config, page)
         summary = DatasetSummary()

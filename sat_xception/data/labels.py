@@ -73,7 +73,8 @@ def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -
     names, labels = _labels(layer, columns)
     slices = {f"slice/{name}": _column(layer, name, "--slice-columns") for name in columns.slices}
     rows, x, y = _tiles_of(layer.geometry, zoom)
-    first, tile_of = _groups(x, y)
+    begins = _begins(x, y)
+    first, tile_of = np.flatnonzero(begins), np.cumsum(begins) - 1
     lowest, highest = _range_of(labels[rows], first)
     several = lowest != highest
     wins = np.zeros(len(first), dtype=bool)
@@ -87,8 +88,9 @@ def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -
     conflict = np.full(len(first), "", dtype=object)
     for tile in np.flatnonzero(torn).tolist():
         conflict[tile] = "labelled in two splits; nothing says which is right"
+    ends = np.append(first[1:], len(rows))
     for tile in np.flatnonzero(several & ~wins).tolist():
-        named = np.unique(labels[rows[tile_of == tile]]).tolist()
+        named = np.unique(labels[rows[first[tile] : ends[tile]]]).tolist()
         conflict[tile] = f"labelled {' and '.join(names[each] for each in named)}; nothing says which is right"
     found = tile_table(
         x[first],
@@ -180,11 +182,11 @@ def _splits(
     return pa.array(["", *SPLITS]).take(pa.array(highest)), (highest > 0) & (lowest != highest)
 
 
-def _groups(x: Integers, y: Integers) -> tuple[Integers, Integers]:
-    """Return where each tile begins in places that are sorted by tile, and each place's number of its tile."""
-    begins = np.ones(len(x), dtype=bool)
-    begins[1:] = (np.diff(x) != 0) | (np.diff(y) != 0)
-    return np.flatnonzero(begins), np.cumsum(begins) - 1
+def _begins(*sorted_by: Integers) -> npt.NDArray[np.bool_]:
+    """Return whether each place differs from the one before it, in any of the arrays that they are sorted by."""
+    begins = np.ones(len(sorted_by[0]), dtype=bool)
+    begins[1:] = np.logical_or.reduce([np.diff(values) != 0 for values in sorted_by])
+    return begins
 
 
 def _range_of(values: Integers, first: Integers) -> tuple[Integers, Integers]:
@@ -199,8 +201,7 @@ def _tiles_of(geometry: Geometries, zoom: int) -> tuple[Integers, Integers, Inte
     rows, x, y = (np.concatenate([part[place] for part in parts]) for place in range(3))
     order = np.lexsort((rows, y, x))
     rows, x, y = rows[order], x[order], y[order]
-    fresh = np.ones(len(rows), dtype=bool)
-    fresh[1:] = (np.diff(rows) != 0) | (np.diff(x) != 0) | (np.diff(y) != 0)
+    fresh = _begins(x, y, rows)
     return rows[fresh], x[fresh], y[fresh]
 
 

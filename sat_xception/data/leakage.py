@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from sat_xception.data.dedupe import find_duplicates, find_near_duplicates
 from sat_xception.data.workbench import Workbench
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 
-__all__ = ["check_leaks", "leave_out_copies", "leave_out_lookalikes"]
+__all__ = ["check_blocks", "check_lookalikes", "leave_out_copies", "leave_out_lookalikes"]
 
 _log = get_logger(__name__)
 _LISTED = 5
+
+
+class _Alike(NamedTuple):
+    """A usable tile and one that looks the same and comes before it, or is labelled differently."""
+
+    tile: str
+    split: str
+    like: str
+    split_of_like: str
+    labels_differ: bool
+
+
+def _lookalikes(bench: Workbench, bits: int) -> Iterator[_Alike]:
+    looks = bench.looks()
+    for place, (other, differ) in find_near_duplicates(looks.hashes, looks.labels, bits).items():
+        yield _Alike(*bench.name(int(looks.tiles[place])), *bench.name(int(looks.tiles[other])), differ)
 
 
 def leave_out_copies(bench: Workbench) -> None:
@@ -26,15 +45,12 @@ def leave_out_copies(bench: Workbench) -> None:
 
 def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
     """Leave out tiles that look like another: their perceptual hashes differ in at most `bits` bits."""
-    looks = bench.looks()
-    found = find_near_duplicates(looks.hashes, looks.labels, bits)
     reasons = {}
     across = 0
-    for place, (other, differs) in found.items():
-        (tile, split), (like, its_split) = bench.name(int(looks.tiles[place])), bench.name(int(looks.tiles[other]))
-        end = ", which is labelled differently; both are left out" if differs else ""
-        reasons[tile] = f"looks like {like}{end}"
-        across += split != its_split
+    for alike in _lookalikes(bench, bits):
+        end = ", which is labelled differently; both are left out" if alike.labels_differ else ""
+        reasons[alike.tile] = f"looks like {alike.like}{end}"
+        across += alike.split != alike.split_of_like
     bench.leave_out(reasons)
     if reasons:
         _log.warning(
@@ -44,11 +60,11 @@ def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
         )
 
 
-def check_leaks(bench: Workbench, bits: int, block_zoom: int) -> None:
-    """Hold the usable tiles of all splits against each other.
+def check_blocks(bench: Workbench, block_zoom: int) -> None:
+    """Look for blocks that leak.
 
     Raises:
-        DataError: A block has tiles in two splits, or tiles of two splits look the same.
+        DataError: A block has usable tiles in two splits.
     """
     shared = bench.shared_blocks()
     if shared:
@@ -59,12 +75,19 @@ def check_leaks(bench: Workbench, bits: int, block_zoom: int) -> None:
             "easy. Leave the splits out and let blocks decide; or, to keep them, make blocks smaller with a higher "
             "--block-zoom (22: every tile is a block of its own)"
         )
-    looks = bench.looks()
-    pairs = []
-    for place, (other, _) in find_near_duplicates(looks.hashes, looks.labels, bits).items():
-        (tile, split), (like, its_split) = bench.name(int(looks.tiles[place])), bench.name(int(looks.tiles[other]))
-        if split != its_split:
-            pairs.append(f"{tile} in {split} and {like} in {its_split}")
+
+
+def check_lookalikes(bench: Workbench, bits: int) -> None:
+    """Look for tiles that leak.
+
+    Raises:
+        DataError: Usable tiles of two splits look the same.
+    """
+    pairs = [
+        f"{alike.tile} in {alike.split} and {alike.like} in {alike.split_of_like}"
+        for alike in _lookalikes(bench, bits)
+        if alike.split != alike.split_of_like
+    ]
     if pairs:
         raise DataError(
             f"{len(pairs):,} tiles look like one in another split: {', '.join(pairs[:_LISTED])}"

@@ -128,12 +128,13 @@ def _reviewed(
     if unknown:
         raise DataError(f"{layer.name} has the verdict {unknown[0]!r}; expected yes, no or unsure")
     keys = _keys(said, config.zoom)
+    planned = pa.array(_keys(tiles, config.zoom))
     unsure = keys[pc.equal(said["label"], _UNSURE).to_numpy()]
     parts = []
     for verdict, label, weight in (("yes", positive, 1.0), ("no", negative, config.negatives_review_weight)):
         some = said.filter(pc.equal(said["label"], verdict))
         # Where the labels know the tile, its slices and its split are theirs.
-        known = pc.index_in(pa.array(_keys(some, config.zoom)), value_set=pa.array(_keys(tiles, config.zoom)))
+        known = pc.index_in(pa.array(_keys(some, config.zoom)), value_set=planned)
         kept = {
             name: pc.fill_null(tiles[name].combine_chunks().take(known), "")
             for name in tiles.column_names

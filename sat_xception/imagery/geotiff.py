@@ -74,6 +74,8 @@ class GeoTiffSource:
                 f"--imagery {name} has no coordinate system; give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             )
         self._colours = bool(reader.colormap)
+        # Between numbers of colours there is nothing.
+        self._resampling = {} if self._colours else {"resampling_method": "bilinear", "reproject_method": "bilinear"}
         self._bands = self._config.bands or ((1,) if self._colours else _plain_bands(name, dataset))
         if max(self._bands) > dataset.count or min(self._bands) < 1:
             wrong = ",".join(map(str, self._bands))
@@ -104,13 +106,7 @@ class GeoTiffSource:
         size = self._config.tile_size or _TILE_SIZE
         try:
             with self._environment():
-                image = (
-                    self._reader().tile(
-                        x, y, z, size, indexes=self._bands, resampling_method="bilinear", reproject_method="bilinear"
-                    )
-                    if not self._colours
-                    else self._reader().tile(x, y, z, size, indexes=self._bands)
-                )
+                image = self._reader().tile(x, y, z, size, indexes=self._bands, **self._resampling)
                 mask = image.array.mask.all(axis=0)
                 if self._colours:
                     image = image.apply_colormap(self._reader().colormap)

@@ -46,6 +46,7 @@ class WebSource:
             wrong = f"doesn't know {{{min(unknown)}}}" if unknown else "needs {z}, {x} and {y} (or {-y})"
             raise ConfigError(f"the URL template of --imagery {wrong}; for instance https://host/{{z}}/{{x}}/{{y}}.jpg")
         self._template = template
+        self._host = template.partition("://")[2].partition("/")[0]
         self._config = config
         self._token = _token(config.token_env) if "token" in places else ""
         self.attribution = config.attribution
@@ -61,6 +62,9 @@ class WebSource:
 
     def url(self, x: int, y: int, z: int) -> str:
         """Return a tile's address, with the token. The subdomain depends on the tile only, so caches work."""
+        return self._filled(self._template, x, y, z)
+
+    def _filled(self, template: str, x: int, y: int, z: int) -> str:
         south = (1 << z) - 1 - y
         places = {
             "z": z,
@@ -73,11 +77,11 @@ class WebSource:
         for place in self._ranges:
             first, last = ord(place[0]), ord(place[2])
             places[place] = chr(first + (x + y) % (last - first + 1))
-        return _PLACES.sub(lambda match: str(places[match[1]]), self._template)
+        return _PLACES.sub(lambda match: str(places[match[1]]), template)
 
     def host(self, x: int, y: int, z: int) -> str:
         """Return the server that has a tile, as its address names it."""
-        return httpx.URL(self.url(x, y, z)).netloc.decode()
+        return self._filled(self._host, x, y, z) if "{" in self._host else self._host
 
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return what the server answers, if it says it is an image and is whole."""
