@@ -10,9 +10,6 @@ in the folder are left alone.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, put_file, write_json
+from sat_xception.storage import GcsPath, fetch_folder, put_file, write_record
 
 __all__ = ["Baseline", "publish_baseline", "read_baseline"]
 
@@ -78,29 +75,7 @@ def publish_baseline(folder: Path, validation: Path, facts: dict[str, object]) -
         ConfigError: The folder can't be written.
         ServiceError: The bucket can't be written.
     """
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as work:
-        described = Path(work) / _FACTS
-        write_json(described, {**facts, "accepted": datetime.now(UTC).isoformat(timespec="seconds")})
-        for source in (validation / _SCHEMA, validation / _STATISTICS, described):
-            keep_earlier = source.name == _SCHEMA
-            if isinstance(folder, GcsPath):
-                put_file(source, GcsPath(folder / source.name), keep_earlier)
-            else:
-                _put_here(source, folder / source.name, keep_earlier)
-
-
-def _put_here(source: Path, target: Path, keep_earlier: bool) -> None:
-    if keep_earlier and target.exists():
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        os.close(handle)
-        try:
-            shutil.copyfile(source, partial)
-            os.chmod(partial, 0o644)
-            os.replace(partial, target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"can't write {target}: {error.strerror}; name another --baseline") from None
+    described = {**facts, "accepted": datetime.now(UTC).isoformat(timespec="seconds")}
+    put_file((validation / _SCHEMA).read_bytes(), folder / _SCHEMA, keep_earlier=True)
+    put_file((validation / _STATISTICS).read_bytes(), folder / _STATISTICS)
+    write_record(folder / _FACTS, described)

@@ -1,35 +1,93 @@
-"""Single files in a bucket, which people read and edit where they are."""
+"""Single small files, here or in a bucket, that are read and replaced where they are, by us and by people."""
 
 from __future__ import annotations
 
 import contextlib
+import mimetypes
+import os
+import tempfile
 from pathlib import Path
 
+from sat_xception.errors import ConfigError
 from sat_xception.storage.address import GcsPath
-from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, open_bucket, telling_why, transfer_retry
+from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, looks_retry, open_bucket, telling_why, transfer_retry
 
-__all__ = ["put_file"]
+__all__ = ["get_file", "put_file"]
 
 
-def put_file(source: Path, address: GcsPath, keep_earlier: bool = False) -> None:
-    """Upload a file in one step: whoever reads sees the earlier one, or this one.
-
-    Args:
-        source: Local file.
-        address: The object.
-        keep_earlier: Leave an object that is already there as it is.
+def get_file(path: Path) -> bytes | None:
+    """Return what is in a file, or None when there is no such file, or no such bucket.
 
     Raises:
-        ConfigError: There is no such bucket.
+        ConfigError: It can't be read.
+        ServiceError: The bucket can't be read.
+    """
+    if isinstance(path, GcsPath):
+        return _download(path)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+
+
+def put_file(content: bytes, path: Path, keep_earlier: bool = False) -> None:
+    """Write a file in one step: whoever reads sees the earlier one, or this one. The folders above it are made.
+
+    Args:
+        content: What is to be in it.
+        path: File or address in a bucket.
+        keep_earlier: Leave one that is already there as it is.
+
+    Raises:
+        ConfigError: It can't be written, or there is no such bucket.
         ServiceError: The bucket can't be written.
     """
+    if isinstance(path, GcsPath):
+        _upload(content, path, keep_earlier)
+    elif not (keep_earlier and path.exists()):
+        _replace(content, path)
+
+
+def _replace(content: bytes, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            os.unlink(partial)
+            raise
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror}; name another folder, or make this writable") from None
+
+
+def _download(address: GcsPath) -> bytes | None:
+    with open_bucket(address) as bucket, telling_why("read", address):
+        from google.api_core.exceptions import NotFound
+
+        try:
+            content: bytes = bucket.blob(address.object).download_as_bytes(
+                checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry()
+            )
+        except NotFound:
+            return None
+        return content
+
+
+def _upload(content: bytes, address: GcsPath, keep_earlier: bool) -> None:
     with open_bucket(address) as bucket, telling_why("write", address):
         from google.api_core.exceptions import PreconditionFailed
 
         kept = contextlib.suppress(PreconditionFailed) if keep_earlier else contextlib.nullcontext()
         with kept:
-            bucket.blob(address.object).upload_from_filename(
-                str(source),
+            bucket.blob(address.object).upload_from_string(
+                content,
+                content_type=mimetypes.guess_type(address.name)[0] or "application/octet-stream",
                 checksum="crc32c",
                 timeout=TRANSFER_TIMEOUT_S,
                 retry=transfer_retry(),
