@@ -44,6 +44,13 @@ def running_emulator(bucket: str) -> Iterator[str]:
         process.terminate()
 
 
+def bucket_of(name: str):
+    """Return a bucket of the emulator that the environment names, as the real client sees it."""
+    from google.cloud import storage
+
+    return storage.Client(project="test").bucket(name)
+
+
 @dataclass
 class Fault:
     """What happens to the requests that match.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ __all__ = [
     "TileWriter",
     "check_shard",
     "read_dataset",
-    "read_tiles",
     "write_manifest",
 ]
 
@@ -225,19 +224,6 @@ def read_dataset(folder: Path) -> dict[str, Any]:
             f"{folder}/dataset.json isn't what assemble writes: it has no {missing[0]!r}; run assemble again"
         )
     return content
-
-
-def read_tiles(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the tiles of a dataset in stored order, as dicts with the columns of the shards; memory stays flat.
-
-    Raises:
-        DataError: A shard is missing, or isn't as it was written.
-    """
-    for name, digest in sorted(read_dataset(folder)["shards"].items()):
-        shard = folder / name
-        check_shard(shard, digest)
-        for batch in pq.ParquetFile(shard).iter_batches(batch_size=_ROW_GROUP):
-            yield from batch.to_pylist()
 
 
 def check_shard(shard: Path, digest: str) -> None:

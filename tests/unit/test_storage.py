@@ -21,7 +21,7 @@ import pytest
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.storage import atomic_folder, fetch_file, file_digest, folder_digests, read_json, write_json
 from sat_xception.storage import gcs as storage_gcs
-from tests.storage_proxy import free_port, running_emulator
+from tests.storage_proxy import bucket_of, free_port, running_emulator
 
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1) -> None:
@@ -265,10 +265,8 @@ def emulator() -> Iterator[str]:
 @pytest.fixture
 def bucket(emulator, monkeypatch):
     """The bucket, as the real client sees it."""
-    from google.cloud import storage as gcs
-
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
-    return gcs.Client(project="test").bucket("models")
+    return bucket_of("models")
 
 
 def upload(bucket, name: str, data: bytes) -> None:

@@ -19,7 +19,7 @@ import pytest
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder, read_record, write_record
 from sat_xception.storage import gcs as storage_gcs
-from tests.storage_proxy import StorageProxy, running_emulator, running_proxy
+from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -48,9 +48,7 @@ def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
 
 
 def bucket(name: str = "results"):
-    from google.cloud import storage
-
-    return storage.Client(project="test").bucket(name)
+    return bucket_of(name)
 
 
 def objects(below: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from sat_xception.config import load_config
 from sat_xception.errors import ConfigError
 from sat_xception.steps import STEPS, AssembleConfig, ConvertConfig, GateConfig, PackageConfig
 from sat_xception.storage import GcsPath, fetch_folder, folder_digests, read_json
-from tests.storage_proxy import StorageProxy, running_emulator, running_proxy
+from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
 
 def test_tiles_of_a_dataset_in_a_bucket_are_kept_in_a_folder_that_is_named():
@@ -73,9 +73,7 @@ def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
 
 
 def upload_folder(folder: Path, prefix: str) -> None:
-    from google.cloud import storage
-
-    bucket = storage.Client(project="test").bucket("tiles")
+    bucket = bucket_of("tiles")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         bucket.blob(f"{prefix}/{path.relative_to(folder).as_posix()}").upload_from_filename(str(path))
 

@@ -20,10 +20,11 @@ from PIL import Image
 from sat_xception.data import assemble as module
 from sat_xception.data.assemble import AssembleResult, assemble, choose_positive_label
 from sat_xception.data.images import encode_for_tensorflow, probe_image
-from sat_xception.data.manifest import read_dataset, read_tiles
+from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.steps import AssembleConfig
 from sat_xception.storage import file_digest, folder_digests
+from tests.datasets import read_tiles
 
 
 def tile(number: int, fmt: str = "JPEG", **options: object) -> bytes:

@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from sat_xception.data.assemble import assemble
 from sat_xception.data.examples_index import shard_files
-from sat_xception.data.manifest import ManifestRow, TileWriter, read_tiles
+from sat_xception.data.manifest import ManifestRow, TileWriter
 from sat_xception.data.shard_plan import plan_shards
 from sat_xception.data.tfrecord import convert
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.steps import AssembleConfig, ConvertConfig
 from tests.conftest import draw_tile, encode
+from tests.datasets import read_tiles
 
 ZOOM, X, Y, SIDE = 16, 37_200, 23_600, 12
 REVIEWED = (X + 3, Y + 5)

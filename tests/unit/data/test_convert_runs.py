@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from sat_xception.data.beam import pipeline_options
-from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter
+from sat_xception.data.manifest import ManifestRow
 from sat_xception.data.shard_plan import PlannedShard
 from sat_xception.data.shard_writer import NOTE, ShardJob, write_shard
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.steps import STEPS, ConvertConfig
-from sat_xception.storage import file_digest, folder_digests, write_json
+from sat_xception.storage import folder_digests
+from tests.datasets import write_dataset
 
 TILES = 600
 
@@ -26,28 +27,15 @@ TILES = 600
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     """A dataset of 600 tiles of 50 kB in several shards: 30 MB."""
-    folder = tmp_path_factory.mktemp("runs") / "dataset"
-    folder.mkdir()
-    rows, rng = [], random.Random(0)
-    with TileWriter(folder, shard_bytes=8 * 10**6) as writer:
-        for number in range(TILES):
-            split = ("train", "train", "train", "valid", "test")[number % 5]
-            rows.append(ManifestRow(f"{number}", "ab"[number % 2], split, "ok", format="jpeg", width=1, height=1))
-            writer.add(rows[-1], rng.randbytes(50_000))
-    summary = DatasetSummary()
-    for row in rows:
-        summary.add(row)
-    description = {
-        "name": "runs",
-        "synthetic": False,
-        "classes": ["a", "b"],
-        "positive_label": "a",
-        "counts": summary.counts(),
-        "digest": summary.digest(),
-        "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
-    }
-    write_json(folder / "dataset.json", description)
-    assert len(description["shards"]) > 2
+    rng = random.Random(0)
+    splits = ("train", "train", "train", "valid", "test")
+    rows = (
+        ManifestRow(f"{number}", "ab"[number % 2], splits[number % 5], "ok", format="jpeg", width=1, height=1)
+        for number in range(TILES)
+    )
+    tiles = ((row, rng.randbytes(50_000)) for row in rows)
+    folder = write_dataset(tmp_path_factory.mktemp("runs") / "dataset", tiles, "ab", shard_bytes=8 * 10**6)
+    assert len(list(folder.glob("tiles-*.parquet"))) > 2
     return folder
 
 

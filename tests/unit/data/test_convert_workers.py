@@ -11,38 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter
+from sat_xception.data.manifest import ManifestRow
 from sat_xception.data.shard_plan import PlannedShard
 from sat_xception.data.shard_writer import FAILED, NOTE, RUN, ShardJob, write_shard
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError
 from sat_xception.steps import STEPS, ConvertConfig
-from sat_xception.storage import file_digest, folder_digests, write_json
+from sat_xception.storage import folder_digests
+from tests.datasets import write_dataset
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     """A dataset of 1,200 tiles of 50 kB: 60 MB."""
-    folder = tmp_path_factory.mktemp("workers") / "dataset"
-    folder.mkdir()
-    summary, rng = DatasetSummary(), random.Random(0)
-    with TileWriter(folder, shard_bytes=8 * 10**6) as writer:
-        for number in range(1200):
-            split = ("train", "train", "valid", "test")[number % 4]
-            row = ManifestRow(f"{number}", "ab"[number % 2], split, "ok", format="jpeg", width=1, height=1)
-            summary.add(row)
-            writer.add(row, rng.randbytes(50_000))
-    description = {
-        "name": "workers",
-        "synthetic": False,
-        "classes": ["a", "b"],
-        "positive_label": "a",
-        "counts": summary.counts(),
-        "digest": summary.digest(),
-        "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
-    }
-    write_json(folder / "dataset.json", description)
-    return folder
+    rng = random.Random(0)
+    splits = ("train", "train", "valid", "test")
+    rows = (
+        ManifestRow(f"{number}", "ab"[number % 2], splits[number % 4], "ok", format="jpeg", width=1, height=1)
+        for number in range(1200)
+    )
+    tiles = ((row, rng.randbytes(50_000)) for row in rows)
+    return write_dataset(tmp_path_factory.mktemp("workers") / "dataset", tiles, "ab", shard_bytes=8 * 10**6)
 
 
 def command(dataset: Path, out: Path) -> list[str]:

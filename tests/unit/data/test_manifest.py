@@ -12,11 +12,12 @@ from sat_xception.data.manifest import (
     ManifestRow,
     TileWriter,
     read_dataset,
-    read_tiles,
     write_manifest,
 )
 from sat_xception.errors import DataError
-from sat_xception.storage import file_digest, write_json
+from sat_xception.storage import write_json
+from tests import datasets
+from tests.datasets import read_tiles
 
 
 def row(index: int, **facts: object) -> ManifestRow:
@@ -25,14 +26,8 @@ def row(index: int, **facts: object) -> ManifestRow:
 
 
 def write_dataset(folder: Path, count: int, image_bytes: int = 100, shard_bytes: int = 10_000) -> Path:
-    folder.mkdir()
-    with TileWriter(folder, shard_bytes) as writer:
-        for index in range(count):
-            writer.add(row(index), index.to_bytes(2, "big") * (image_bytes // 2))
-    described = {"name": "n", "synthetic": False, "classes": ["a"], "positive_label": "", "counts": {}, "digest": "d"}
-    shards = {path.name: file_digest(path) for path in folder.glob("*.parquet")}
-    write_json(folder / "dataset.json", {**described, "shards": shards})
-    return folder
+    tiles = ((row(index), index.to_bytes(2, "big") * (image_bytes // 2)) for index in range(count))
+    return datasets.write_dataset(folder, tiles, ["school"], shard_bytes)
 
 
 @pytest.mark.parametrize(

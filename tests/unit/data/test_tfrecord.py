@@ -13,11 +13,11 @@ from PIL import Image
 
 from sat_xception.data.assemble import assemble
 from sat_xception.data.examples_index import shard_files
-from sat_xception.data.manifest import read_tiles
 from sat_xception.data.tfrecord import ConvertResult, convert
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.steps import AssembleConfig, ConvertConfig
 from sat_xception.storage import file_digest, folder_digests, write_json
+from tests.datasets import read_tiles
 
 FEATURES = {
     "image/encoded": "bytes_list",

@@ -21,6 +21,7 @@ from sat_xception.data.tfdv_runner import PYTHON_VARIABLE, find_tfdv_python
 from sat_xception.data.validate import ValidationResult, validate
 from sat_xception.errors import ConfigError, DataError, SatXceptionError
 from sat_xception.steps import ValidateConfig
+from tests.datasets import write_index
 
 CLASSES = ("not-school", "school")
 LEFT_OUT = ("image/encoded", "tile/id", "tile/lon", "tile/lat")
@@ -80,21 +81,8 @@ def write_examples(folder: Path, splits: Mapping[str, list[Row]], shards: int = 
                     writer.write(serialized(row))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             files.append({"file": path.name, "count": len(part), "sha256": digest})
-        labels = [row["image/class/text"].decode() for row in drawn]
-        by_class = {label: labels.count(label) for label in sorted(set(labels))}
-        described[split] = {"count": len(drawn), "by_class": by_class, "shards": files}
-    index = {
-        "classes": list(CLASSES),
-        "positive_label": "school",
-        "dataset_digest": "0" * 64,
-        "source": "drawn numbers",
-        "synthetic": True,
-        "slices": ["setting"],
-        "splits": described,
-        "config": {},
-    }
-    (folder / "examples.json").write_text(json.dumps(index))
-    return folder
+        described[split] = (drawn, files)
+    return write_index(folder, described, CLASSES, ["setting"])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from sat_xception.data.tfdv_findings import Anomaly
 from sat_xception.data.validate import ValidationResult, validate
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.steps import ValidateConfig
-from sat_xception.storage import file_digest, write_json
+from sat_xception.storage import file_digest
+from tests.datasets import write_index
 from tests.storage_proxy import running_emulator, running_proxy
 
 CLASSES = ("not-school", "school")
@@ -48,30 +49,18 @@ def tiles(count: int, seed: int, school: float = 0.4) -> list[Row]:
 
 
 def write(folder: Path, splits: Mapping[str, list[Row]]) -> Path:
-    described = {}
-    for split, drawn in splits.items():
+    files = {}
+    for split, rows in splits.items():
         (folder / split).mkdir(parents=True)
         shards = []
-        if drawn:
+        if rows:
             writer = RecordWriter(folder / split / "examples-00000-of-00001.tfrecord")
-            for row in drawn:
+            for row in rows:
                 writer.write(serialize_example(row))
             writer.close()
-            shards = [{"file": writer.path.name, "count": len(drawn), "sha256": file_digest(writer.path)}]
-        labels = [row["image/class/text"].decode() for row in drawn]
-        by_class = {label: labels.count(label) for label in sorted(set(labels))}
-        described[split] = {"count": len(drawn), "by_class": by_class, "shards": shards}
-    index = {
-        "classes": list(CLASSES),
-        "positive_label": "school",
-        "dataset_digest": "0" * 64,
-        "source": "drawn numbers",
-        "synthetic": True,
-        "slices": ["region"],
-        "splits": described,
-    }
-    write_json(folder / "examples.json", index)
-    return folder
+            shards = [{"file": writer.path.name, "count": len(rows), "sha256": file_digest(writer.path)}]
+        files[split] = (rows, shards)
+    return write_index(folder, files, CLASSES, ["region"])
 
 
 def drawn(seed: int, count: int = 400, **changes: float) -> dict[str, list[Row]]:

@@ -19,7 +19,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_tiles
 from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from tests.conftest import draw_tile, encode
-from tests.storage_proxy import running_emulator
+from tests.storage_proxy import bucket_of, running_emulator
 
 TILES = {(14, 9_300 + index % 40, 5_900 + index // 40): encode(draw_tile("school", index)) for index in range(400)}
 
@@ -238,10 +238,8 @@ def emulator():
 
 @pytest.fixture
 def bucket(emulator, monkeypatch):
-    from google.cloud import storage as gcs
-
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
-    return gcs.Client(project="test").bucket("imagery")
+    return bucket_of("imagery")
 
 
 def test_tiles_of_a_bucket(bucket):

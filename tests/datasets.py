@@ -1,0 +1,63 @@
+"""Datasets and indices of examples as assemble and convert write them, of what a test makes up."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, check_shard, read_dataset
+from sat_xception.storage import file_digest, write_json
+
+
+def write_dataset(
+    folder: Path, tiles: Iterable[tuple[ManifestRow, bytes]], classes: Sequence[str], shard_bytes: int
+) -> Path:
+    """Write a dataset of rows and images, without its manifest and its page."""
+    folder.mkdir()
+    summary = DatasetSummary()
+    with TileWriter(folder, shard_bytes) as writer:
+        for row, image in tiles:
+            summary.add(row)
+            writer.add(row, image)
+    description = {
+        "name": folder.parent.name,
+        "synthetic": False,
+        "classes": list(classes),
+        "positive_label": classes[0],
+        "counts": summary.counts(),
+        "digest": summary.digest(),
+        "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
+    }
+    write_json(folder / "dataset.json", description)
+    return folder
+
+
+def read_tiles(folder: Path) -> Iterator[dict]:
+    """Yield the tiles of a dataset in stored order, each shard after a look at its digest."""
+    for name, digest in sorted(read_dataset(folder)["shards"].items()):
+        check_shard(folder / name, digest)
+        for batch in pq.ParquetFile(folder / name).iter_batches(batch_size=100):
+            yield from batch.to_pylist()
+
+
+def write_index(
+    folder: Path, splits: Mapping[str, tuple[Sequence[Mapping], list[dict]]], classes: Sequence[str], slices: list[str]
+) -> Path:
+    """Write `examples.json` of features and files by split."""
+    described = {}
+    for split, (rows, shards) in splits.items():
+        labels = [row["image/class/text"].decode() for row in rows]
+        by_class = {label: labels.count(label) for label in sorted(set(labels))}
+        described[split] = {"count": len(rows), "by_class": by_class, "shards": shards}
+    index = {
+        "classes": list(classes),
+        "positive_label": "school",
+        "dataset_digest": "0" * 64,
+        "source": "drawn numbers",
+        "synthetic": True,
+        "slices": slices,
+        "splits": described,
+        "config": {},
+    }
+    write_json(folder / "examples.json", index)
+    return folder
