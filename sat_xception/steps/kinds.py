@@ -12,6 +12,7 @@ from sat_xception.storage import Stored
 __all__ = [
     "Address",
     "Dataset",
+    "EvaluationOrNone",
     "Examples",
     "FileOrNone",
     "Folder",
@@ -21,7 +22,9 @@ __all__ = [
     "LocalFolderOrNone",
     "Result",
     "ResultOrNone",
+    "ThresholdGoal",
     "TrainedModel",
+    "TrainedModelOrNone",
     "Weights",
 ]
 
@@ -41,6 +44,8 @@ LocalFolderOrNone = _MaybePath
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
+TrainedModelOrNone = Annotated[_MaybePath, Stored("folder", "train.json")]
+EvaluationOrNone = Annotated[_MaybePath, Stored("folder", "evaluation.json")]
 Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]
 
@@ -63,6 +68,21 @@ def _is_address(address: str) -> str:
     return address
 
 
+def _is_threshold_goal(goal: str) -> str:
+    kind, colon, floor = goal.partition(":")
+    if goal != "f1" and not (kind in ("recall-at-precision", "precision-at-recall") and colon and _is_share(floor)):
+        raise ValueError("expected f1, recall-at-precision:P or precision-at-recall:R, with P or R in (0, 1]")
+    return goal
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 1
+    except ValueError:
+        return False
+
+
 Fractions = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_fractions_sum_to_one)]
 Address = Annotated[str, AfterValidator(_is_address)]
+ThresholdGoal = Annotated[str, AfterValidator(_is_threshold_goal)]
 Weights = Annotated[str, AfterValidator(_names_weights)]
