@@ -25,7 +25,8 @@ def test_the_temperature_is_how_much_too_sure_a_model_is(classes, sharpness):
     labels, probabilities = drawn(classes, sharpness)
     temperature = fit_temperature(labels, probabilities)
     assert temperature == pytest.approx(sharpness, rel=0.08)
-    before, after = reliability(labels, probabilities), reliability(labels, apply_temperature(probabilities, temperature))
+    before = reliability(labels, probabilities)
+    after = reliability(labels, apply_temperature(probabilities, temperature))
     assert after["log_loss"] <= before["log_loss"]
     assert after["error"] < 0.02
     if sharpness != 1:
@@ -49,5 +50,6 @@ def test_a_temperature_of_one_changes_nothing_and_of_two_classes_it_divides_the_
 
 
 def test_a_split_without_a_mistake_gives_no_temperature():
-    assert fit_temperature(np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)) == 1.0
-    assert fit_temperature(np.array([0, 1]), np.array([[0.1, 0.9], [0.4, 0.6]], dtype=np.float32)) == pytest.approx(10, rel=1e-3)
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
+    assert fit_temperature(np.array([0, 1]), probabilities) == 1.0
+    assert fit_temperature(np.array([1, 1]), probabilities) == pytest.approx(10, rel=1e-3)
