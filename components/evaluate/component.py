@@ -40,11 +40,9 @@ def evaluate(
 
     from sat_xception.steps import run_step
 
-    served = {"model_root": model_root, "endpoint": endpoint, "name": name}
-    scored = {"model": model.path} if model else served
-    result = run_step(
-        "evaluate", **scored, examples=examples.path, goal=goal, batch_size=batch_size, out=evaluation.path
-    )
+    what = {"model_root": model_root, "endpoint": endpoint, "name": name} if model is None else {"model": model.path}
+    how = {"goal": goal, "batch_size": batch_size}
+    result = run_step("evaluate", **what, **how, examples=examples.path, out=evaluation.path)
     shutil.copyfile(f"{evaluation.path}/report.html", report.path)
     for figure, value in result.main_figures().items():
         metrics.log_metric(figure, value)
