@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RESAMPLES", "Ratio", "area_intervals", "interval", "number_blocks", "ratio_samples"]
+__all__ = ["RESAMPLES", "Ratio", "area_intervals", "interval", "number_blocks", "ratio_samples", "share_intervals"]
 
 RESAMPLES = 1000
 _SEED = 0
@@ -36,7 +36,7 @@ def interval(samples: Floats, blocks: int) -> list[float] | None:
 
     Args:
         samples: `float64 [RESAMPLES]`; not a number where a sample had nothing to make the figure of.
-        blocks: Number of blocks they were drawn from.
+        blocks: Number of blocks that had something.
 
     Returns:
         Lower and upper bound; None with one block, or when most samples had nothing.
@@ -45,6 +45,28 @@ def interval(samples: Floats, blocks: int) -> list[float] | None:
     if blocks < 2 or len(known) < RESAMPLES / 2:
         return None
     return [float(bound) for bound in np.percentile(known, [2.5, 97.5])]
+
+
+def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[list[float] | None]:
+    """Return the 95 % interval of each of several shares, such as accuracy, recall and F1.
+
+    Where every tile is right, or none, every sample says the same and the bootstrap is blind. The interval is then that
+    of Clopper and Pearson 1934 with the blocks as trials: in truth a block in `1 / blocks` may still be wrong.
+
+    Args:
+        blocks: Number of each tile's block, `int64 [n]`, from 0 on.
+        shares: Of each share what every tile adds above and below the line, each `[n]`.
+    """
+    samples = ratio_samples(blocks, shares)
+    found = []
+    for (_, below), column in zip(shares, samples.T, strict=True):
+        count = len(np.unique(blocks[np.asarray(below) != 0]))
+        bounds = interval(column, count)
+        if bounds and bounds[0] == bounds[1] and bounds[0] in (0, 1):
+            reach = 1 - 0.025 ** (1 / count)
+            bounds = [1 - reach, 1.0] if bounds[0] else [0.0, reach]
+        found.append(bounds)
+    return found
 
 
 def ratio_samples(blocks: Integers, ratios: Sequence[Ratio]) -> Floats:

@@ -192,7 +192,7 @@ def _figures(served: Mapping[str, Any]) -> list[str]:
     lines += ["", tested]
     rows = [_slice_row(split, row) for split, metrics in served["metrics"].items() for row in metrics["slices"]]
     if rows:
-        lines += table(("split", "slice", "tiles", "accuracy", "recall", "precision"), rows[:_MOST_SLICES], 2)
+        lines += ["", *table(("split", "slice", "tiles", "accuracy", "recall", "precision"), rows[:_MOST_SLICES], 2)]
     if len(rows) > _MOST_SLICES:
         lines += ["", f"{len(rows) - _MOST_SLICES:,} more slices are in model_card.json."]
     return lines

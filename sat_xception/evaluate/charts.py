@@ -132,7 +132,7 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
         confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
         label = f"{when}: {calibration[when]['error']:.3f}"
         axes.plot(confidence, accuracy, marker="o", markersize=4, color=color, label=label)
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration error")
     return _svg(figure, "reliability diagram")
 

@@ -23,7 +23,7 @@ def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[st
 
     Returns:
         `name`, `value` (None where there is none), 95 % `interval` (None where it isn't known), `limit`, the `rule`
-        that ties them, whether it `passed`, and a `note`; rows of slices also name their `slice`.
+        that ties them, whether it `passed`, and a `note`; rows of slices also name their `slice` and `figure`.
     """
     metrics = evaluation["metrics"]
     intervals, positive = metrics["intervals"], metrics["positive"]
@@ -76,6 +76,8 @@ def _check_slices(slices: list[Row], figure: str, counted: str, floor: float, le
         return [_row(f"{figure} in each slice", None, floor, "at least", False, note=f"the data has {missing}")]
     rows = []
     for each in slices:
+        if not each[counted]:
+            continue  # nothing to be right or wrong about
         name = f"{figure} where {each['slice']} is {each['value'] or 'unknown'}"
         interval = each["intervals"][figure]
         if each[counted] < least:
@@ -83,7 +85,7 @@ def _check_slices(slices: list[Row], figure: str, counted: str, floor: float, le
             rows.append(_row(name, each[figure], floor, "at least", True, interval, note))
         else:
             rows.append(_floor(name, each[figure], floor, interval))
-        rows[-1]["slice"] = [each["slice"], each["value"]]
+        rows[-1] |= {"slice": [each["slice"], each["value"]], "figure": figure}
     return rows
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn import metrics
 
 from sat_xception.errors import DataError
-from sat_xception.evaluate.bootstrap import Ratio, area_intervals, interval, ratio_samples
+from sat_xception.evaluate.bootstrap import Ratio, area_intervals, interval, ratio_samples, share_intervals
 from sat_xception.evaluate.calibrate import reliability
 from sat_xception.evaluate.slices import slice_table
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
@@ -130,9 +130,7 @@ def _intervals(
         ratios += _share_ratios(labels == index, predicted == index)
     if positive:
         ratios += _share_ratios(positive[0], positive[2])
-    samples = ratio_samples(blocks, ratios)
-    count = int(blocks.max()) + 1
-    found = [interval(column, count) for column in samples.T]
+    found = share_intervals(blocks, ratios)
     by_class = {
         name: dict(zip(_SHARES, found[1 + 3 * index : 4 + 3 * index], strict=True))
         for index, name in enumerate(classes)
@@ -142,7 +140,9 @@ def _intervals(
         areas = area_intervals(blocks, positive[0], positive[1])
     else:
         # A sample that lacks a class has no figure of it: 0, as in the figure itself.
-        means = np.nan_to_num(samples[:, 1:]).reshape(len(samples), len(classes), 3).mean(axis=1)
+        samples = ratio_samples(blocks, ratios[1:])
+        count = int(blocks.max()) + 1
+        means = np.nan_to_num(samples).reshape(len(samples), len(classes), 3).mean(axis=1)
         shares = {name: interval(means[:, index], count) for index, name in enumerate(_SHARES)}
         areas = {"roc_auc": None, "pr_auc": None}
     return {"accuracy": found[0], **shares, **areas, "by_class": by_class}

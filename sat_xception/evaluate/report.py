@@ -72,24 +72,17 @@ def _charts(evaluation: Mapping[str, Any]) -> dict[str, Markup | str]:
 
 
 def _slice_rows(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each slice with every candidate's figures, and which of them failed a check."""
-    failed = {
-        (candidate["backbone"], *row["slice"])
-        for candidate in decision["candidates"]
-        for row in candidate["checks"]
-        if "slice" in row and not row["passed"]
-    }
-    tables = [(candidate["backbone"], candidate["metrics"]["slices"]) for candidate in decision["candidates"]]
-    return [
-        {
-            **tables[0][1][place],
-            "models": [
-                {**rows[place], "failed": (backbone, rows[place]["slice"], rows[place]["value"]) in failed}
-                for backbone, rows in tables
-            ],
-        }
-        for place in range(len(tables[0][1]))
-    ]
+    """Return a row for each slice with every candidate's figures, and which of them are below their floors."""
+    models: list[list[dict[str, Any]]] = []
+    for candidate in decision["candidates"]:
+        below = {(*row["slice"], row["figure"]) for row in candidate["checks"] if "slice" in row and not row["passed"]}
+        models.append(
+            [
+                {**row, "failed": [name for name in row["intervals"] if (row["slice"], row["value"], name) in below]}
+                for row in candidate["metrics"]["slices"]
+            ]
+        )
+    return [{**rows[0], "models": rows} for rows in zip(*models, strict=True)]
 
 
 def device_minutes(training: Mapping[str, Any]) -> str:

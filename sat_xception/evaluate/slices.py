@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.evaluate.bootstrap import Ratio, interval, ratio_samples
+from sat_xception.evaluate.bootstrap import Ratio, share_intervals
 from sat_xception.log import get_logger
 
 __all__ = ["slice_table"]
@@ -59,9 +59,7 @@ def slice_table(
                 row[figure] = int(above.sum()) / int(below.sum()) if below.any() else None
             rows.append({**row, "intervals": dict.fromkeys(own)})
             ratios += own.values()
-    if rows:
-        samples = iter(ratio_samples(blocks, ratios).T)
-        for row in rows:
-            here = len(np.unique(blocks[np.asarray(slices[row["slice"]], dtype=str) == row["value"]]))
-            row["intervals"] = {figure: interval(next(samples), here) for figure in row["intervals"]}
+    bounds = iter(share_intervals(blocks, ratios) if rows else [])
+    for row in rows:
+        row["intervals"] = {figure: next(bounds) for figure in row["intervals"]}
     return rows

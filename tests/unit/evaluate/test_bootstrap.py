@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from sat_xception.evaluate import bootstrap
-from sat_xception.evaluate.bootstrap import RESAMPLES, area_intervals, interval, number_blocks, ratio_samples
+from sat_xception.evaluate.bootstrap import (
+    RESAMPLES,
+    area_intervals,
+    interval,
+    number_blocks,
+    ratio_samples,
+    share_intervals,
+)
 
 
 def test_blocks_are_numbered_by_name():
@@ -47,6 +55,17 @@ def test_the_same_tiles_give_the_same_samples_however_many_are_held_at_once(monk
 def test_one_block_says_nothing_and_neither_does_a_figure_of_nothing():
     assert interval(ratio_samples(np.zeros(9, int), [(np.arange(9) % 2, np.ones(9))])[:, 0], 1) is None
     assert interval(ratio_samples(np.arange(9), [(np.zeros(9), np.zeros(9))])[:, 0], 9) is None
+
+
+@pytest.mark.parametrize("right", [1, 0])
+def test_tiles_that_are_all_right_or_all_wrong_leave_room_for_what_wasnt_seen(right):
+    (bounds,) = share_intervals(np.arange(20), [(np.full(20, right), np.ones(20))])
+    exact = binomtest(20 * right, 20).proportion_ci(0.95, "exact")
+    assert bounds == pytest.approx([exact.low, exact.high])
+    # Four blocks are four trials, whatever their tiles.
+    (bounds,) = share_intervals(np.arange(20) // 5, [(np.full(20, right), np.ones(20))])
+    exact = binomtest(4 * right, 4).proportion_ci(0.95, "exact")
+    assert bounds == pytest.approx([exact.low, exact.high])
 
 
 def test_areas_of_a_sample_are_those_of_its_tiles_with_ties(monkeypatch):
