@@ -11,7 +11,7 @@ from sat_xception.config import setting_of
 from sat_xception.log import get_logger
 from sat_xception.model.weights import find_weights, identify_weights
 from sat_xception.steps import AssembleConfig, GateConfig, LabelsConfig, PackageConfig, TrainConfig, ValidateConfig
-from sat_xception.steps.kinds import Fraction, ResultOrNone
+from sat_xception.steps.kinds import Fraction, Place, ResultOrNone
 from sat_xception.storage import GcsPath, Stored, fetch_file
 
 __all__ = ["RunConfig", "pipeline_arguments"]
@@ -38,7 +38,7 @@ class RunConfig(LabelsConfig):
         description="Weights file to start a backbone from; which backbone is told by the file. Or BACKBONE=imagenet.",
     )
     out: Path = Field(Path("runs"), description="Folder that gets a folder for this run.")
-    model_root: Path = Field(Path("models/serving"), description="Model root of the endpoint.")
+    model_root: Place = Field(Path("models/serving"), description="Model root of the endpoint.")
     name: str = setting_of(PackageConfig, "name")
     alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, where no weights file tells it.")
     input_size: int = Field(
@@ -72,6 +72,8 @@ class RunConfig(LabelsConfig):
             raise ValueError("give either --data or --labels")
         if self.skip_unchanged and self.baseline is None:
             raise ValueError("--skip-unchanged needs --baseline, the folder that says what the last run was made of")
+        if self.runner == "docker" and isinstance(self.model_root, GcsPath):
+            raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
         return self
 
 

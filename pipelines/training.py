@@ -165,7 +165,8 @@ def training(
         deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
             and port. Empty: a server is started for the proof alone.
         deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
-        deploy_model_root: Folder that the endpoint's server follows; the model goes to its <name>/<version>.
+        deploy_model_root: Folder, here or at gs://, that the endpoint's server follows; the model goes to its
+            <name>/<version>.
         gate_max_calibration_error: Largest expected calibration error on the validation split, in [0, 1].
         gate_min_accuracy: Lowest validation accuracy, in [0, 1].
         gate_min_precision: Lowest precision of the class that is looked for, in [0, 1].

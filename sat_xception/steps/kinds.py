@@ -12,6 +12,7 @@ from sat_xception.storage import Stored
 __all__ = [
     "Address",
     "Dataset",
+    "DatasetRecords",
     "Examples",
     "FileOrNone",
     "Folder",
@@ -19,6 +20,8 @@ __all__ = [
     "Fraction",
     "Fractions",
     "LocalFolderOrNone",
+    "Place",
+    "PlaceOrNone",
     "Result",
     "ResultOrNone",
     "TrainedModel",
@@ -39,10 +42,13 @@ FolderOrNone = Annotated[_MaybePath, Stored("folder")]
 FileOrNone = Annotated[_MaybePath, Stored("file")]
 LocalFolderOrNone = _MaybePath
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
+DatasetRecords = Annotated[Path, Stored("folder", "dataset.json", only=("dataset.json", "manifest.parquet"))]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
 Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]
+Place = Annotated[Path, Stored("place")]
+PlaceOrNone = Annotated[_MaybePath, Stored("place")]
 
 
 def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from sat_xception.config import StepConfig, setting_of
-from sat_xception.steps.kinds import Examples, Folder, Fraction, Result, TrainedModel, Weights
+from sat_xception.steps.kinds import Examples, Folder, Fraction, Place, Result, TrainedModel, Weights
 from sat_xception.storage import Stored
 
 __all__ = [
@@ -112,7 +112,7 @@ class PackageConfig(StepConfig):
     decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
         None, description="Folder written by gate; the package refuses a model that lost."
     )
-    out: Path = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
+    out: Place = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
     name: str = Field(
         "school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as."
     )
