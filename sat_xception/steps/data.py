@@ -8,7 +8,7 @@ from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
 from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.kinds import Dataset, DatasetRecords, Examples, FileOrNone, Place, Result, ResultOrNone
 
-__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ValidateConfig"]
+__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ExportFoldersConfig", "ValidateConfig"]
 
 
 class ConvertConfig(StepConfig):
@@ -97,3 +97,10 @@ class DiffConfig(StepConfig):
     old: DatasetRecords = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
     new: DatasetRecords = Field(description="Dataset to compare it with.", json_schema_extra=POSITIONAL)
     as_json: bool = Field(False, description="Print JSON instead of a table.", json_schema_extra=second_name("--json"))
+
+
+class ExportFoldersConfig(StepConfig):
+    """Write a dataset back as folders of images, a folder a split and in it a folder a class."""
+
+    dataset: Dataset = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
+    out: Result = Field(description="Folder to write, here or at gs://.", json_schema_extra=POSITIONAL)
