@@ -19,7 +19,7 @@ from sat_xception.steps import (
     TrainConfig,
     ValidateConfig,
 )
-from sat_xception.steps.kinds import Fraction, ResultOrNone, ThresholdGoal
+from sat_xception.steps.kinds import Fraction, Place, ResultOrNone, ThresholdGoal
 from sat_xception.storage import GcsPath, Stored, fetch_file
 
 __all__ = ["RunConfig", "pipeline_arguments"]
@@ -46,7 +46,7 @@ class RunConfig(LabelsConfig):
         description="Weights file to start a backbone from; which backbone is told by the file. Or BACKBONE=imagenet.",
     )
     out: Path = Field(Path("runs"), description="Folder that gets a folder for this run.")
-    model_root: Path = Field(Path("models/serving"), description="Model root of the endpoint.")
+    model_root: Place = Field(Path("models/serving"), description="Model root of the endpoint.")
     name: str = setting_of(PackageConfig, "name")
     alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, where no weights file tells it.")
     input_size: int = Field(
@@ -85,6 +85,8 @@ class RunConfig(LabelsConfig):
             raise ValueError("give either --data or --labels")
         if self.skip_unchanged and self.baseline is None:
             raise ValueError("--skip-unchanged needs --baseline, the folder that says what the last run was made of")
+        if self.runner == "docker" and isinstance(self.model_root, GcsPath):
+            raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
         return self
 
 

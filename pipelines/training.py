@@ -171,7 +171,8 @@ def training(
         deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
             and port. Empty: a server is started for the proof alone.
         deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
-        deploy_model_root: Folder that the endpoint's server follows; the model goes to its <name>/<version>.
+        deploy_model_root: Folder, here or at gs://, that the endpoint's server follows; the model goes to its
+            <name>/<version>.
         evaluate_goal: What the threshold of the class that is looked for is chosen for, on the validation split: "f1",
             "recall-at-precision:0.9" or "precision-at-recall:0.9", with any share.
         gate_max_calibration_error: Largest expected calibration error on the validation split, once calibrated, in [0,
@@ -329,7 +330,7 @@ def training(
                 model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
             ).after(checked)
             # What serves is seen by no input.
-            acts_outside(place(score_serving, DATA, "Evaluate what is serving"))
+            reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving")))
             decision = place(
                 gate(
                     xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],

@@ -10,12 +10,16 @@ from sat_xception.storage import file_digest, write_json
 
 
 def write_dataset(
-    folder: Path, tiles: Iterable[tuple[ManifestRow, bytes]], classes: Sequence[str], shard_bytes: int
+    folder: Path,
+    tiles: Iterable[tuple[ManifestRow, bytes]],
+    classes: Sequence[str],
+    shard_bytes: int,
+    located: bool = False,
 ) -> Path:
     """Write a dataset of rows and images, without its manifest and its page."""
     folder.mkdir()
     summary = DatasetSummary()
-    with TileWriter(folder, shard_bytes) as writer:
+    with TileWriter(folder, shard_bytes, located) as writer:
         for row, image in tiles:
             summary.add(row)
             writer.add(row, image)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception import __version__
+from sat_xception.errors import ConfigError
 from sat_xception.log import duration, get_logger
 from sat_xception.steps import STEPS, AssembleConfig, BuildConfig
-from sat_xception.storage import file_digest, read_json, read_record, write_record
+from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_record, write_record
 from sat_xception.storage.files import json_text
 
 __all__ = ["BuildResult", "build_dataset"]
@@ -83,10 +84,10 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     parts.make("validate", settings, read, validation / "anomalies.json")
     return BuildResult(
         folder=config.out,
-        counts=read_json(dataset / "dataset.json", made_by="assemble")["counts"],
+        counts=read_json(_here(dataset / "dataset.json"), made_by="assemble")["counts"],
         examples={
             split: facts["count"]
-            for split, facts in read_json(examples / "examples.json", made_by="convert")["splits"].items()
+            for split, facts in read_json(_here(examples / "examples.json"), made_by="convert")["splits"].items()
         },
         anomalies=int(parts.record["anomalies"]),
         kept=tuple(parts.kept),
@@ -113,22 +114,34 @@ class _Parts:
         """
         key = _key(settings, read or ())
         done = self.record.get(verb, {})
-        if read is not None and made.is_file() and done == {"key": key, "made": file_digest(made)}:
+        if read is not None and done and done == {"key": key, "made": _digest_of(made)}:
             _log.info("%-9s is done already, with these settings and on this data", verb)
             self.kept.append(verb)
             return
         result = STEPS[verb].run(settings)
         if verb == "validate":
             self.record["anomalies"] = len(result.anomalies)
-        self.record[verb] = {"key": key, "made": file_digest(made)}
+        self.record[verb] = {"key": key, "made": _digest_of(made)}
         write_record(self._place, self.record)
 
 
 def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
     """Return a digest of a part's settings and of the files that it reads; an address with a key in it isn't told."""
     given = {name: str(value) for name, value in settings.items() if name != "out"}
-    files = [file_digest(file) for path in read if path for file in _files_of(path)]
+    files = [file_digest(_here(file)) for path in read if path for file in _files_of(path)]
     return hashlib.sha256(json_text([__version__, given, files]).encode()).hexdigest()
+
+
+def _digest_of(made: Path) -> str:
+    """Return the SHA-256 of a file that a part made, or "" when it isn't there."""
+    try:
+        return file_digest(_here(made))
+    except (ConfigError, FileNotFoundError):
+        return ""
+
+
+def _here(path: Path) -> Path:
+    return fetch_file(str(path)) if isinstance(path, GcsPath) else path
 
 
 def _files_of(path: Path) -> list[Path]:

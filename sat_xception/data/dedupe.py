@@ -21,6 +21,7 @@ import numpy.typing as npt
 __all__ = ["KEEP_FIRST", "MOST_BITS", "find_duplicates", "find_near_duplicates", "near_pairs"]
 
 Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.uint32]
 
 # The order in which tiles that show the same stay.
 KEEP_FIRST = {"test": 0, "valid": 1, "train": 2, "": 3}
@@ -28,7 +29,7 @@ KEEP_FIRST = {"test": 0, "valid": 1, "train": 2, "": 3}
 MOST_BITS = 7
 _BANDS = range(0, 64, 16)
 # Pairs compared at a time.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
 
 
 class _Tile(Protocol):
@@ -69,26 +70,28 @@ def find_duplicates(tiles: Iterable[_Tile]) -> dict[str, str]:
     return reasons
 
 
-def find_near_duplicates(hashes: Hashes, labels: npt.NDArray[np.int64], bits: int) -> dict[int, tuple[int, bool]]:
+def find_near_duplicates(hashes: Hashes, labels: Places, bits: int) -> dict[int, tuple[int, bool]]:
     """Return the tiles to leave out because another looks the same.
 
     Args:
         hashes: Perceptual hash of each tile, `uint64 [n]`; of tiles that look the same, the one in front stays.
-        labels: A number for each tile's label, `int64 [n]`.
+        labels: A number for each tile's label, `uint32 [n]`.
         bits: Most bits in which the hashes of tiles that look the same differ, at most `MOST_BITS`.
 
     Returns:
         By the place of a tile that is left out: the place of one that it looks like, and whether the two are labelled
         differently.
     """
-    unique, node_of = np.unique(hashes, return_inverse=True)
-    by_node = np.argsort(node_of, kind="stable")
-    ends = np.cumsum(np.bincount(node_of, minlength=len(unique)))
+    by_hash = np.argsort(hashes, kind="stable").astype(np.uint32)
+    in_order = hashes[by_hash]
+    ends = np.append(np.flatnonzero(in_order[1:] != in_order[:-1]) + 1, len(hashes))
+    unique = in_order[ends - 1] if len(hashes) else in_order
+    del in_order
     near: dict[int, list[int]] = {node: [node] for node in np.flatnonzero(np.diff(ends, prepend=0) > 1).tolist()}
     for one, other in near_pairs(unique, bits).tolist():
         near.setdefault(one, [one]).append(other)
         near.setdefault(other, [other]).append(one)
-    members = {node: by_node[ends[node - 1] if node else 0 : ends[node]] for node in near}
+    members = {node: by_hash[ends[node - 1] if node else 0 : ends[node]] for node in near}
     alike = {node: np.sort(np.concatenate([members[each] for each in nodes])) for node, nodes in near.items()}
     places = sorted((place, node) for node, found in members.items() for place in found.tolist())
     left_out: dict[int, tuple[int, bool]] = {}
@@ -106,34 +109,36 @@ def find_near_duplicates(hashes: Hashes, labels: npt.NDArray[np.int64], bits: in
     return left_out
 
 
-def near_pairs(hashes: Hashes, bits: int) -> npt.NDArray[np.int64]:
-    """Return the places of all pairs of hashes that differ in at most `bits` bits, `int64 [n, 2]`, sorted.
+def near_pairs(hashes: Hashes, bits: int) -> Places:
+    """Return the places of all pairs of hashes that differ in at most `bits` bits, `uint32 [n, 2]`, sorted.
 
     Args:
         hashes: Different hashes, `uint64 [m]`.
         bits: At most `MOST_BITS`; memory doesn't grow with the number of pairs that are compared.
     """
-    found = [np.empty((0, 2), dtype=np.int64)]
+    found = [np.empty((0, 2), dtype=np.uint32)]
     # Two hashes that differ in at most 3 bits have one of four bands in common; in at most 7, but for one bit.
     differences = [0] if bits < len(_BANDS) else [0, *(1 << bit for bit in range(16))]
     for shift in _BANDS:
-        band = (hashes >> np.uint64(shift)) & np.uint64(0xFFFF)
-        order = np.argsort(band, kind="stable")
+        band = (hashes >> np.uint64(shift)).astype(np.uint16)
+        order = np.argsort(band, kind="stable").astype(np.uint32)
         in_order = band[order]
-        for difference in differences:
-            wanted = band ^ np.uint64(difference)
-            start = np.searchsorted(in_order, wanted, "left")
-            counts = np.searchsorted(in_order, wanted, "right") - start
-            for one, other in _in_chunks(order, start, counts):
-                close = np.bitwise_count(hashes[one] ^ hashes[other]) <= bits
-                close &= one < other
-                found.append(np.stack([one[close], other[close]], axis=1))
+        for first in range(0, len(hashes), _CHUNK):
+            for difference in differences:
+                wanted = band[first : first + _CHUNK] ^ np.uint16(difference)
+                start = np.searchsorted(in_order, wanted, "left")
+                counts = np.searchsorted(in_order, wanted, "right") - start
+                for one, other in _in_chunks(order, start, counts):
+                    one += first
+                    close = np.bitwise_count(hashes[one] ^ hashes[other]) <= bits
+                    close &= one < other
+                    found.append(np.stack([one[close], other[close]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
 def _in_chunks(
-    order: npt.NDArray[np.int64], start: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    order: Places, start: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> Iterator[tuple[Places, Places]]:
     """Yield each hash with each of its candidates, which are `order[start : start + counts]`."""
     ends = np.cumsum(counts)
     first = 0
@@ -141,7 +146,7 @@ def _in_chunks(
         done = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
         some = counts[first:last]
-        one = np.repeat(np.arange(first, last), some)
+        one = np.repeat(np.arange(first, last, dtype=np.uint32), some)
         within = np.arange(len(one)) - np.repeat(ends[first:last] - some - done, some)
         yield one, order[np.repeat(start[first:last], some) + within]
         first = last

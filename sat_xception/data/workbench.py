@@ -33,11 +33,11 @@ _UNSPLIT = "status = 'ok' AND split = '' AND label = ?"
 
 
 class Looks(NamedTuple):
-    """What tiles look like: perceptual hashes `uint64 [n]`, numbers of their labels, and numbers to name tiles by."""
+    """What tiles look like: perceptual hashes `uint64 [n]`, and `uint32 [n]` numbers of labels and to name tiles by."""
 
     hashes: npt.NDArray[np.uint64]
-    labels: npt.NDArray[np.int64]
-    tiles: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.uint32]
+    tiles: npt.NDArray[np.uint32]
 
 
 class Workbench:
@@ -122,14 +122,16 @@ class Workbench:
     def looks(self) -> Looks:
         """Return what the usable tiles look like, of those that look the same the one that is to stay first."""
         order = " ".join(f"WHEN '{split}' THEN {place}" for split, place in KEEP_FIRST.items())
-        query = "SELECT phash, label, rowid FROM tiles WHERE status = 'ok' AND phash != '' ORDER BY CASE split"
-        rows = self._database.execute(f"{query} {order} END, id")
+        those = "FROM tiles WHERE status = 'ok' AND phash != ''"
+        rows = self._database.execute(f"SELECT phash, label, rowid {those} ORDER BY CASE split {order} END, id")
+        count = self._number(f"SELECT count(*) {those}")
+        looks = Looks(np.empty(count, np.uint64), np.empty(count, np.uint32), np.empty(count, np.uint32))
         numbers: dict[str, int] = {}
-        found = np.fromiter(
-            ((int(phash, 16), numbers.setdefault(label, len(numbers)), tile) for phash, label, tile in rows),
-            dtype="u8,i8,i8",
-        )
-        return Looks(found["f0"], found["f1"], found["f2"])
+        for place, (phash, label, tile) in enumerate(rows):
+            looks.hashes[place] = int(phash, 16)
+            looks.labels[place] = numbers.setdefault(label, len(numbers))
+            looks.tiles[place] = tile
+        return looks
 
     def name(self, tile: int) -> tuple[str, str]:
         """Return id and split of a tile that `looks` numbers."""

@@ -1,6 +1,6 @@
 """Put a packaged model where it answers.
 
-Target "local" is a model root on this machine, which `sat_xception serve` follows as TensorFlow Serving does. The
+Target "local" is a model root, here or in a bucket, which `sat_xception serve` follows as TensorFlow Serving does. The
 version is copied, then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version
 before goes on serving.
 """
@@ -19,9 +19,17 @@ from sat_xception.deploy.golden import check_golden
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import DIGESTS_FILE, find_versions, resolve_version
+from sat_xception.serve.model_root import (
+    DIGESTS_FILE,
+    find_versions,
+    has_version,
+    here,
+    new_version,
+    remove_version,
+    resolve_version,
+)
 from sat_xception.steps import DeployConfig, ServeConfig
-from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
+from sat_xception.storage import GcsPath, atomic_folder, folder_digests, read_json, write_json
 
 __all__ = ["DeployResult", "deploy"]
 
@@ -62,10 +70,10 @@ def deploy(config: DeployConfig) -> DeployResult:
     Run again with the same version it proves it again and changes nothing.
 
     Raises:
-        ConfigError: The model root holds a newer version, or there is no package.
+        ConfigError: The model root holds a newer version or can't be written, or there is no package.
         DataError: The package is damaged: a file differs from its digest.
         ModelError: It doesn't load, or answers its golden tiles wrongly; it has been taken out again.
-        ServiceError: The running endpoint doesn't answer.
+        ServiceError: The running endpoint doesn't answer, or a bucket can't be read or written.
     """
     source = resolve_version(config.package, config.name)
     _check_digests(source)
@@ -80,10 +88,10 @@ def deploy(config: DeployConfig) -> DeployResult:
         )
     was_there = _copy(source, target)
     try:
-        difference = _prove(config, target)
+        difference = _prove(config, source, version)
     except BaseException:
         if not was_there:
-            shutil.rmtree(target)
+            remove_version(target)
             _log.error("rolled back: version %s is out of %s again", target.name, target.parent)
         raise
     record = {
@@ -94,7 +102,7 @@ def deploy(config: DeployConfig) -> DeployResult:
         "model": served["model"],
         "model_root": str(config.model_root),
         "endpoint": config.endpoint,
-        "golden_tiles": len(read_json(target / "golden.json", made_by="package")["tiles"]),
+        "golden_tiles": len(read_json(source / "golden.json", made_by="package")["tiles"]),
         "golden_difference": difference,
         "serve_command": f"sat_xception serve --model-root {config.model_root} --name {config.name}",
         "deployed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -106,7 +114,7 @@ def deploy(config: DeployConfig) -> DeployResult:
 
 
 def _versions(folder: Path) -> dict[int, Path]:
-    return find_versions(folder) if folder.is_dir() else {}
+    return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
 
 
 def _check_digests(version: Path) -> None:
@@ -130,23 +138,22 @@ def _copy(source: Path, target: Path) -> bool:
     Raises:
         DataError: Another model has this version.
     """
-    if target.exists():
-        if folder_digests(target) != folder_digests(source):
+    if has_version(target):
+        if folder_digests(here(target)) != folder_digests(source):
             raise DataError(f"{target} holds another model of this version; a version never changes, package a new one")
         return True
-    with atomic_folder(target) as work:
+    with new_version(target) as work:
         shutil.copytree(source, work, dirs_exist_ok=True)
     return False
 
 
-def _prove(config: DeployConfig, target: Path) -> float:
-    version = int(target.name)
+def _prove(config: DeployConfig, source: Path, version: int) -> float:
     with _endpoint(config) as addresses:
         differences = []
         for address in addresses:
             with EndpointClient(address, config.name, version=version) as client:
                 _wait_until_available(client, version, config.timeout_s)
-                differences.append(check_golden(target, client))
+                differences.append(check_golden(source, client))
     return max(differences)
 
 

@@ -16,11 +16,11 @@ from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.model.input import encoded_examples
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import find_versions, read_classes
+from sat_xception.serve.model_root import find_versions, here, read_classes
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.steps import EvaluateConfig
-from sat_xception.storage import read_json
+from sat_xception.storage import GcsPath, read_json
 
 __all__ = ["Serving", "score_serving"]
 
@@ -64,7 +64,7 @@ def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
 
     Raises:
         ModelError: The newest version of the model root can't be loaded.
-        ServiceError: The endpoint doesn't answer, or loads its model just now.
+        ServiceError: The endpoint doesn't answer, or loads its model just now; the model root's bucket can't be read.
     """
     place = config.endpoint or str(config.model_root)
     folder = None if config.endpoint else _newest_version(config)
@@ -73,9 +73,10 @@ def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
         reason = f"no version of {config.name} is served at {place}"
         _log.info("serving   nothing: %s", reason)
         return Serving("nothing", reason, place, config.name)
-    facts = _facts(folder) if folder else {}
+    version = here(folder) if folder else None
+    facts = _facts(version) if version else {}
     try:
-        with _saved_model(folder, examples) if folder else _endpoint(config, served.version, examples) as ask:
+        with _saved_model(version, examples) if version else _endpoint(config, served.version, examples) as ask:
             probabilities = _score(ask, config, examples)
     except _OtherClassesError as error:
         reason = f"{config.name} at {place} {error}"
@@ -97,7 +98,7 @@ def _facts(version: Path) -> dict[str, str]:
 
 def _newest_version(config: EvaluateConfig) -> Path | None:
     folder = (config.model_root or Path()) / config.name
-    versions = find_versions(folder) if folder.is_dir() else {}
+    versions = find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
     return versions[max(versions)] if versions else None
 
 

@@ -27,10 +27,10 @@ from sat_xception.evaluate.tiles import read_tiles
 from sat_xception.log import track
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.input import encoded_examples, reading
-from sat_xception.serve.model_root import DIGESTS_FILE
+from sat_xception.serve.model_root import DIGESTS_FILE, has_version, new_version
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.steps import PackageConfig
-from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
+from sat_xception.storage import folder_digests, read_json, write_json
 
 __all__ = ["PackageResult", "package"]
 
@@ -79,7 +79,8 @@ def package(config: PackageConfig) -> PackageResult:
 
     Raises:
         DataError: The model, the examples or the decision are missing or don't belong together.
-        ConfigError: The version exists.
+        ConfigError: The version exists, or the model root can't be written.
+        ServiceError: The bucket of the model root can't be read or written.
         GateRefusedError: The decision names another model, or none.
         ModelError: The export doesn't load as TensorFlow Serving loads it, or answers otherwise than Keras.
     """
@@ -96,9 +97,9 @@ def package(config: PackageConfig) -> PackageResult:
     threshold = chosen["threshold"] if chosen else None
     version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     folder = config.out / config.name / str(version)
-    if folder.exists():
+    if has_version(folder):
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
-    with atomic_folder(folder) as work, reading(config.examples):
+    with new_version(folder) as work, reading(config.examples):
         export_model(model, facts["classes"], work / "export", temperature)
         for item in (work / "export").iterdir():
             item.rename(work / item.name)

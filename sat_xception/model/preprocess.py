@@ -39,6 +39,13 @@ def resize(images: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         `uint8`, rounded, so that stored and freshly decoded pixels are the same model input.
     """
+    # TensorFlow looks for equal sizes while the graph is made, when those of a tile aren't known.
+    fits = tf.reduce_all(tf.shape(images)[-3:-1] == size)
+    resized = tf.cond(fits, lambda: images, lambda: _resampled(images, size))
+    return tf.ensure_shape(resized, [*images.shape[:-3], size, size, 3])
+
+
+def _resampled(images: tf.Tensor, size: int) -> tf.Tensor:
     resized = tf.image.resize(images, (size, size), method="bilinear", antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
 from sat_xception.model.augment import view
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.input import evaluation_batches, reading, training_batches, weighted_batches
 from sat_xception.model.weights import find_weights
 from sat_xception.steps import TrainConfig
@@ -156,7 +158,7 @@ def train(config: TrainConfig) -> TrainResult:
         with reading(config.examples):
             learn = _train_from_scratch if weights.kind == "none" else _transfer
             model, phase, accuracy = learn(run, features)
-        model.save(work / "model.keras")
+        uncompiled(model).save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
         (work / "curves.html").write_text(page, encoding="utf-8")
@@ -186,17 +188,18 @@ def train(config: TrainConfig) -> TrainResult:
 
 def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
-    model = add_head(features, len(run.classes), config.dropout)
+    head = head_layers(config, len(run.classes))
+    model = add_head(features, head)
     # Before the head learns, so that a wrong name is told now and not in an hour; the head's training changes no other
     # layer.
     first = config.fine_tune_from or get_backbone(config.backbone).fine_tune_from
     learning = freeze_before(model.get_layer(config.backbone), first)
-    accuracy = _train_head(run, features, model.get_layer("head"))
+    accuracy = _train_head(run, features, head)
     if config.fine_tune_epochs == 0:
         return model, "head", accuracy
     _log.info("fine-tune %s weights learn, at rate %g", f"{learning:,}", config.fine_tune_learning_rate)
     before = model.get_weights()
-    _compile(model, config.fine_tune_learning_rate)
+    compile_model(model, config, config.fine_tune_learning_rate)
     tuned = run.fit("fine-tune", model, run.training(), run.validation(), config.fine_tune_epochs, config.patience)
     if tuned > accuracy:
         return model, "fine-tune", tuned
@@ -205,16 +208,15 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
     return model, "head", accuracy
 
 
-def _train_head(run: _Run, features: keras.Model, head: keras.layers.Layer) -> float:
+def _train_head(run: _Run, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
     config = run.config
     started = time.monotonic()
     inputs, labels, weights = _compute_features(features, run, "train", config.views)
     valid = _compute_features(features, run, "valid", 1)[:2]
     run.seconds["features"] = round(time.monotonic() - started, 3)
     _log.info("features  %s in %s", f"{len(inputs):,} views of tiles", duration(run.seconds["features"]))
-    rows = keras.Input(inputs.shape[1:], name="features")
-    model = keras.Model(rows, head(keras.layers.Dropout(config.dropout, seed=config.seed)(rows)), name="head_model")
-    _compile(model, config.head_learning_rate)
+    model = keras.Sequential([keras.Input(inputs.shape[1:], name="features"), *head], name="head_model")
+    compile_model(model, config, config.head_learning_rate)
     rows_of_training = tf.data.Dataset.from_tensor_slices((inputs, labels, run.weigh(labels, weights)))
     batches = rows_of_training.shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
     checks = tf.data.Dataset.from_tensor_slices(valid).batch(_HEAD_BATCH)
@@ -241,20 +243,16 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
     for layer in features.get_layer(config.backbone).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = _SCRATCH_BATCH_NORM_MOMENTUM
-    model = add_head(features, len(run.classes), config.dropout, batch_norm_trains=True)
+    model = add_head(features, head_layers(config, len(run.classes)), batch_norm_trains=True)
     batches = run.training()
     # Most of the gain comes while the rate falls in the last third, so all epochs are run.
     rate = keras.optimizers.schedules.CosineDecay(
         config.scratch_learning_rate or get_backbone(config.backbone).scratch_learning_rate,
         decay_steps=config.scratch_epochs * len(batches),
     )
-    _compile(model, rate)
+    compile_model(model, config, rate)
     epochs = config.scratch_epochs
     return model, "scratch", run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
-
-
-def _compile(model: keras.Model, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> None:
-    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]

@@ -1,13 +1,39 @@
-"""Find a model's versions on disk: `<model root>/<name>/<version>/saved_model.pb`, with `model.json` beside it."""
+"""A model's versions: `<model root>/<name>/<version>/saved_model.pb`, with `model.json` beside it; here or in a bucket.
+
+Both are laid out the same, so TensorFlow Serving and KServe read a model root in a bucket as well.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sat_xception.errors import ConfigError, ModelError
-from sat_xception.storage import read_json
+from sat_xception.storage import (
+    GcsPath,
+    atomic_folder,
+    fetch_folder,
+    is_marked,
+    marked_below,
+    read_json,
+    remove_marked,
+    upload_marked,
+)
 
-__all__ = ["DIGESTS_FILE", "SAVED_MODEL_FILE", "find_versions", "read_classes", "resolve_version"]
+__all__ = [
+    "DIGESTS_FILE",
+    "SAVED_MODEL_FILE",
+    "find_versions",
+    "has_version",
+    "here",
+    "new_version",
+    "read_classes",
+    "remove_version",
+    "resolve_version",
+]
 
 SAVED_MODEL_FILE = "saved_model.pb"
 # SHA-256 of every other file of a packaged version.
@@ -16,36 +42,97 @@ _MAX_VERSION = 2**63 - 1  # ModelSpec.version is an int64
 
 
 def find_versions(folder: Path) -> dict[int, Path]:
-    """Return the versions in a model's folder by number, ascending.
+    """Return the versions in a model's folder by number, ascending; those in a bucket by their addresses.
 
-    Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are copies under way and left out.
+    Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are copies under way and left out. In a
+    bucket a version counts once its digests are there, which `add_version` writes last.
 
     Raises:
         OSError: The folder can't be listed, or doesn't exist.
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
     """
+    if isinstance(folder, GcsPath):
+        paths: Iterable[Path] = marked_below(folder, DIGESTS_FILE)
+    else:
+        paths = (path for path in sorted(folder.iterdir()) if (path / SAVED_MODEL_FILE).is_file())
     versions: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = path.name
-        if name.isascii() and name.isdecimal() and int(name) <= _MAX_VERSION and (path / SAVED_MODEL_FILE).is_file():
-            versions.setdefault(int(name), path)
+    for path in paths:
+        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= _MAX_VERSION:
+            versions.setdefault(int(path.name), path)
     return dict(sorted(versions.items()))
 
 
-def resolve_version(path: Path, name: str) -> Path:
-    """Return the folder of one version.
+def has_version(version: Path) -> bool:
+    """Return whether something is in a version's place; in a bucket, whether it is whole.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    return is_marked(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version.exists()
+
+
+def here(version: Path) -> Path:
+    """Return a version's folder on this machine; one in a bucket is downloaded once.
+
+    Raises:
+        DataError: It isn't whole.
+        ServiceError: The bucket can't be read.
+    """
+    return fetch_folder(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version
+
+
+@contextlib.contextmanager
+def new_version(version: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes the version, whole, when the block ends well.
 
     Args:
-        path: A version's folder, a model's folder (its newest version counts), or a model root that holds `name`.
+        version: `<model root>/<name>/<version>`, here or in a bucket, where it is laid out as it is here.
+
+    Raises:
+        ConfigError: The place can't be written, or another version came there meanwhile.
+        ServiceError: The disk is full, or the bucket can't be written.
+    """
+    if not isinstance(version, GcsPath):
+        with atomic_folder(version) as work:
+            yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
+        yield Path(folder)
+        upload_marked(Path(folder), version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
+
+
+def remove_version(version: Path) -> None:
+    """Remove a version.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be written.
+    """
+    if isinstance(version, GcsPath):
+        remove_marked(version, DIGESTS_FILE)
+    else:
+        shutil.rmtree(version)
+
+
+def resolve_version(path: Path, name: str) -> Path:
+    """Return the folder of one version on this machine.
+
+    Args:
+        path: A version's folder, a model's folder (its newest version counts), or a model root that holds `name`; here
+            or in a bucket.
         name: Name of the model in a model root.
 
     Raises:
         ConfigError: There is no version at any of these places.
+        ServiceError: The bucket can't be read.
     """
-    if (path / SAVED_MODEL_FILE).is_file():
-        return path
+    if is_marked(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
+        return here(path)
     for folder in (path, path / name):
-        if folder.is_dir() and (versions := find_versions(folder)):
-            return versions[max(versions)]
+        if (isinstance(folder, GcsPath) or folder.is_dir()) and (versions := find_versions(folder)):
+            return here(versions[max(versions)])
     raise ConfigError(
         f"no packaged model at {path}: looked for {SAVED_MODEL_FILE}, <version>/{SAVED_MODEL_FILE} and "
         f"{name}/<version>/{SAVED_MODEL_FILE}. Name what `sat_xception package` wrote as --model and --name"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from sat_xception.serve.model_root import read_classes, resolve_version
 from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
 from sat_xception.serve.rows import Value, check_suffix, open_rows
 from sat_xception.steps import PredictConfig
+from sat_xception.storage import GcsPath, fetch_file, fetch_folder
 
 __all__ = ["PredictResult", "find_images", "predict"]
 
@@ -85,12 +86,12 @@ def predict(config: PredictConfig) -> PredictResult:
         ServiceError: The endpoint can't be reached or doesn't have this model.
     """
     check_suffix(config.out)
-    paths = find_images(config.inputs)
+    files = find_images(config.inputs)
     ok = 0
     failed: list[_Row] = []
     with _open_scorer(config) as (scorer, classes):
         started = time.monotonic()
-        rows = _scored_rows(scorer, track(paths, "predict", len(paths)), config.batch_size)
+        rows = _scored_rows(scorer, files, config.batch_size)
         columns, rows = _columns(rows, classes)
         with open_rows(config.out, columns) as write:
             for row in rows:
@@ -101,41 +102,56 @@ def predict(config: PredictConfig) -> PredictResult:
                     ok += 1
     for row in failed[:_SHOWN_FAILURES]:
         _log.warning("failed    %s: %s", row.path, row.reason)
-    result = PredictResult(len(paths), ok, len(failed), time.monotonic() - started, config.out)
+    result = PredictResult(len(files), ok, len(failed), time.monotonic() - started, config.out)
     if config.out is None:
         _log.info("%s", result.counts())
     if not ok:
         raise DataError(
-            f"none of {len(paths):,} images could be scored; the first, {failed[0].path}: {failed[0].reason}"
+            f"none of {len(files):,} images could be scored; the first, {failed[0].path}: {failed[0].reason}"
         )
     return result
 
 
-def find_images(inputs: Iterable[Path]) -> list[Path]:
+def find_images(inputs: Iterable[Path]) -> dict[Path, Path]:
     """Return the image files among paths and, sorted, below folders; each once, hidden ones left out.
+
+    Args:
+        inputs: Files and folders, here or in a bucket, from which they are downloaded.
+
+    Returns:
+        The files on this machine, by what people know them by: their path, or their address.
 
     Raises:
         ConfigError: A path doesn't exist.
         DataError: A file has no image's suffix, or there is no image at all.
+        ServiceError: A bucket can't be read.
     """
     inputs = list(inputs)
     suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in inputs:
-        if path.is_dir():
-            below = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-            found.update(dict.fromkeys(sorted(file for file in below if not file.name.startswith("."))))
-        elif not path.exists():
+        place = _here(path)
+        if place.is_dir():
+            below = (file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            shown = sorted(file for file in below if not file.name.startswith("."))
+            found.update({path / file.relative_to(place): file for file in shown})
+        elif not place.exists():
             raise ConfigError(f"no file or folder at {path} (seen from {Path.cwd()})")
         elif path.suffix.lower() not in IMAGE_SUFFIXES:
             raise DataError(
                 f"{path} doesn't look like an image: its name ends in {path.suffix!r}, expected one of {suffixes}"
             )
         else:
-            found[path] = None
+            found[path] = place
     if not found:
         raise DataError(f"no images in {', '.join(map(str, inputs))}: looked for files that end in {suffixes}")
-    return list(found)
+    return found
+
+
+def _here(path: Path) -> Path:
+    if not isinstance(path, GcsPath):
+        return path
+    return fetch_file(str(path)) if path.suffix.lower() in IMAGE_SUFFIXES else fetch_folder(path)
 
 
 class _ModelScorer:
@@ -180,13 +196,13 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
         yield client, None
 
 
-def _scored_rows(scorer: _Scorer, paths: Iterable[Path], batch_size: int) -> Iterator[_Row]:
-    for batch in _batches(paths, batch_size):
+def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], batch_size: int) -> Iterator[_Row]:
+    for batch in _batches(track(files, "predict", len(files)), batch_size):
         reasons: dict[Path, str] = {}
         images: dict[Path, bytes] = {}
         for path in batch:
             try:
-                images[path] = encode_for_tensorflow(path.read_bytes())[0]
+                images[path] = encode_for_tensorflow(files[path].read_bytes())[0]
             except (OSError, DataError) as error:
                 reasons[path] = str(error)
         scored = {row.path: row for row in _score(scorer, list(images.items()))}

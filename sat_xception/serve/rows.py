@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from sat_xception.errors import ConfigError
+from sat_xception.storage import GcsPath, put_file
 
 __all__ = ["Value", "check_suffix", "open_rows"]
 
@@ -34,11 +36,12 @@ def open_rows(out: Path | None, columns: Sequence[str]) -> Iterator[_Write]:
     """Yield a function that writes one row, its values in the order of the columns.
 
     Args:
-        out: File to write, .csv or .json (a list of objects). Default: CSV on stdout.
+        out: File to write, here or in a bucket, .csv or .json (a list of objects). Default: CSV on stdout.
         columns: Names of the columns.
 
     Raises:
         ConfigError: The file can't be written, or its suffix isn't known.
+        ServiceError: The bucket can't be written.
     """
     check_suffix(out)
     rows = _FORMATS[out.suffix.lower() if out else ".csv"]
@@ -51,6 +54,11 @@ def _open_out(out: Path | None) -> Iterator[IO[str]]:
     """Yield stdout, or a file that appears at `out` when it is whole."""
     if out is None:
         yield sys.stdout
+        return
+    if isinstance(out, GcsPath):
+        content = io.StringIO(newline="")
+        yield content
+        put_file(content.getvalue().encode(), out)
         return
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

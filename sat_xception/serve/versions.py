@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sat_xception.errors import ConfigError, ModelError
+from sat_xception.errors import ConfigError, ModelError, SatXceptionError
 from sat_xception.log import get_logger
-from sat_xception.serve.model_root import find_versions
+from sat_xception.serve.model_root import find_versions, here
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.serve.warmup import warm_up
@@ -49,7 +49,7 @@ class ModelVersions:
         """Name the model; nothing is loaded before `start`.
 
         Args:
-            model_root: Folder that holds `<name>/<version>/`.
+            model_root: Folder, here or in a bucket, that holds `<name>/<version>/`.
             name: The model's name.
         """
         self.name = name
@@ -69,8 +69,9 @@ class ModelVersions:
             Its number; 0 when there is none yet.
 
         Raises:
-            ConfigError: There is no version in the folder.
+            ConfigError: There is no version in the folder, or no such bucket.
             ModelError: There are, and none loads.
+            ServiceError: The bucket can't be read.
         """
         try:
             found = find_versions(self.folder)
@@ -93,7 +94,7 @@ class ModelVersions:
         """Look at the folder once: load a newer version, and forget what is gone."""
         try:
             found = find_versions(self.folder)
-        except OSError as error:
+        except (OSError, SatXceptionError) as error:
             # While it waits for the first version, the folder may not be there yet.
             if self._current is not None or not isinstance(error, FileNotFoundError):
                 _log.warning("serve     can't list %s, still serving what is loaded: %s", self.folder, error)
@@ -102,10 +103,16 @@ class ModelVersions:
         for number in sorted(found, reverse=True):
             if self._current is not None and number == self._current.number:
                 return
-            fingerprint = _fingerprint(found[number])
+            try:
+                path = here(found[number])
+            except SatXceptionError as error:
+                _log.warning("serve     version %d can't be fetched; again at the next look: %s", number, error)
+                self._set(VersionStatus(number, "END", Code.UNAVAILABLE.name, str(error)))
+                continue
+            fingerprint = _fingerprint(path)
             if self._failed.get(number) == fingerprint:
                 continue
-            model = self._load(number, found[number])
+            model = self._load(number, path)
             if model is not None:
                 self._swap(ServedVersion(number, model))
                 return

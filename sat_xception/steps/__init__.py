@@ -5,7 +5,7 @@ description. Nothing here imports TensorFlow; a step's module is imported when t
 """
 
 from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
-from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ValidateConfig
+from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import (
     SMALLEST_INPUT,
     BackboneName,
@@ -38,6 +38,7 @@ __all__ = [
     "DeployConfig",
     "DiffConfig",
     "EvaluateConfig",
+    "ExportFoldersConfig",
     "GateConfig",
     "LabelsConfig",
     "NotifyConfig",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
 from sat_xception.steps.assemble import AssembleConfig
-from sat_xception.steps.kinds import Dataset, Examples, FileOrNone, Result, ResultOrNone
+from sat_xception.steps.kinds import Dataset, DatasetRecords, Examples, FileOrNone, Place, Result, ResultOrNone
 
-__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ValidateConfig"]
+__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ExportFoldersConfig", "ValidateConfig"]
 
 
 class ConvertConfig(StepConfig):
@@ -84,7 +82,7 @@ class ValidateConfig(StepConfig):
 class BuildConfig(AssembleConfig):
     """From labelled places, or class folders, to validated TFRecord files: assemble, convert and validate in one go."""
 
-    out: Path = Field(description="Folder that gets dataset/, examples/ and validation/; what is done is kept.")
+    out: Place = Field(description="Folder that gets dataset/, examples/ and validation/; what is done is kept.")
     shard_mb: int = setting_of(ConvertConfig, "shard_mb")
     schema_file: FileOrNone = setting_of(ValidateConfig, "schema_file")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
@@ -96,6 +94,13 @@ class BuildConfig(AssembleConfig):
 class DiffConfig(StepConfig):
     """Say what changed between two versions of a dataset, by class and split."""
 
-    old: Path = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
-    new: Path = Field(description="Dataset to compare it with.", json_schema_extra=POSITIONAL)
+    old: DatasetRecords = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
+    new: DatasetRecords = Field(description="Dataset to compare it with.", json_schema_extra=POSITIONAL)
     as_json: bool = Field(False, description="Print JSON instead of a table.", json_schema_extra=second_name("--json"))
+
+
+class ExportFoldersConfig(StepConfig):
+    """Write a dataset back as folders of images, a folder a split and in it a folder a class."""
+
+    dataset: Dataset = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
+    out: Result = Field(description="Folder to write, here or at gs://.", json_schema_extra=POSITIONAL)

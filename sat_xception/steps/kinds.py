@@ -12,6 +12,7 @@ from sat_xception.storage import Stored
 __all__ = [
     "Address",
     "Dataset",
+    "DatasetRecords",
     "EvaluationOrNone",
     "Examples",
     "FileOrNone",
@@ -20,6 +21,8 @@ __all__ = [
     "Fraction",
     "Fractions",
     "LocalFolderOrNone",
+    "Place",
+    "PlaceOrNone",
     "Result",
     "ResultOrNone",
     "ThresholdGoal",
@@ -42,12 +45,15 @@ FolderOrNone = Annotated[_MaybePath, Stored("folder")]
 FileOrNone = Annotated[_MaybePath, Stored("file")]
 LocalFolderOrNone = _MaybePath
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
+DatasetRecords = Annotated[Path, Stored("folder", "dataset.json", only=("dataset.json", "manifest.parquet"))]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
 TrainedModelOrNone = Annotated[_MaybePath, Stored("folder", "train.json")]
 EvaluationOrNone = Annotated[_MaybePath, Stored("folder", "evaluation.json")]
 Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]
+Place = Annotated[Path, Stored("place")]
+PlaceOrNone = Annotated[_MaybePath, Stored("place")]
 
 
 def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -15,7 +15,8 @@ from sat_xception.steps.kinds import (
     Examples,
     Folder,
     Fraction,
-    LocalFolderOrNone,
+    Place,
+    PlaceOrNone,
     Result,
     ThresholdGoal,
     TrainedModel,
@@ -36,6 +37,8 @@ __all__ = [
 
 MODEL_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 BackboneName = Literal["xception", "mobilenetv2"]
+OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+ActivationName = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 # Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
 SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
 
@@ -55,14 +58,20 @@ class TrainConfig(StepConfig):
     head_epochs: int = Field(100, gt=0, description="Most epochs of the head on frozen features.")
     fine_tune_epochs: int = Field(10, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
     fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
-    head_learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
-    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Adam's rate for fine-tuning.")
+    optimizer: OptimizerName = Field("adam", description="Optimizer of every phase; sgd has a momentum of 0.9.")
+    head_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the head.")
+    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of fine-tuning.")
     scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
     scratch_learning_rate: float = Field(
-        0.0, ge=0, description="Adam's first rate where weights is 'none'; it falls to 0. Default: the backbone's own."
+        0.0,
+        ge=0,
+        description="First rate where weights is 'none'; it falls to 0. Default: the backbone's, for adam.",
     )
     patience: int = Field(10, gt=0, description="Epochs without a better validation accuracy before a phase stops.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of the features dropped before the last layer.")
+    head_units: int = Field(0, ge=0, description="Width of a hidden layer below the last one; 0 has none.")
+    head_activation: ActivationName = Field("relu", description="Activation of the hidden layer.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last layer's inputs dropped in training.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread evenly over the classes.")
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
     views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
@@ -95,7 +104,7 @@ class EvaluateConfig(StepConfig):
     """Score a split with a trained model, or with what is serving: figures with intervals, calibration, threshold."""
 
     model: TrainedModelOrNone = Field(None, description="Model folder written by train.")
-    model_root: LocalFolderOrNone = Field(
+    model_root: PlaceOrNone = Field(
         None, description="Instead of --model: model root, whose newest version of --name is scored."
     )
     endpoint: Address = Field(
@@ -156,7 +165,7 @@ class PackageConfig(StepConfig):
     decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
         None, description="Folder written by gate; the package refuses a model that lost."
     )
-    out: Path = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
+    out: Place = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
     name: str = Field("school-classifier", pattern=MODEL_NAME, description="Name it is served as.")
     version: int = Field(
         0, ge=0, lt=2**63, description="Version, a positive integer. Default: the UTC time as YYYYMMDDhhmmss."

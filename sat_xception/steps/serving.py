@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, setting_of
-from sat_xception.steps.kinds import Address, ResultOrNone
+from sat_xception.steps.kinds import Address, Place, PlaceOrNone, ResultOrNone
 from sat_xception.steps.model import PackageConfig
 from sat_xception.storage import Stored
 
@@ -19,9 +19,9 @@ class DeployConfig(StepConfig):
     """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does."""
 
     target: Literal["local"] = Field("local", description="Where to: a model root that `sat_xception serve` watches.")
-    package: Path = Field(description="Model root written by package.")
+    package: Place = Field(description="Model root written by package.")
     name: str = setting_of(PackageConfig, "name")
-    model_root: Path = Field(description="Model root of the endpoint.")
+    model_root: Place = Field(description="Model root of the endpoint.")
     endpoint: Address = Field(
         "", description="REST address of a running server. Default: one is started for the proof."
     )
@@ -32,7 +32,7 @@ class DeployConfig(StepConfig):
 class ServeConfig(StepConfig):
     """Serve a model root over TensorFlow Serving's REST and gRPC interfaces, following new versions."""
 
-    model_root: Path = Field(Path("models/serving"), description="Folder that holds <name>/<version>/.")
+    model_root: Place = Field(Path("models/serving"), description="Folder that holds <name>/<version>/.")
     name: str = setting_of(PackageConfig, "name")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     rest_port: int = Field(8501, ge=0, le=65535, description="Port of the REST interface; 0 picks a free one.")
@@ -45,13 +45,13 @@ class ServeConfig(StepConfig):
 class PredictConfig(StepConfig):
     """Score image files or folders with a packaged model or a running endpoint."""
 
-    inputs: tuple[Path, ...] = Field(
+    inputs: Annotated[tuple[Path, ...], Stored("place")] = Field(
         min_length=1, description="Image files, or folders that are searched for images.", json_schema_extra=POSITIONAL
     )
-    model: Path | None = Field(None, description="A packaged version, a model name's folder, or a model root.")
+    model: PlaceOrNone = Field(None, description="A packaged version, a model name's folder, or a model root.")
     endpoint: str = Field("", description="http://host:port (REST) or grpc://host:port, instead of --model.")
     name: str = setting_of(PackageConfig, "name")
-    out: Path | None = Field(None, description="File to write, .csv or .json. Default: CSV on stdout.")
+    out: PlaceOrNone = Field(None, description="File to write, .csv or .json. Default: CSV on stdout.")
     batch_size: int = Field(32, gt=0, description="Images a call.")
     timeout_s: float = Field(60.0, gt=0, description="Deadline of a call, in seconds.")
 

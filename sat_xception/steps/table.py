@@ -14,7 +14,7 @@ from sat_xception.config import StepConfig, load_config
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
-from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ValidateConfig
+from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
 from sat_xception.steps.serving import DeployConfig, NotifyConfig, PredictConfig, ServeConfig
 from sat_xception.storage import write_json
@@ -102,6 +102,7 @@ STEPS: dict[str, Step] = {
 DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.data.build:build_dataset"),
     "diff": Step(DiffConfig, "sat_xception.data.diff:diff_datasets"),
+    "export-folders": Step(ExportFoldersConfig, "sat_xception.data.export_folders:export_folders"),
 }
 
 

@@ -6,7 +6,8 @@ from sat_xception.storage.address import GcsPath, Stored
 from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
-from sat_xception.storage.objects import put_file
+from sat_xception.storage.marked import is_marked, marked_below, remove_marked, upload_marked
+from sat_xception.storage.objects import get_file, put_file
 from sat_xception.storage.record import read_record, write_record
 
 __all__ = [
@@ -18,9 +19,14 @@ __all__ = [
     "fetch_settings",
     "file_digest",
     "folder_digests",
+    "get_file",
+    "is_marked",
+    "marked_below",
     "put_file",
     "read_json",
     "read_record",
+    "remove_marked",
+    "upload_marked",
     "write_json",
     "write_record",
 ]

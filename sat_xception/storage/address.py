@@ -56,12 +56,14 @@ class Stored:
 
     Attributes:
         kind: "folder" or "file" for what a step reads, which is fetched before the step starts; "result" for the folder
-            that it writes, which `atomic_folder` publishes.
+            that it writes, which `atomic_folder` publishes; "place" for what it reads or writes where it is.
         record: File that a folder must hold; "" for none.
+        only: Files of the folder that the step reads. Default: all.
     """
 
-    kind: Literal["folder", "file", "result"]
+    kind: Literal["folder", "file", "result", "place"]
     record: str = ""
+    only: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         """Return the schema of the setting's own type, with a check of addresses after it."""

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ __all__ = ["fetch_file", "fetch_folder", "fetch_settings"]
 _log = get_logger(__name__)
 # A result that is replaced while it is read is read again from its beginning, but not forever.
 _TRIES = 3
+# Downloads that no run asked for in this time are removed; no run takes as long.
+_KEPT_S = 30 * 86_400
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def fetch_settings(config: BaseModel) -> dict[str, object]:
     """Return local paths for the settings of a step that name what it reads in a bucket; see `Stored`."""
     local: dict[str, object] = {}
     for name, field in type(config).model_fields.items():
-        marks = [mark for mark in field.metadata if isinstance(mark, Stored) and mark.kind != "result"]
+        marks = [mark for mark in field.metadata if isinstance(mark, Stored) and mark.kind in ("folder", "file")]
         value = getattr(config, name)
         values = value if isinstance(value, tuple) else (value,)
         if marks and any(map(is_address, values)):
@@ -71,7 +74,7 @@ def fetch_settings(config: BaseModel) -> dict[str, object]:
 
 def _fetch(value: Path | str, mark: Stored) -> Path | str:
     address = GcsPath(value)
-    path = fetch_file(str(address)) if mark.kind == "file" else fetch_folder(address, mark.record)
+    path = fetch_file(str(address)) if mark.kind == "file" else fetch_folder(address, mark.record, only=mark.only)
     return str(path) if isinstance(value, str) else path
 
 
@@ -108,6 +111,7 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
             _log.info("fetching  %s (%.1f MB)", address, found.size / 1e6)
         with _room_for(address, cache):
             _download(bucket, found, folder, cache)
+            _note_use(folder, cache)
     return folder / found.path
 
 
@@ -124,7 +128,13 @@ def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - th
     raise ConfigError(f"no object at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
 
 
-def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None, may_be_absent: bool = False) -> Path:
+def fetch_folder(
+    address: GcsPath,
+    record: str = "",
+    cache: Path | None = None,
+    may_be_absent: bool = False,
+    only: tuple[str, ...] = (),
+) -> Path:
     """Return a local folder with everything below an address.
 
     What `atomic_folder` published is read through its `published.json`, so that no half of a result is ever seen. Other
@@ -135,6 +145,7 @@ def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None, 
         record: File that must be in it; "" for none.
         cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
         may_be_absent: Whether nothing at the address is an empty folder, and no error.
+        only: Files to download. Default: all.
 
     Returns:
         A folder with the name of the one in the bucket. Files that an earlier call finished are used again.
@@ -158,7 +169,9 @@ def fetch_folder(address: GcsPath, record: str = "", cache: Path | None = None, 
             try:
                 with _room_for(address, cache):
                     folder.mkdir(parents=True, exist_ok=True)
-                    _download_all(bucket, objects, folder, address, cache)
+                    wanted = [item for item in objects if not only or item.path in only]
+                    _download_all(bucket, wanted, folder, address, cache)
+                    _note_use(folder.parent, cache)
                 return folder
             except NotFound:
                 _log.info("fetching  %s changed while it was read; once more", address)
@@ -219,6 +232,14 @@ def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  #
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial.parent, ignore_errors=True)
+
+
+def _note_use(version: Path, cache: Path) -> None:
+    """Note that a version is used now, and remove those that were not for long: `<bucket>/<address>/<version>`."""
+    os.utime(version)
+    for old in cache.glob("[!.]*/*/*"):
+        if time.time() - old.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -268,6 +268,18 @@ def test_what_is_here_is_not_fetched_again_until_it_changes(proxy):
     assert read() == result("two")
 
 
+def test_downloads_that_nobody_asked_for_in_a_month_are_removed(proxy, tmp_path):
+    publish(result("old"))
+    old = fetch_folder(OUT)
+    publish({"dataset.json": "other"}, GcsPath("gs://results/runs/other"))
+    kept = fetch_folder(GcsPath("gs://results/runs/other"))
+    for folder, days in ((old, 31), (kept, 29)):
+        os.utime(folder.parent, (0, time.time() - days * 86_400))
+    publish(result("new"))
+    new = fetch_folder(OUT)
+    assert [folder.exists() for folder in (old, kept, new)] == [False, True, True]
+
+
 def test_a_download_goes_on_where_an_earlier_one_failed(proxy, monkeypatch):
     monkeypatch.setattr(storage_gcs, "_TRANSFER_S", 1)
     publish(result("one", 60))

@@ -1,5 +1,6 @@
 """Settings that are addresses in a bucket: which are taken, and steps that read from one and write to one."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from sat_xception.config import load_config
 from sat_xception.errors import ConfigError
-from sat_xception.steps import STEPS, AssembleConfig, ConvertConfig, GateConfig, PackageConfig
+from sat_xception.steps import DATASET_VERBS, STEPS, AssembleConfig, ConvertConfig, GateConfig, TrainFoldersConfig
 from sat_xception.storage import GcsPath, fetch_folder, folder_digests, read_json
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
@@ -54,8 +55,8 @@ def test_an_address_of_another_form_is_refused_with_the_settings(setting, given)
 
 
 def test_a_setting_that_must_be_local_refuses_an_address():
-    with pytest.raises(ConfigError, match="--out: this must be a path on this machine; it can't be in a bucket"):
-        load_config(PackageConfig, None, {"model": "m", "examples": "e", "out": Path("gs://bucket/models")})
+    with pytest.raises(ConfigError, match="--models: this must be a path on this machine; it can't be in a bucket"):
+        load_config(TrainFoldersConfig, None, {"train": "t", "valid": "v", "models": Path("gs://bucket/models")})
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,19 @@ def test_steps_from_bucket_to_bucket_make_what_they_make_here(proxy, class_folde
     )
     assert shards == same
     assert len(shards) == 3
+
+
+def test_a_build_into_a_bucket_keeps_what_is_done_and_a_diff_reads_two_files_of_each(proxy, class_folders, tmp_path):
+    settings = {"data": str(class_folders), "out": "gs://tiles/built"}
+    built = DATASET_VERBS["build"].run(settings)
+    assert built.counts["by_status"]["ok"] == 80
+    again = DATASET_VERBS["build"].run(settings)
+    assert again.kept == ("convert", "validate"), "class folders may change unseen"
+    cache = tmp_path / "cache"
+    shutil.rmtree(cache)
+    same = DATASET_VERBS["diff"].run({"old": "gs://tiles/built/dataset", "new": "gs://tiles/built/dataset"})
+    assert same.summary().endswith("no change")
+    assert sorted(path.name for path in cache.rglob("*") if path.is_file()) == ["dataset.json", "manifest.parquet"]
 
 
 def test_a_step_whose_input_is_not_there_says_so_before_it_writes(proxy):

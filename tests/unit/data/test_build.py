@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from sat_xception.config import load_config
 from sat_xception.data.build import build_dataset
 from sat_xception.errors import ConfigError
 from sat_xception.steps import BuildConfig
@@ -22,8 +21,3 @@ def test_what_was_done_before_a_failure_is_kept_and_the_rest_is_done(class_folde
     assert sum(result.examples.values()) == 80
     assert result.summary().startswith("build     80 tiles: 80 ok | ")
     assert {path.name for path in result.folder.iterdir()} == {"build.json", "dataset", "examples", "validation"}
-
-
-def test_the_folder_of_the_parts_is_one_on_this_machine():
-    with pytest.raises(ConfigError, match="it can't be in a bucket"):
-        load_config(BuildConfig, None, {"data": "sample", "out": "gs://bucket/data"})

@@ -93,7 +93,7 @@ def flip(value: int, *bits: int) -> int:
 
 def near(*tiles: tuple[int, int], bits: int = 6) -> dict[int, tuple[int, bool]]:
     hashes, labels = zip(*tiles, strict=True) if tiles else ((), ())
-    return find_near_duplicates(np.array(hashes, dtype=np.uint64), np.array(labels, dtype=np.int64), bits)
+    return find_near_duplicates(np.array(hashes, dtype=np.uint64), np.array(labels, dtype=np.uint32), bits)
 
 
 @pytest.mark.parametrize("bits", range(MOST_BITS + 1))

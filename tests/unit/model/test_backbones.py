@@ -10,7 +10,9 @@ import pytest
 
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.model.head import head_layers
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights
+from sat_xception.steps import TrainConfig
 
 RANDOM = find_weights("none", "mobilenetv2", 0.35)
 NORMALISATIONS = keras.layers.BatchNormalization
@@ -32,6 +34,10 @@ def no_network(monkeypatch):
     """Send every download to a port where nobody listens."""
     monkeypatch.delenv(IMAGENET_DIR_ENV, raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
+def head(classes, **settings):
+    return head_layers(TrainConfig(examples="e", out="o", **settings), classes)
 
 
 def random_images(count, size=32):
@@ -62,7 +68,7 @@ def test_pixels_reach_the_network_as_its_imagenet_weights_expect(features):
 
 
 def test_a_head_gives_probabilities_that_sum_to_one(features):
-    model = add_head(features, 5, dropout=0.5)
+    model = add_head(features, head(5, dropout=0.5))
     probabilities = model(random_images(4), training=False).numpy()
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (4, 5)
@@ -71,7 +77,7 @@ def test_a_head_gives_probabilities_that_sum_to_one(features):
 
 
 def test_a_head_sits_on_the_features_that_were_built(features):
-    model = add_head(features, 2, dropout=0.5)
+    model = add_head(features, head(2, dropout=0.5))
     images = random_images(3)
     kernel, bias = model.get_layer("head").get_weights()
     logits = features(images).numpy() @ kernel + bias
@@ -81,7 +87,7 @@ def test_a_head_sits_on_the_features_that_were_built(features):
 
 @pytest.mark.parametrize("trains", [False, True])
 def test_batch_norm_updates_its_statistics_only_where_it_is_told_to(features, trains):
-    model = add_head(features, 2, dropout=0.0, batch_norm_trains=trains)
+    model = add_head(features, head(2), batch_norm_trains=trains)
     layer = next(layer for layer in model.get_layer("mobilenetv2").layers if isinstance(layer, NORMALISATIONS))
     before = layer.get_weights()
     model(random_images(8), training=True)  # as fit() calls it

@@ -1,0 +1,125 @@
+"""Folders in a bucket that others read where they are, and that are whole once they hold their marker.
+
+TensorFlow Serving and KServe read a version of a model below its own name, so no `published.json` can say which objects
+count. Instead one of the folder's own files, the marker, is written last and removed first: without it, it isn't there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import ConfigError
+from sat_xception.log import get_logger, track
+from sat_xception.storage.address import GcsPath
+from sat_xception.storage.gcs import (
+    TRANSFER_TIMEOUT_S,
+    in_parallel,
+    looks_retry,
+    open_bucket,
+    telling_why,
+    transfer_retry,
+)
+
+__all__ = ["is_marked", "marked_below", "remove_marked", "upload_marked"]
+
+_log = get_logger(__name__)
+
+
+def is_marked(address: GcsPath, marker: str) -> bool:
+    """Return whether a folder is whole.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    with open_bucket(address) as bucket, telling_why("read", address):
+        return (
+            bucket.get_blob(f"{address.object}/{marker}", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry()) is not None
+        )
+
+
+def marked_below(address: GcsPath, marker: str) -> list[GcsPath]:
+    """Return the whole folders right below an address, by name.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    with open_bucket(address) as bucket, telling_why("read", address):
+        below = f"{address.object}/"
+        paths = [blob.name.removeprefix(below) for blob in bucket.list_blobs(prefix=below, retry=looks_retry())]
+    names = sorted(path.split("/")[0] for path in paths if path.split("/")[1:] == [marker])
+    return [address / name for name in names]
+
+
+def upload_marked(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None:
+    """Upload a folder so that it is whole at once; what an interrupted upload left there is replaced.
+
+    Args:
+        folder: What to upload.
+        address: Where to.
+        last: Files of the folder that go after all others, in this order; the last one is the marker.
+
+    Raises:
+        ConfigError: There is no such bucket, or the folder there is whole already.
+        ServiceError: The bucket can't be written.
+    """
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    first = [path for path in paths if path not in last]
+    with open_bucket(address) as bucket, telling_why("write", address):
+        from google.api_core.exceptions import PreconditionFailed
+
+        def upload(path: str, **condition: int) -> None:
+            bucket.blob(f"{address.object}/{path}").upload_from_filename(
+                str(folder / path),
+                checksum="crc32c",
+                timeout=TRANSFER_TIMEOUT_S,
+                retry=transfer_retry(),
+                **condition,
+            )
+
+        size = sum((folder / path).stat().st_size for path in paths)
+        _log.info("publish   %s: %s files, %.1f MB", address, f"{len(paths):,}", size / 1e6)
+        left = {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)}
+        if last[-1] in left:
+            raise ConfigError(f"{address} is there already, and never changes; name another place")
+        _remove(bucket, address, left - set(paths))
+        for _ in track(in_parallel(upload, first), "publish", len(first)):
+            pass
+        for path in last[:-1]:
+            upload(path)
+        try:
+            upload(last[-1], if_generation_match=0)
+        except PreconditionFailed:
+            # An answer that got lost is asked for again, and finds our own marker.
+            if bucket.blob(f"{address.object}/{last[-1]}").download_as_bytes() != (folder / last[-1]).read_bytes():
+                raise ConfigError(f"somebody else published {address} while this ran; name another place") from None
+
+
+def remove_marked(address: GcsPath, marker: str) -> None:
+    """Remove a folder: its marker first, so that nobody takes what is left for a whole one.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be written.
+    """
+    with open_bucket(address) as bucket, telling_why("write", address):
+        _remove(bucket, address, {marker})
+        _remove(bucket, address, {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)})
+
+
+def _objects(bucket: Any, address: GcsPath) -> list[Any]:  # noqa: ANN401 - the library has no types
+    return list(bucket.list_blobs(prefix=f"{address.object}/", retry=looks_retry()))
+
+
+def _remove(bucket: Any, address: GcsPath, paths: set[str]) -> None:  # noqa: ANN401
+    from google.api_core.exceptions import NotFound
+
+    def remove(path: str) -> None:
+        with contextlib.suppress(NotFound):
+            bucket.blob(f"{address.object}/{path}").delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+
+    for _ in in_parallel(remove, sorted(paths)):
+        pass
