@@ -35,7 +35,7 @@ _STEP_STARTS = re.compile(r"Executing task '(.+)'")
 _STEP_LOG_STARTS = "Streamed logs:"
 _COLOURS = re.compile(r"\x1b\[\d+m")
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
-_STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate")
+_STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "evaluate-3", "gate")
 _STEPS_OF_A_WINNER = ("package", "deploy")
 _WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
 # Parameters that name what steps read, and what they write, besides their outputs.

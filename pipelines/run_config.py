@@ -10,8 +10,16 @@ from pydantic import Field, model_validator
 from sat_xception.config import setting_of
 from sat_xception.log import get_logger
 from sat_xception.model.weights import find_weights, identify_weights
-from sat_xception.steps import AssembleConfig, GateConfig, LabelsConfig, PackageConfig, TrainConfig, ValidateConfig
-from sat_xception.steps.kinds import Fraction, Place, ResultOrNone
+from sat_xception.steps import (
+    AssembleConfig,
+    EvaluateConfig,
+    GateConfig,
+    LabelsConfig,
+    PackageConfig,
+    TrainConfig,
+    ValidateConfig,
+)
+from sat_xception.steps.kinds import Fraction, Place, ResultOrNone, ThresholdGoal
 from sat_xception.storage import GcsPath, Stored, fetch_file
 
 __all__ = ["RunConfig", "pipeline_arguments"]
@@ -58,7 +66,12 @@ class RunConfig(LabelsConfig):
     min_accuracy: Fraction = Field(0.80, description="Gate: lowest validation accuracy.")
     min_recall: Fraction = setting_of(GateConfig, "min_recall")
     min_precision: Fraction = setting_of(GateConfig, "min_precision")
+    min_slice_accuracy: Fraction = setting_of(GateConfig, "min_slice_accuracy")
+    min_slice_recall: Fraction = setting_of(GateConfig, "min_slice_recall")
+    min_slice_tiles: int = setting_of(GateConfig, "min_slice_tiles")
     max_calibration_error: Fraction = setting_of(GateConfig, "max_calibration_error")
+    max_loss: Fraction = setting_of(GateConfig, "max_loss")
+    goal: ThresholdGoal = setting_of(EvaluateConfig, "goal")
     baseline: ResultOrNone = Field(
         None, description="Folder, here or at gs://, that holds what is kept of the last run for the next one."
     )
@@ -110,10 +123,15 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data_imagery": _place(config.imagery),
         "deploy_model_name": config.name,
         "deploy_model_root": str(config.model_root),
+        "evaluate_goal": config.goal,
         "gate_max_calibration_error": config.max_calibration_error,
+        "gate_max_loss": config.max_loss,
         "gate_min_accuracy": config.min_accuracy,
         "gate_min_precision": config.min_precision,
         "gate_min_recall": config.min_recall,
+        "gate_min_slice_accuracy": config.min_slice_accuracy,
+        "gate_min_slice_recall": config.min_slice_recall,
+        "gate_min_slice_tiles": config.min_slice_tiles,
         "mobilenetv2_alpha": alpha,
         "mobilenetv2_input_size": sizes["mobilenetv2"],
         "mobilenetv2_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["mobilenetv2"],

@@ -85,11 +85,12 @@ def _models_table(decision: dict[str, Any]) -> Table:
 
 
 def _checks_table(decision: dict[str, Any]) -> Table:
-    table = Table("gate", "check", "figure", "limit", "passed")
+    table = Table("gate", "check", "figure", "95 % interval", "limit", "passed")
     for candidate in decision["candidates"]:
         for row in candidate["checks"]:
             limit = f"{row['rule']} {row['limit']:g}"
-            table.add_row(
-                candidate["backbone"], row["name"], f"{row['value']:.4f}", limit, "yes" if row["passed"] else "NO"
-            )
+            value = "-" if row["value"] is None else f"{row['value']:.4f}"
+            bounds = row["interval"]
+            interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "-"
+            table.add_row(candidate["backbone"], row["name"], value, interval, limit, "yes" if row["passed"] else "NO")
     return table

@@ -2,6 +2,7 @@
 
     assemble -> convert -> validate -> train xception    -> evaluate -> gate -> package -> deploy
                                     -> train mobilenetv2 -> evaluate ->
+                                    -> evaluate what is serving      ->
 
 It ends after assemble when nothing is new and that is asked for, after the gate when no model passes, and with notify
 in any case. The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
@@ -90,10 +91,15 @@ def training(
     deploy_endpoint: str = "",
     deploy_model_name: str = "school-classifier",
     deploy_model_root: str = "models/serving",
+    evaluate_goal: str = "f1",
     gate_max_calibration_error: float = 1.0,
+    gate_max_loss: float = 0.01,
     gate_min_accuracy: float = 0.85,
     gate_min_precision: float = 0.0,
     gate_min_recall: float = 0.0,
+    gate_min_slice_accuracy: float = 0.0,
+    gate_min_slice_recall: float = 0.0,
+    gate_min_slice_tiles: int = 20,
     gpu_count: str = "1",
     gpu_node_selector: dict[str, str] = {},  # noqa: B006
     gpu_tolerations: list[dict[str, object]] = [],  # noqa: B006
@@ -167,10 +173,18 @@ def training(
         deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
         deploy_model_root: Folder, here or at gs://, that the endpoint's server follows; the model goes to its
             <name>/<version>.
-        gate_max_calibration_error: Largest expected calibration error on the validation split, in [0, 1].
+        evaluate_goal: What the threshold of the class that is looked for is chosen for, on the validation split: "f1",
+            "recall-at-precision:0.9" or "precision-at-recall:0.9", with any share.
+        gate_max_calibration_error: Largest expected calibration error on the validation split, once calibrated, in [0,
+            1].
+        gate_max_loss: How much less accurate on the validation split than what is serving a model may be, in [0, 1]; 1
+            doesn't compare.
         gate_min_accuracy: Lowest validation accuracy, in [0, 1].
         gate_min_precision: Lowest precision of the class that is looked for, in [0, 1].
         gate_min_recall: Lowest recall of the class that is looked for, in [0, 1].
+        gate_min_slice_accuracy: Lowest validation accuracy in each slice, in [0, 1]; 0 asks for none.
+        gate_min_slice_recall: Lowest recall of the class that is looked for in each slice, in [0, 1]; 0 asks for none.
+        gate_min_slice_tiles: Tiles that a slice must have to be judged; for recall, of the class that is looked for.
         gpu_count: Number of GPUs of each training, in digits, as a text; "0" trains on CPUs.
         gpu_node_selector: Labels that a node must have for the trainings, for instance
             {"cloud.google.com/gke-accelerator": "nvidia-l4"}.
@@ -238,10 +252,15 @@ def training(
                 deploy_endpoint=deploy_endpoint,
                 deploy_model_name=deploy_model_name,
                 deploy_model_root=deploy_model_root,
+                evaluate_goal=evaluate_goal,
                 gate_max_calibration_error=gate_max_calibration_error,
+                gate_max_loss=gate_max_loss,
                 gate_min_accuracy=gate_min_accuracy,
                 gate_min_precision=gate_min_precision,
                 gate_min_recall=gate_min_recall,
+                gate_min_slice_accuracy=gate_min_slice_accuracy,
+                gate_min_slice_recall=gate_min_slice_recall,
+                gate_min_slice_tiles=gate_min_slice_tiles,
                 gpu_count=gpu_count,
                 gpu_node_selector=gpu_node_selector,
                 gpu_tolerations=gpu_tolerations,
@@ -304,16 +323,27 @@ def training(
                 reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
             xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
 
-            score_xception = evaluate(model=xception, examples=examples, batch_size=train_batch_size)
-            score_mobilenetv2 = evaluate(model=mobilenetv2, examples=examples, batch_size=train_batch_size)
+            scoring = {"examples": examples, "goal": evaluate_goal, "batch_size": train_batch_size}
+            score_xception = evaluate(model=xception, **scoring)
+            score_mobilenetv2 = evaluate(model=mobilenetv2, **scoring)
+            score_serving = evaluate(
+                model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
+            ).after(checked)
+            # What serves is seen by no input.
+            reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving")))
             decision = place(
                 gate(
                     xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
                     mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
+                    serving=score_serving.outputs["evaluation"],
                     min_accuracy=gate_min_accuracy,
                     min_recall=gate_min_recall,
                     min_precision=gate_min_precision,
+                    min_slice_accuracy=gate_min_slice_accuracy,
+                    min_slice_recall=gate_min_slice_recall,
+                    min_slice_tiles=gate_min_slice_tiles,
                     max_calibration_error=gate_max_calibration_error,
+                    max_loss=gate_max_loss,
                     baseline=data_baseline,
                     content=content,
                     run=run,

@@ -93,11 +93,13 @@ class TaskParameters:
         config: Configuration of its step.
         settings: The parameter that gives each setting.
         fixed: Settings that the pipeline itself gives.
+        outputs: Settings that are outputs of other tasks, beside those that the step can't do without.
     """
 
     config: type[StepConfig]
     settings: Mapping[str, str]
     fixed: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     def values(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the task's settings, of the parameters that are given."""
@@ -112,7 +114,18 @@ _SHARED = {
 }
 _XCEPTION = ("weights", "input_size", "scratch_epochs")
 _MOBILENETV2 = (*_XCEPTION, "alpha")
-_LIMITS = ("min_accuracy", "min_recall", "min_precision", "max_calibration_error")
+_LIMITS = (
+    "min_accuracy",
+    "min_recall",
+    "min_precision",
+    "min_slice_accuracy",
+    "min_slice_recall",
+    "min_slice_tiles",
+    "max_calibration_error",
+    "max_loss",
+)
+_SCORING = {"batch_size": "train_batch_size", "goal": "evaluate_goal"}
+_WHERE_SERVING = {"name": "deploy_model_name", "model_root": "deploy_model_root", "endpoint": "deploy_endpoint"}
 
 # Settings of assemble that no parameter gives, and why.
 NO_PARAMETERS = {
@@ -141,14 +154,12 @@ TASKS: Mapping[str, TaskParameters] = {
     "train-2": TaskParameters(
         TrainConfig, {**_SHARED, **{name: f"mobilenetv2_{name}" for name in _MOBILENETV2}}, {"backbone": "mobilenetv2"}
     ),
-    "evaluate": TaskParameters(EvaluateConfig, {"batch_size": "train_batch_size"}),
-    "evaluate-2": TaskParameters(EvaluateConfig, {"batch_size": "train_batch_size"}),
+    "evaluate": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
+    "evaluate-2": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
+    "evaluate-3": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
     "gate": TaskParameters(GateConfig, {name: f"gate_{name}" for name in _LIMITS}),
     "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
-    "deploy": TaskParameters(
-        DeployConfig,
-        {"name": "deploy_model_name", "model_root": "deploy_model_root", "endpoint": "deploy_endpoint"},
-    ),
+    "deploy": TaskParameters(DeployConfig, _WHERE_SERVING),
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _LAST_RUN = TaskParameters(LastRunRequest, {name: f"data_{name}" for name in ("baseline", "skip_unchanged")})
@@ -217,6 +228,7 @@ def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object],
 def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
     values = task.values(given)
     needed = [name for name, setting in task.config.model_fields.items() if setting.is_required()]
+    needed += task.outputs
     places = {name: _PLACES.get(name, Path("of-the-task")) for name in needed if name not in values}
     try:
         task.config.model_validate({**places, **values})

@@ -31,6 +31,7 @@ def write_dataset(
         "counts": summary.counts(),
         "digest": summary.digest(),
         "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
+        "config": {"block_zoom": 12},
     }
     write_json(folder / "dataset.json", description)
     return folder

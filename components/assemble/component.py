@@ -48,10 +48,15 @@ def assemble(
     deploy_endpoint: str,
     deploy_model_name: str,
     deploy_model_root: str,
+    evaluate_goal: str,
     gate_max_calibration_error: float,
+    gate_max_loss: float,
     gate_min_accuracy: float,
     gate_min_precision: float,
     gate_min_recall: float,
+    gate_min_slice_accuracy: float,
+    gate_min_slice_recall: float,
+    gate_min_slice_tiles: int,
     gpu_count: str,
     gpu_node_selector: dict[str, str],
     gpu_tolerations: list[dict[str, object]],
@@ -118,13 +123,18 @@ def assemble(
         data_tile_size: Width and height that a tile must have, in pixels.
         data_workers: Tiles in flight at once.
         data_zoom: Zoom of the tiles, with `data_labels`.
-        deploy_endpoint: Checked; for the deploy step.
-        deploy_model_name: Checked; for the package and deploy steps.
-        deploy_model_root: Checked; for the deploy step.
+        deploy_endpoint: Checked; for the evaluate and deploy steps.
+        deploy_model_name: Checked; for the evaluate, package and deploy steps.
+        deploy_model_root: Checked; for the evaluate and deploy steps.
+        evaluate_goal: Checked; for the evaluate step.
         gate_max_calibration_error: Checked; for the gate step.
+        gate_max_loss: Checked; for the gate step.
         gate_min_accuracy: Checked; for the gate step.
         gate_min_precision: Checked; for the gate step.
         gate_min_recall: Checked; for the gate step.
+        gate_min_slice_accuracy: Checked; for the gate step.
+        gate_min_slice_recall: Checked; for the gate step.
+        gate_min_slice_tiles: Checked; for the gate step.
         gpu_count: Checked; for the cluster.
         gpu_node_selector: Checked; for the cluster.
         gpu_tolerations: Checked; for the cluster.

@@ -9,10 +9,15 @@ from components.images import image
 def gate(
     xception: dsl.Input[dsl.Artifact],
     mobilenetv2: dsl.Input[dsl.Artifact],
+    serving: dsl.Input[dsl.Artifact],
     min_accuracy: float,
     min_recall: float,
     min_precision: float,
+    min_slice_accuracy: float,
+    min_slice_recall: float,
+    min_slice_tiles: int,
     max_calibration_error: float,
+    max_loss: float,
     baseline: str,
     content: str,
     run: str,
@@ -25,10 +30,15 @@ def gate(
     Args:
         xception: Evaluation of Xception.
         mobilenetv2: Evaluation of MobileNetV2.
+        serving: Evaluation of what is serving now.
         min_accuracy: Lowest validation accuracy.
         min_recall: Lowest recall of the positive class.
         min_precision: Lowest precision of the positive class.
-        max_calibration_error: Largest expected calibration error.
+        min_slice_accuracy: Lowest accuracy in each slice; 0 asks for none.
+        min_slice_recall: Lowest recall of the positive class in each slice; 0 asks for none.
+        min_slice_tiles: Tiles that a slice must have to be judged.
+        max_calibration_error: Largest expected calibration error, once calibrated.
+        max_loss: How much less accurate than what is serving a model may be; 1 doesn't compare.
         baseline: Folder of the baseline, which is told that a run without a winner has finished; "" when there is none.
         content: What the run is made of, as assemble says.
         run: What Kubeflow calls the run.
@@ -41,9 +51,10 @@ def gate(
     from sat_xception.last_run import finish_run
     from sat_xception.steps import run_step, telling_why
 
-    floors = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision}
-    limits = {**floors, "max_calibration_error": max_calibration_error}
-    result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **limits)
+    how = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision, "max_loss": max_loss}
+    how |= {"min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
+    how |= {"min_slice_tiles": min_slice_tiles, "max_calibration_error": max_calibration_error, "serving": serving.path}
+    result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **how)
     shutil.copyfile(f"{decision.path}/decision.md", checks.path)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
     if result.winner == "none":

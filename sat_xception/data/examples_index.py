@@ -35,6 +35,8 @@ class ExamplesIndex(BaseModel):
     positive_label: str = ""
     dataset_digest: str
     slices: tuple[str, ...]
+    # Zoom of the blocks that share a split, where it is known which tiles of the map the examples are.
+    block_zoom: int | None = None
     source: str
     synthetic: bool
     splits: dict[str, SplitIndex]

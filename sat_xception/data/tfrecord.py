@@ -107,6 +107,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
             "source": dataset["name"],
             "synthetic": dataset["synthetic"],
             "slices": _slices(files),
+            "block_zoom": dataset["config"]["block_zoom"],
             "splits": splits,
             "config": {name: value for name, value in config.resolved().items() if name not in _HOW_NOT_WHAT},
         }

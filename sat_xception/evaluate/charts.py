@@ -16,7 +16,15 @@ from matplotlib.ticker import MaxNLocator
 
 from sat_xception.page import render_page
 
-__all__ = ["confusion_chart", "curves_chart", "curves_page", "most_mixed_up", "reliability_chart", "roc_chart"]
+__all__ = [
+    "confusion_chart",
+    "curves_chart",
+    "curves_page",
+    "most_mixed_up",
+    "precision_recall_chart",
+    "reliability_chart",
+    "roc_chart",
+]
 
 _MOST_CLASSES = 24
 
@@ -101,14 +109,31 @@ def roc_chart(points: Sequence[Sequence[float]], area: float) -> Markup:
     return _svg(figure, "ROC curve")
 
 
-def reliability_chart(bins: Sequence[Mapping[str, float]], error: float) -> Markup:
-    """Draw how often the model is right against how sure it is, in bins of confidence."""
+def precision_recall_chart(
+    points: Sequence[Sequence[float]], area: float, chosen: Mapping[str, float] | None
+) -> Markup:
+    """Draw a precision-recall curve from rows of (threshold, recall, precision), and a dot where the threshold is."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([point[1] for point in points], [point[2] for point in points], color="#06c")
+    if chosen:
+        axes.plot([chosen["recall"]], [chosen["precision"]], marker="o", color="#b3261e", linestyle="")
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.03), title=f"precision-recall, area {area:.3f}")
+    return _svg(figure, "precision-recall curve")
+
+
+def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
+    """Draw how often a model is right against how sure it is, in bins of confidence, before and after calibration."""
     figure = Figure(figsize=(2.8, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
-    filled = [row for row in bins if row["count"]]
-    axes.plot([row["confidence"] for row in filled], [row["accuracy"] for row in filled], marker="o", color="#06c")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"calibration error {error:.3f}")
+    for when, color in (("before", "#8aa"), ("after", "#06c")):
+        filled = [row for row in calibration[when]["bins"] if row["count"]]
+        confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
+        label = f"{when}: {calibration[when]['error']:.3f}"
+        axes.plot(confidence, accuracy, marker="o", markersize=4, color=color, label=label)
+    axes.legend(loc="lower right", fontsize=8)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration error")
     return _svg(figure, "reliability diagram")
 
 

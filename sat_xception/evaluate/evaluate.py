@@ -3,80 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sat_xception.data.examples_index import read_index
+from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import DataError, ModelError
-from sat_xception.evaluate.charts import confusion_chart, most_mixed_up, reliability_chart, roc_chart
+from sat_xception.evaluate.calibrate import apply_temperature, fit_temperature, reliability
 from sat_xception.evaluate.metrics import compute_metrics
+from sat_xception.evaluate.predictions import PREDICTIONS_FILE, write_predictions
+from sat_xception.evaluate.report import evaluation_report
+from sat_xception.evaluate.result import EvaluateResult
+from sat_xception.evaluate.serving import score_serving
+from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD, choose_threshold
+from sat_xception.evaluate.tiles import Tiles, read_images, read_tiles
 from sat_xception.log import track
-from sat_xception.model.input import encoded_examples, evaluation_batches, reading
-from sat_xception.page import render_page, thumbnail
+from sat_xception.model.input import evaluation_batches, reading
+from sat_xception.page import thumbnail
 from sat_xception.steps import EvaluateConfig
 from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
 
-__all__ = ["EvaluateResult", "evaluate", "load_model"]
+__all__ = ["EvaluateResult", "evaluate", "load_model", "measure"]
 
 _MISTAKES = 12
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """What evaluate found.
-
-    Attributes:
-        folder: Folder with `evaluation.json`, `predictions.parquet` and `report.html`.
-        evaluation: Content of `evaluation.json`.
-    """
-
-    folder: Path
-    evaluation: dict[str, Any]
-
-    def main_figures(self) -> dict[str, float]:
-        """Return the figures that runs are compared by, for the Kubeflow UI."""
-        metrics = self.evaluation["metrics"]
-        names = ("precision", "recall", "f1", "roc_auc", "pr_auc")
-        shares = {name: metrics["positive"][name] for name in names}
-        return {"accuracy": metrics["accuracy"], **shares, "calibration_error": metrics["calibration_error"]}
-
-    def confusion(self) -> tuple[list[str], list[list[int]]]:
-        """Return classes and confusion matrix; of very many classes those that are mixed up most, as the report does.
-
-        Kubeflow stores it in one message, of 4 MB at most.
-        """
-        classes, matrix = self.evaluation["classes"], self.evaluation["metrics"]["confusion_matrix"]
-        shown = most_mixed_up(matrix)
-        return [classes[place] for place in shown], [[matrix[row][column] for column in shown] for row in shown]
-
-    def roc_curve(self) -> tuple[list[float], list[float], list[float]] | None:
-        """Return false positive rates, true positive rates and thresholds; None unless there are two classes.
-
-        The Kubeflow UI has no place to say which class a curve of several would be of; the report has.
-        """
-        points = self.evaluation["metrics"]["roc"]
-        if len(self.evaluation["classes"]) != 2 or not points:
-            return None
-        thresholds, false_rates, true_rates = (list(column) for column in zip(*points, strict=True))
-        return false_rates, true_rates, thresholds
-
-    def summary(self) -> str:
-        """Return the main figures."""
-        metrics = self.evaluation["metrics"]
-        positive = self.evaluation["positive_label"] or "macro average"
-        return (
-            f"evaluate  {self.evaluation['backbone']} on {metrics['count']:,} {self.evaluation['split']} tiles | "
-            f"accuracy {metrics['accuracy']:.4f} | {positive}: precision {metrics['positive']['precision']:.4f}  "
-            f"recall {metrics['positive']['recall']:.4f}  F1 {metrics['positive']['f1']:.4f}\n"
-            f"wrote     {self.folder}/report.html"
-        )
 
 
 def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
@@ -102,45 +55,134 @@ def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
 def evaluate(config: EvaluateConfig) -> EvaluateResult:
     """Score a split; write `evaluation.json`, `predictions.parquet` and `report.html`.
 
+    The temperature and the threshold are always those of the validation split.
+
     Raises:
         DataError: No such model, examples or split, or the model was trained on other classes.
+        ServiceError: The endpoint of what is serving doesn't answer.
     """
-    model, facts = load_model(config.model)
     examples = read_index(config.examples)
-    if facts["classes"] != list(examples.classes):
-        raise DataError(f"{config.model} knows {facts['classes']}, the examples hold {list(examples.classes)}")
-    count = examples.count(config.split)
-    batches = evaluation_batches(config.examples, config.split, facts["input_size"], config.batch_size)
-    probabilities, labels = [], []
-    with reading(config.examples):
-        for images, label in track(batches, "evaluate", -(-count // config.batch_size)):
-            probabilities.append(model(images, training=False).numpy())
-            labels.append(label.numpy())
-    scored, truth = np.concatenate(probabilities), np.concatenate(labels)
-    evaluation = {
-        "backbone": facts["backbone"],
-        "model": facts["model"],
+    facts = {
         "split": config.split,
-        "classes": facts["classes"],
-        "positive_label": facts["positive_label"],
+        "classes": list(examples.classes),
+        "positive_label": examples.positive_label,
         "source": examples.source,
         "synthetic": examples.synthetic,
         "dataset_digest": examples.dataset_digest,
-        "metrics": compute_metrics(truth, scored, facts["classes"], facts["positive_label"]),
-        "training": {
-            **{key: facts[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")},
-            "history": _read_history(config.model),
-        },
         "config": config.resolved(),
     }
+    with reading(config.examples):
+        return _evaluate_model(config, facts) if config.model else _evaluate_serving(config, examples, facts)
+
+
+def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateResult:
+    assert config.model is not None
+    model, trained = load_model(config.model)
+    if trained["classes"] != facts["classes"]:
+        raise DataError(f"{config.model} knows {trained['classes']}, the examples hold {facts['classes']}")
+    scored = {
+        split: (read_tiles(config.examples, split), _score(model, trained["input_size"], config, split))
+        for split in dict.fromkeys((config.split, "valid"))
+    }
+    valid, of_valid = scored["valid"]
+    if not np.isfinite(of_valid).all():
+        raise DataError("the model returns probabilities that are not numbers; train again with a lower learning rate")
+    temperature = fit_temperature(valid.labels, of_valid)
+    goal = _threshold(facts, valid, apply_temperature(of_valid, temperature), config.goal)
+    training = {key: trained[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")}
+    facts |= {
+        "backbone": trained["backbone"],
+        "model": trained["model"],
+        "serving": None,
+        "training": {**training, "hardware": trained["hardware"], "history": _read_history(config.model)},
+    }
+    return _write(config, facts, *scored[config.split], temperature, goal)
+
+
+def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, facts: dict[str, Any]) -> EvaluateResult:
+    serving = score_serving(config, examples)
+    facts |= {"backbone": "", "model": "", **serving.facts, "serving": serving.described(), "training": None}
+    if serving.probabilities is None:
+        facts |= {"metrics": None, "calibration": None, "threshold": None, "mistakes": []}
+        with atomic_folder(config.out, record="evaluation.json") as work:
+            write_json(work / "evaluation.json", facts)
+            (work / "report.html").write_text(evaluation_report(facts), encoding="utf-8")
+        return EvaluateResult(config.out, facts)
+    tiles = read_tiles(config.examples, config.split)
+    # As it answers: it brings its own temperature.
+    goal = _threshold(facts, tiles, serving.probabilities, config.goal)
+    return _write(config, facts, tiles, serving.probabilities, 1.0, goal)
+
+
+def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: str) -> npt.NDArray[np.float32]:
+    total = -(-read_index(config.examples).count(split) // config.batch_size)
+    batches = evaluation_batches(config.examples, split, input_size, config.batch_size)
+    return np.concatenate([model(images, training=False).numpy() for images, _ in track(batches, "evaluate", total)])
+
+
+def _threshold(
+    facts: dict[str, Any], tiles: Tiles, probabilities: npt.NDArray[np.float32], goal: str
+) -> dict[str, Any] | None:
+    if not facts["positive_label"]:
+        return None
+    place = facts["classes"].index(facts["positive_label"])
+    return choose_threshold(tiles.labels == place, probabilities[:, place], goal)
+
+
+def _write(
+    config: EvaluateConfig,
+    facts: dict[str, Any],
+    tiles: Tiles,
+    raw: npt.NDArray[np.float32],
+    temperature: float,
+    threshold: dict[str, Any] | None,
+) -> EvaluateResult:
+    """Write what was found of a split's tiles.
+
+    Args:
+        config: What was asked.
+        facts: What is known of model and data.
+        tiles: The tiles.
+        raw: What the model says of them, `float32 [n, classes]`.
+        temperature: What makes of that the probabilities that count.
+        threshold: What `choose_threshold` found; None without a positive class.
+    """
+    scored = apply_temperature(raw, temperature)
+    evaluation = {
+        **facts,
+        "calibration": {
+            "temperature": temperature,
+            "before": reliability(tiles.labels, raw),
+            "after": reliability(tiles.labels, scored),
+        },
+        "threshold": threshold,
+        "metrics": measure(tiles, scored, facts["classes"], facts["positive_label"], threshold),
+    }
     with atomic_folder(config.out, record="evaluation.json") as work:
-        worst = _worst_mistakes(truth, scored)
-        tile_ids, images = _read_again(config, set(worst))
-        _write_predictions(work / "predictions.parquet", tile_ids, truth, scored, facts["classes"])
+        worst = _worst_mistakes(tiles.labels, scored)
+        images = read_images(config.examples, config.split, worst)
+        evaluation["mistakes"] = [
+            _describe_mistake(images[place], tiles, place, scored[place], facts["classes"]) for place in worst
+        ]
+        write_predictions(
+            work / PREDICTIONS_FILE, tiles.ids, tiles.blocks, tiles.slices, tiles.labels, scored, facts["classes"]
+        )
         write_json(work / "evaluation.json", evaluation)
-        mistakes = [_describe_mistake(images[index], truth[index], scored[index], facts["classes"]) for index in worst]
-        (work / "report.html").write_text(_report(evaluation, mistakes), encoding="utf-8")
+        (work / "report.html").write_text(evaluation_report(evaluation), encoding="utf-8")
     return EvaluateResult(config.out, evaluation)
+
+
+def measure(
+    tiles: Tiles,
+    probabilities: npt.NDArray[np.float32],
+    classes: Sequence[str],
+    positive_label: str,
+    threshold: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return every figure of tiles that were scored, with intervals and slices; see `compute_metrics`."""
+    value = threshold["value"] if threshold else DEFAULT_THRESHOLD
+    blocks = tiles.block_numbers()
+    return compute_metrics(tiles.labels, probabilities, classes, positive_label, value, blocks, tiles.slices)
 
 
 def _read_history(model: Path) -> list[dict[str, Any]]:
@@ -151,29 +193,6 @@ def _read_history(model: Path) -> list[dict[str, Any]]:
     return history
 
 
-def _read_again(config: EvaluateConfig, wanted: set[int]) -> tuple[list[str], dict[int, bytes]]:
-    """Return every tile's id in order, and the encoded images at the wanted places."""
-    tile_ids, images = [], {}
-    for index, (tile_id, data, _) in enumerate(encoded_examples(config.examples, config.split).as_numpy_iterator()):
-        tile_ids.append(tile_id.decode())
-        if index in wanted:
-            images[index] = data
-    return tile_ids, images
-
-
-def _write_predictions(
-    path: Path,
-    tile_ids: list[str],
-    labels: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    classes: list[str],
-) -> None:
-    """Write a row a tile: its id, its class, and a probability for each class."""
-    columns: dict[str, Any] = {"tile_id": tile_ids, "label": [classes[label] for label in labels]}
-    columns.update({f"probability_{name}": probabilities[:, index] for index, name in enumerate(classes)})
-    pq.write_table(pa.table(columns), path, compression="zstd")
-
-
 def _worst_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> list[int]:
     """Return the places of the tiles that the model got wrong while it was most sure."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
@@ -182,25 +201,12 @@ def _worst_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np
 
 
 def _describe_mistake(
-    image: bytes, label: int, probabilities: npt.NDArray[np.float32], classes: list[str]
+    image: bytes, tiles: Tiles, place: int, probabilities: npt.NDArray[np.float32], classes: list[str]
 ) -> dict[str, Any]:
     return {
+        "tile": tiles.ids[place],
         "image": thumbnail(image),
-        "truth": classes[label],
+        "truth": classes[tiles.labels[place]],
         "predicted": classes[int(probabilities.argmax())],
         "confidence": float(probabilities.max()),
     }
-
-
-def _report(evaluation: dict[str, Any], mistakes: list[dict[str, Any]]) -> str:
-    metrics = evaluation["metrics"]
-    return render_page(
-        "evaluation",
-        synthetic=evaluation["synthetic"],
-        evaluation=evaluation,
-        metrics=metrics,
-        mistakes=mistakes,
-        confusion=confusion_chart(metrics["confusion_matrix"], evaluation["classes"]),
-        roc=roc_chart(metrics["roc"], metrics["by_class"][metrics["roc_class"]]["roc_auc"]) if metrics["roc"] else "",
-        reliability=reliability_chart(metrics["calibration"], metrics["calibration_error"]),
-    )

@@ -1,22 +1,27 @@
 """Decide which model may be deployed, or that none may.
 
-Every candidate is checked against every limit on the same validation tiles. Of those that pass, the one with the
-highest validation accuracy wins; on a tie the one with the lower calibration error, then the one with fewer seconds of
-training, then the first by name.
+Every candidate is checked against every limit and against what is serving, on the same validation tiles. Of those that
+pass, the one with the highest validation accuracy wins; on a tie the one with the lower calibration error, then the one
+with fewer seconds of training, then the first by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from sat_xception.errors import DataError, GateRefusedError
+from sat_xception.evaluate.checks import check
+from sat_xception.evaluate.comparison import compare
+from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.report import decision_markdown, run_report
 from sat_xception.steps import GateConfig
 from sat_xception.storage import atomic_folder, read_json, write_json
 
-__all__ = ["NO_WINNER", "GateResult", "check", "decide", "gate"]
+__all__ = ["NO_WINNER", "GateResult", "decide", "gate"]
 
 NO_WINNER = "none"
 
@@ -51,8 +56,21 @@ def gate(config: GateConfig) -> GateResult:
         GateRefusedError: No candidate passed and `require_winner` is set; the decision is written all the same.
     """
     evaluations = [read_json(folder / "evaluation.json", made_by="evaluate") for folder in config.evaluations]
-    _check_comparable(evaluations)
-    decision = decide(evaluations, config)
+    serving = read_json(config.serving / "evaluation.json", made_by="evaluate") if config.serving else None
+    _check_comparable(evaluations, serving)
+    outcomes = {
+        evaluation["backbone"]: read_outcomes(folder)
+        for evaluation, folder in zip(evaluations, config.evaluations, strict=True)
+    }
+    comparisons = [
+        {"first": first, "second": second, **compare(outcomes[first], outcomes[second])}
+        for first, second in combinations(sorted(outcomes), 2)
+    ]
+    against = {}
+    if config.serving and serving and serving["metrics"]:
+        now = read_outcomes(config.serving)
+        against = {backbone: compare(own, now) for backbone, own in outcomes.items()}
+    decision = decide(evaluations, config, comparisons, serving, against)
     with atomic_folder(config.out, record="decision.json") as work:
         write_json(work / "decision.json", decision)
         (work / "decision.md").write_text(decision_markdown(decision), encoding="utf-8")
@@ -62,11 +80,29 @@ def gate(config: GateConfig) -> GateResult:
     return GateResult(config.out, decision)
 
 
-def decide(evaluations: list[dict[str, Any]], config: GateConfig) -> dict[str, Any]:
-    """Return the decision on candidates that are known to be comparable."""
-    candidates = [{**evaluation, "checks": check(evaluation, config)} for evaluation in evaluations]
-    for candidate in candidates:
-        candidate["passed"] = all(row["passed"] for row in candidate["checks"])
+def decide(
+    evaluations: Sequence[dict[str, Any]],
+    config: GateConfig,
+    comparisons: Sequence[dict[str, Any]] = (),
+    serving: dict[str, Any] | None = None,
+    against: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the decision on candidates that are known to be comparable.
+
+    Args:
+        evaluations: Content of each candidate's `evaluation.json`.
+        config: The limits.
+        comparisons: Candidates two by two, as `compare` says; they are told, and decide nothing.
+        serving: Content of the `evaluation.json` of what is serving.
+        against: How each candidate compares with that, by backbone.
+    """
+    candidates = []
+    for evaluation in evaluations:
+        comparison = (against or {}).get(evaluation["backbone"])
+        now = {**serving["serving"], "comparison": comparison} if serving else None
+        rows = check(evaluation, config, now)
+        passed = all(row["passed"] for row in rows)
+        candidates.append({**evaluation, "against_serving": comparison, "checks": rows, "passed": passed})
     candidates.sort(key=_rank)
     winner = next((candidate["backbone"] for candidate in candidates if candidate["passed"]), NO_WINNER)
     first = candidates[0]
@@ -75,29 +111,11 @@ def decide(evaluations: list[dict[str, Any]], config: GateConfig) -> dict[str, A
         "model": next((candidate["model"] for candidate in candidates if candidate["passed"]), ""),
         "reason": _reason(winner, candidates),
         "candidates": sorted(candidates, key=lambda candidate: str(candidate["backbone"])),
+        "comparisons": list(comparisons),
+        "serving": serving,
         **{key: first[key] for key in ("classes", "positive_label", "source", "synthetic", "dataset_digest")},
         "config": config.resolved(),
     }
-
-
-def check(evaluation: dict[str, Any], config: GateConfig) -> list[dict[str, Any]]:
-    """Return a row for each limit: its name, figure and limit, and whether the figure keeps it. Equal is enough."""
-    metrics = evaluation["metrics"]
-    whose = evaluation["positive_label"] or "macro average"
-    floors = [
-        ("validation accuracy", metrics["accuracy"], config.min_accuracy),
-        (f"recall of {whose}", metrics["positive"]["recall"], config.min_recall),
-        (f"precision of {whose}", metrics["positive"]["precision"], config.min_precision),
-    ]
-    rows = [
-        {"name": name, "value": value, "limit": limit, "rule": "at least", "passed": value >= limit}
-        for name, value, limit in floors
-    ]
-    error, limit = metrics["calibration_error"], config.max_calibration_error
-    rows.append(
-        {"name": "calibration error", "value": error, "limit": limit, "rule": "at most", "passed": error <= limit}
-    )
-    return rows
 
 
 def _rank(candidate: dict[str, Any]) -> tuple[float, float, float, str]:
@@ -117,7 +135,7 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
         reason = f"{winner} passes every check with validation accuracy {own['metrics']['accuracy']:.4f}"
         return reason + (f"; the other: {against}" if against else "")
     failed = [
-        f"{candidate['backbone']}: {row['name']} {row['value']:.4f}, {row['rule']} {row['limit']:g} is asked"
+        f"{candidate['backbone']}: {row['name']} {_said(row)}, {row['rule']} {row['limit']:g} is asked"
         for candidate in candidates
         for row in candidate["checks"]
         if not row["passed"]
@@ -125,11 +143,21 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
     return "no model passes: " + "; ".join(failed)
 
 
-def _check_comparable(evaluations: list[dict[str, Any]]) -> None:
+def _said(row: dict[str, Any]) -> str:
+    return row["note"] if row["value"] is None else f"{row['value']:.4f}"
+
+
+def _check_comparable(evaluations: list[dict[str, Any]], serving: dict[str, Any] | None) -> None:
     for evaluation in evaluations:
+        if not evaluation["training"]:
+            raise DataError("an evaluation is of what is serving, which is no candidate; give it as --serving")
+    if serving and not serving["serving"]:
+        raise DataError("--serving is the evaluation of a trained model; evaluate what serves with --model-root")
+    everything = [*evaluations, serving] if serving else evaluations
+    for evaluation in everything:
         if evaluation["split"] != "valid":
             raise DataError(f"an evaluation is of the {evaluation['split']} split; the gate chooses on valid only")
-    digests = {evaluation["dataset_digest"] for evaluation in evaluations}
+    digests = {evaluation["dataset_digest"] for evaluation in everything}
     if len(digests) > 1:
         raise DataError("the evaluations are of different datasets; evaluate all models on the same examples")
     names = [evaluation["backbone"] for evaluation in evaluations]

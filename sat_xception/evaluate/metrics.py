@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,27 @@ import numpy.typing as npt
 from sklearn import metrics
 
 from sat_xception.errors import DataError
+from sat_xception.evaluate.bootstrap import Ratio, area_intervals, interval, ratio_samples, share_intervals
+from sat_xception.evaluate.calibrate import reliability
+from sat_xception.evaluate.slices import slice_table
+from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 
-__all__ = ["CALIBRATION_BINS", "compute_metrics"]
+__all__ = ["compute_metrics"]
 
-CALIBRATION_BINS = 10
-_ROC_POINTS = 101
+_CURVE_POINTS = 101
+_SHARES = ("precision", "recall", "f1")
+
+Booleans = npt.NDArray[np.bool_]
 
 
 def compute_metrics(
-    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: Sequence[str], positive_label: str
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    classes: Sequence[str],
+    positive_label: str,
+    threshold: float = DEFAULT_THRESHOLD,
+    blocks: npt.NDArray[np.int64] | None = None,
+    slices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return every figure of a scored split, as JSON types.
 
@@ -27,13 +39,17 @@ def compute_metrics(
         probabilities: `float32 [n, classes]`, rows that sum to 1.
         classes: Names in index order.
         positive_label: The class that is looked for, or "" for none.
+        threshold: Probability from which on a tile is taken for the positive class.
+        blocks: Number of each tile's block, `int64 [n]`, from 0 on. Default: every tile is one.
+        slices: Value of each tile by slice.
 
     Returns:
-        `accuracy`, `confusion_matrix` (true classes are rows), `by_class` (precision, recall, F1, support, areas under
-        the ROC and precision-recall curves, one class against the rest), `macro` (their means), `positive` (a copy of
-        the positive class's, or of `macro` without one), `calibration_error`, `calibration` (bins), `roc` (threshold,
-        false positive rate, true positive rate; of the positive class, or of the first). The prediction is the most
-        probable class.
+        `accuracy`, `confusion_matrix` (true classes are rows) and `by_class` (precision, recall, F1, support, areas
+        under the ROC and precision-recall curves, one class against the rest), all of the most probable class; `macro`
+        (means over the classes); `positive` (the positive class's at the threshold, or a copy of `macro` without one);
+        `calibration_error` and `calibration` (bins); `roc` (threshold, false positive rate, true positive rate) and
+        `pr` (threshold, recall, precision) of `roc_class`, the positive class or the first; `intervals` (95 %, of
+        accuracy, of what `positive` has, and `by_class`; None where it isn't known); `slices`.
 
     Raises:
         DataError: There is nothing to score, or a probability isn't a number.
@@ -42,6 +58,7 @@ def compute_metrics(
         raise DataError("there is no tile to score in this split")
     if not np.isfinite(probabilities).all():
         raise DataError("the model returns probabilities that are not numbers; train again with a lower learning rate")
+    blocks = np.arange(len(labels)) if blocks is None else blocks
     indices = list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -57,27 +74,87 @@ def compute_metrics(
         }
         for index, name in enumerate(classes)
     }
-    macro = {
-        name: float(np.mean([row[name] for row in by_class.values()]))
-        for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")
-    }
+    macro = {name: float(np.mean([row[name] for row in by_class.values()])) for name in (*_SHARES, "roc_auc", "pr_auc")}
     shown = positive_label or classes[0]
-    bins, error = _calibration(probabilities.max(axis=1), predicted == labels)
+    truth, score = labels == classes.index(shown), probabilities[:, classes.index(shown)]
+    taken = score >= threshold
+    positive = {**by_class[shown], **_shares(truth, taken)} if positive_label else macro
+    calibration = reliability(labels, probabilities)
     return {
         "count": len(labels),
+        "blocks": int(blocks.max()) + 1,
         "accuracy": float((predicted == labels).mean()),
         "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=indices).tolist(),
         "by_class": by_class,
         "macro": macro,
-        "positive": by_class[positive_label] if positive_label else macro,
-        "calibration_error": error,
-        "calibration": bins,
-        "roc": _roc(labels == classes.index(shown), probabilities[:, classes.index(shown)]),
+        "positive": positive,
+        "threshold": threshold if positive_label else None,
+        "calibration_error": calibration["error"],
+        "calibration": calibration["bins"],
+        "roc": _roc(truth, score),
+        "pr": _precision_recall(truth, score),
         "roc_class": shown,
+        "intervals": _intervals(labels, predicted, classes, blocks, (truth, score, taken) if positive_label else None),
+        "slices": slice_table(slices or {}, labels == predicted, blocks, (truth, taken) if positive_label else None),
     }
 
 
-def _areas(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]) -> dict[str, float]:
+def _shares(truth: Booleans, taken: Booleans) -> dict[str, float]:
+    found = int((truth & taken).sum())
+    return {
+        "precision": found / max(int(taken.sum()), 1),
+        "recall": found / max(int(truth.sum()), 1),
+        "f1": 2 * found / max(int(truth.sum() + taken.sum()), 1),
+    }
+
+
+def _intervals(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    blocks: npt.NDArray[np.int64],
+    positive: tuple[Booleans, npt.NDArray[np.float32], Booleans] | None,
+) -> dict[str, Any]:
+    """Return the interval of each figure.
+
+    Args:
+        labels: Index of the true class, `int64 [n]`.
+        predicted: Index of the most probable class, `int64 [n]`.
+        classes: Names in index order.
+        blocks: Number of each tile's block, `int64 [n]`.
+        positive: Whether a tile is of the positive class, its score, and whether it is taken for it, each `[n]`; None
+            without a positive class.
+    """
+    ratios: list[Ratio] = [(labels == predicted, np.ones(len(labels)))]
+    for index in range(len(classes)):
+        ratios += _share_ratios(labels == index, predicted == index)
+    if positive:
+        ratios += _share_ratios(positive[0], positive[2])
+    found = share_intervals(blocks, ratios)
+    by_class = {
+        name: dict(zip(_SHARES, found[1 + 3 * index : 4 + 3 * index], strict=True))
+        for index, name in enumerate(classes)
+    }
+    if positive:
+        shares = dict(zip(_SHARES, found[-3:], strict=True))
+        areas = area_intervals(blocks, positive[0], positive[1])
+    else:
+        # A sample that lacks a class has no figure of it: 0, as in the figure itself.
+        samples = ratio_samples(blocks, ratios[1:])
+        count = int(blocks.max()) + 1
+        means = np.nan_to_num(samples).reshape(len(samples), len(classes), 3).mean(axis=1)
+        shares = {name: interval(means[:, index], count) for index, name in enumerate(_SHARES)}
+        areas = {"roc_auc": None, "pr_auc": None}
+    return {"accuracy": found[0], **shares, **areas, "by_class": by_class}
+
+
+def _share_ratios(truth: Booleans, taken: Booleans) -> list[Ratio]:
+    """Return precision, recall and F1 as ratios."""
+    found = truth & taken
+    return [(found, taken), (found, truth), (2.0 * found, truth.astype(np.float64) + taken)]
+
+
+def _areas(truth: Booleans, score: npt.NDArray[np.float32]) -> dict[str, float]:
     """Return both areas; of a split without the class, or with nothing else, 0.5 and the class's share."""
     if truth.all() or not truth.any():
         return {"roc_auc": 0.5, "pr_auc": float(truth.mean())}
@@ -87,31 +164,23 @@ def _areas(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]) -> dict
     }
 
 
-def _roc(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]) -> list[list[float]]:
+def _roc(truth: Booleans, score: npt.NDArray[np.float32]) -> list[list[float]]:
     """Return at most about 100 points of the curve, thresholds falling from 1 to 0."""
     if truth.all() or not truth.any():
         return []
     false_rate, true_rate, thresholds = metrics.roc_curve(truth, score)
-    keep = np.unique(np.linspace(0, len(thresholds) - 1, _ROC_POINTS).round().astype(int))
     # scikit-learn starts with an infinite threshold, which JSON and the Kubeflow UI can't hold.
-    return [[float(min(thresholds[i], 1.0)), float(false_rate[i]), float(true_rate[i])] for i in keep]
+    return [[float(min(thresholds[i], 1.0)), float(false_rate[i]), float(true_rate[i])] for i in _some(len(thresholds))]
 
 
-def _calibration(
-    confidence: npt.NDArray[np.float32], correct: npt.NDArray[np.bool_]
-) -> tuple[list[dict[str, float]], float]:
-    """Return bins of equal width, and the expected calibration error.
+def _precision_recall(truth: Booleans, score: npt.NDArray[np.float32]) -> list[list[float]]:
+    """Return at most about 100 points of the curve, thresholds rising from the lowest score."""
+    if truth.all() or not truth.any():
+        return []
+    precision, recall, thresholds = metrics.precision_recall_curve(truth, score)
+    return [[float(thresholds[i]), float(recall[i]), float(precision[i])] for i in _some(len(thresholds))]
 
-    Guo et al. 2017, "On calibration of modern neural networks".
-    """
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-    place = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, CALIBRATION_BINS - 1)
-    bins, error = [], 0.0
-    for index in range(CALIBRATION_BINS):
-        inside = place == index
-        count = int(inside.sum())
-        mean_confidence = float(confidence[inside].mean()) if count else 0.0
-        accuracy = float(correct[inside].mean()) if count else 0.0
-        error += count / len(confidence) * abs(accuracy - mean_confidence)
-        bins.append({"from": float(edges[index]), "count": count, "confidence": mean_confidence, "accuracy": accuracy})
-    return bins, error
+
+def _some(count: int) -> list[int]:
+    places: list[int] = np.unique(np.linspace(0, count - 1, _CURVE_POINTS).round().astype(int)).tolist()
+    return places

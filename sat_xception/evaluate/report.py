@@ -1,19 +1,38 @@
-"""What a run comes to, for people: the page with both models side by side, the decision as Markdown, the model card."""
+"""What an evaluation and a run come to, for people: a page each, and the decision as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sat_xception.evaluate.charts import confusion_chart, curves_chart, reliability_chart, roc_chart
+from markupsafe import Markup
+
+from sat_xception.evaluate.charts import (
+    confusion_chart,
+    curves_chart,
+    precision_recall_chart,
+    reliability_chart,
+    roc_chart,
+)
 from sat_xception.markdown import plain
 from sat_xception.page import render_page
 
-__all__ = ["decision_markdown", "model_card", "run_report"]
+__all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 
-_SYNTHETIC = (
+SYNTHETIC_NOTE = (
     "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
     "imagery.\n"
 )
+
+
+def evaluation_report(evaluation: dict[str, Any]) -> str:
+    """Return the page of an evaluation.
+
+    Args:
+        evaluation: Content of `evaluation.json`.
+    """
+    charts = _charts(evaluation) if evaluation["metrics"] else {}
+    return render_page("evaluation", synthetic=evaluation["synthetic"], evaluation=evaluation, charts=charts)
 
 
 def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -> str:
@@ -23,95 +42,82 @@ def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -
         decision: Content of `decision.json`.
         served: Content of `model.json`, when the winner has been packaged.
     """
+    candidates = decision["candidates"]
     charts = {
-        candidate["backbone"]: {
-            "curves": curves_chart(candidate["training"]["history"]),
-            "confusion": confusion_chart(candidate["metrics"]["confusion_matrix"], candidate["classes"]),
-            "roc": roc_chart(
-                candidate["metrics"]["roc"],
-                candidate["metrics"]["by_class"][candidate["metrics"]["roc_class"]]["roc_auc"],
-            ),
-            "reliability": reliability_chart(
-                candidate["metrics"]["calibration"], candidate["metrics"]["calibration_error"]
-            ),
-        }
-        for candidate in decision["candidates"]
+        each["backbone"]: {"curves": curves_chart(each["training"]["history"]), **_charts(each)} for each in candidates
     }
-    return render_page("run", synthetic=decision["synthetic"], decision=decision, served=served, charts=charts)
+    now = decision["serving"]
+    return render_page(
+        "run",
+        synthetic=decision["synthetic"],
+        decision=decision,
+        columns=[*candidates, *([now] if now and now["metrics"] else [])],
+        slices=_slice_rows(decision),
+        costs={each["backbone"]: device_minutes(each["training"]) for each in candidates},
+        served=served,
+        charts=charts,
+    )
+
+
+def _charts(evaluation: Mapping[str, Any]) -> dict[str, Markup | str]:
+    metrics = evaluation["metrics"]
+    areas = metrics["by_class"][metrics["roc_class"]]
+    chosen = metrics["positive"] if evaluation["positive_label"] else None
+    return {
+        "confusion": confusion_chart(metrics["confusion_matrix"], evaluation["classes"]),
+        "roc": roc_chart(metrics["roc"], areas["roc_auc"]) if metrics["roc"] else "",
+        "pr": precision_recall_chart(metrics["pr"], areas["pr_auc"], chosen) if metrics["pr"] else "",
+        "reliability": reliability_chart(evaluation["calibration"]),
+    }
+
+
+def _slice_rows(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each slice with every candidate's figures, and which of them are below their floors."""
+    models: list[list[dict[str, Any]]] = []
+    for candidate in decision["candidates"]:
+        below = {(*row["slice"], row["figure"]) for row in candidate["checks"] if "slice" in row and not row["passed"]}
+        models.append(
+            [
+                {**row, "failed": [name for name in row["intervals"] if (row["slice"], row["value"], name) in below]}
+                for row in candidate["metrics"]["slices"]
+            ]
+        )
+    return [{**rows[0], "models": rows} for rows in zip(*models, strict=True)]
+
+
+def device_minutes(training: Mapping[str, Any]) -> str:
+    """Return what a training cost: minutes times GPUs, or the minutes of the machine where it had none."""
+    hardware = training["hardware"]
+    gpus = hardware.get("gpus", [])
+    what = ", ".join(sorted(set(gpus))) if gpus else f"a CPU of {hardware.get('cores', 'unknown')} cores"
+    return f"{training['seconds']['all'] / 60 * max(1, len(gpus)):.1f} on {what}"
 
 
 def decision_markdown(decision: dict[str, Any]) -> str:
     """Return the decision as Markdown: the winner, the reason, and every check with its figure and limit."""
     lines = [f"# Winner: {decision['winner']}", "", f"Why: {plain(decision['reason'])}.", ""]
     if decision["synthetic"]:
-        lines += [_SYNTHETIC]
-    lines += ["| model | check | figure | limit | passed |", "|---|---|---:|---:|---|"]
+        lines += [SYNTHETIC_NOTE]
+    lines += ["| model | check | figure | 95 % interval | limit | passed | note |", "|---|---|---:|---|---|---|---|"]
     lines += [
-        f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {row['value']:.4f} | "
-        f"{row['rule']} {row['limit']:g} | {'yes' if row['passed'] else '**no**'} |"
+        f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {_number(row['value'])} | "
+        f"{_interval(row['interval'])} | {row['rule']} {row['limit']:g} | "
+        f"{'yes' if row['passed'] else '**no**'} | {plain(row['note'])} |"
         for candidate in decision["candidates"]
         for row in candidate["checks"]
     ]
-    return "\n".join(lines) + "\n"
-
-
-def model_card(served: dict[str, Any]) -> str:
-    """Return the model card, in the sections of Mitchell et al. 2019, "Model cards for model reporting".
-
-    Args:
-        served: Content of `model.json`.
-    """
-    training = served["training"]
-    lines = [f"# {served['name']} {served['version']}", ""]
-    if served["synthetic"]:
-        lines += [_SYNTHETIC]
     lines += [
-        "## Model",
-        "",
-        f"- Network: {served['backbone']}, input {training['input_size']} x {training['input_size']} pixels",
-        f"- Started from: {plain(training['weights']['description'])}",
-        f"- Weights kept from the phase: {training['kept_phase']}",
-        f"- Classes, in the order of the output: {plain(', '.join(served['classes']))}",
-        f"- Looked for: {plain(served['positive_label']) or 'no class in particular'}",
-        "",
-        "## Intended use",
-        "",
-        "Finding candidates in overhead imagery like that it was trained on, for a person to confirm. "
-        "Not for decisions about people or places without review.",
-        "",
-        "## Data",
-        "",
-        f"- {plain(served['source'])}, dataset `{served['dataset_digest']}`",
-        *(f"- {split}: {number:,} tiles" for split, number in served["tiles"].items()),
-        "",
-        "## Figures",
-        "",
-        *_figures(served),
-        "",
-        "## Limits",
-        "",
-        "The figures hold for imagery of the same kind, resolution and region. "
-        "Other sensors, seasons and places need their own test.",
+        f"\n{plain(each['first'])} against {plain(each['second'])} on {each['tiles']:,} tiles: accuracy "
+        f"{each['difference']:+.4f} (95 % interval {_interval(each['interval'])}), right alone on "
+        f"{each['first_only']:,} and {each['second_only']:,} tiles, McNemar's p {each['p']:.2g}."
+        for each in decision["comparisons"]
     ]
     return "\n".join(lines) + "\n"
 
 
-def _figures(served: dict[str, Any]) -> list[str]:
-    if not served["metrics"]:
-        return ["None: it was packaged without a gate's decision, and the data has no test split."]
-    tested = " The test split was scored once, through the exported model." if "test" in served["metrics"] else ""
-    return [
-        "| split | tiles | accuracy | precision | recall | F1 | calibration error |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        *(_figures_row(split, metrics) for split, metrics in served["metrics"].items()),
-        "",
-        f"Precision, recall and F1 are of {plain(served['positive_label']) or 'the mean over classes'}.{tested}",
-    ]
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
-def _figures_row(split: str, metrics: dict[str, Any]) -> str:
-    positive = metrics["positive"]
-    return (
-        f"| {split} | {metrics['count']:,} | {metrics['accuracy']:.4f} | {positive['precision']:.4f} | "
-        f"{positive['recall']:.4f} | {positive['f1']:.4f} | {metrics['calibration_error']:.4f} |"
-    )
+def _interval(bounds: list[float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from sat_xception.errors import ModelError
+from sat_xception.evaluate.calibrate import SMALLEST_PROBABILITY, apply_temperature
 from sat_xception.model.preprocess import decode_and_resize, resize
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import RequestError
@@ -25,7 +26,7 @@ EXPORT_TOLERANCE = 1e-5
 _WARMUP_BATCHES = (1, 8)
 
 
-def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> None:
+def export_model(model: keras.Model, classes: Sequence[str], folder: Path, temperature: float = 1.0) -> None:
     """Write the SavedModel with its three signatures.
 
     - `serving_default`: `image_bytes` string `[n]`, encoded images of any size, to `probabilities`
@@ -37,6 +38,7 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> No
         model: Takes `uint8 [n, size, size, 3]`, returns probabilities.
         classes: Names in index order.
         folder: Where to; it must not exist.
+        temperature: Calibrates the probabilities, as `apply_temperature` does.
     """
     size = int(model.input_shape[1])
     names = tf.constant(list(classes))
@@ -45,11 +47,15 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> No
         spec = tf.TensorSpec((size, size, 3), tf.uint8)
         return tf.map_fn(lambda data: decode_and_resize(data, size), image_bytes, fn_output_signature=spec)
 
+    def score(pixels: tf.Tensor) -> tf.Tensor:
+        probabilities = model(pixels, training=False)
+        return tf.nn.softmax(tf.math.log(tf.maximum(probabilities, SMALLEST_PROBABILITY)) / temperature)
+
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model(pixels(image_bytes), training=False)}
+        return {"probabilities": score(pixels(image_bytes))}
 
     def classify(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model(pixels(image_bytes), training=False)
+        probabilities = score(pixels(image_bytes))
         best = tf.argmax(probabilities, axis=1)
         return {
             "probabilities": probabilities,
@@ -58,7 +64,7 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> No
         }
 
     def images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model(resize(images, size), training=False)}
+        return {"probabilities": score(resize(images, size))}
 
     # Not tf.saved_model.save: what that writes of a Keras 3 model loads in Python, but not in TensorFlow Serving.
     archive = keras.export.ExportArchive()
@@ -73,7 +79,7 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path) -> No
 
 
 def check_export(
-    model: keras.Model, classes: Sequence[str], folder: Path, images: Sequence[bytes]
+    model: keras.Model, classes: Sequence[str], folder: Path, images: Sequence[bytes], temperature: float = 1.0
 ) -> npt.NDArray[np.float32]:
     """Load the SavedModel as TensorFlow Serving does and compare every signature with Keras.
 
@@ -82,16 +88,17 @@ def check_export(
         classes: Names in index order.
         folder: The SavedModel.
         images: Encoded images to compare on.
+        temperature: What the export was calibrated with.
 
     Returns:
-        Keras's probabilities of the images, `float32 [n, classes]`.
+        Keras's probabilities of the images, calibrated, `float32 [n, classes]`.
 
     Raises:
         ModelError: A signature is missing or answers otherwise.
     """
     size = int(model.input_shape[1])
     pixels = np.stack([decode_and_resize(tf.constant(data), size).numpy() for data in images])
-    expected: npt.NDArray[np.float32] = model(pixels, training=False).numpy()
+    expected = apply_temperature(model(pixels, training=False).numpy(), temperature)
     encoded = np.array(list(images), dtype=object)
     with SavedModelSession(folder) as session:
         try:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception import __version__
 from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
-from sat_xception.evaluate.evaluate import load_model
-from sat_xception.evaluate.metrics import compute_metrics
-from sat_xception.evaluate.report import model_card, run_report
+from sat_xception.evaluate.card import model_card, model_card_json
+from sat_xception.evaluate.evaluate import load_model, measure
+from sat_xception.evaluate.report import run_report
+from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
+from sat_xception.evaluate.tiles import read_tiles
 from sat_xception.log import track
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.input import encoded_examples, reading
@@ -72,6 +75,8 @@ class PackageResult:
 def package(config: PackageConfig) -> PackageResult:
     """Write `OUT/<name>/<version>/`: SavedModel, warm-up requests, golden tiles, `model.json`, model card, digests.
 
+    The export is calibrated with the temperature that evaluate fitted, so the probabilities that are served are.
+
     Raises:
         DataError: The model, the examples or the decision are missing or don't belong together.
         ConfigError: The version exists, or the model root can't be written.
@@ -86,17 +91,21 @@ def package(config: PackageConfig) -> PackageResult:
             f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
         )
     decision = _read_decision(config.decision, facts) if config.decision else None
+    # What was chosen on validation; without a decision the model is served as it was trained.
+    chosen = _winner(decision) if decision else None
+    temperature = chosen["calibration"]["temperature"] if chosen else 1.0
+    threshold = chosen["threshold"] if chosen else None
     version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     folder = config.out / config.name / str(version)
     if has_version(folder):
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
     with new_version(folder) as work, reading(config.examples):
-        export_model(model, facts["classes"], work / "export")
+        export_model(model, facts["classes"], work / "export", temperature)
         for item in (work / "export").iterdir():
             item.rename(work / item.name)
         (work / "export").rmdir()
         golden = _golden_tiles(config, examples)
-        expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden])
+        expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden], temperature)
         write_warmup(work, config.name, [tile["data"] for tile in golden])
         write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
         served = {
@@ -107,14 +116,24 @@ def package(config: PackageConfig) -> PackageResult:
             "name": config.name,
             "version": version,
             "model": facts["model"],
-            "training": {key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "versions")},
+            "training": {
+                key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "hardware", "versions")
+            },
             "tiles": {split: info.count for split, info in examples.splits.items()},
-            "metrics": _metrics(work, config, facts, examples, decision),
+            "calibration": {
+                "temperature": temperature,
+                "fitted_on": "valid" if chosen else "",
+                **{f"error_{when}": chosen["calibration"][when]["error"] for when in ("before", "after") if chosen},
+            },
+            "threshold": threshold["value"] if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
+            "threshold_choice": threshold,
+            "metrics": _metrics(work, config, examples, chosen, threshold),
             "export_tolerance": EXPORT_TOLERANCE,
             "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
         }
         write_json(work / "model.json", served)
         (work / "MODEL_CARD.md").write_text(model_card(served), encoding="utf-8")
+        write_json(work / "model_card.json", model_card_json(served))
         if decision:
             (work / "report.html").write_text(run_report(decision, served), encoding="utf-8")
         write_json(work / DIGESTS_FILE, folder_digests(work))
@@ -129,6 +148,11 @@ def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
             "Give the winner's model folder, or leave --decision out to package without a gate"
         )
     return decision
+
+
+def _winner(decision: dict[str, Any]) -> dict[str, Any]:
+    winner: dict[str, Any] = next(row for row in decision["candidates"] if row["model"] == decision["model"])
+    return winner
 
 
 def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
@@ -153,27 +177,26 @@ def _describe_golden(tiles: list[dict[str, Any]], expected: list[list[float]], c
 def _metrics(
     saved_model: Path,
     config: PackageConfig,
-    facts: dict[str, Any],
     examples: ExamplesIndex,
-    decision: dict[str, Any] | None,
+    chosen: dict[str, Any] | None,
+    threshold: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
-    found = {}
-    if decision:
-        found["valid"] = next(row["metrics"] for row in decision["candidates"] if row["model"] == facts["model"])
+    found = {"valid": chosen["metrics"]} if chosen else {}
     if examples.count("test"):
-        found["test"] = _score_test(saved_model, config.examples, examples, facts)
+        scored = _score_test(saved_model, config.examples, examples)
+        tiles = read_tiles(config.examples, "test")
+        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, threshold)
     return found
 
 
-def _score_test(saved_model: Path, folder: Path, examples: ExamplesIndex, facts: dict[str, Any]) -> dict[str, Any]:
-    count = examples.count("test")
-    probabilities, labels = [], []
+def _score_test(saved_model: Path, folder: Path, examples: ExamplesIndex) -> npt.NDArray[np.float32]:
     batches = encoded_examples(folder, "test").batch(_TEST_BATCH).as_numpy_iterator()
+    total = -(-examples.count("test") // _TEST_BATCH)
     with SavedModelSession(saved_model) as session:
-        for _, data, label in track(batches, "test", -(-count // _TEST_BATCH)):
-            probabilities.append(session.predict("serving_default", {"image_bytes": data})["probabilities"])
-            labels.append(label)
-    return compute_metrics(
-        np.concatenate(labels), np.concatenate(probabilities), facts["classes"], facts["positive_label"]
-    )
+        return np.concatenate(
+            [
+                session.predict("serving_default", {"image_bytes": data})["probabilities"]
+                for _, data, _ in track(batches, "test", total)
+            ]
+        )

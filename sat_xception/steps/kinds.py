@@ -13,6 +13,7 @@ __all__ = [
     "Address",
     "Dataset",
     "DatasetRecords",
+    "EvaluationOrNone",
     "Examples",
     "FileOrNone",
     "Folder",
@@ -24,7 +25,9 @@ __all__ = [
     "PlaceOrNone",
     "Result",
     "ResultOrNone",
+    "ThresholdGoal",
     "TrainedModel",
+    "TrainedModelOrNone",
     "Weights",
 ]
 
@@ -45,6 +48,8 @@ Dataset = Annotated[Path, Stored("folder", "dataset.json")]
 DatasetRecords = Annotated[Path, Stored("folder", "dataset.json", only=("dataset.json", "manifest.parquet"))]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
+TrainedModelOrNone = Annotated[_MaybePath, Stored("folder", "train.json")]
+EvaluationOrNone = Annotated[_MaybePath, Stored("folder", "evaluation.json")]
 Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]
 Place = Annotated[Path, Stored("place")]
@@ -69,6 +74,21 @@ def _is_address(address: str) -> str:
     return address
 
 
+def _is_threshold_goal(goal: str) -> str:
+    kind, colon, floor = goal.partition(":")
+    if goal != "f1" and not (kind in ("recall-at-precision", "precision-at-recall") and colon and _is_share(floor)):
+        raise ValueError("expected f1, recall-at-precision:P or precision-at-recall:R, with P or R in (0, 1]")
+    return goal
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 1
+    except ValueError:
+        return False
+
+
 Fractions = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_fractions_sum_to_one)]
 Address = Annotated[str, AfterValidator(_is_address)]
+ThresholdGoal = Annotated[str, AfterValidator(_is_threshold_goal)]
 Weights = Annotated[str, AfterValidator(_names_weights)]

@@ -6,10 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sat_xception.config import StepConfig, setting_of
-from sat_xception.steps.kinds import Examples, Folder, Fraction, Place, Result, TrainedModel, Weights
+from sat_xception.steps.kinds import (
+    Address,
+    EvaluationOrNone,
+    Examples,
+    Folder,
+    Fraction,
+    Place,
+    PlaceOrNone,
+    Result,
+    ThresholdGoal,
+    TrainedModel,
+    TrainedModelOrNone,
+    Weights,
+)
 from sat_xception.storage import Stored
 
 __all__ = [
@@ -22,6 +35,7 @@ __all__ = [
     "TrainFoldersConfig",
 ]
 
+MODEL_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 BackboneName = Literal["xception", "mobilenetv2"]
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 ActivationName = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
@@ -87,13 +101,31 @@ class TrainFoldersConfig(StepConfig):
 
 
 class EvaluateConfig(StepConfig):
-    """Score a split with a trained model: accuracy, precision, recall, F1, areas under curves, calibration."""
+    """Score a split with a trained model, or with what is serving: figures with intervals, calibration, threshold."""
 
-    model: TrainedModel = Field(description="Model folder written by train.")
+    model: TrainedModelOrNone = Field(None, description="Model folder written by train.")
+    model_root: PlaceOrNone = Field(
+        None, description="Instead of --model: model root, whose newest version of --name is scored."
+    )
+    endpoint: Address = Field(
+        "", description="Instead of --model: address of a running server, whose answers are scored."
+    )
+    name: str = Field("school-classifier", pattern=MODEL_NAME, description="Name that what is serving is served as.")
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write evaluation.json, predictions.parquet and the report to.")
     split: Literal["train", "valid", "test"] = Field("valid", description="Split to score.")
+    goal: ThresholdGoal = Field(
+        "f1",
+        description="What the threshold of the class that is looked for is chosen for, on validation: f1, "
+        "recall-at-precision:0.9 or precision-at-recall:0.9.",
+    )
     batch_size: int = Field(32, gt=0, description="Tiles a step.")
+
+    @model_validator(mode="after")
+    def _has_one_model(self) -> EvaluateConfig:
+        if (self.model is None) == (self.model_root is None and not self.endpoint):
+            raise ValueError("give either --model, or --model-root or --endpoint of what is serving")
+        return self
 
 
 class GateConfig(StepConfig):
@@ -102,13 +134,26 @@ class GateConfig(StepConfig):
     evaluations: Annotated[tuple[Path, ...], Stored("folder", "evaluation.json")] = Field(
         min_length=1, description="Folders written by evaluate, one a candidate."
     )
+    serving: EvaluationOrNone = Field(
+        None, description="Evaluation of what is serving now, which no winner may be worse than."
+    )
     out: Result = Field(description="Folder to write the decision and the run's report to.")
     min_accuracy: Fraction = Field(0.85, description="Lowest validation accuracy.")
     min_recall: Fraction = Field(0.0, description="Lowest recall of the positive class (macro average without one).")
     min_precision: Fraction = Field(
         0.0, description="Lowest precision of the positive class (macro average without one)."
     )
-    max_calibration_error: Fraction = Field(1.0, description="Largest expected calibration error.")
+    max_calibration_error: Fraction = Field(1.0, description="Largest expected calibration error, once calibrated.")
+    min_slice_accuracy: Fraction = Field(0.0, description="Lowest accuracy in each slice; 0 asks for none.")
+    min_slice_recall: Fraction = Field(
+        0.0, description="Lowest recall of the positive class in each slice; 0 asks for none."
+    )
+    min_slice_tiles: int = Field(
+        20, gt=0, description="Tiles that a slice must have to be judged; for recall, of the positive class."
+    )
+    max_loss: Fraction = Field(
+        0.01, description="How much less accurate than what is serving a model may be; 1 doesn't compare."
+    )
     require_winner: bool = Field(False, description="Exit with 5 when no model passes.")
 
 
@@ -121,9 +166,7 @@ class PackageConfig(StepConfig):
         None, description="Folder written by gate; the package refuses a model that lost."
     )
     out: Place = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
-    name: str = Field(
-        "school-classifier", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Name it is served as."
-    )
+    name: str = Field("school-classifier", pattern=MODEL_NAME, description="Name it is served as.")
     version: int = Field(
         0, ge=0, lt=2**63, description="Version, a positive integer. Default: the UTC time as YYYYMMDDhhmmss."
     )

@@ -128,9 +128,8 @@ def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
         "classification": artifact(dsl.ClassificationMetrics, tmp_path / "classification"),
         "report": artifact(dsl.HTML, tmp_path / "report"),
     }
-    evaluate.python_func(
-        model=artifact(dsl.Model, trained), examples=artifact(dsl.Dataset, examples), batch_size=32, **outputs
-    )
+    given = {"examples": artifact(dsl.Dataset, examples), "goal": "f1", "batch_size": 32}
+    evaluate.python_func(model=artifact(dsl.Model, trained), **given, **outputs)
     found = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["metrics"]
     assert outputs["metrics"].metadata["accuracy"] == found["accuracy"]
     shown = outputs["classification"].metadata
@@ -138,6 +137,32 @@ def test_evaluate_logs_what_the_kubeflow_ui_shows(trained, examples, tmp_path):
     assert [row["row"] for row in shown["confusionMatrix"]["rows"]] == found["confusion_matrix"]
     assert len(shown["confidenceMetrics"]) == len(found["roc"])
     assert (tmp_path / "report").read_text().startswith("<!doctype html>")
+
+
+@pytest.fixture
+def score_serving(examples, tmp_path):
+    """Return a function that evaluates what serves, and returns the evaluation and the figures."""
+
+    def run(**where):
+        outputs = {
+            "evaluation": artifact(dsl.Artifact, tmp_path / "serving-evaluation"),
+            "metrics": artifact(dsl.Metrics, tmp_path / "serving-metrics"),
+            "classification": artifact(dsl.ClassificationMetrics, tmp_path / "serving-classification"),
+            "report": artifact(dsl.HTML, tmp_path / "serving-report"),
+        }
+        given = {"examples": artifact(dsl.Dataset, examples), "goal": "f1", "batch_size": 32}
+        evaluate.python_func(**given, **outputs, **where)
+        return outputs
+
+    return run
+
+
+def test_evaluate_scores_what_serves_where_there_is_no_model(score_serving, packaged, tmp_path):
+    outputs = score_serving(model_root=str(packaged))
+    assert 0 <= outputs["metrics"].metadata["accuracy"] <= 1
+    outputs = score_serving(model_root=str(tmp_path / "nowhere"))
+    assert outputs["metrics"].metadata == outputs["classification"].metadata == {}
+    assert "no version of school-classifier is served" in (tmp_path / "serving-report").read_text()
 
 
 def test_a_confusion_matrix_of_very_many_classes_is_cut_to_those_that_are_mixed_up(evaluated):
@@ -159,19 +184,20 @@ def test_only_of_two_classes_there_is_a_curve_to_show(evaluated):
     assert EvaluateResult(evaluated, without).roc_curve() is None
 
 
-def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, examples, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
+def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, examples, score_serving, tmp_path):
+    other = shutil.copytree(evaluated, tmp_path / "other")
     weaker = json.loads((evaluated / "evaluation.json").read_text())
     weaker["backbone"], weaker["model"] = "xception", "0" * 64
     weaker["metrics"]["accuracy"] = 0.0
     (other / "evaluation.json").write_text(json.dumps(weaker))
     decision = artifact(dsl.Artifact, tmp_path / "decision")
     limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
+    limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
     baseline = tmp_path / "baseline"
     given = {
         "xception": artifact(dsl.Artifact, other),
         "mobilenetv2": artifact(dsl.Artifact, evaluated),
+        "serving": score_serving(model_root=str(tmp_path / "nowhere"))["evaluation"],
         "baseline": str(baseline),
         "content": "dataset=a parameters=b code=c",
         "decision": decision,
@@ -184,6 +210,7 @@ def test_gate_returns_the_winner_and_package_takes_it(trained, evaluated, exampl
     assert winner == "mobilenetv2"
     assert outcome_of(baseline, "run-2") == "", "a run with a winner hasn't finished before deploy"
     assert "| mobilenetv2 | validation accuracy |" in (tmp_path / "checks").read_text()
+    assert "not compared: no version of school-classifier is served" in (tmp_path / "checks").read_text()
 
     served, metrics = artifact(dsl.Model, tmp_path / "served"), artifact(dsl.Metrics, tmp_path / "metrics")
     package.python_func(

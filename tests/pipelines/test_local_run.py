@@ -19,7 +19,8 @@ pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen proc
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 SMALL = {"input_size": 71, "scratch_epochs": 1}
-BEFORE_THE_GATE = {"assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "gate"}
+EVALUATIONS = {"evaluate", "evaluate-2", "evaluate-3"}
+BEFORE_THE_GATE = EVALUATIONS | {"assemble", "convert", "validate", "train", "train-2", "gate"}
 
 
 def steps_that_ran(result):
@@ -90,6 +91,8 @@ def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     assert result.decision["winner"] == "none"
     assert not config.model_root.exists()
     assert "calibration error" in result.summary()
+    assert result.decision["serving"]["serving"]["state"] == "nothing"
+    assert result.decision["candidates"][0]["checks"][-1]["passed"]
     report = (result.folder / "report.html").read_text()
     assert "Nothing was packaged or deployed" in report
     assert "calibration error" in report

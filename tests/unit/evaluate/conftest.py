@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sat_xception.evaluate.calibrate import reliability
 from sat_xception.evaluate.metrics import compute_metrics
 
 
@@ -25,7 +26,8 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
         labels = np.arange(12) % len(classes)
         probabilities = np.full((12, len(classes)), 0.4 / (len(classes) - 1), dtype=np.float32)
         probabilities[np.arange(12), np.where(np.arange(12) == 0, 1, labels)] = 0.6
-        metrics = compute_metrics(labels, probabilities, list(classes), positive_label)
+        slices = {"setting": ["rural" if index % 3 else "urban" for index in range(12)]}
+        metrics = compute_metrics(labels, probabilities, list(classes), positive_label, slices=slices)
         metrics |= {"accuracy": accuracy, "calibration_error": calibration_error}
         metrics["positive"] = {**metrics["positive"], "recall": recall, "precision": precision}
         rows = [("head", 0.6, 0.7), ("head", 0.4, 0.8), ("fine-tune", 0.3, 0.9)]
@@ -42,6 +44,14 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
             "source": "tiles",
             "synthetic": False,
             "dataset_digest": "d" * 64,
+            "serving": None,
+            "calibration": {
+                "temperature": 1.5,
+                "before": reliability(labels, probabilities),
+                "after": {"error": calibration_error, "bins": metrics["calibration"], "log_loss": 0.4},
+            },
+            "threshold": {"goal": "f1", "value": 0.5, "reached": True} if positive_label else None,
+            "mistakes": [],
             "metrics": metrics,
             "training": {
                 "weights": {"kind": "none", "description": "random weights"},
@@ -49,6 +59,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
                 "valid_accuracy": accuracy,
                 "seconds": {"head": 1.0, "all": seconds},
                 "input_size": 32,
+                "hardware": {"cores": 2, "gpus": []},
                 "history": history,
             },
             "config": {},

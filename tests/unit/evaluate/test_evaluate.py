@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,11 +15,14 @@ from sat_xception.data.assemble import assemble
 from sat_xception.data.examples_index import shard_files
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.evaluate.bootstrap import number_blocks
+from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig
 from sat_xception.storage import folder_digests
+from tests.conftest import draw_tile, encode
 from tests.small_models import SIDE, write_small_model
 
 
@@ -49,13 +53,15 @@ def stored(examples, split):
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_there_is_a_prediction_for_each_tile_in_order(run, small, examples, split):
-    folder = run(split=split, batch_size=7).folder
+    result = run(split=split, batch_size=7)
+    folder, temperature = result.folder, result.evaluation["calibration"]["temperature"]
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
     tiles = stored(examples, split)
     assert [(row["tile_id"], row["label"]) for row in rows] == [(tile_id, label) for tile_id, label, _ in tiles]
     model, _ = load_model(small)
     for row, (_, _, image) in list(zip(rows, tiles, strict=True))[:: len(rows) // 5]:
-        expected = model(decode_and_resize(tf.constant(image), SIDE)[None], training=False).numpy()[0]
+        raw = model(decode_and_resize(tf.constant(image), SIDE)[None], training=False).numpy()
+        expected = apply_temperature(raw, temperature)[0]
         found = [row["probability_not-school"], row["probability_school"]]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -68,7 +74,12 @@ def test_figures_are_those_of_the_predictions(run):
     probabilities = np.stack([table[f"probability_{name}"].to_numpy() for name in classes], axis=1)
     written = json.loads((result.folder / "evaluation.json").read_text())
     assert written == result.evaluation
-    assert written["metrics"] == compute_metrics(labels, probabilities, classes, "school")
+    threshold = written["threshold"]["value"]
+    assert written["metrics"] == compute_metrics(
+        labels, probabilities, classes, "school", threshold, number_blocks(table["block"].to_pylist())
+    )
+    assert table["block"].to_pylist() == table["tile_id"].to_pylist()  # nobody knows where they are
+    assert table["predicted"].to_pylist() == [classes[place] for place in probabilities.argmax(axis=1)]
     assert 0 < written["metrics"]["accuracy"] < 1
 
 
@@ -96,17 +107,65 @@ def test_the_main_figures_are_few_and_flat(run):
     metrics = result.evaluation["metrics"]
     assert result.main_figures() == {
         "accuracy": metrics["accuracy"],
-        **{name: metrics["by_class"]["school"][name] for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")},
+        **{name: metrics["positive"][name] for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")},
         "calibration_error": metrics["calibration_error"],
     }
-    assert f"accuracy {metrics['accuracy']:.4f} | school: precision" in result.summary()
+    low, high = metrics["intervals"]["accuracy"]
+    assert f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f})" in result.summary()
+    assert "school from 0." in result.summary()
+
+
+def test_temperature_and_threshold_are_those_of_validation_whatever_is_scored(run):
+    valid, train = run().evaluation, run(split="train").evaluation
+    assert train["calibration"]["temperature"] == valid["calibration"]["temperature"] != 1
+    assert train["threshold"] == valid["threshold"]
+    assert valid["calibration"]["after"]["log_loss"] < valid["calibration"]["before"]["log_loss"]
+    assert valid["metrics"]["calibration_error"] == valid["calibration"]["after"]["error"]
+
+
+def test_the_threshold_is_chosen_for_the_goal(run):
+    recall = run(goal="precision-at-recall:1").evaluation
+    assert recall["metrics"]["positive"]["recall"] == 1
+    assert recall["threshold"]["goal"] == "precision-at-recall:1"
+    assert recall["metrics"]["threshold"] == recall["threshold"]["value"]
+
+
+def test_blocks_and_slices_of_tiles_are_those_of_the_map(tmp_path):
+    rows = []
+    for index in range(60):
+        x, y = 148_000 + 64 * (index // 4) + index % 4, 93_000
+        label, setting = ("school", "rural") if index % 3 else ("not-school", "urban" if index % 2 else "")
+        rows.append(f"{x},{y},18,{label},{setting}")
+        path = tmp_path / "imagery" / "18" / str(x) / f"{y}.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode(draw_tile(label, index)))
+    (tmp_path / "places.csv").write_text("\n".join(["x,y,z,label,setting", *rows]))
+    settings = {"slice_columns": ("setting",), "positive_label": "school", "label_column": "label"}
+    assemble(
+        AssembleConfig(
+            labels=tmp_path / "places.csv", imagery=str(tmp_path / "imagery"), out=tmp_path / "dataset", **settings
+        )
+    )
+    convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
+    write_small_model(tmp_path / "model", tmp_path / "examples")
+    places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "out": tmp_path / "out"}
+    metrics = evaluate(EvaluateConfig(**places, split="train")).evaluation["metrics"]
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    blocks = {row["block"] for row in table}
+    assert metrics["blocks"] == len(blocks) < len(table)
+    assert blocks == {f"12/{x // 64}/{y // 64}" for x, y in (map(int, row["tile_id"].split("/")[1:3]) for row in table)}
+    counted = {row["value"]: row["count"] for row in metrics["slices"]}
+    assert counted == Counter(row["slice/setting"] for row in table)
+    assert set(counted) == {"rural", "urban", ""}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>setting</td><td>unknown</td>" in page
 
 
 def test_the_report_shows_figures_and_the_surest_mistakes(run):
     result = run(split="train")
     page = (result.folder / "report.html").read_text()
     assert f"{result.evaluation['metrics']['accuracy']:.4f}" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     matrix = np.array(result.evaluation["metrics"]["confusion_matrix"])
     wrong = matrix.sum() - matrix.trace()
     assert page.count('<img src="data:image/jpeg;base64,') == min(wrong, 12)

@@ -1,11 +1,16 @@
 """The gate: every limit on both sides and exactly at it, who wins, and what is refused."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from sat_xception.errors import DataError, GateRefusedError
-from sat_xception.evaluate.gate import NO_WINNER, check, decide, gate
+from sat_xception.evaluate.checks import check
+from sat_xception.evaluate.comparison import compare
+from sat_xception.evaluate.gate import NO_WINNER, decide, gate
+from sat_xception.evaluate.predictions import PREDICTIONS_FILE, Outcomes, write_predictions
 from sat_xception.steps import GateConfig
 
 LIMITS = {"min_accuracy": 0.85, "min_recall": 0.7, "min_precision": 0.6, "max_calibration_error": 0.2}
@@ -15,10 +20,26 @@ def config(tmp_path, **settings):
     return GateConfig(**{"evaluations": (tmp_path,), "out": tmp_path / "gate", **LIMITS, **settings})
 
 
-def write(folder, evaluation):
+def write(folder, evaluation, right=None):
+    """Write an evaluation, with predictions that are right on the tiles that `right` says."""
     folder.mkdir(parents=True)
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    right = np.ones(12, dtype=bool) if right is None else np.array(right, dtype=bool)
+    names = [f"tile-{index}" for index in range(len(right))]
+    labels = np.arange(len(right)) % 2
+    probabilities = np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)]
+    write_predictions(folder / PREDICTIONS_FILE, names, names, {}, labels, probabilities, ["not-school", "school"])
     return folder
+
+
+def what_serves(make_evaluation, **changes):
+    serving = {"state": "scored", "reason": "", "place": "models/serving", "name": "schools", "version": 7}
+    return make_evaluation("mobilenetv2", **changes) | {"serving": serving, "training": None}
+
+
+def unscored(make_evaluation, state, reason):
+    serving = {"state": state, "reason": reason, "place": "models/serving", "name": "schools", "version": None}
+    return what_serves(make_evaluation) | {"serving": serving, "metrics": None, "calibration": None, "threshold": None}
 
 
 def write_all(folder, *evaluations):
@@ -133,6 +154,169 @@ def test_no_winner_is_a_result_unless_one_is_required(make_evaluation, tmp_path)
     ]
     assert "Nothing was packaged or deployed" in (tmp_path / "strict/report.html").read_text()
     assert "| at least 0.85 | **no** |" in (tmp_path / "strict/decision.md").read_text()
+
+
+def with_slice(evaluation, count=40, positives=30, accuracy=0.9, recall=0.8, value="rural"):
+    bounds = {"accuracy": [accuracy - 0.1, accuracy + 0.05], "recall": [recall - 0.1, recall + 0.1], "precision": None}
+    row = {"slice": "setting", "value": value, "count": count, "accuracy": accuracy, "intervals": bounds}
+    row |= {"positives": positives, "recall": recall, "precision": 1.0}
+    return {**evaluation, "metrics": {**evaluation["metrics"], "slices": [row]}}
+
+
+@pytest.mark.parametrize(
+    ("slice_of", "limits", "passes", "note"),
+    [
+        ({"accuracy": 0.8}, {"min_slice_accuracy": 0.8}, True, ""),
+        ({"accuracy": 0.7999}, {"min_slice_accuracy": 0.8}, False, ""),
+        ({"recall": 0.6}, {"min_slice_recall": 0.6}, True, ""),
+        ({"recall": 0.5999}, {"min_slice_recall": 0.6}, False, ""),
+        ({"accuracy": 0.1, "count": 20}, {"min_slice_accuracy": 0.8}, False, ""),
+        (
+            {"accuracy": 0.1, "count": 19},
+            {"min_slice_accuracy": 0.8},
+            True,
+            "not judged: 19 tiles count, 20 are needed",
+        ),
+        ({"accuracy": 0.1, "count": 19}, {"min_slice_accuracy": 0.8, "min_slice_tiles": 19}, False, ""),
+        ({"recall": 0.1, "positives": 20}, {"min_slice_recall": 0.8}, False, ""),
+        ({"recall": 0.1, "positives": 19}, {"min_slice_recall": 0.8}, True, "not judged: 19 tiles count"),
+        ({"recall": 0.1, "accuracy": 0.1}, {}, True, ""),
+    ],
+)
+def test_a_slice_with_enough_tiles_must_keep_its_floor(make_evaluation, tmp_path, slice_of, limits, passes, note):
+    evaluation = with_slice(make_evaluation(), **slice_of)
+    rows = [row for row in check(evaluation, config(tmp_path, **limits)) if "slice" in row]
+    assert len(rows) == len([limit for limit in limits if limit != "min_slice_tiles"])
+    assert all(row["passed"] == passes and row["note"].startswith(note) for row in rows)
+    assert decide([evaluation], config(tmp_path, **limits))["winner"] == ("xception" if passes else NO_WINNER)
+
+
+def test_a_model_that_is_better_overall_but_fails_in_one_slice_is_refused_and_the_report_shows_the_slice(
+    make_evaluation, tmp_path
+):
+    better = with_slice(make_evaluation("xception", 0.99), recall=0.4)
+    weaker = with_slice(make_evaluation("mobilenetv2", 0.9), recall=0.7)
+    folders = write_all(tmp_path, better, weaker)
+    result = gate(config(tmp_path, evaluations=folders, min_slice_recall=0.6))
+    assert result.winner == "mobilenetv2"
+    assert "xception 0.9900 (refused)" in result.decision["reason"]
+    page = (tmp_path / "gate/report.html").read_text()
+    assert "recall where setting is rural" in page
+    assert page.count("below its floor") == 1
+    assert re.search(r'class="number fail">0\.4000', page)
+    assert "0.300 to 0.500" in page
+    row = next(row for row in (tmp_path / "gate/decision.md").read_text().splitlines() if "**no**" in row)
+    assert "| recall where setting is rural | 0.4000 | 0.3000 to 0.5000 | at least 0.6 | **no** |" in row
+
+
+def test_a_floor_of_slices_that_nothing_can_be_held_to_isnt_kept(make_evaluation, tmp_path):
+    evaluation = make_evaluation()
+    evaluation["metrics"]["slices"] = []
+    decision = decide([evaluation], config(tmp_path, min_slice_accuracy=0.5))
+    assert decision["winner"] == NO_WINNER
+    assert "accuracy in each slice the data has no slices, at least 0.5 is asked" in decision["reason"]
+    assert decide([evaluation], config(tmp_path))["winner"] == "xception"
+
+
+N = 200
+
+
+def right_but(*wrong):
+    right = np.ones(N, dtype=bool)
+    right[list(wrong)] = False
+    return right
+
+
+@pytest.mark.parametrize(
+    ("own", "serving", "max_loss", "passes"),
+    [
+        (right_but(), right_but(), 0.0, True),  # a tie
+        (right_but(1, 2), right_but(3, 4), 0.0, True),  # a tie on other tiles
+        (right_but(1), right_but(1, 2), 0.0, True),
+        (right_but(1), right_but(), 0.0, False),
+        (right_but(1), right_but(), 0.01, False),  # 0.005 worse, and with 200 tiles it may be 0.015
+        (right_but(1), right_but(), 0.02, True),
+        (right_but(*range(20)), right_but(), 0.1, False),  # 0.1 worse, the lower bound is below it
+        (right_but(*range(20)), right_but(), 0.2, True),
+        (right_but(*range(100)), right_but(), 1.0, True),  # nobody asks
+        (right_but(*range(100)), right_but(*range(100, 200)), 0.0, True),
+    ],
+)
+def test_a_model_may_not_be_worse_than_what_serves(make_evaluation, tmp_path, own, serving, max_loss, passes):
+    folders = (write(tmp_path / "own", make_evaluation(accuracy=0.9), own),)
+    now = write(tmp_path / "now", what_serves(make_evaluation), serving)
+    result = gate(config(tmp_path, evaluations=folders, serving=now, max_loss=max_loss))
+    assert result.winner == ("xception" if passes else NO_WINNER)
+    (row,) = (row for row in result.decision["candidates"][0]["checks"] if "serving" in row["name"])
+    assert row["value"] == pytest.approx((own.sum() - serving.sum()) / N)
+    assert row["interval"][0] <= row["value"] <= row["interval"][1]
+    assert "version 7 at models/serving" in row["note"]
+    for page in ("decision.md", "report.html"):
+        assert "accuracy gained on what is serving" in (tmp_path / "gate" / page).read_text()
+
+
+def test_an_equal_model_passes_half_of_the_time_and_a_much_worse_one_seldom(tmp_path, make_evaluation):
+    """On 150 tiles, of which each model has a tenth wrong, and never the same ones."""
+    rng = np.random.default_rng(0)
+    scored = {"state": "scored", "reason": "", "place": "p", "name": "n", "version": 1}
+    names = [str(index) for index in range(150)]
+
+    def passes(worse):
+        passed = 0
+        for _ in range(100):
+            luck = rng.random(150)
+            comparison = compare(Outcomes(names, names, luck > 0.1 + worse), Outcomes(names, names, luck < 0.9))
+            rows = check(make_evaluation(), config(tmp_path, max_loss=0.01), {**scored, "comparison": comparison})
+            passed += rows[-1]["passed"]
+        return passed
+
+    assert passes(0) >= 45
+    assert passes(0.08) <= 5
+
+
+@pytest.mark.parametrize(
+    ("state", "max_loss", "passes"),
+    [("nothing", 0.01, True), ("other classes", 0.01, False), ("other classes", 1.0, True)],
+)
+def test_what_cant_be_compared_is_said_and_other_classes_are_refused(
+    make_evaluation, tmp_path, state, max_loss, passes
+):
+    now = write(tmp_path / "now", unscored(make_evaluation, state, f"because of {state}"))
+    folders = write_all(tmp_path, make_evaluation(accuracy=0.9))
+    result = gate(config(tmp_path, evaluations=folders, serving=now, max_loss=max_loss))
+    assert result.winner == ("xception" if passes else NO_WINNER)
+    for page in ("decision.md", "report.html"):
+        assert f"not compared: because of {state}" in (tmp_path / "gate" / page).read_text()
+
+
+def test_without_word_of_what_serves_nothing_is_compared_with_it(make_evaluation, tmp_path):
+    folders = write_all(tmp_path, make_evaluation(accuracy=0.9))
+    decision = gate(config(tmp_path, evaluations=folders)).decision
+    assert decision["serving"] is None
+    assert not [row for row in decision["candidates"][0]["checks"] if "serving" in row["name"]]
+
+
+def test_candidates_are_compared_on_the_same_tiles(make_evaluation, tmp_path):
+    first = write(tmp_path / "a", make_evaluation("xception", 0.91), right_but(1, 2, 3))
+    second = write(tmp_path / "b", make_evaluation("mobilenetv2", 0.9), right_but(1, 4))
+    decision = gate(config(tmp_path, evaluations=(first, second))).decision
+    (found,) = decision["comparisons"]
+    assert (found["first"], found["second"]) == ("mobilenetv2", "xception")
+    assert (found["first_only"], found["second_only"]) == (2, 1)
+    assert "McNemar" in (tmp_path / "gate/report.html").read_text()
+    assert "mobilenetv2 against xception on 200 tiles: accuracy +0.0050" in (tmp_path / "gate/decision.md").read_text()
+
+
+def test_a_served_model_is_no_candidate_and_a_candidate_isnt_what_serves(make_evaluation, tmp_path):
+    trained = write(tmp_path / "trained", make_evaluation())
+    served = write(tmp_path / "served", what_serves(make_evaluation))
+    with pytest.raises(DataError, match="give it as --serving"):
+        gate(config(tmp_path, evaluations=(served,)))
+    with pytest.raises(DataError, match="evaluate what serves with --model-root"):
+        gate(config(tmp_path, evaluations=(trained,), serving=trained))
+    other = write(tmp_path / "other", what_serves(make_evaluation, dataset_digest="another"))
+    with pytest.raises(DataError, match="different datasets"):
+        gate(config(tmp_path, evaluations=(trained,), serving=other))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sat_xception.errors import DataError
-from sat_xception.evaluate.metrics import CALIBRATION_BINS, compute_metrics
+from sat_xception.evaluate.calibrate import CALIBRATION_BINS
+from sat_xception.evaluate.metrics import compute_metrics
 
 CLASSES = ["not-school", "school"]
 # Probability of school, away from the edges of the calibration bins. The fourth and the fifth are wrong.
@@ -76,12 +77,61 @@ def test_roc_area_is_the_share_of_pairs_in_the_right_order_for_random_scores_wit
     assert figures["by_class"]["school"]["roc_auc"] == pytest.approx(float(np.mean(wins)))
 
 
-def test_the_positive_class_is_copied_and_without_one_the_means_are(figures):
+def test_at_a_half_the_positive_class_is_that_of_the_most_probable_one_and_without_one_the_means_count(figures):
     assert figures["positive"] == figures["by_class"]["school"]
-    assert figures["roc_class"] == "school"
+    assert (figures["roc_class"], figures["threshold"]) == ("school", 0.5)
     without = compute_metrics(LABELS, two_columns(SCHOOL), CLASSES, "")
     assert without["positive"] == without["macro"]
-    assert without["roc_class"] == "not-school"
+    assert (without["roc_class"], without["threshold"]) == ("not-school", None)
+
+
+def test_precision_and_recall_of_the_positive_class_are_at_the_threshold_and_accuracy_isnt():
+    figures = compute_metrics(LABELS, two_columns(SCHOOL), CLASSES, "school", threshold=0.4)
+    # Taken are 0.95, 0.85, 0.75, 0.45, which are schools, and 0.65, which isn't.
+    assert (figures["positive"]["precision"], figures["positive"]["recall"]) == (0.8, 1.0)
+    assert figures["positive"]["f1"] == pytest.approx(8 / 9)
+    assert figures["by_class"]["school"]["recall"] == 0.75
+    assert figures["accuracy"] == pytest.approx(7 / 9)
+
+
+def test_a_precision_recall_curve_ends_with_every_tile_taken_or_with_few():
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 500)
+    scores = (0.6 * rng.random(500) + 0.4 * labels).astype(np.float32)
+    curve = np.array(compute_metrics(labels, two_columns(scores), CLASSES, "school")["pr"])
+    assert len(curve) <= 101
+    assert curve[0, 1:].tolist() == [1, pytest.approx(labels.mean())]
+    assert curve[-1, 2] == 1
+    assert (np.diff(curve[:, 1]) <= 0).all()
+
+
+def test_intervals_hold_each_figure_and_are_wider_when_tiles_come_in_blocks():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 600)
+    scores = np.clip(0.3 * labels + 0.35 + 0.3 * rng.standard_normal(600), 0.01, 0.99).astype(np.float32)
+    # Tiles of a block are all the same: there are sixty, not six hundred.
+    labels, scores, blocks = labels[:60].repeat(10), scores[:60].repeat(10), np.arange(60).repeat(10)
+    alone = compute_metrics(labels, two_columns(scores), CLASSES, "school")
+    together = compute_metrics(labels, two_columns(scores), CLASSES, "school", blocks=blocks)
+    assert (alone["blocks"], together["blocks"]) == (600, 60)
+    for name in ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc"):
+        value = alone["accuracy"] if name == "accuracy" else alone["positive"][name]
+        (low, high), (lower, higher) = alone["intervals"][name], together["intervals"][name]
+        assert lower < low < value < high < higher, name
+        assert 2.3 < (higher - lower) / (high - low) < 4.2, name  # the root of ten, about
+
+
+def test_macro_figures_have_intervals_and_areas_of_several_classes_have_none():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, 300)
+    probabilities = rng.dirichlet(np.ones(3), 300).astype(np.float32)
+    probabilities[np.arange(300), labels] += 0.3
+    figures = compute_metrics(labels, probabilities / probabilities.sum(axis=1, keepdims=True), ["a", "b", "c"], "")
+    for name in ("precision", "recall", "f1"):
+        low, high = figures["intervals"][name]
+        assert low < figures["macro"][name] < high
+    assert figures["intervals"]["roc_auc"] is None
+    assert set(figures["intervals"]["by_class"]) == {"a", "b", "c"}
 
 
 def test_a_roc_curve_runs_from_corner_to_corner_in_few_points_that_json_can_hold():
@@ -103,7 +153,7 @@ def test_three_classes_are_counted_one_against_the_rest():
     probabilities = np.array(
         [[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6]], dtype=np.float32
     )
-    figures = compute_metrics(np.array([0, 0, 1, 2, 2]), probabilities, ["field", "roof", "water"], "water")
+    figures = compute_metrics(np.array([0, 0, 1, 2, 2]), probabilities, ["field", "roof", "water"], "water", 0.4)
     assert figures["confusion_matrix"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
     assert figures["by_class"]["field"]["recall"] == 0.5
     assert figures["by_class"]["roof"]["precision"] == 0.5

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from sat_xception.errors import DataError
+from sat_xception.evaluate.card import model_card, model_card_json
 from sat_xception.evaluate.charts import confusion_chart, curves_chart, curves_page
 from sat_xception.evaluate.gate import decide
-from sat_xception.evaluate.report import decision_markdown, model_card, run_report
+from sat_xception.evaluate.report import decision_markdown, device_minutes, run_report
 from sat_xception.page import render_page, thumbnail
 from sat_xception.steps import GateConfig
 
@@ -61,6 +63,9 @@ def served(make_evaluation):
             "tiles": {"train": 1234, "valid": 20},
             "metrics": {"valid": evaluation["metrics"], "test": {**evaluation["metrics"], "accuracy": 0.8765}},
             "export_tolerance": 1e-5,
+            "calibration": {"temperature": 1.5, "fitted_on": "valid", "error_before": 0.2, "error_after": 0.1},
+            "threshold": evaluation["threshold"]["value"] if evaluation["threshold"] else None,
+            "threshold_choice": evaluation["threshold"],
             **changes,
         }
 
@@ -86,7 +91,7 @@ def test_a_run_report_stands_alone_and_names_the_failed_check(decision):
     assert_stands_alone(page)
     assert 'class="fail">no<' in page
     assert "0.5000" in page
-    assert page.count("<svg") == 2 * 4  # curves, confusion, ROC and calibration of each
+    assert page.count("<svg") == 2 * 5  # curves, confusion, ROC, precision-recall and calibration of each
     assert "xception wins" in page
     assert "Served model" not in page
 
@@ -101,7 +106,7 @@ def test_a_run_report_works_without_a_test_split_and_without_a_roc_curve(decisio
     described = served()
     del described["metrics"]["test"]
     outcome = decision()
-    outcome["candidates"][0]["metrics"]["roc"] = []
+    outcome["candidates"][0]["metrics"] |= {"roc": [], "pr": []}
     page = run_report(outcome, described)
     assert "Served model" in page
     assert "test accuracy" not in page
@@ -127,7 +132,7 @@ def test_no_class_name_breaks_the_markdown_of_a_decision(decision, name):
     text = decision_markdown(decision(classes=("other", name), positive_label=name))
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 2 * 4
-    assert {len(cells(line)) for line in table} == {5}
+    assert {len(cells(line)) for line in table} == {7}
     assert "<" not in text
     shown = html.unescape(re.sub(r"\\([^\w\s])", r"\1", cells(table[3])[1]))
     assert shown == f"recall of {name}"
@@ -144,17 +149,92 @@ def test_a_model_card_has_every_figure_and_breaks_on_no_name(served):
     assert "# school-classifier 7" in card
     assert "- train: 1,234 tiles" in card
     rows = [cells(line) for line in card.splitlines() if line.startswith("|")]
-    assert [row[0] for row in rows] == ["split", "---", "valid", "test"]
-    assert rows[3][2] == "0.8765"
+    assert [row[0] for row in rows[:4]] == ["split", "---", "valid", "test"]
+    assert re.fullmatch(r"0\.8765 \(0\.\d{3} to 1\.000\)", rows[3][2])
+    assert [row[:3] for row in rows if row[1].startswith("setting=")] == [
+        [split, f"setting={value}", str(count)]
+        for split in ("valid", "test")
+        for value, count in (("rural", 8), ("urban", 4))
+    ]
     assert "<b>" not in card
     assert "<i>" not in card
     assert "scored once" in card
+
+
+SECTIONS = (
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Training and evaluation data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+)
+
+
+def test_a_model_card_has_the_sections_of_the_paper_and_says_what_was_chosen(served):
+    card = model_card(served())
+    assert tuple(line[3:] for line in card.splitlines() if line.startswith("## ")) == SECTIONS
+    assert "calibrated with temperature 1.500, fitted on the validation split" in card
+    assert "school, from probability 0.500 on (f1)" in card
+    assert "told by setting" in card
+    plain = model_card(served(calibration={"temperature": 1.0, "fitted_on": ""}, threshold_choice=None))
+    assert "as trained, not calibrated" in plain
+    assert "(f1)" not in plain
+
+
+def test_the_card_of_many_slices_stays_short(served):
+    row = served()["metrics"]["valid"]["slices"][0]
+    metrics = {**served()["metrics"]["valid"], "slices": [{**row, "value": f"region {index}"} for index in range(200)]}
+    card = model_card(served(metrics={"valid": metrics}))
+    assert "140 more slices are in model_card.json" in card
+    assert len(card) < 50_000
+    assert (
+        len(model_card_json(served(metrics={"valid": metrics}))["quantitative_analysis"]["performance_metrics"]) > 400
+    )
+
+
+# Fields of schema v0.0.2 of the Model Card Toolkit, as far as they are used.
+FIELDS = {
+    "": {"schema_version", "model_details", "model_parameters", "quantitative_analysis", "considerations"},
+    "model_details": {"name", "overview", "documentation", "owners", "version", "licenses", "references", "citations"},
+    "model_parameters": {"model_architecture", "data", "input_format", "output_format"},
+    "quantitative_analysis": {"performance_metrics", "graphics"},
+    "considerations": {"users", "use_cases", "limitations", "tradeoffs", "ethical_considerations"},
+}
+
+
+def test_the_card_as_json_has_the_toolkits_fields_and_every_figure_with_its_interval(served):
+    card = json.loads(json.dumps(model_card_json(served(version=20260101120000)), allow_nan=False))
+    assert card.keys() == FIELDS[""]
+    for part, fields in FIELDS.items():
+        assert not part or card[part].keys() <= fields, part
+    assert card["model_details"]["version"] == {"name": "20260101120000", "date": "2026-01-01"}
+    assert "date" not in model_card_json(served())["model_details"]["version"]
+    rows = card["quantitative_analysis"]["performance_metrics"]
+    accuracy = next(row for row in rows if (row["type"], row["slice"]) == ("accuracy", "test"))
+    assert accuracy["value"] == 0.8765
+    bounds = served()["metrics"]["test"]["intervals"]["accuracy"]
+    assert accuracy["confidence_interval"] == {"lower_bound": bounds[0], "upper_bound": bounds[1]}
+    assert {row["slice"] for row in rows} == {
+        f"{split}{where}" for split in ("valid", "test") for where in ("", ", setting=rural", ", setting=urban")
+    }
+    assert all(isinstance(row["value"], float) for row in rows)
+
+
+def test_what_a_training_cost_is_counted_on_every_device():
+    training = {"seconds": {"all": 90.0}, "hardware": {"cores": 2, "gpus": []}}
+    assert device_minutes(training) == "1.5 on a CPU of 2 cores"
+    training["hardware"]["gpus"] = ["L4", "L4"]
+    assert device_minutes(training) == "3.0 on L4"
 
 
 def test_a_model_card_doesnt_speak_of_a_test_split_that_isnt_there(served):
     evaluation = served()["metrics"]["valid"]
     assert "scored once" not in model_card(served(metrics={"valid": evaluation}))
     assert "| split |" not in model_card(served(metrics={}))
+    assert "names no slices" in model_card(served(metrics={}))
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -10,6 +10,7 @@ from PIL import Image
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from sat_xception.errors import ModelError
+from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.serve.models import SavedModelSession
@@ -133,7 +134,16 @@ def test_what_is_no_image_is_the_callers_mistake(session):
 
 
 def test_a_true_export_passes_and_its_answers_are_keras_own(model, exported):
-    np.testing.assert_array_equal(check_export(model, CLASSES, exported, TILES), keras_says(model, TILES))
+    np.testing.assert_allclose(check_export(model, CLASSES, exported, TILES), keras_says(model, TILES), atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 3.0])
+def test_an_export_is_calibrated_in_the_graph_and_checked_for_it(model, tmp_path, temperature):
+    export_model(model, CLASSES, tmp_path / "calibrated", temperature)
+    found = check_export(model, CLASSES, tmp_path / "calibrated", TILES, temperature)
+    np.testing.assert_allclose(found, apply_temperature(keras_says(model, TILES), temperature), atol=1e-6)
+    with pytest.raises(ModelError, match="differs from Keras"):
+        check_export(model, CLASSES, tmp_path / "calibrated", TILES)
 
 
 def test_the_export_of_another_model_is_refused(exported):

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, GateRefusedError, ModelError
+from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.gate import gate
 from sat_xception.model.package import package
+from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.steps import EvaluateConfig, GateConfig, PackageConfig
 from sat_xception.storage import file_digest
-from tests.small_models import write_small_model
+from tests.small_models import SIDE, write_small_model
 
 NAME = "school-classifier"
 
@@ -68,7 +70,7 @@ def test_a_version_holds_what_serving_deploying_and_people_need(version):
     assert version.parts[-2:] == (NAME, "7")
     names = {path.name for path in version.iterdir()}
     assert names >= {"saved_model.pb", "variables", "assets.extra", "golden.json", "model.json", "MODEL_CARD.md"}
-    assert names >= {"digests.json", "report.html"}
+    assert names >= {"digests.json", "report.html", "model_card.json"}
     assert not [path for path in version.parent.iterdir() if path.name.startswith(".")]
 
 
@@ -96,11 +98,43 @@ def test_golden_answers_are_those_of_keras(version, contest):
 
 def test_test_figures_of_the_exported_model_are_those_that_evaluate_finds(version, contest, tmp_path):
     places = {"model": contest["winner"], "examples": contest["examples"], "out": tmp_path / "evaluation"}
-    expected = evaluate(EvaluateConfig(**places, split="test")).evaluation["metrics"]
-    found = read(version / "model.json")["metrics"]["test"]
+    evaluation = evaluate(EvaluateConfig(**places, split="test")).evaluation
+    expected, found = evaluation["metrics"], read(version / "model.json")["metrics"]["test"]
     assert found["confusion_matrix"] == expected["confusion_matrix"]
     assert found["accuracy"] == expected["accuracy"]
+    assert found["intervals"]["accuracy"] == expected["intervals"]["accuracy"]
     assert found["calibration_error"] == pytest.approx(expected["calibration_error"], abs=1e-5)
+    assert found["calibration_error"] != pytest.approx(evaluation["calibration"]["before"]["error"], abs=1e-3)
+    assert found["positive"] == pytest.approx(expected["positive"], abs=1e-6)
+
+
+def test_what_is_served_is_calibrated_and_has_the_threshold_of_validation(version, contest):
+    served = read(version / "model.json")
+    evaluation = read(contest["winner"].with_name(f"{served['backbone']}-evaluation") / "evaluation.json")
+    temperature = evaluation["calibration"]["temperature"]
+    assert abs(temperature - 1) > 0.05
+    assert served["calibration"] == {
+        "temperature": temperature,
+        "fitted_on": "valid",
+        "error_before": evaluation["calibration"]["before"]["error"],
+        "error_after": evaluation["calibration"]["after"]["error"],
+    }
+    assert served["threshold_choice"] == evaluation["threshold"]
+    assert served["threshold"] == evaluation["threshold"]["value"]
+    golden = read(version / "golden.json")["tiles"]
+    model, _ = load_model(contest["winner"])
+    pixels = np.stack([decode_and_resize(base64.b64decode(tile["image_bytes"]["b64"]), SIDE) for tile in golden])
+    raw = model(pixels, training=False).numpy()
+    found = np.array([tile["probabilities"] for tile in golden])
+    np.testing.assert_allclose(found, apply_temperature(raw, temperature), atol=1e-6)
+    assert np.abs(found - raw).max() > 1e-3
+
+
+def test_the_card_as_json_tells_the_same_figures(version):
+    served, card = read(version / "model.json"), read(version / "model_card.json")
+    rows = card["quantitative_analysis"]["performance_metrics"]
+    accuracy = {row["slice"]: row["value"] for row in rows if row["type"] == "accuracy"}
+    assert accuracy == {split: served["metrics"][split]["accuracy"] for split in ("valid", "test")}
 
 
 def test_model_json_says_where_it_comes_from(version, contest):
@@ -122,7 +156,7 @@ def test_people_find_the_same_figures_in_the_card_and_in_the_report(version):
     report = (version / "report.html").read_text()
     accuracy = f"{served['metrics']['test']['accuracy']:.4f}"
     assert f"# {NAME} 7" in card
-    assert f"| test | {served['metrics']['test']['count']} | {accuracy} |" in card
+    assert f"| test | {served['metrics']['test']['count']} | {accuracy} (" in card
     assert accuracy in report
     assert "Served model" in report
 
@@ -140,6 +174,8 @@ def test_by_default_a_version_is_a_time(contest, tmp_path):
     assert 20200101000000 < result.served["version"] < 30000101000000
     assert "report.html" not in {path.name for path in result.folder.iterdir()}  # there is no decision to report
     assert "valid" not in result.served["metrics"]
+    assert result.served["calibration"] == {"temperature": 1.0, "fitted_on": ""}
+    assert (result.served["threshold"], result.served["threshold_choice"]) == (0.5, None)
     assert "| valid |" not in (result.folder / "MODEL_CARD.md").read_text()
 
 

@@ -1,0 +1,61 @@
+"""Two models on the same tiles: the difference of their accuracies, with an interval, and McNemar's exact test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sat_xception.errors import DataError
+from sat_xception.evaluate.bootstrap import interval, number_blocks, ratio_samples
+from sat_xception.evaluate.predictions import Outcomes
+
+__all__ = ["compare", "mcnemar_p"]
+
+
+def compare(first: Outcomes, second: Outcomes) -> dict[str, Any]:
+    """Return how much more accurate the first model is than the second, as JSON types.
+
+    Both are resampled together, so that tiles which both get right or wrong don't blur the difference.
+
+    Returns:
+        `tiles`, `blocks`, `difference` of the accuracies, its 95 % `interval` (None with one block), `first_only` and
+        `second_only` (tiles that only one of them classifies rightly), and `p`, of McNemar's exact test.
+
+    Raises:
+        DataError: They are of different tiles.
+    """
+    if first.ids != second.ids:
+        raise DataError(
+            f"two evaluations are of different tiles ({len(first.ids):,} and {len(second.ids):,}); evaluate both "
+            "models on the same examples"
+        )
+    blocks = number_blocks(first.blocks)
+    difference = first.right.astype(np.float64) - second.right
+    count = int(blocks.max()) + 1
+    samples = ratio_samples(blocks, [(difference, np.ones(len(difference)))])
+    first_only, second_only = int((difference > 0).sum()), int((difference < 0).sum())
+    return {
+        "tiles": len(first.ids),
+        "blocks": count,
+        "difference": (first_only - second_only) / len(first.ids),
+        "interval": interval(samples[:, 0], count),
+        "first_only": first_only,
+        "second_only": second_only,
+        "p": mcnemar_p(first_only, second_only),
+    }
+
+
+def mcnemar_p(first_only: int, second_only: int) -> float:
+    """Return the probability, of two equal models, of a split of the tiles they differ on as uneven as this or more.
+
+    McNemar 1947 in its exact form: twice the binomial tail with p = 1/2, and at most 1. Tiles count one by one here,
+    blocks don't.
+    """
+    differ = first_only + second_only
+    ways, tail = 1, 0
+    for index in range(min(first_only, second_only) + 1):
+        tail += ways
+        ways = ways * (differ - index) // (index + 1)
+    # Whole numbers to the end: powers of two are soon larger than a float.
+    return min(1.0, (2 * tail * 10**15 >> differ) / 10**15)

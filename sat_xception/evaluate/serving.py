@@ -1,0 +1,144 @@
+"""What is serving now, scored as it answers: at its endpoint, or as the newest version of a model root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.data.examples_index import ExamplesIndex
+from sat_xception.errors import ServiceError
+from sat_xception.log import get_logger, track
+from sat_xception.model.input import encoded_examples
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.model_root import find_versions, here, read_classes
+from sat_xception.serve.models import SavedModelSession
+from sat_xception.serve.protocol import Code, RequestError, VersionStatus
+from sat_xception.steps import EvaluateConfig
+from sat_xception.storage import GcsPath, read_json
+
+__all__ = ["Serving", "score_serving"]
+
+_log = get_logger(__name__)
+_Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+class _OtherClassesError(Exception):
+    """The model has other classes than the examples; the message says which."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is serving, and what came of scoring it.
+
+    Attributes:
+        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared.
+        reason: Why it wasn't scored, or "".
+        place: Endpoint or model root.
+        name: Name it is served as.
+        version: Its version; None where nothing is serving or the endpoint doesn't say.
+        probabilities: `float32 [n, classes]` of the split's tiles in stored order; None when it wasn't scored.
+        facts: `backbone` and `model` of its `model.json`; empty at an endpoint.
+    """
+
+    state: Literal["scored", "nothing", "other classes"]
+    reason: str
+    place: str
+    name: str
+    version: int | None = None
+    probabilities: npt.NDArray[np.float32] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def described(self) -> dict[str, Any]:
+        """Return what it is, as JSON types."""
+        return {key: getattr(self, key) for key in ("state", "reason", "place", "name", "version")}
+
+
+def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
+    """Score the split with what is serving: the endpoint's model where an endpoint is given, else the model root's.
+
+    Raises:
+        ModelError: The newest version of the model root can't be loaded.
+        ServiceError: The endpoint doesn't answer, or loads its model just now; the model root's bucket can't be read.
+    """
+    place = config.endpoint or str(config.model_root)
+    folder = None if config.endpoint else _newest_version(config)
+    served = _answering(config) if config.endpoint else folder and VersionStatus(int(folder.name), "AVAILABLE")
+    if not served:
+        reason = f"no version of {config.name} is served at {place}"
+        _log.info("serving   nothing: %s", reason)
+        return Serving("nothing", reason, place, config.name)
+    version = here(folder) if folder else None
+    facts = _facts(version) if version else {}
+    try:
+        with _saved_model(version, examples) if version else _endpoint(config, served.version, examples) as ask:
+            probabilities = _score(ask, config, examples)
+    except _OtherClassesError as error:
+        reason = f"{config.name} at {place} {error}"
+        _log.warning("serving   not compared: %s", reason)
+        return Serving("other classes", reason, place, config.name, served.version, None, facts)
+    return Serving("scored", "", place, config.name, served.version, probabilities, facts)
+
+
+def _score(ask: _Predict, config: EvaluateConfig, examples: ExamplesIndex) -> npt.NDArray[np.float32]:
+    batches = encoded_examples(config.examples, config.split).batch(config.batch_size).as_numpy_iterator()
+    total = -(-examples.count(config.split) // config.batch_size)
+    return np.concatenate([ask(data) for _, data, _ in track(batches, "serving", total)])
+
+
+def _facts(version: Path) -> dict[str, str]:
+    described = read_json(version / "model.json", made_by="package")
+    return {key: str(described.get(key, "")) for key in ("backbone", "model")}
+
+
+def _newest_version(config: EvaluateConfig) -> Path | None:
+    folder = (config.model_root or Path()) / config.name
+    versions = find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
+    return versions[max(versions)] if versions else None
+
+
+def _answering(config: EvaluateConfig) -> VersionStatus | None:
+    """Return the version that answers at the endpoint; its number is None where the endpoint doesn't say it."""
+    with EndpointClient(config.endpoint, config.name) as client:
+        try:
+            states = client.status()
+        except RequestError as error:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+    available = [each for each in states if each.state == "AVAILABLE"]
+    if not available and any(each.state in ("START", "LOADING") for each in states):
+        raise ServiceError(f"{config.name} at {config.endpoint} is being loaded; run the step again when it answers")
+    return max(available, key=lambda each: each.version or 0, default=None)
+
+
+@contextmanager
+def _saved_model(version: Path, examples: ExamplesIndex) -> Iterator[_Predict]:
+    classes = read_classes(version)
+    if classes != list(examples.classes):
+        raise _OtherClassesError(f"knows {classes}, the examples hold {list(examples.classes)}")
+    with SavedModelSession(version) as session:
+        yield lambda data: session.predict("serving_default", {"image_bytes": data})["probabilities"]
+
+
+@contextmanager
+def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesIndex) -> Iterator[_Predict]:
+    """Yield what asks an endpoint. It doesn't list its classes, but names the most probable one of each tile."""
+    classes = list(examples.classes)
+
+    def ask(data: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        answer = client.classify(data.tolist())
+        number = answer.probabilities.shape[1]
+        if number != len(classes):
+            raise _OtherClassesError(f"knows {number} classes, the examples hold {classes}")
+        if answer.labels != [classes[place] for place in answer.probabilities.argmax(axis=1)]:
+            raise _OtherClassesError(f"answers with {sorted(set(answer.labels))}, the examples hold {classes}")
+        return answer.probabilities
+
+    with EndpointClient(config.endpoint, config.name, version=version) as client:
+        yield ask

@@ -1,0 +1,50 @@
+"""From which probability on a tile is taken for the class that is looked for, chosen on validation by a stated goal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DEFAULT_THRESHOLD", "choose_threshold"]
+
+# Of two classes the more probable one.
+DEFAULT_THRESHOLD = 0.5
+
+
+def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], goal: str) -> dict[str, Any]:
+    """Return the threshold that serves a goal best.
+
+    Among equals the highest is taken, which proposes the fewest tiles. It lies halfway between two scores that
+    occurred, so that rounding elsewhere moves no tile across it.
+
+    Args:
+        truth: Whether a tile is of the class, `bool [n]`.
+        score: Its probability of the class, `float32 [n]`.
+        goal: `f1`, the largest F1; `recall-at-precision:P`, the largest recall with a precision of at least P; or
+            `precision-at-recall:R`.
+
+    Returns:
+        `goal`, `value`, and whether it was `reached`. Where the floor can't be kept, the value is the one that comes
+        nearest to it; without a tile of the class it is 0.5.
+    """
+    if not truth.any():
+        return {"goal": goal, "value": DEFAULT_THRESHOLD, "reached": False}
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    found = np.cumsum(truth[order])[ends]
+    taken = ends + 1
+    precision, recall = found / taken, found / truth.sum()
+    kind, _, asked = goal.partition(":")
+    reached = True
+    if kind == "f1":
+        merit = 2 * found / (taken + truth.sum())
+    else:
+        kept, wanted = (precision, recall) if kind == "recall-at-precision" else (recall, precision)
+        reached = bool((kept >= float(asked)).any())
+        # Of those that keep the floor the best, and of equals the one that is furthest above the floor.
+        merit = np.where(kept >= float(asked), 2 * wanted + 1e-6 * kept, -1) if reached else kept
+    best = int(merit.argmax())
+    levels = np.append(score[order][ends].astype(np.float64), 0.0)
+    return {"goal": goal, "value": float((levels[best] + levels[best + 1]) / 2), "reached": reached}

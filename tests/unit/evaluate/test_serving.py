@@ -1,0 +1,142 @@
+"""What is serving, scored where it serves: at a model root and at an endpoint, with nothing there, and with others."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from sat_xception.errors import DataError, ModelError, ServiceError
+from sat_xception.evaluate.evaluate import evaluate
+from sat_xception.evaluate.gate import gate
+from sat_xception.model.package import package
+from sat_xception.serve.server import RunningServer
+from sat_xception.steps import EvaluateConfig, GateConfig, PackageConfig, ServeConfig
+from tests.small_models import write_small_model
+
+NAME = "schools"
+
+
+@pytest.fixture(scope="module")
+def served(examples, tmp_path_factory):
+    """A model root with an older and a newer version, and the newer one's model."""
+    folder = tmp_path_factory.mktemp("served")
+    for version in (3, 7):
+        write_small_model(folder / f"model-{version}", examples, seed=version)
+        places = {"model": folder / f"model-{version}", "examples": examples, "out": folder / "root"}
+        package(PackageConfig(**places, name=NAME, version=version, golden_tiles=1))
+    return folder / "root", folder / "model-7"
+
+
+@pytest.fixture
+def score(examples, tmp_path):
+    def run(**where):
+        return evaluate(EvaluateConfig(**{"examples": examples, "out": tmp_path / "out", "name": NAME, **where}))
+
+    return run
+
+
+def probabilities(folder):
+    table = pq.read_table(folder / "predictions.parquet")
+    return np.stack([table[f"probability_{name}"].to_numpy() for name in ("not-school", "school")], axis=1)
+
+
+def test_the_newest_version_of_a_model_root_is_scored_as_it_answers(score, served, examples, tmp_path):
+    root, model = served
+    result = score(model_root=root, batch_size=5)
+    own = evaluate(EvaluateConfig(model=model, examples=examples, out=tmp_path / "own")).evaluation
+    found = result.evaluation
+    assert found["serving"] == {
+        "state": "scored",
+        "reason": "",
+        "place": str(root),
+        "name": NAME,
+        "version": 7,
+    }
+    assert found["model"] == json.loads((model / "train.json").read_text())["model"]
+    assert found["metrics"]["confusion_matrix"] == own["metrics"]["confusion_matrix"]
+    # It was packaged without a decision, so as it was trained; its own evaluation is calibrated.
+    assert found["calibration"]["temperature"] == 1
+    assert found["calibration"]["before"]["error"] == pytest.approx(own["calibration"]["before"]["error"], abs=1e-5)
+    assert found["training"] is None
+    assert "what serves at" in result.summary()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{NAME} version 7 at {root}, as it answers" in page
+
+
+def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path):
+    root, _ = served
+    expected = probabilities(score(model_root=root).folder)
+    with RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server:
+        result = score(endpoint=server.rest_url, model_root=tmp_path / "nowhere", out=tmp_path / "asked")
+    assert result.evaluation["serving"]["version"] == 7
+    assert result.evaluation["serving"]["place"] == server.rest_url
+    np.testing.assert_allclose(probabilities(result.folder), expected, atol=1e-6)
+    # It listens no more.
+    with pytest.raises(ServiceError):
+        score(endpoint=server.rest_url, out=tmp_path / "gone")
+
+
+def test_a_first_run_finds_nothing_serving_and_says_so(score, served, tmp_path):
+    (tmp_path / "empty" / NAME).mkdir(parents=True)
+    for root in (tmp_path / "absent", tmp_path / "empty"):
+        result = score(model_root=root)
+        assert result.evaluation["serving"]["state"] == "nothing"
+        assert result.evaluation["metrics"] is None
+        assert result.main_figures() == {}
+        assert result.roc_curve() is None
+        assert f"no version of {NAME} is served at {root}" in result.summary()
+        assert f"no version of {NAME}" in (tmp_path / "out" / "report.html").read_text()
+        assert not (tmp_path / "out" / "predictions.parquet").exists()
+    settings = ServeConfig(model_root=tmp_path / "empty", name=NAME, rest_port=0, grpc_port=0, wait=True)
+    with RunningServer(settings) as server:
+        assert score(endpoint=server.rest_url).evaluation["serving"]["state"] == "nothing"
+
+
+def test_what_knows_other_classes_isnt_compared(score, served, examples, tmp_path):
+    root, _ = served
+    described = json.loads((examples / "examples.json").read_text())
+    renamed = shutil.copytree(examples, tmp_path / "renamed")
+    (renamed / "examples.json").write_text(json.dumps({**described, "classes": ["field", "school"]}))
+    more = shutil.copytree(examples, tmp_path / "more")
+    (more / "examples.json").write_text(json.dumps({**described, "classes": ["a", "not-school", "school"]}))
+    with RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server:
+        for where in ({"model_root": root}, {"endpoint": server.rest_url}):
+            for others in (renamed, more):
+                found = score(**where, examples=others).evaluation
+                assert found["serving"]["state"] == "other classes"
+                assert "the examples hold" in found["serving"]["reason"]
+                assert found["metrics"] is None
+
+
+def test_a_model_that_cant_be_loaded_is_no_missing_one(score, served, tmp_path):
+    root = shutil.copytree(served[0], tmp_path / "root")
+    (root / NAME / "7" / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="doesn't load"):
+        score(model_root=root)
+
+
+def test_the_gate_holds_a_candidate_against_what_serves(score, served, examples, tmp_path):
+    root, model = served
+    now = score(model_root=root).folder
+    own = evaluate(EvaluateConfig(model=model, examples=examples, out=tmp_path / "own")).folder
+    decision = gate(GateConfig(evaluations=(own,), serving=now, out=tmp_path / "gate", min_accuracy=0)).decision
+    assert decision["winner"] == "mobilenetv2", "a model passes against itself"
+    assert decision["candidates"][0]["against_serving"]["difference"] == 0
+    assert "version 7" in (tmp_path / "gate" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("given", [{}, {"model": "m", "model_root": "r"}, {"model": "m", "endpoint": "http://x:1"}])
+def test_one_model_is_asked_for(score, given):
+    with pytest.raises(ValueError, match="give either --model, or"):
+        score(**given)
+
+
+def test_examples_without_the_split_are_refused(score, served, examples, tmp_path):
+    without = shutil.copytree(examples, tmp_path / "examples")
+    described = json.loads((without / "examples.json").read_text())
+    del described["splits"]["valid"]
+    (without / "examples.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match="no valid split"):
+        score(model_root=served[0], examples=without)
