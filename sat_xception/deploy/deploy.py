@@ -20,7 +20,7 @@ from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import (
-    DIGESTS_FILE,
+    check_digests,
     find_versions,
     has_version,
     here,
@@ -76,7 +76,7 @@ def deploy(config: DeployConfig) -> DeployResult:
         ServiceError: The running endpoint doesn't answer, or a bucket can't be read or written.
     """
     source = resolve_version(config.package, config.name)
-    _check_digests(source)
+    check_digests(source)
     served = read_json(source / "model.json", made_by="package")
     version = served["version"]
     target = config.model_root / config.name / str(version)
@@ -115,21 +115,6 @@ def deploy(config: DeployConfig) -> DeployResult:
 
 def _versions(folder: Path) -> dict[int, Path]:
     return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
-
-
-def _check_digests(version: Path) -> None:
-    expected = read_json(version / DIGESTS_FILE, made_by="package")
-    found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            state = (
-                "is missing"
-                if name not in found
-                else "isn't in the package's digests"
-                if name not in expected
-                else "changed"
-            )
-            raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
 
 
 def _copy(source: Path, target: Path) -> bool:

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sat_xception.errors import ConfigError, ModelError
+from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.storage import (
     GcsPath,
     atomic_folder,
     fetch_folder,
+    folder_digests,
     is_marked,
     marked_below,
     read_json,
@@ -26,6 +27,7 @@ from sat_xception.storage import (
 __all__ = [
     "DIGESTS_FILE",
     "SAVED_MODEL_FILE",
+    "check_digests",
     "find_versions",
     "has_version",
     "here",
@@ -137,6 +139,27 @@ def resolve_version(path: Path, name: str) -> Path:
         f"no packaged model at {path}: looked for {SAVED_MODEL_FILE}, <version>/{SAVED_MODEL_FILE} and "
         f"{name}/<version>/{SAVED_MODEL_FILE}. Name what `sat_xception package` wrote as --model and --name"
     )
+
+
+def check_digests(version: Path) -> int:
+    """Compare a version's files with the digests that package wrote beside them; return how many there are.
+
+    Raises:
+        DataError: A file is missing, changed or too many.
+    """
+    expected = read_json(version / DIGESTS_FILE, made_by="package")
+    found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            state = (
+                "is missing"
+                if name not in found
+                else "isn't in the package's digests"
+                if name not in expected
+                else "changed"
+            )
+            raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
+    return len(found)
 
 
 def read_classes(version: Path) -> list[str]:

@@ -15,9 +15,19 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
-from sat_xception.steps.serving import DeployConfig, NotifyConfig, PredictConfig, ServeConfig
+from sat_xception.steps.serving import (
+    DeployConfig,
+    ListModelsConfig,
+    NotifyConfig,
+    PredictConfig,
+    RemoveModelsConfig,
+    ServeConfig,
+    ShowModelConfig,
+    VerifyModelConfig,
+)
 from sat_xception.steps.table import (
     DATASET_VERBS,
+    MODELS_VERBS,
     STEPS,
     TERMINATION_LOG_ENV,
     Step,
@@ -28,6 +38,7 @@ from sat_xception.steps.table import (
 
 __all__ = [
     "DATASET_VERBS",
+    "MODELS_VERBS",
     "SMALLEST_INPUT",
     "STEPS",
     "TERMINATION_LOG_ENV",
@@ -41,15 +52,19 @@ __all__ = [
     "ExportFoldersConfig",
     "GateConfig",
     "LabelsConfig",
+    "ListModelsConfig",
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",
+    "RemoveModelsConfig",
     "ServeConfig",
+    "ShowModelConfig",
     "Step",
     "StepResult",
     "TrainConfig",
     "TrainFoldersConfig",
     "ValidateConfig",
+    "VerifyModelConfig",
     "run_step",
     "telling_why",
 ]

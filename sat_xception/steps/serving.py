@@ -7,12 +7,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sat_xception.config import POSITIONAL, StepConfig, setting_of
+from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
 from sat_xception.steps.kinds import Address, Place, PlaceOrNone, ResultOrNone
 from sat_xception.steps.model import PackageConfig
 from sat_xception.storage import Stored
 
-__all__ = ["DeployConfig", "NotifyConfig", "PredictConfig", "ServeConfig"]
+__all__ = [
+    "DeployConfig",
+    "ListModelsConfig",
+    "NotifyConfig",
+    "PredictConfig",
+    "RemoveModelsConfig",
+    "ServeConfig",
+    "ShowModelConfig",
+    "VerifyModelConfig",
+]
 
 
 class DeployConfig(StepConfig):
@@ -60,6 +69,38 @@ class PredictConfig(StepConfig):
         if (self.model is None) == (self.endpoint == ""):
             raise ValueError("give either --model or --endpoint")
         return self
+
+
+class ListModelsConfig(StepConfig):
+    """List a model's versions, the newest first."""
+
+    model_root: Place = setting_of(ServeConfig, "model_root")
+    name: str = setting_of(PackageConfig, "name")
+    as_json: bool = Field(False, description="Print JSON instead of a table.", json_schema_extra=second_name("--json"))
+
+
+class ShowModelConfig(ListModelsConfig):
+    """Show the model card of a version."""
+
+    version: int = Field(0, ge=0, description="The version. Default: the newest.")
+    as_json: bool = Field(False, description="Print its model.json.", json_schema_extra=second_name("--json"))
+
+
+class VerifyModelConfig(StepConfig):
+    """Prove that a version is what was packaged: its files by their digests, the model by its golden tiles."""
+
+    model_root: Place = setting_of(ServeConfig, "model_root")
+    name: str = setting_of(PackageConfig, "name")
+    version: int = setting_of(ShowModelConfig, "version")
+
+
+class RemoveModelsConfig(StepConfig):
+    """Remove old versions; the newest ones stay."""
+
+    model_root: Place = setting_of(ServeConfig, "model_root")
+    name: str = setting_of(PackageConfig, "name")
+    keep: int = Field(3, gt=0, description="How many of the newest versions stay.")
+    dry_run: bool = Field(False, description="Say what would be removed, and remove nothing.")
 
 
 class NotifyConfig(StepConfig):

@@ -16,10 +16,28 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
-from sat_xception.steps.serving import DeployConfig, NotifyConfig, PredictConfig, ServeConfig
+from sat_xception.steps.serving import (
+    DeployConfig,
+    ListModelsConfig,
+    NotifyConfig,
+    PredictConfig,
+    RemoveModelsConfig,
+    ServeConfig,
+    ShowModelConfig,
+    VerifyModelConfig,
+)
 from sat_xception.storage import write_json
 
-__all__ = ["DATASET_VERBS", "STEPS", "TERMINATION_LOG_ENV", "Step", "StepResult", "run_step", "telling_why"]
+__all__ = [
+    "DATASET_VERBS",
+    "MODELS_VERBS",
+    "STEPS",
+    "TERMINATION_LOG_ENV",
+    "Step",
+    "StepResult",
+    "run_step",
+    "telling_why",
+]
 
 _log = get_logger(__name__)
 
@@ -103,6 +121,14 @@ DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.data.build:build_dataset"),
     "diff": Step(DiffConfig, "sat_xception.data.diff:diff_datasets"),
     "export-folders": Step(ExportFoldersConfig, "sat_xception.data.export_folders:export_folders"),
+}
+
+# What people do with a model root: `sat_xception models <verb>`.
+MODELS_VERBS: dict[str, Step] = {
+    "list": Step(ListModelsConfig, "sat_xception.deploy.versions:list_models"),
+    "show": Step(ShowModelConfig, "sat_xception.deploy.versions:show_model"),
+    "verify": Step(VerifyModelConfig, "sat_xception.deploy.versions:verify_model"),
+    "gc": Step(RemoveModelsConfig, "sat_xception.deploy.versions:remove_models"),
 }
 
 

@@ -15,7 +15,14 @@ from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import find_versions, has_version, new_version, remove_version, resolve_version
 from sat_xception.serve.predict import predict
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import DeployConfig, EvaluateConfig, PackageConfig, PredictConfig, ServeConfig
+from sat_xception.steps import (
+    MODELS_VERBS,
+    DeployConfig,
+    EvaluateConfig,
+    PackageConfig,
+    PredictConfig,
+    ServeConfig,
+)
 from sat_xception.storage import GcsPath, folder_digests
 from sat_xception.storage import gcs as storage_gcs
 from tests.conftest import draw_tile, encode
@@ -99,9 +106,13 @@ def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples,
     assert [row[0] for row in served[1:]] == ["gs://models/tiles/not-school.jpg", "gs://models/tiles/school.jpg"]
     assert [row[1] for row in served] == [row[1] for row in local]
     assert float(served[1][2]) == pytest.approx(float(local[1][2]), abs=1e-5)
-    assert deploy(DeployConfig(package=PACKAGED, model_root=ROOT)).record["version"] == 7, (
-        "proven again, changed nothing"
-    )
+    again = deploy(DeployConfig(package=PACKAGED, model_root=ROOT))  # proves it once more, and changes nothing
+    assert again.record["version"] == 7
+    look = {verb: step.run({"model_root": ROOT}).summary() for verb, step in MODELS_VERBS.items()}
+    assert look["list"].splitlines()[1].startswith("7 ")
+    assert look["show"].startswith("# school-classifier 7")
+    assert "golden tiles answered within" in look["verify"]
+    assert look["gc"] == "versions  1 were there | 0 removed  1 kept"
 
 
 def test_a_version_that_answers_wrongly_is_out_of_the_bucket_again(proxy, examples, model):
