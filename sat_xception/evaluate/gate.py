@@ -24,6 +24,8 @@ from sat_xception.storage import atomic_folder, read_json, write_json
 __all__ = ["NO_WINNER", "GateResult", "decide", "gate"]
 
 NO_WINNER = "none"
+# Failed checks that the reason names; there may be one for each slice.
+_MOST_REASONS = 12
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
         for row in candidate["checks"]
         if not row["passed"]
     ]
-    return "no model passes: " + "; ".join(failed)
+    more = f"; and {len(failed) - _MOST_REASONS:,} checks more" if len(failed) > _MOST_REASONS else ""
+    return "no model passes: " + "; ".join(failed[:_MOST_REASONS]) + more
 
 
 def _said(row: dict[str, Any]) -> str:

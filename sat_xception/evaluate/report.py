@@ -19,6 +19,8 @@ from sat_xception.page import render_page
 
 __all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 
+# Checks in the Markdown, which the Kubeflow UI cuts after 50 KB.
+_MOST_ROWS = 120
 SYNTHETIC_NOTE = (
     "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
     "imagery.\n"
@@ -99,13 +101,17 @@ def decision_markdown(decision: dict[str, Any]) -> str:
     if decision["synthetic"]:
         lines += [SYNTHETIC_NOTE]
     lines += ["| model | check | figure | 95 % interval | limit | passed | note |", "|---|---|---:|---|---|---|---|"]
+    rows = [(candidate, row) for candidate in decision["candidates"] for row in candidate["checks"]]
+    # What failed comes first where not all have room.
+    shown = sorted(rows, key=lambda each: each[1]["passed"] and "slice" in each[1])[:_MOST_ROWS]
     lines += [
         f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {_number(row['value'])} | "
         f"{_interval(row['interval'])} | {row['rule']} {row['limit']:g} | "
         f"{'yes' if row['passed'] else '**no**'} | {plain(row['note'])} |"
-        for candidate in decision["candidates"]
-        for row in candidate["checks"]
+        for candidate, row in (rows if len(rows) <= _MOST_ROWS else shown)
     ]
+    if len(rows) > _MOST_ROWS:
+        lines += ["", f"{len(rows) - _MOST_ROWS:,} more checks of slices are in the report."]
     lines += [
         f"\n{plain(each['first'])} against {plain(each['second'])} on {each['tiles']:,} tiles: accuracy "
         f"{each['difference']:+.4f} (95 % interval {_interval(each['interval'])}), right alone on "

@@ -218,6 +218,23 @@ def test_a_floor_of_slices_that_nothing_can_be_held_to_isnt_kept(make_evaluation
     assert decide([evaluation], config(tmp_path))["winner"] == "xception"
 
 
+def test_of_very_many_slices_the_failed_ones_are_told_first_and_the_texts_stay_short(make_evaluation, tmp_path):
+    evaluation = make_evaluation()
+    rows = [
+        with_slice(evaluation, accuracy=0.5 if index >= 170 else 0.9, value=f"region {index} of a long name")
+        for index in range(200)
+    ]
+    evaluation["metrics"]["slices"] = [row["metrics"]["slices"][0] for row in rows]
+    folders = write_all(tmp_path, evaluation)
+    result = gate(config(tmp_path, evaluations=folders, min_slice_accuracy=0.6))
+    assert "; and 18 checks more" in result.decision["reason"]
+    text = (tmp_path / "gate/decision.md").read_text()
+    assert text.count("**no**") == 30
+    assert "84 more checks of slices are in the report" in text
+    assert len(text) < 50_000
+    assert (tmp_path / "gate/report.html").read_text().count("below its floor") == 30
+
+
 N = 200
 
 
