@@ -167,7 +167,8 @@ def _from_threshold(served: Mapping[str, Any]) -> str:
     if served["threshold"] is None:
         return ""
     choice = served["threshold_choice"]
-    return f", from probability {served['threshold']:.3f} on{' (' + choice['goal'] + ')' if choice else ''}"
+    goal = f" ({choice['goal']}{'' if choice['reached'] else ', which could not be reached'})" if choice else ""
+    return f", from probability {served['threshold']:.3f} on{goal}"
 
 
 def _calibrated(calibration: Mapping[str, Any]) -> str:

@@ -317,11 +317,12 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
         "validate": {storage},
         "train": {storage},
         "train-2": {storage},
+        "evaluate-3": {storage},
         "gate": {storage},
         "deploy": {storage},
         "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), storage},
     }
-    for name in ("assemble", "validate", "train", "train-2", "gate", "deploy", "notify"):
+    for name in variables:
         (volume,) = on_kubernetes[name]["secretAsVolume"]
         assert (volume["secretName"], volume["optional"]) == ("sat-xception-storage", True)
 

@@ -179,6 +179,8 @@ def test_a_model_card_has_the_sections_of_the_paper_and_says_what_was_chosen(ser
     assert "calibrated with temperature 1.500, fitted on the validation split" in card
     assert "school, from probability 0.500 on (f1)" in card
     assert "told by setting" in card
+    missed = {"goal": "recall-at-precision:0.99", "value": 0.5, "reached": False}
+    assert "(recall-at-precision:0.99, which could not be reached)" in model_card(served(threshold_choice=missed))
     plain = model_card(served(calibration={"temperature": 1.0, "fitted_on": ""}, threshold_choice=None))
     assert "as trained, not calibrated" in plain
     assert "(f1)" not in plain
