@@ -15,6 +15,7 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
+from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import DeployConfig, NotifyConfig, PredictConfig, ServeConfig
 from sat_xception.steps.table import (
     DATASET_VERBS,
@@ -43,6 +44,7 @@ __all__ = [
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",
+    "SearchConfig",
     "ServeConfig",
     "Step",
     "StepResult",
