@@ -91,7 +91,7 @@ def search(config: SearchConfig) -> SearchResult:
     ):
         job = _plan(config, space, examples, weights, folder)
         prepare_features(job.data, job.config({}))
-        run_trials(job, config.workers, stop.is_set)
+        run_trials(job, config.workers, config.minutes, stop.is_set)
         study = open_study(job)
         trials = closed(study)
         best = _best(trials, config)
@@ -148,7 +148,6 @@ def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: 
             class_weight=_class_weight(examples),
         ),
         trials=config.trials,
-        deadline=time.time() + config.minutes * 60 if config.minutes else float("inf"),
         pruner=config.pruner,
         seed=config.seed,
     )

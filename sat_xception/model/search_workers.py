@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -36,31 +37,38 @@ class _Interrupted(Exception):
     """The search is to end; the trial is done again another time."""
 
 
-def run_trials(job: Job, workers: int, stopped: Stopped) -> None:
+def run_trials(job: Job, workers: int, minutes: float, stopped: Stopped) -> None:
     """Try until the budget is spent or `stopped` says so; every trial that was begun is closed afterwards.
+
+    Args:
+        job: What to try; the budget in trials is in it.
+        workers: Number of processes; a single one is this process itself.
+        minutes: No trial is begun after so many; 0 for no limit.
+        stopped: Whether to end, asked after every epoch.
 
     Raises:
         DataError: The journal is damaged.
     """
     study = open_study(job)
+    deadline = time.time() + 60 * minutes if minutes else math.inf  # the clock that processes share
     _close_running(study, "")  # of a run that was killed
     if workers == 1:
-        _work(job, nullcontext(), stopped)
+        _work(job, deadline, stopped)
         return
-    while not _is_spent(job, study) and not stopped():
+    while not _is_spent(job, study, deadline) and not stopped():
         before = len(closed(study))
-        ended = _run_processes(job, workers, stopped)
+        ended = _run_processes(job, workers, deadline, stopped)
         bad = [code for code in ended if code]
         _close_running(study, "" if stopped() else f"its process ended with code {bad[0] if bad else 0}")
         if len(closed(study)) == before:
             break  # no process got as far as a trial
 
 
-def _run_processes(job: Job, workers: int, stopped: Stopped) -> list[int | None]:
+def _run_processes(job: Job, workers: int, deadline: float, stopped: Stopped) -> list[int | None]:
     """Run processes until all have ended; return their exit codes."""
     context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
-    lock, stop = context.Lock(), context.Event()
-    processes = [context.Process(target=_work_in_process, args=(job, lock, stop)) for _ in range(workers)]
+    stop = context.Event()
+    processes = [context.Process(target=_work_in_process, args=(job, deadline, stop)) for _ in range(workers)]
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes):
@@ -70,28 +78,36 @@ def _run_processes(job: Job, workers: int, stopped: Stopped) -> list[int | None]
     return [process.exitcode for process in processes]
 
 
-def _work_in_process(job: Job, lock: Any, stop: Any) -> None:  # noqa: ANN401 - multiprocessing's
+def _work_in_process(job: Job, deadline: float, stop: Any) -> None:  # noqa: ANN401 - multiprocessing's
     # The process that started this one is told to stop, and tells its own.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
     set_up_logging()
     parent = os.getppid()
-    _work(job, lock, lambda: stop.is_set() or os.getppid() != parent)
+    _work(job, deadline, lambda: stop.is_set() or os.getppid() != parent)
 
 
-def _work(job: Job, lock: AbstractContextManager[Any], stopped: Stopped) -> None:
+def _work(job: Job, deadline: float, stopped: Stopped) -> None:
     study = open_study(job)
     while True:
-        with lock:
-            if stopped() or _is_spent(job, study):
+        with _turn(job):
+            if stopped() or _is_spent(job, study, deadline):
                 return
             trial, settings = _begin(job, study)
         _try(job, study, trial, settings, stopped)
 
 
-def _is_spent(job: Job, study: optuna.Study) -> bool:
+@contextlib.contextmanager
+def _turn(job: Job) -> Iterator[None]:
+    """Let one process at a time begin a trial. A lock of a file is free again when the process that has it is killed."""
+    with job.journal.with_name("turn").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_spent(job: Job, study: optuna.Study, deadline: float) -> bool:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return time.time() >= job.deadline or 0 < job.trials <= len(closed(study)) + len(running)
+    return time.time() >= deadline or 0 < job.trials <= len(closed(study)) + len(running)
 
 
 def _begin(job: Job, study: optuna.Study) -> tuple[Trial, dict[str, Any]]:

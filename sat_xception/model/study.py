@@ -41,7 +41,6 @@ class Job:
         base: Settings of train that all trials share.
         data: Features and classes that all trials share.
         trials: Trials in all; 0 for no limit.
-        deadline: Clock time, in seconds, after which no trial begins; infinity for none.
         pruner: Name of the pruner.
         seed: Seed of the guesses.
     """
@@ -52,7 +51,6 @@ class Job:
     base: dict[str, Any]
     data: TrialData
     trials: int
-    deadline: float
     pruner: str
     seed: int
 

@@ -23,7 +23,7 @@ class SearchConfig(StepConfig):
         "head", description="What is tried: 'head', 'original' (also fine-tunes each trial), or a YAML file."
     )
     trials: int = Field(30, ge=0, description="Trials in all, those of earlier runs included; 0 with --minutes only.")
-    minutes: float = Field(0.0, ge=0, description="Begin no trial after so many minutes. Default: no limit.")
+    minutes: float = Field(0.0, ge=0, description="Begin no trial after so many minutes of trying. Default: no limit.")
     workers: int = Field(1, gt=0, le=64, description="Processes that try side by side.")
     pruner: Literal["median", "hyperband", "none"] = Field("median", description="What ends hopeless trials early.")
     fine_tune: bool = Field(False, description="Fine-tune each trial, too, where the space has nothing of it.")
