@@ -99,7 +99,7 @@ def _work(job: Job, deadline: float, stopped: Stopped) -> None:
 
 @contextlib.contextmanager
 def _turn(job: Job) -> Iterator[None]:
-    """Let one process at a time begin a trial. A lock of a file is free again when the process that has it is killed."""
+    """Let one process at a time begin a trial. A file's lock is free again when the process that has it is killed."""
     with job.journal.with_name("turn").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

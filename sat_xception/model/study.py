@@ -26,6 +26,8 @@ from sat_xception.steps import TrainConfig
 __all__ = ["REASON", "Job", "closed", "interrupted", "merit", "open_study", "own_folder", "reason_of"]
 
 REASON = "reason"
+# A process that is killed while it writes leaves the journal's lock, which others take after this time.
+_DEAD_LOCK_S = 10
 # Optuna's default, and no verdict before early stopping could have one: the median of fewer epochs says little.
 _TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 5, 10
 
@@ -68,7 +70,9 @@ def open_study(job: Job) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         # The lock by an open file works on NFS, too; the one by a link doesn't on every file system.
-        backend = JournalFileBackend(str(job.journal), lock_obj=JournalFileOpenLock(str(job.journal)))
+        backend = JournalFileBackend(
+            str(job.journal), lock_obj=JournalFileOpenLock(str(job.journal), grace_period=_DEAD_LOCK_S)
+        )
         return optuna.create_study(
             storage=JournalStorage(backend),
             study_name=job.name,

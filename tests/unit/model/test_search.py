@@ -133,6 +133,7 @@ def test_workers_share_the_trials_and_one_that_is_killed_costs_its_trial_alone(s
         while time.monotonic() < deadline:
             # Operation 4 of the journal begins a trial.
             if journal.is_file() and journal.read_text().count('"op_code":4') == 2:
+                time.sleep(0.5)  # into the trials
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
                 return
             time.sleep(0.05)
