@@ -27,7 +27,7 @@ from sat_xception.model.weights import find_weights, identify_weights
 from sat_xception.steps import TrainConfig
 
 _DEALS = 10
-_BATCH, _EPOCHS, _PATIENCE, _TRAIN_VIEWS, _VIEWS = 256, 100, 10, 2, 8
+_BATCH, _EPOCHS, _PATIENCE, _VIEWS = 256, 100, 10, 8
 _SMOOTHING, _MIXUP = (0.05, 0.1, 0.2), (0.2, 0.4)
 
 Deal = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -80,6 +80,10 @@ def _measure(features: dict[str, np.ndarray], target: np.ndarray) -> None:
             averaged[backbone] = np.mean([predict(rows[index, deal[2]]) for index in range(_VIEWS)], axis=0)
             note(backbone, single[backbone])
             note(f"{backbone}, 8 views averaged", averaged[backbone])
+            predict = _fit(rows, target, deal, seed, views=_VIEWS)
+            note(f"{backbone}, trained on 8 views", predict(rows[0, deal[2]]))
+            both = np.mean([predict(rows[index, deal[2]]) for index in range(_VIEWS)], axis=0)
+            note(f"{backbone}, trained and averaged", both)
             for share in _SMOOTHING:
                 note(f"{backbone}, label smoothing {share}", _fit(rows, target, deal, seed, share)(rows[0, deal[2]]))
             for alpha in _MIXUP:
@@ -102,7 +106,13 @@ def _deal(target: np.ndarray, seed: int) -> Deal:
 
 
 def _fit(
-    rows: np.ndarray, target: np.ndarray, deal: Deal, seed: int, smoothing: float = 0.0, mixup: float = 0.0
+    rows: np.ndarray,
+    target: np.ndarray,
+    deal: Deal,
+    seed: int,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
+    views: int = 2,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Train a head as the train step does, and return what predicts with it."""
     learn, stop, _ = deal
@@ -112,8 +122,8 @@ def _fit(
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input(rows.shape[2:]), *head_layers(config, classes)])
     compile_model(model, config, config.head_learning_rate)
-    inputs = np.concatenate([rows[index, learn] for index in range(_TRAIN_VIEWS)])
-    labels = np.tile(target[learn], _TRAIN_VIEWS)
+    inputs = np.concatenate([rows[index, learn] for index in range(views)])
+    labels = np.tile(target[learn], views)
     weights = (len(learn) / classes / np.bincount(target[learn], minlength=classes))[labels]
     data = tf.data.Dataset.from_tensor_slices((inputs, labels, weights.astype(np.float32)))
     data = data.shuffle(len(inputs), seed=seed).batch(_BATCH)
