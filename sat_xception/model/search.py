@@ -95,6 +95,7 @@ def search(config: SearchConfig) -> SearchResult:
         study = open_study(job)
         trials = closed(study)
         best = _best(trials, config)
+        place = trials.index(best) + 1
         counts = _counts(trials, config.trials)
         settings = {**job.base, **best.params}
         given = {name: config.resolved()[name] for name in _SHARED}
@@ -103,8 +104,8 @@ def search(config: SearchConfig) -> SearchResult:
         description = {
             "space": {"name": space.name, "settings": space.describe()},
             "counts": counts,
-            "best": {**_row(best), "settings": found},
-            "trials": [_row(trial) for trial in trials],
+            "best": {**_row(place, best), "settings": found},
+            "trials": [_row(number, trial) for number, trial in enumerate(trials, start=1)],
             "importance": _importance(study),
             "dataset_digest": examples.dataset_digest,
             "synthetic": examples.synthetic,
@@ -113,7 +114,7 @@ def search(config: SearchConfig) -> SearchResult:
             "config": config.resolved(),
         }
         write_json(work / "search.json", description)
-        (work / "best.yaml").write_text(_best_yaml(found, best), encoding="utf-8")
+        (work / "best.yaml").write_text(_best_yaml(found, place, best), encoding="utf-8")
         (work / "search.html").write_text(search_page(description), encoding="utf-8")
     return SearchResult(config.out, counts, found, float(best.value or 0.0), seconds)
 
@@ -187,10 +188,10 @@ def _counts(trials: list[FrozenTrial], asked: int) -> dict[str, int]:
     }
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()  # type: ignore[operator]
     return {
-        "number": trial.number,
+        "number": number,
         "state": trial.state.name.lower(),
         "params": trial.params,
         "valid_accuracy": trial.value if trial.state is TrialState.COMPLETE else None,
@@ -210,9 +211,9 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     return {name: round(share, 4) for name, share in optuna.importance.get_param_importances(study).items()}
 
 
-def _best_yaml(settings: dict[str, Any], best: FrozenTrial) -> str:
+def _best_yaml(settings: dict[str, Any], place: int, best: FrozenTrial) -> str:
     head = (
-        f"# Settings of the best trial, number {best.number}: validation accuracy {best.value:.4f}. For\n"
+        f"# Settings of the best trial, number {place}: validation accuracy {best.value:.4f}. For\n"
         "#   sat_xception train --config best.yaml --examples EXAMPLES --out MODEL\n"
     )
     return head + yaml.safe_dump(settings, sort_keys=False)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from sat_xception.evaluate.charts import _svg
 from sat_xception.page import render_page
@@ -79,6 +80,9 @@ def _settings_chart(trials: Sequence[Mapping[str, Any]], names: Sequence[str], s
             axes.set_xlim(-0.5, len(labels) - 0.5)
         elif tried["log"]:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if not isinstance(tried, list):
+            axes.set_xlim(tried["low"], tried["high"])
         axes.plot(values, [trial["valid_accuracy"] for trial in trials], "o", color="#06c", markersize=3, alpha=0.6)
         axes.set_title(name)
         axes.grid(alpha=0.3)
