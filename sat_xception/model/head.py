@@ -50,7 +50,8 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
     What is saved of it loads without our code.
     """
-    return keras.Model(model.inputs, model.outputs, name=model.name)
+    # Not `inputs` and `outputs`: a model of lists warns when it is called with an array.
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 class _SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]

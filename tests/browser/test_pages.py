@@ -1,6 +1,8 @@
 """The pages that steps write, looked at in a browser that has no network."""
 
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from sat_xception.data.assemble import assemble
-from sat_xception.steps import AssembleConfig
+from sat_xception.evaluate.gate import gate
+from sat_xception.steps import AssembleConfig, GateConfig
 from tests.conftest import draw_tile, encode
 
 X, Y, ZOOM = 148_000, 93_000, 18
@@ -39,8 +42,21 @@ def no_places(class_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(dataset, no_places, trained, evaluated):
-    return [dataset / "report.html", no_places / "report.html", trained / "curves.html", evaluated / "report.html"]
+def run_page(evaluated, tmp_path_factory):
+    """The page of a run that what is serving was held against."""
+    folder = tmp_path_factory.mktemp("run")
+    now = shutil.copytree(evaluated, folder / "now")
+    described = json.loads((now / "evaluation.json").read_text())
+    serving = {"state": "scored", "reason": "", "place": "models/serving", "name": "schools", "version": 7}
+    (now / "evaluation.json").write_text(json.dumps({**described, "serving": serving, "training": None}))
+    gate(GateConfig(evaluations=(evaluated,), serving=now, out=folder / "decision", min_slice_recall=0.5))
+    return folder / "decision" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def pages(dataset, no_places, trained, evaluated, run_page):
+    reports = [folder / "report.html" for folder in (dataset, no_places, evaluated)]
+    return [*reports, trained / "curves.html", run_page]
 
 
 def fits(browser) -> bool:
@@ -123,3 +139,20 @@ def test_what_was_lost_is_told(browser, visit, dataset):
     text = browser.find_element(By.TAG_NAME, "body").text
     assert "192 tiles considered: 1 failed, 191 ok." in text
     assert "not an image" in text
+
+
+def test_the_page_of_a_run_shows_every_check_and_what_is_serving_beside_the_candidates(browser, visit, run_page):
+    visit(run_page)
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert "version 7 at models/serving" in text
+    assert "the data has no slices" in text
+    drawings = browser.find_elements(By.TAG_NAME, "svg")
+    labels = {drawing.get_attribute("aria-label") for drawing in drawings}
+    assert labels == {
+        "learning curves",
+        "confusion matrix",
+        "ROC curve",
+        "precision-recall curve",
+        "reliability diagram",
+    }
+    assert all(drawing.is_displayed() and drawing.size["width"] > 100 for drawing in drawings)

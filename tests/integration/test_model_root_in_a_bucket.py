@@ -9,12 +9,20 @@ import pytest
 
 from sat_xception.deploy.deploy import deploy
 from sat_xception.errors import ConfigError, ModelError, ServiceError
+from sat_xception.evaluate.evaluate import evaluate
 from sat_xception.model.package import package
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import find_versions, has_version, new_version, remove_version, resolve_version
 from sat_xception.serve.predict import predict
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import MODELS_VERBS, DeployConfig, PackageConfig, PredictConfig, ServeConfig
+from sat_xception.steps import (
+    MODELS_VERBS,
+    DeployConfig,
+    EvaluateConfig,
+    PackageConfig,
+    PredictConfig,
+    ServeConfig,
+)
 from sat_xception.storage import GcsPath, folder_digests
 from sat_xception.storage import gcs as storage_gcs
 from tests.conftest import draw_tile, encode
@@ -90,6 +98,8 @@ def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples,
         inputs = (GcsPath("gs://models/tiles"), GcsPath("gs://models/tiles/school.jpg"))
         predict(PredictConfig(inputs=inputs, endpoint=server.rest_url, out=outs[0]))
         predict(PredictConfig(inputs=inputs, model=ROOT, out=outs[1]))
+    now = evaluate(EvaluateConfig(model_root=ROOT, examples=examples, out=tmp_path / "now")).evaluation
+    assert (now["serving"]["version"], now["serving"]["place"]) == (7, "gs://models/serving")
     served, local = (
         list(csv.reader(bucket_of("models").blob(out.object).download_as_text().splitlines())) for out in outs
     )

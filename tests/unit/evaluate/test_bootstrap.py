@@ -30,17 +30,17 @@ def test_an_interval_of_a_share_is_that_of_the_normal_approximation():
 def test_intervals_of_correlated_tiles_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
     blocks = np.arange(60).repeat(8)
+    truth = np.clip(0.7 + 0.2 * rng.standard_normal(100_000), 0, 1).mean()
     by_block = by_tile = 0
-    for _ in range(60):
+    for _ in range(40):
         # Half of a tile's luck is its block's.
         chance = np.clip(0.7 + 0.2 * rng.standard_normal(60), 0, 1).repeat(8)
         right = rng.random(480) < chance
-        truth = np.clip(0.7 + 0.2 * np.random.default_rng(1).standard_normal(100_000), 0, 1).mean()
         for_blocks = interval(ratio_samples(blocks, [(right, np.ones(480))])[:, 0], 60)
         for_tiles = interval(ratio_samples(np.arange(480), [(right, np.ones(480))])[:, 0], 480)
         by_block += for_blocks[0] <= truth <= for_blocks[1]
         by_tile += for_tiles[0] <= truth <= for_tiles[1]
-    assert 53 <= by_block <= 60
+    assert 35 <= by_block <= 40
     assert by_tile < by_block
 
 

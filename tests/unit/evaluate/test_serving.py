@@ -11,6 +11,7 @@ from sat_xception.errors import DataError, ModelError, ServiceError
 from sat_xception.evaluate.evaluate import evaluate
 from sat_xception.evaluate.gate import gate
 from sat_xception.model.package import package
+from sat_xception.serve import client
 from sat_xception.serve.server import RunningServer
 from sat_xception.steps import EvaluateConfig, GateConfig, PackageConfig, ServeConfig
 from tests.small_models import write_small_model
@@ -65,7 +66,7 @@ def test_the_newest_version_of_a_model_root_is_scored_as_it_answers(score, serve
     assert f"{NAME} version 7 at {root}, as it answers" in page
 
 
-def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path):
+def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path, monkeypatch):
     root, _ = served
     expected = probabilities(score(model_root=root).folder)
     with RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server:
@@ -74,6 +75,7 @@ def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path):
     assert result.evaluation["serving"]["place"] == server.rest_url
     np.testing.assert_allclose(probabilities(result.folder), expected, atol=1e-6)
     # It listens no more.
+    monkeypatch.setattr(client, "_RETRY_DELAYS_S", ())
     with pytest.raises(ServiceError):
         score(endpoint=server.rest_url, out=tmp_path / "gone")
 
