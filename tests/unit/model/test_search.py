@@ -18,7 +18,7 @@ from sat_xception.model.search import search
 from sat_xception.model.train import train
 from sat_xception.steps import SearchConfig, TrainConfig
 
-TRIALS = 7
+TRIALS = 6
 
 
 @pytest.fixture(scope="module")
