@@ -15,6 +15,7 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
+from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
     ListModelsConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "PackageConfig",
     "PredictConfig",
     "RemoveModelsConfig",
+    "SearchConfig",
     "ServeConfig",
     "ShowModelConfig",
     "Step",

@@ -16,6 +16,7 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
+from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
     ListModelsConfig,
@@ -105,6 +106,7 @@ STEPS: dict[str, Step] = {
     "assemble": Step(AssembleConfig, "sat_xception.data.assemble:assemble"),
     "convert": Step(ConvertConfig, "sat_xception.data.tfrecord:convert"),
     "validate": Step(ValidateConfig, "sat_xception.data.validate:validate"),
+    "search": Step(SearchConfig, "sat_xception.model.search:search"),
     "train": Step(TrainConfig, "sat_xception.model.train:train"),
     "evaluate": Step(EvaluateConfig, "sat_xception.evaluate.evaluate:evaluate"),
     "gate": Step(GateConfig, "sat_xception.evaluate.gate:gate"),

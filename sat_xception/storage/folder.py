@@ -23,6 +23,7 @@ _RECORDS = (
     "examples.json",
     "anomalies.json",
     "train.json",
+    "search.json",
     "evaluation.json",
     "decision.json",
     "deployment.json",

@@ -105,14 +105,9 @@ def test_a_model_with_every_option_loads_without_our_code(tmp_path):
 
 
 def test_both_phases_of_a_transfer_take_the_options(transfer):
-    plain, other = transfer("plain"), transfer("other", optimizer="sgd")
-    assert history(plain, "head") == history(other, "head")
+    plain, other = transfer("plain"), transfer("other", optimizer="sgd", head_units=8)
     assert history(plain, "fine-tune") != history(other, "fine-tune")
-    head = {"head_learning_rate": 0.1, "fine_tune_epochs": 0}
-    smoothed = transfer("smoothed", label_smoothing=0.5, head_units=8, **head)
-    assert history(transfer("learnt", **head), "head") != history(smoothed, "head")
-    model = keras.models.load_model(smoothed / "model.keras")
-    assert model.get_layer("hidden").units == 8
+    assert keras.models.load_model(other / "model.keras").get_layer("hidden").units == 8
 
 
 def test_training_from_scratch_takes_the_options(trained, examples, tmp_path):
