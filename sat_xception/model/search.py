@@ -130,7 +130,7 @@ def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: 
     }
     origin = weights.describe()
     size = config.input_size or get_backbone(config.backbone).input_size
-    seen = [examples.dataset_digest, config.backbone, config.alpha, size, config.views, origin]
+    seen = [examples.dataset_digest, config.backbone, config.alpha, size, config.views, config.seed, origin]
     tried = [
         space.describe(),
         config.pruner,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,11 +24,13 @@ from sat_xception.model.input import reading
 from sat_xception.model.train import _HEAD_BATCH, _compute_features, _Run
 from sat_xception.model.weights import WeightsOrigin
 from sat_xception.steps import TrainConfig
+from sat_xception.storage import write_json
 
 __all__ = ["Outcome", "Report", "TrialData", "prepare_features", "run_trial"]
 
 _log = get_logger(__name__)
 _ARRAYS = ("inputs", "labels", "weights", "valid_inputs", "valid_labels")
+_RANDOM = "random.json"
 
 # Told the step and the validation accuracy after each epoch; ends the trial by an exception.
 Report = Callable[[int, float], None]
@@ -68,6 +72,11 @@ class TrialData:
         """Build the backbone."""
         return build_backbone(config.backbone, self.input_size, config.alpha, self.weights)
 
+    def state_after_backbone(self) -> tuple[Any, ...]:
+        """Return the state of Python's random numbers after a backbone is built."""
+        version, state, gauss = json.loads((self.features / _RANDOM).read_text(encoding="utf-8"))
+        return version, tuple(state), gauss
+
     def load(self) -> dict[str, Any]:
         """Return the features: `inputs float32 [n, d]`, `labels int64 [n]`, `weights float32 [n]`, `valid_…`."""
         return {name: np.load(self.features / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
@@ -78,7 +87,9 @@ def prepare_features(data: TrialData, config: TrainConfig) -> None:
     if data.features.is_dir():
         _log.info("features  those of an earlier run, in %s", data.features)
         return
+    keras.utils.set_random_seed(config.seed)
     run, network = data.run(config), data.backbone(config)
+    version, state, gauss = random.getstate()
     started = tf.timestamp()
     with reading(config.examples):
         train = _compute_features(network, run, "train", config.views)
@@ -88,6 +99,7 @@ def prepare_features(data: TrialData, config: TrainConfig) -> None:
         arrays: tuple[npt.NDArray[Any], ...] = (*train, *valid)
         for name, array in zip(_ARRAYS, arrays, strict=True):
             np.save(work / f"{name}.npy", array)
+        write_json(work / _RANDOM, [version, state, gauss])
         os.replace(work, data.features)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -108,6 +120,9 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
+    # Keras draws the seeds of layers from Python's generator. In train the backbone's come first: with the state after
+    # them the head begins with the weights that it has there, and learns the same.
+    random.setstate(data.state_after_backbone())
     run = data.run(config)
     head = head_layers(config, len(data.classes))
     outcome = _train_head(run, data.load(), head, report)
