@@ -8,7 +8,7 @@ network learns in one phase.
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
 import platform
 import time
@@ -18,7 +18,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception import __version__
@@ -26,10 +25,14 @@ from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import DataError
 from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
-from sat_xception.model.augment import view
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
-from sat_xception.model.input import evaluation_batches, reading, training_batches, weighted_batches
-from sat_xception.model.weights import find_weights
+from sat_xception.model.board import Board
+from sat_xception.model.checkpoint import Checkpoints, fingerprint
+from sat_xception.model.features import FeatureBatches, Features, compute_features
+from sat_xception.model.input import TileBatches, evaluation_batches, reading, training_batches, weighted_batches
+from sat_xception.model.phase import Batches, Phase
+from sat_xception.model.preemption import Notice, heeding_sigterm
+from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
 
@@ -43,6 +46,8 @@ _HEAD_BATCH = 256
 # Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an
 # epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
+# Settings that change where things are and how often they are written, and no figure.
+_WITHOUT_A_SAY = {"examples", "out", "tensorboard", "checkpoints", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
@@ -86,20 +91,21 @@ class TrainResult:
 
 @dataclass
 class _Run:
-    """One training: what it reads, and what it has learnt so far."""
+    """One training: what it reads, what it has learnt so far, and where that is kept."""
 
     config: TrainConfig
     input_size: int
     classes: list[str]
     class_weight: dict[int, float] | None
     logs: Path
+    checkpoints: Checkpoints
+    notice: Notice
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def training(self) -> tf.data.Dataset:
+    def training(self) -> TileBatches:
         config = self.config
-        batches = training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed)
-        return batches.map(lambda images, labels, weights: (images, labels, self.weigh(labels, weights)))
+        return training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed, self.weigh)
 
     def weigh(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Return how much tiles count in the loss, `float32 [n]`: their own weight times that of their class."""
@@ -109,23 +115,20 @@ class _Run:
     def validation(self) -> tf.data.Dataset:
         return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
 
-    def fit(self, phase: str, model: keras.Model, data: object, valid: object, epochs: int, patience: int) -> float:
+    def features(self, features: keras.Model, split: str, views: int) -> Features:
+        batches = weighted_batches(self.config.examples, split, self.input_size, self.config.batch_size)
+        return compute_features(features, split, batches, views, self.checkpoints, self.notice)
+
+    def fit(
+        self, name: str, model: keras.Model, data: Batches, valid: tf.data.Dataset, epochs: int, patience: int
+    ) -> float:
         """Train, restore the best weights, record the history; return the best validation accuracy."""
-        started = time.monotonic()
-        stopping = keras.callbacks.EarlyStopping(
-            "val_accuracy", mode="max", patience=patience, restore_best_weights=True
-        )
-        board = keras.callbacks.TensorBoard(str(self.logs / phase), write_graph=False)
-        model.fit(
-            data,
-            validation_data=valid,
-            epochs=epochs,
-            callbacks=[_Reporter(phase, epochs, self.history), stopping, board],
-            shuffle=False,  # the data is shuffled already
-            verbose=0,
-        )
-        self.seconds[phase] = round(time.monotonic() - started, 3)
-        return max(float(row["val_accuracy"]) for row in self.history if row["phase"] == phase)
+        phase = Phase(name, model, epochs, patience, self.checkpoints, self.notice)
+        with Board(self.logs / name) as board:
+            phase.run(data, valid, board.add)
+        self.history += phase.progress.rows
+        self.seconds[name] = round(phase.progress.seconds, 3)
+        return phase.progress.best
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -138,19 +141,23 @@ def train(config: TrainConfig) -> TrainResult:
         ConfigError: A setting doesn't fit the backbone.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
+        PreemptedError: SIGTERM came; what was learnt is kept, and the same command goes on from there.
     """
     started = time.monotonic()
     examples = read_index(config.examples)
     _check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
+    checkpoints = _open_checkpoints(config, examples, weights)
     keras.utils.set_random_seed(config.seed)
-    with atomic_folder(config.out, record="train.json") as work:
+    with atomic_folder(config.out, record="train.json") as work, heeding_sigterm() as notice:
         run = _Run(
             config=config,
             input_size=config.input_size or get_backbone(config.backbone).input_size,
             classes=list(examples.classes),
             class_weight=_class_weight(examples) if config.class_weights else None,
             logs=config.tensorboard or work / "tensorboard",
+            checkpoints=checkpoints,
+            notice=notice,
         )
         features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
         with reading(config.examples):
@@ -173,15 +180,33 @@ def train(config: TrainConfig) -> TrainResult:
             "synthetic": examples.synthetic,
             "dataset_digest": examples.dataset_digest,
             "class_weight": run.class_weight,
+            "weights_digest": weights_digest(model),
             "kept_phase": phase,
             "valid_accuracy": accuracy,
             "seconds": {**run.seconds, "all": round(seconds, 3)},
             "hardware": _hardware(),
-            "versions": {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+            "versions": _versions(),
             "config": config.resolved(),
         }
         write_json(work / "train.json", {**description, "model": folder_digests(work)["model.keras"]})
+    checkpoints.remove()
     return result
+
+
+def _open_checkpoints(config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin) -> Checkpoints:
+    """Return where this training is kept, under a name made of all that has a say in its result."""
+    settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
+    shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
+    name = fingerprint(
+        {
+            "settings": settings | {"weights": weights.describe()},
+            "classes": list(examples.classes),
+            "shards": shards,
+            "versions": _versions(),
+        }
+    )
+    place = config.checkpoints or config.out.with_name(f"{config.out.name}.checkpoints")
+    return Checkpoints(place, name, config.checkpoint_minutes * 60, shared=config.checkpoints is not None)
 
 
 def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
@@ -208,32 +233,17 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
 def _train_head(run: _Run, features: keras.Model, head: keras.layers.Layer) -> float:
     config = run.config
     started = time.monotonic()
-    inputs, labels, weights = _compute_features(features, run, "train", config.views)
-    valid = _compute_features(features, run, "valid", 1)[:2]
+    train = run.features(features, "train", config.views)
+    valid = run.features(features, "valid", 1)
     run.seconds["features"] = round(time.monotonic() - started, 3)
-    _log.info("features  %s in %s", f"{len(inputs):,} views of tiles", duration(run.seconds["features"]))
-    rows = keras.Input(inputs.shape[1:], name="features")
+    _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
+    rows = keras.Input(train.rows.shape[1:], name="features")
     model = keras.Model(rows, head(keras.layers.Dropout(config.dropout, seed=config.seed)(rows)), name="head_model")
     _compile(model, config.head_learning_rate)
-    rows_of_training = tf.data.Dataset.from_tensor_slices((inputs, labels, run.weigh(labels, weights)))
-    batches = rows_of_training.shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
-    checks = tf.data.Dataset.from_tensor_slices(valid).batch(_HEAD_BATCH)
+    inputs, labels = tf.constant(train.rows), tf.constant(train.labels)
+    batches = FeatureBatches(inputs, labels, run.weigh(labels, train.weights), _HEAD_BATCH, config.seed)
+    checks = tf.data.Dataset.from_tensor_slices((valid.rows, valid.labels)).batch(_HEAD_BATCH)
     return run.fit("head", model, batches, checks, config.head_epochs, config.patience)
-
-
-def _compute_features(
-    features: keras.Model, run: _Run, split: str, views: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return pooled features `float32 [views * n, d]`, labels `int64 [views * n]` and weights `float32 [views * n]`."""
-    forward = tf.function(lambda images: features(images, training=False), reduce_retracing=True)
-    rows, labels, weights = [], [], []
-    batches = weighted_batches(run.config.examples, split, run.input_size, run.config.batch_size)
-    for images, label, weight in batches:
-        for index in range(views):
-            rows.append(forward(view(images, index)).numpy())
-            labels.append(label.numpy())
-            weights.append(weight.numpy())
-    return np.concatenate(rows), np.concatenate(labels), np.concatenate(weights)
 
 
 def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
@@ -246,7 +256,7 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
     # Most of the gain comes while the rate falls in the last third, so all epochs are run.
     rate = keras.optimizers.schedules.CosineDecay(
         config.scratch_learning_rate or get_backbone(config.backbone).scratch_learning_rate,
-        decay_steps=config.scratch_epochs * len(batches),
+        decay_steps=config.scratch_epochs * batches.steps,
     )
     _compile(model, rate)
     epochs = config.scratch_epochs
@@ -255,59 +265,6 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
 
 def _compile(model: keras.Model, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> None:
     model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-
-
-class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
-    """Record each epoch, and say how it went: every epoch of a slow phase, now and then in a fast one."""
-
-    _EVERY_S = 5.0
-
-    def __init__(self, phase: str, epochs: int, history: list[dict[str, Any]]) -> None:
-        super().__init__()
-        self._phase, self._epochs, self._history = phase, epochs, history
-        self._best = -1.0
-        self._started = self._told = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        now = time.monotonic()
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        rate = float(self.model.optimizer.learning_rate)
-        self._history.append(
-            {
-                "phase": self._phase,
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "seconds": round(now - self._started, 3),
-                # JSON has no NaN, which a loss becomes when the rate is far too high.
-                **{name: value if math.isfinite(value) else None for name, value in row.items()},
-            }
-        )
-        self._best = max(self._best, row["val_accuracy"])
-        if now - self._told >= self._EVERY_S or epoch == 0:
-            self._told = now
-            self._say(epoch, row)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        _log.info("%-9s best validation accuracy %.4f after %d epochs", self._phase, self._best, len(self._own()))
-
-    def _own(self) -> list[dict[str, Any]]:
-        return [row for row in self._history if row["phase"] == self._phase]
-
-    def _say(self, epoch: int, row: dict[str, float]) -> None:
-        _log.info(
-            "%-9s epoch %d/%d  loss %.4f  accuracy %.4f  validation loss %.4f  accuracy %.4f (best %.4f)",
-            self._phase,
-            epoch + 1,
-            self._epochs,
-            row["loss"],
-            row["accuracy"],
-            row["val_loss"],
-            row["val_accuracy"],
-            self._best,
-        )
 
 
 def _check_examples(examples: ExamplesIndex) -> None:
@@ -324,6 +281,18 @@ def _class_weight(examples: ExamplesIndex) -> dict[int, float]:
     counts = examples.splits["train"].by_class
     total, classes = sum(counts.values()), examples.classes
     return {index: total / (len(classes) * counts[label]) for index, label in enumerate(classes)}
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's weights, in their order; `model.keras` has the time in it, and another digest."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def _hardware() -> dict[str, Any]:

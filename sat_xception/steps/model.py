@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from sat_xception.config import StepConfig, setting_of
-from sat_xception.steps.kinds import Examples, Folder, Fraction, Result, TrainedModel, Weights
+from sat_xception.steps.kinds import Examples, Folder, Fraction, Result, ResultOrNone, TrainedModel, Weights
 from sat_xception.storage import Stored
 
 __all__ = [
@@ -54,6 +54,12 @@ class TrainConfig(StepConfig):
     views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
+    checkpoints: ResultOrNone = Field(
+        None, description="Folder or gs:// address to keep what was learnt in until the end. Default: OUT.checkpoints."
+    )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Most minutes between two checkpoints, beside those at epochs' ends; 0 is each step."
+    )
 
     @field_validator("input_size")
     @classmethod

@@ -6,7 +6,7 @@ from sat_xception.storage.address import GcsPath, Stored
 from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
-from sat_xception.storage.objects import put_file
+from sat_xception.storage.objects import get_file, list_files, put_file, remove_files
 from sat_xception.storage.record import read_record, write_record
 
 __all__ = [
@@ -18,9 +18,12 @@ __all__ = [
     "fetch_settings",
     "file_digest",
     "folder_digests",
+    "get_file",
+    "list_files",
     "put_file",
     "read_json",
     "read_record",
+    "remove_files",
     "write_json",
     "write_record",
 ]
