@@ -84,7 +84,7 @@ def compute_features(
     """
     parts, done = _kept_parts(split, checkpoints)
     kept = done
-    forward = tf.function(lambda images: features(images, training=False), reduce_retracing=True)
+    forward = tf.function(lambda images: tf.cast(features(images, training=False), tf.float32), reduce_retracing=True)
     fresh: list[tuple[npt.NDArray[np.float32], ...]] = []
 
     def keep() -> None:

@@ -67,29 +67,29 @@ def weighted_batches(folder: Path, split: str, input_size: int, batch_size: int)
     return _pixels(folder, split, input_size).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _own_weights(labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return weights
+def _own_weight(label: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    return weight
 
 
 @dataclass(frozen=True)
 class TileBatches:
     """Tiles as training data, shuffled and augmented; see `phase.Batches`.
 
-    Order and augmentation follow from the seed, TensorFlow's global one, the epoch and the step alone.
+    Order and augmentation follow from the seed, TensorFlow's global one, the epoch and the place in it alone.
 
     Attributes:
         tiles: Decoded tiles in stored order, kept in memory where they fit.
         count: Number of tiles.
         batch_size: Tiles a step.
         seed: Seed of order and augmentation.
-        weigh: Gives how much tiles count in the loss, `float32 [n]`, from their labels and their own weights.
+        weigh: Gives how much a tile counts in the loss, from its label and its own weight.
     """
 
     tiles: tf.data.Dataset
     count: int
     batch_size: int
     seed: int
-    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weights
+    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight
 
     @property
     def steps(self) -> int:
@@ -104,15 +104,15 @@ class TileBatches:
         order = self.tiles.shuffle(
             min(self.count, _SHUFFLE_TILES), seed=_order_seed(self.seed, number), reshuffle_each_iteration=False
         )
-        steps = tf.data.Dataset.range(number << 32, (number << 32) + self.steps)
-        rest = tf.data.Dataset.zip(order.batch(self.batch_size), steps).skip(first_step)
+        places = tf.data.Dataset.range(number << 32, (number << 32) + self.count)
+        rest = tf.data.Dataset.zip(order, places).skip(first_step * self.batch_size)
 
-        def augment(batch: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            images, labels, weights = batch
-            key = tf.stack([tf.constant(self.seed, tf.int64), step])
-            return random_view(images, key), labels, self.weigh(labels, weights)
+        def augment(tile: tuple[tf.Tensor, ...], place: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            image, label, weight = tile
+            key = tf.stack([tf.constant(self.seed, tf.int64), place])
+            return random_view(image, key), label, self.weigh(label, weight)
 
-        return rest.map(augment, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return rest.map(augment, num_parallel_calls=tf.data.AUTOTUNE).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def training_batches(
@@ -121,7 +121,7 @@ def training_batches(
     input_size: int,
     batch_size: int,
     seed: int,
-    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weights,
+    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight,
 ) -> TileBatches:
     """Return a split as training data; see `TileBatches`.
 

@@ -45,7 +45,10 @@ def resize(images: tf.Tensor, size: int) -> tf.Tensor:
 
 def decode_and_resize(data: tf.Tensor, size: int) -> tf.Tensor:
     """Return the model input of an encoded image: `uint8 [size, size, 3]` from a scalar string."""
-    return tf.ensure_shape(resize(decode(data), size), [size, size, 3])
+    image = decode(data)
+    # To its own size, resizing changes nothing, but takes longer than decoding.
+    same = tf.reduce_all(tf.shape(image)[:2] == size)
+    return tf.ensure_shape(tf.cond(same, lambda: image, lambda: resize(image, size)), [size, size, 3])
 
 
 def normalisation() -> keras.layers.Layer:

@@ -28,6 +28,7 @@ from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
 from sat_xception.model.board import Board
 from sat_xception.model.checkpoint import Checkpoints, fingerprint
+from sat_xception.model.devices import Choices, choose, in_float32, using
 from sat_xception.model.features import FeatureBatches, Features, compute_features
 from sat_xception.model.input import TileBatches, evaluation_batches, reading, training_batches, weighted_batches
 from sat_xception.model.phase import Batches, Phase
@@ -100,6 +101,7 @@ class _Run:
     logs: Path
     checkpoints: Checkpoints
     notice: Notice
+    xla: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -123,6 +125,7 @@ class _Run:
         self, name: str, model: keras.Model, data: Batches, valid: tf.data.Dataset, epochs: int, patience: int
     ) -> float:
         """Train, restore the best weights, record the history; return the best validation accuracy."""
+        model.jit_compile = self.xla
         phase = Phase(name, model, epochs, patience, self.checkpoints, self.notice)
         with Board(self.logs / name) as board:
             phase.run(data, valid, board.add)
@@ -147,7 +150,8 @@ def train(config: TrainConfig) -> TrainResult:
     examples = read_index(config.examples)
     _check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
-    checkpoints = _open_checkpoints(config, examples, weights)
+    choices = choose(config)
+    checkpoints = _open_checkpoints(config, examples, weights, choices)
     keras.utils.set_random_seed(config.seed)
     with atomic_folder(config.out, record="train.json") as work, heeding_sigterm() as notice:
         run = _Run(
@@ -158,11 +162,13 @@ def train(config: TrainConfig) -> TrainResult:
             logs=config.tensorboard or work / "tensorboard",
             checkpoints=checkpoints,
             notice=notice,
+            xla=choices.xla,
         )
-        features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
-        with reading(config.examples):
+        with using(choices), reading(config.examples):
+            features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
             learn = _train_from_scratch if weights.kind == "none" else _transfer
             model, phase, accuracy = learn(run, features)
+            in_float32(model)
         model.save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
@@ -185,6 +191,7 @@ def train(config: TrainConfig) -> TrainResult:
             "valid_accuracy": accuracy,
             "seconds": {**run.seconds, "all": round(seconds, 3)},
             "hardware": _hardware(),
+            "devices": choices.describe(),
             "versions": _versions(),
             "config": config.resolved(),
         }
@@ -193,13 +200,15 @@ def train(config: TrainConfig) -> TrainResult:
     return result
 
 
-def _open_checkpoints(config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin) -> Checkpoints:
+def _open_checkpoints(
+    config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: Choices
+) -> Checkpoints:
     """Return where this training is kept, under a name made of all that has a say in its result."""
     settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
     shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
     name = fingerprint(
         {
-            "settings": settings | {"weights": weights.describe()},
+            "settings": settings | {"weights": weights.describe(), "precision": choices.precision},
             "classes": list(examples.classes),
             "shards": shards,
             "versions": _versions(),

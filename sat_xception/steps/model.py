@@ -53,6 +53,12 @@ class TrainConfig(StepConfig):
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
     views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
+    )
+    xla: Literal["auto", "on", "off"] = Field("auto", description="Compile the steps. auto: on one GPU.")
+    gpus: int = Field(0, ge=0, description="GPUs that share each step. Default: all there are.")
+    deterministic: bool = Field(False, description="Repeatable on GPUs, too, at some cost in speed.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
     checkpoints: ResultOrNone = Field(
         None, description="Folder or gs:// address to keep what was learnt in until the end. Default: OUT.checkpoints."
