@@ -109,6 +109,7 @@ def training(
     mobilenetv2_scratch_epochs: int = 25,
     mobilenetv2_weights: str = "imagenet",
     train_batch_size: int = 32,
+    train_checkpoints: str = "",
     train_fine_tune_epochs: int = 10,
     train_head_epochs: int = 100,
     xception_input_size: int = 256,
@@ -197,6 +198,8 @@ def training(
         mobilenetv2_weights: What MobileNetV2 starts from: "imagenet" (downloaded), a path or gs:// address of
             a .h5 file, or "none".
         train_batch_size: Tiles in a step of training and of scoring, from 1 on.
+        train_checkpoints: Folder or gs:// address that trainings keep what they learnt in, to go on after their node
+            was taken away. Empty: it is lost with the pod, and a retry begins anew.
         train_fine_tune_epochs: Most epochs of fine-tuning, from 0 on; 0 leaves it out.
         train_head_epochs: Most epochs of the head on frozen features, from 1 on.
         xception_input_size: Height and width of Xception's input in pixels, from 71 on; 0 is 256.
@@ -270,6 +273,7 @@ def training(
                 mobilenetv2_scratch_epochs=mobilenetv2_scratch_epochs,
                 mobilenetv2_weights=mobilenetv2_weights,
                 train_batch_size=train_batch_size,
+                train_checkpoints=train_checkpoints,
                 train_fine_tune_epochs=train_fine_tune_epochs,
                 train_head_epochs=train_head_epochs,
                 xception_input_size=xception_input_size,
@@ -298,6 +302,7 @@ def training(
             shared = {
                 "examples": examples,
                 "batch_size": train_batch_size,
+                "checkpoints": train_checkpoints,
                 "head_epochs": train_head_epochs,
                 "fine_tune_epochs": train_fine_tune_epochs,
                 "seed": data_seed,

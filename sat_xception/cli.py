@@ -1,7 +1,8 @@
 """The `sat_xception` command: one verb a step, its flags made from the step's configuration in `steps/`.
 
 Results go to files, one summary to stdout, progress and logs to stderr. Exit codes: 0 done, 2 usage or configuration,
-3 bad input data, 4 an outside service failed, 5 a gate said no, 130 stopped by the keyboard.
+3 bad input data, 4 an outside service failed, 5 a gate said no, 75 preempted (run the same again), 130 stopped by the
+keyboard.
 """
 
 from __future__ import annotations

@@ -5,7 +5,15 @@ A message says what was wrong, with the value, where it came from, and what to d
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "GateRefusedError", "ModelError", "SatXceptionError", "ServiceError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "GateRefusedError",
+    "ModelError",
+    "PreemptedError",
+    "SatXceptionError",
+    "ServiceError",
+]
 
 
 class SatXceptionError(Exception):
@@ -40,3 +48,9 @@ class GateRefusedError(SatXceptionError):
     """No model passed the gate, and the caller asked for that to be a failure."""
 
     exit_code = 5
+
+
+class PreemptedError(SatXceptionError):
+    """The machine was taken away in the middle of the work, which is kept: the same command goes on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of BSD's sysexits.h: "try again later"

@@ -108,6 +108,7 @@ class TaskParameters:
 
 _SHARED = {
     "batch_size": "train_batch_size",
+    "checkpoints": "train_checkpoints",
     "head_epochs": "train_head_epochs",
     "fine_tune_epochs": "train_fine_tune_epochs",
     "seed": "data_seed",
@@ -165,6 +166,8 @@ _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "co
 _LAST_RUN = TaskParameters(LastRunRequest, {name: f"data_{name}" for name in ("baseline", "skip_unchanged")})
 # Parameters of assemble that change what comes after it, though not the digest of its dataset.
 _DESCRIBING = ("data_positive_label", "data_imagery_attribution")
+# Where trainings keep what they need to go on after a kill changes nothing of their result.
+_KEEPING = ("train_checkpoints",)
 # Stand for what a task gets from the task before: whether it is there is not a question of parameters.
 _PLACES = {"evaluations": (Path("."),)}
 
@@ -196,14 +199,14 @@ def parameters_digest(given: Mapping[str, object]) -> str:
     """Return a digest of the parameters that have a say in a run's result, given its dataset.
 
     Where tiles come from and how they are fetched isn't in it: what came of that is in the dataset's own digest. Nor
-    are the GPUs, nor what is asked of the last run.
+    are the GPUs, the place of checkpoints, nor what is asked of the last run.
 
     Args:
         given: Every parameter of the pipeline by its name; anything else in it is left alone.
     """
     tasks = (task for name, task in TASKS.items() if name != "assemble")
     taken = {parameter for task in tasks for parameter in task.settings.values()}
-    names = taken.union(_DESCRIBING).difference(_LAST_RUN.settings.values())
+    names = taken.union(_DESCRIBING).difference(_LAST_RUN.settings.values(), _KEEPING)
     return hashlib.sha256(json.dumps({name: _plain(given[name]) for name in sorted(names)}).encode()).hexdigest()
 
 

@@ -66,6 +66,7 @@ def assemble(
     mobilenetv2_scratch_epochs: int,
     mobilenetv2_weights: str,
     train_batch_size: int,
+    train_checkpoints: str,
     train_fine_tune_epochs: int,
     train_head_epochs: int,
     xception_input_size: int,
@@ -144,6 +145,7 @@ def assemble(
         mobilenetv2_scratch_epochs: Checked; for the train step.
         mobilenetv2_weights: Checked; for the train step.
         train_batch_size: Checked; for the train and evaluate steps.
+        train_checkpoints: Checked; for the train step.
         train_fine_tune_epochs: Checked; for the train step.
         train_head_epochs: Checked; for the train step.
         xception_input_size: Checked; for the train step.

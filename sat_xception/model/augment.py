@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 __all__ = ["random_view", "view"]
@@ -30,23 +32,29 @@ def view(images: tf.Tensor, index: int) -> tf.Tensor:
     return images
 
 
-def random_view(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Flip, turn, brighten and stretch each image of a batch at random, the same way for the same key.
+def random_view(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Flip, turn, brighten and stretch an image at random, the same way for the same key.
+
+    One image at a time, which stays in the processor's cache, and only the symmetry that is drawn is computed: the same
+    on batches, with each symmetry chosen by `tf.where`, was an eighth as fast.
 
     Args:
-        images: `uint8 [n, s, s, 3]`.
+        image: `uint8 [s, s, 3]`.
         key: `int64 [2]`, the seed of TensorFlow's stateless random numbers.
 
     Returns:
-        `uint8 [n, s, s, 3]`.
+        `uint8 [s, s, 3]`.
     """
-    count = tf.shape(images)[0]
-    coins = tf.random.stateless_uniform([3, count, 1, 1, 1], key) < 0.5
-    images = tf.where(coins[0], tf.reverse(images, [1]), images)
-    images = tf.where(coins[1], tf.reverse(images, [2]), images)
-    images = tf.where(coins[2], tf.transpose(images, [0, 2, 1, 3]), images)
-    change = tf.random.stateless_uniform([2, count, 1, 1, 1], key + 1, -1.0, 1.0)
-    pixels = tf.cast(images, tf.float32)
-    mean = tf.reduce_mean(pixels, axis=[1, 2, 3], keepdims=True)
-    pixels = (pixels - mean) * (1 + _CONTRAST * change[0]) + mean + 255 * _BRIGHTNESS * change[1]
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    which = tf.random.stateless_uniform([], key, 0, 8, tf.int32)
+    image = tf.switch_case(which, [functools.partial(_symmetry, image, index) for index in range(8)])
+    contrast, brightness = tf.unstack(tf.random.stateless_uniform([2], key + 1, -1.0, 1.0))
+    gain = 1 + _CONTRAST * contrast
+    # Every eighth row and column tells the mean well enough.
+    mean = tf.reduce_mean(tf.cast(image[::8, ::8], tf.float32))
+    # The half makes a rounding of what the cast does, which is to cut off.
+    shift = mean * (1 - gain) + 255 * _BRIGHTNESS * brightness + 0.5
+    return tf.cast(tf.clip_by_value(tf.cast(image, tf.float32) * gain + shift, 0, 255), tf.uint8)
+
+
+def _symmetry(image: tf.Tensor, index: int) -> tf.Tensor:
+    return tf.squeeze(view(image[None], index), 0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from sat_xception.data.examples_index import read_index, shard_files
@@ -14,7 +16,7 @@ from sat_xception.errors import DataError
 from sat_xception.model.augment import random_view
 from sat_xception.model.preprocess import decode_and_resize
 
-__all__ = ["encoded_examples", "evaluation_batches", "reading", "training_batches", "weighted_batches"]
+__all__ = ["TileBatches", "encoded_examples", "evaluation_batches", "reading", "training_batches", "weighted_batches"]
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -65,26 +67,76 @@ def weighted_batches(folder: Path, split: str, input_size: int, batch_size: int)
     return _pixels(folder, split, input_size).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def training_batches(folder: Path, split: str, input_size: int, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Return one epoch a pass, shuffled and augmented: `(uint8 [n, size, size, 3], int64 [n], float32 [n])`.
+def _own_weight(label: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    return weight
 
-    The last is how much each tile counts.
 
-    Order and augmentation follow from the seed, TensorFlow's global one and the number of the pass alone.
+@dataclass(frozen=True)
+class TileBatches:
+    """Tiles as training data, shuffled and augmented; see `phase.Batches`.
+
+    Order and augmentation follow from the seed, TensorFlow's global one, the epoch and the place in it alone.
+
+    Attributes:
+        tiles: Decoded tiles in stored order, kept in memory where they fit.
+        count: Number of tiles.
+        batch_size: Tiles a step.
+        seed: Seed of order and augmentation.
+        weigh: Gives how much a tile counts in the loss, from its label and its own weight.
     """
-    pixels = _pixels(folder, split, input_size)
+
+    tiles: tf.data.Dataset
+    count: int
+    batch_size: int
+    seed: int
+    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self.count // self.batch_size)
+
+    def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
+        """Return what is left of an epoch: `(uint8 [n, size, size, 3], int64 [n], float32 [n])`.
+
+        The last is how much each tile counts.
+        """
+        order = self.tiles.shuffle(
+            min(self.count, _SHUFFLE_TILES), seed=_order_seed(self.seed, number), reshuffle_each_iteration=False
+        )
+        places = tf.data.Dataset.range(number << 32, (number << 32) + self.count)
+        rest = tf.data.Dataset.zip(order, places).skip(first_step * self.batch_size)
+
+        def augment(tile: tuple[tf.Tensor, ...], place: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            image, label, weight = tile
+            key = tf.stack([tf.constant(self.seed, tf.int64), place])
+            return random_view(image, key), label, self.weigh(label, weight)
+
+        return rest.map(augment, num_parallel_calls=tf.data.AUTOTUNE).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def training_batches(
+    folder: Path,
+    split: str,
+    input_size: int,
+    batch_size: int,
+    seed: int,
+    weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight,
+) -> TileBatches:
+    """Return a split as training data; see `TileBatches`.
+
+    Raises:
+        DataError: The split is absent or a file is missing.
+    """
+    tiles = _pixels(folder, split, input_size)
     count = read_index(folder).count(split)
     if count * input_size * input_size * 3 <= _CACHE_BYTES:
-        pixels = pixels.cache()
-    batches = pixels.shuffle(min(count, _SHUFFLE_TILES), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
-    keys = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        tiles = tiles.cache()
+    return TileBatches(tiles, count, batch_size, seed, weigh)
 
-    def augment(batch: tuple[tf.Tensor, ...], key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        images, labels, weights = batch
-        return random_view(images, tf.stack([tf.constant(seed, tf.int64), key])), labels, weights
 
-    mixed = tf.data.Dataset.zip(batches, keys).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    return mixed.prefetch(tf.data.AUTOTUNE)
+def _order_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) >> 1
 
 
 def _pixels(folder: Path, split: str, input_size: int) -> tf.data.Dataset:

@@ -21,11 +21,11 @@ from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
+from sat_xception.model.run import check_examples, class_weights
 from sat_xception.model.search_page import search_page
 from sat_xception.model.search_space import Space, read_space
 from sat_xception.model.search_workers import run_trials, stop_on_signals
 from sat_xception.model.study import Job, closed, merit, open_study, own_folder, reason_of
-from sat_xception.model.train import _check_examples, _class_weight
 from sat_xception.model.trial import TrialData, prepare_features
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import SearchConfig
@@ -82,7 +82,7 @@ def search(config: SearchConfig) -> SearchResult:
     started = time.monotonic()
     space, folder = read_space(config.space), _study_folder(config)
     examples = read_index(config.examples)
-    _check_examples(examples)
+    check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
     with (
         atomic_folder(config.out, record="search.json") as work,
@@ -146,7 +146,7 @@ def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: 
             weights=weights,
             input_size=size,
             classes=list(examples.classes),
-            class_weight=_class_weight(examples),
+            class_weight=class_weights(examples),
         ),
         trials=config.trials,
         pruner=config.pruner,

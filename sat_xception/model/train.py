@@ -8,30 +8,31 @@ network learns in one phase.
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception import __version__
 from sat_xception.data.examples_index import ExamplesIndex, read_index
-from sat_xception.errors import DataError
 from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
-from sat_xception.model.augment import view
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.model.checkpoint import Checkpoints, fingerprint
+from sat_xception.model.devices import Choices, choose, in_float32, using
 from sat_xception.model.head import compile_model, head_layers, uncompiled
-from sat_xception.model.input import evaluation_batches, reading, training_batches, weighted_batches
-from sat_xception.model.weights import find_weights
+from sat_xception.model.input import reading
+from sat_xception.model.preemption import heeding_sigterm
+from sat_xception.model.run import Run, check_examples, class_weights
+from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
 
@@ -39,12 +40,11 @@ __all__ = ["TrainResult", "train"]
 
 _log = get_logger(__name__)
 
-# The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
-# times faster an epoch than 32 and ends at the same accuracy.
-_HEAD_BATCH = 256
 # Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an
 # epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
+# Settings that change where things are and how often they are written, and no figure.
+_WITHOUT_A_SAY = {"examples", "out", "tensorboard", "checkpoints", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
@@ -86,50 +86,6 @@ class TrainResult:
         )
 
 
-@dataclass
-class _Run:
-    """One training: what it reads, and what it has learnt so far."""
-
-    config: TrainConfig
-    input_size: int
-    classes: list[str]
-    class_weight: dict[int, float] | None
-    logs: Path
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def training(self) -> tf.data.Dataset:
-        config = self.config
-        batches = training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed)
-        return batches.map(lambda images, labels, weights: (images, labels, self.weigh(labels, weights)))
-
-    def weigh(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Return how much tiles count in the loss, `float32 [n]`: their own weight times that of their class."""
-        by_class = [(self.class_weight or {}).get(index, 1.0) for index in range(len(self.classes))]
-        return weights * tf.gather(tf.constant(by_class), labels)
-
-    def validation(self) -> tf.data.Dataset:
-        return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
-
-    def fit(self, phase: str, model: keras.Model, data: object, valid: object, epochs: int, patience: int) -> float:
-        """Train, restore the best weights, record the history; return the best validation accuracy."""
-        started = time.monotonic()
-        stopping = keras.callbacks.EarlyStopping(
-            "val_accuracy", mode="max", patience=patience, restore_best_weights=True
-        )
-        board = keras.callbacks.TensorBoard(str(self.logs / phase), write_graph=False)
-        model.fit(
-            data,
-            validation_data=valid,
-            epochs=epochs,
-            callbacks=[_Reporter(phase, epochs, self.history), stopping, board],
-            shuffle=False,  # the data is shuffled already
-            verbose=0,
-        )
-        self.seconds[phase] = round(time.monotonic() - started, 3)
-        return max(float(row["val_accuracy"]) for row in self.history if row["phase"] == phase)
-
-
 def train(config: TrainConfig) -> TrainResult:
     """Train, and write `model.keras`, `history.json`, `train.json`, `curves.html` and TensorBoard's logs.
 
@@ -140,24 +96,31 @@ def train(config: TrainConfig) -> TrainResult:
         ConfigError: A setting doesn't fit the backbone.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
+        PreemptedError: SIGTERM came; what was learnt is kept, and the same command goes on from there.
     """
     started = time.monotonic()
     examples = read_index(config.examples)
-    _check_examples(examples)
+    check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
+    choices = choose(config)
+    checkpoints = _open_checkpoints(config, examples, weights, choices)
     keras.utils.set_random_seed(config.seed)
-    with atomic_folder(config.out, record="train.json") as work:
-        run = _Run(
+    with atomic_folder(config.out, record="train.json") as work, heeding_sigterm() as notice:
+        run = Run(
             config=config,
             input_size=config.input_size or get_backbone(config.backbone).input_size,
             classes=list(examples.classes),
-            class_weight=_class_weight(examples) if config.class_weights else None,
+            class_weight=class_weights(examples) if config.class_weights else None,
             logs=config.tensorboard or work / "tensorboard",
+            checkpoints=checkpoints,
+            notice=notice,
+            xla=choices.xla,
         )
-        features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
-        with reading(config.examples):
+        with using(choices), reading(config.examples):
+            features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
             learn = _train_from_scratch if weights.kind == "none" else _transfer
             model, phase, accuracy = learn(run, features)
+            in_float32(model)
         uncompiled(model).save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
@@ -175,18 +138,39 @@ def train(config: TrainConfig) -> TrainResult:
             "synthetic": examples.synthetic,
             "dataset_digest": examples.dataset_digest,
             "class_weight": run.class_weight,
+            "weights_digest": weights_digest(model),
             "kept_phase": phase,
             "valid_accuracy": accuracy,
             "seconds": {**run.seconds, "all": round(seconds, 3)},
             "hardware": _hardware(),
-            "versions": {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+            "devices": choices.describe(),
+            "versions": _versions(),
             "config": config.resolved(),
         }
         write_json(work / "train.json", {**description, "model": folder_digests(work)["model.keras"]})
+    checkpoints.remove()
     return result
 
 
-def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
+def _open_checkpoints(
+    config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: Choices
+) -> Checkpoints:
+    """Return where this training is kept, under a name made of all that has a say in its result."""
+    settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
+    shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
+    name = fingerprint(
+        {
+            "settings": settings | {"weights": weights.describe(), "precision": choices.precision},
+            "classes": list(examples.classes),
+            "shards": shards,
+            "versions": _versions(),
+        }
+    )
+    place = config.checkpoints or config.out.with_name(f"{config.out.name}.checkpoints")
+    return Checkpoints(place, name, config.checkpoint_minutes * 60, shared=config.checkpoints is not None)
+
+
+def _transfer(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
     head = head_layers(config, len(run.classes))
     model = add_head(features, head)
@@ -197,10 +181,9 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
     accuracy = _train_head(run, features, head)
     if config.fine_tune_epochs == 0:
         return model, "head", accuracy
-    _log.info("fine-tune %s weights learn, at rate %g", f"{learning:,}", config.fine_tune_learning_rate)
+    _log.info("fine-tune %s weights learn", f"{learning:,}")
     before = model.get_weights()
-    compile_model(model, config, config.fine_tune_learning_rate)
-    tuned = run.fit("fine-tune", model, run.training(), run.validation(), config.fine_tune_epochs, config.patience)
+    tuned = run.fit("fine-tune", *run.fine_tuning(model), config.fine_tune_epochs)
     if tuned > accuracy:
         return model, "fine-tune", tuned
     _log.info("kept      the head: fine-tuning reached %.4f, not more than %.4f", tuned, accuracy)
@@ -208,37 +191,17 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
     return model, "head", accuracy
 
 
-def _train_head(run: _Run, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
+def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
     config = run.config
     started = time.monotonic()
-    inputs, labels, weights = _compute_features(features, run, "train", config.views)
-    valid = _compute_features(features, run, "valid", 1)[:2]
+    train = run.features(features, "train", config.views)
+    valid = run.features(features, "valid", 1)
     run.seconds["features"] = round(time.monotonic() - started, 3)
-    _log.info("features  %s in %s", f"{len(inputs):,} views of tiles", duration(run.seconds["features"]))
-    model = keras.Sequential([keras.Input(inputs.shape[1:], name="features"), *head], name="head_model")
-    compile_model(model, config, config.head_learning_rate)
-    rows_of_training = tf.data.Dataset.from_tensor_slices((inputs, labels, run.weigh(labels, weights)))
-    batches = rows_of_training.shuffle(len(inputs), seed=config.seed).batch(_HEAD_BATCH)
-    checks = tf.data.Dataset.from_tensor_slices(valid).batch(_HEAD_BATCH)
-    return run.fit("head", model, batches, checks, config.head_epochs, config.patience)
+    _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
+    return run.fit("head", *run.head_training(head, train, valid), config.head_epochs)
 
 
-def _compute_features(
-    features: keras.Model, run: _Run, split: str, views: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return pooled features `float32 [views * n, d]`, labels `int64 [views * n]` and weights `float32 [views * n]`."""
-    forward = tf.function(lambda images: features(images, training=False), reduce_retracing=True)
-    rows, labels, weights = [], [], []
-    batches = weighted_batches(run.config.examples, split, run.input_size, run.config.batch_size)
-    for images, label, weight in batches:
-        for index in range(views):
-            rows.append(forward(view(images, index)).numpy())
-            labels.append(label.numpy())
-            weights.append(weight.numpy())
-    return np.concatenate(rows), np.concatenate(labels), np.concatenate(weights)
-
-
-def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float]:
+def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
     for layer in features.get_layer(config.backbone).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -248,80 +211,23 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
     # Most of the gain comes while the rate falls in the last third, so all epochs are run.
     rate = keras.optimizers.schedules.CosineDecay(
         config.scratch_learning_rate or get_backbone(config.backbone).scratch_learning_rate,
-        decay_steps=config.scratch_epochs * len(batches),
+        decay_steps=config.scratch_epochs * batches.steps,
     )
     compile_model(model, config, rate)
     epochs = config.scratch_epochs
     return model, "scratch", run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
 
 
-class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
-    """Record each epoch, and say how it went: every epoch of a slow phase, now and then in a fast one."""
-
-    _EVERY_S = 5.0
-
-    def __init__(self, phase: str, epochs: int, history: list[dict[str, Any]]) -> None:
-        super().__init__()
-        self._phase, self._epochs, self._history = phase, epochs, history
-        self._best = -1.0
-        self._started = self._told = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        now = time.monotonic()
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        rate = float(self.model.optimizer.learning_rate)
-        self._history.append(
-            {
-                "phase": self._phase,
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "seconds": round(now - self._started, 3),
-                # JSON has no NaN, which a loss becomes when the rate is far too high.
-                **{name: value if math.isfinite(value) else None for name, value in row.items()},
-            }
-        )
-        self._best = max(self._best, row["val_accuracy"])
-        if now - self._told >= self._EVERY_S or epoch == 0:
-            self._told = now
-            self._say(epoch, row)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        _log.info("%-9s best validation accuracy %.4f after %d epochs", self._phase, self._best, len(self._own()))
-
-    def _own(self) -> list[dict[str, Any]]:
-        return [row for row in self._history if row["phase"] == self._phase]
-
-    def _say(self, epoch: int, row: dict[str, float]) -> None:
-        _log.info(
-            "%-9s epoch %d/%d  loss %.4f  accuracy %.4f  validation loss %.4f  accuracy %.4f (best %.4f)",
-            self._phase,
-            epoch + 1,
-            self._epochs,
-            row["loss"],
-            row["accuracy"],
-            row["val_loss"],
-            row["val_accuracy"],
-            self._best,
-        )
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's weights, in their order; `model.keras` has the time in it, and another digest."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
 
 
-def _check_examples(examples: ExamplesIndex) -> None:
-    for split in ("train", "valid"):
-        if not examples.count(split):
-            raise DataError(f"the examples have no tile in the {split} split; run assemble with a share for it")
-    for label in examples.classes:
-        if not examples.splits["train"].by_class.get(label):
-            raise DataError(f"class {label!r} has no tile in the train split; add tiles, or remove the class")
-
-
-def _class_weight(examples: ExamplesIndex) -> dict[int, float]:
-    """Return weights that make every class count the same in the loss; their mean over the tiles is 1."""
-    counts = examples.splits["train"].by_class
-    total, classes = sum(counts.values()), examples.classes
-    return {index: total / (len(classes) * counts[label]) for index, label in enumerate(classes)}
+def _versions() -> dict[str, str]:
+    return {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def _hardware() -> dict[str, Any]:

@@ -76,6 +76,7 @@ def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
                 input_size=config.input_size,
                 seed=config.seed,
                 tensorboard=logs,
+                checkpoints=config.models / f"{config.model}.checkpoints",
             )
         )
         root = config.models / run / "saved_model"

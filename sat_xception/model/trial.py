@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -14,14 +15,17 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
-from sat_xception.model.head import compile_model, head_layers
+from sat_xception.model.checkpoint import NoCheckpoints
+from sat_xception.model.features import Features
+from sat_xception.model.head import head_layers
 from sat_xception.model.input import reading
-from sat_xception.model.train import _HEAD_BATCH, _compute_features, _Run
+from sat_xception.model.phase import Phase
+from sat_xception.model.preemption import Notice
+from sat_xception.model.run import Lesson, Run
 from sat_xception.model.weights import WeightsOrigin
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import write_json
@@ -29,7 +33,9 @@ from sat_xception.storage import write_json
 __all__ = ["Outcome", "Report", "TrialData", "prepare_features", "run_trial"]
 
 _log = get_logger(__name__)
-_ARRAYS = ("inputs", "labels", "weights", "valid_inputs", "valid_labels")
+# Of a hundred trials nobody wants to hear each epoch.
+get_logger("sat_xception.model.phase").setLevel(logging.WARNING)
+_ARRAYS = ("rows", "labels", "weights")
 _RANDOM = "random.json"
 
 # Told the step and the validation accuracy after each epoch; ends the trial by an exception.
@@ -63,10 +69,10 @@ class TrialData:
     classes: list[str]
     class_weight: dict[int, float]
 
-    def run(self, config: TrainConfig) -> _Run:
+    def run(self, config: TrainConfig) -> Run:
         """Return what a training with these settings reads."""
         weights = self.class_weight if config.class_weights else None
-        return _Run(config, self.input_size, self.classes, weights, logs=config.out)
+        return Run(config, self.input_size, self.classes, weights)
 
     def backbone(self, config: TrainConfig) -> keras.Model:
         """Build the backbone."""
@@ -77,9 +83,9 @@ class TrialData:
         version, state, gauss = json.loads((self.features / _RANDOM).read_text(encoding="utf-8"))
         return version, tuple(state), gauss
 
-    def load(self) -> dict[str, Any]:
-        """Return the features: `inputs float32 [n, d]`, `labels int64 [n]`, `weights float32 [n]`, `valid_…`."""
-        return {name: np.load(self.features / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    def load(self, split: str) -> Features:
+        """Return the features of a split."""
+        return Features(*(np.load(self.features / f"{split}-{name}.npy", mmap_mode="r") for name in _ARRAYS))
 
 
 def prepare_features(data: TrialData, config: TrainConfig) -> None:
@@ -92,19 +98,18 @@ def prepare_features(data: TrialData, config: TrainConfig) -> None:
     version, state, gauss = random.getstate()
     started = tf.timestamp()
     with reading(config.examples):
-        train = _compute_features(network, run, "train", config.views)
-        valid = _compute_features(network, run, "valid", 1)[:2]
+        found = {"train": run.features(network, "train", config.views), "valid": run.features(network, "valid", 1)}
     work = Path(tempfile.mkdtemp(prefix=".features-", dir=data.features.parent))
     try:
-        arrays: tuple[npt.NDArray[Any], ...] = (*train, *valid)
-        for name, array in zip(_ARRAYS, arrays, strict=True):
-            np.save(work / f"{name}.npy", array)
+        for split, features in found.items():
+            for name in _ARRAYS:
+                np.save(work / f"{split}-{name}.npy", getattr(features, name))
         write_json(work / _RANDOM, [version, state, gauss])
         os.replace(work, data.features)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     seconds = float(tf.timestamp() - started)
-    _log.info("features  %s views of tiles in %s, for all trials", f"{len(train[0]):,}", duration(seconds))
+    _log.info("features  %s views of tiles in %s, for all trials", f"{len(found['train'].rows):,}", duration(seconds))
 
 
 def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
@@ -125,59 +130,22 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
     random.setstate(data.state_after_backbone())
     run = data.run(config)
     head = head_layers(config, len(data.classes))
-    outcome = _train_head(run, data.load(), head, report)
+    lesson = run.head_training(head, data.load("train"), data.load("valid"))
+    outcome = _learn("head", lesson, config.head_epochs, config, report, 0)
     if config.fine_tune_epochs == 0:
         return outcome
     model = add_head(data.backbone(config), head)
     first = config.fine_tune_from or get_backbone(config.backbone).fine_tune_from
     freeze_before(model.get_layer(config.backbone), first)
-    compile_model(model, config, config.fine_tune_learning_rate)
     with reading(config.examples):
-        batches, checks = run.training(), run.validation()
-        tuned = _fit("fine-tune", model, batches, checks, config, config.fine_tune_epochs, report, config.head_epochs)
+        lesson = run.fine_tuning(model)
+        tuned = _learn("fine-tune", lesson, config.fine_tune_epochs, config, report, config.head_epochs)
     return max(outcome, tuned, key=lambda one: one.accuracy)
 
 
-def _train_head(run: _Run, rows: dict[str, Any], head: list[keras.layers.Layer], report: Report) -> Outcome:
-    config = run.config
-    model = keras.Sequential([keras.Input(rows["inputs"].shape[1:]), *head], name="head_model")
-    compile_model(model, config, config.head_learning_rate)
-    weights = run.weigh(rows["labels"], rows["weights"])
-    batches = tf.data.Dataset.from_tensor_slices((rows["inputs"], rows["labels"], weights))
-    batches = batches.shuffle(len(rows["inputs"]), seed=config.seed).batch(_HEAD_BATCH)
-    checks = tf.data.Dataset.from_tensor_slices((rows["valid_inputs"], rows["valid_labels"])).batch(_HEAD_BATCH)
-    return _fit("head", model, batches, checks, config, config.head_epochs, report, 0)
-
-
-def _fit(
-    phase: str,
-    model: keras.Model,
-    batches: tf.data.Dataset,
-    checks: tf.data.Dataset,
-    config: TrainConfig,
-    epochs: int,
-    report: Report,
-    first_step: int,
-) -> Outcome:
-    stopping = keras.callbacks.EarlyStopping(
-        "val_accuracy", mode="max", patience=config.patience, restore_best_weights=True
-    )
-    watch = _Watch(report, first_step)
-    model.fit(batches, validation_data=checks, epochs=epochs, callbacks=[watch, stopping], shuffle=False, verbose=0)
-    return Outcome(watch.accuracy, watch.loss, phase)
-
-
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Remember the best epoch, as early stopping sees it, and pass each on."""
-
-    def __init__(self, report: Report, first_step: int) -> None:
-        super().__init__()
-        self._report, self._first_step = report, first_step
-        self.accuracy, self.loss = -1.0, 0.0
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        row = logs or {}
-        accuracy, loss = float(row["val_accuracy"]), float(row["val_loss"])
-        if accuracy > self.accuracy:
-            self.accuracy, self.loss = accuracy, loss
-        self._report(self._first_step + epoch, accuracy)
+def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report: Report, first_step: int) -> Outcome:
+    model, batches, checks = lesson
+    learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), Notice())
+    learning.run(batches, checks, lambda row: report(first_step + row["epoch"] - 1, row["val_accuracy"]))
+    best = max(learning.progress.rows, key=lambda row: row["val_accuracy"])
+    return Outcome(best["val_accuracy"], best["val_loss"], phase)

@@ -18,6 +18,7 @@ from sat_xception.steps.kinds import (
     Place,
     PlaceOrNone,
     Result,
+    ResultOrNone,
     ThresholdGoal,
     TrainedModel,
     TrainedModelOrNone,
@@ -60,7 +61,9 @@ class TrainConfig(StepConfig):
     fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
     optimizer: OptimizerName = Field("adam", description="Optimizer of every phase; sgd has a momentum of 0.9.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the head.")
-    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of fine-tuning.")
+    fine_tune_learning_rate: float = Field(
+        0.0, ge=0, description="Highest rate of fine-tuning; it falls to 0. Default: the backbone's own."
+    )
     scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
     scratch_learning_rate: float = Field(
         0.0,
@@ -75,7 +78,19 @@ class TrainConfig(StepConfig):
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
     views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
+    )
+    xla: Literal["auto", "on", "off"] = Field("auto", description="Compile the steps. auto: on one GPU.")
+    gpus: int = Field(0, ge=0, description="GPUs that share each step. Default: all there are.")
+    deterministic: bool = Field(False, description="Repeatable on GPUs, too, at some cost in speed.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
+    checkpoints: ResultOrNone = Field(
+        None, description="Folder or gs:// address to keep what was learnt in until the end. Default: OUT.checkpoints."
+    )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Most minutes between two checkpoints, beside those at epochs' ends; 0 is each step."
+    )
 
     @field_validator("input_size")
     @classmethod

@@ -7,7 +7,7 @@ from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
 from sat_xception.storage.marked import is_marked, marked_below, remove_marked, upload_marked
-from sat_xception.storage.objects import get_file, put_file
+from sat_xception.storage.objects import get_file, list_files, put_file, remove_files
 from sat_xception.storage.record import read_record, write_record
 
 __all__ = [
@@ -21,10 +21,12 @@ __all__ = [
     "folder_digests",
     "get_file",
     "is_marked",
+    "list_files",
     "marked_below",
     "put_file",
     "read_json",
     "read_record",
+    "remove_files",
     "remove_marked",
     "upload_marked",
     "write_json",

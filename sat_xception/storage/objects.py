@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-from sat_xception.errors import ConfigError
-from sat_xception.storage.address import GcsPath
+from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.log import get_logger
+from sat_xception.storage.address import SCHEME, GcsPath
 from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, looks_retry, open_bucket, telling_why, transfer_retry
 
-__all__ = ["get_file", "put_file"]
+__all__ = ["get_file", "list_files", "put_file", "remove_files"]
+
+_log = get_logger(__name__)
 
 
 def get_file(path: Path) -> bytes | None:
@@ -48,6 +52,33 @@ def put_file(content: bytes, path: Path, keep_earlier: bool = False) -> None:
         _upload(content, path, keep_earlier)
     elif not (keep_earlier and path.exists()):
         _replace(content, path)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return every file below a folder, sorted; none when there is no such folder.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    if not isinstance(folder, GcsPath):
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+    with open_bucket(folder) as bucket, telling_why("read", folder):
+        blobs = bucket.list_blobs(prefix=f"{folder.object}/", retry=looks_retry())
+        return sorted(GcsPath(f"{SCHEME}{folder.bucket}/{blob.name}") for blob in blobs)
+
+
+def remove_files(folder: Path) -> None:
+    """Remove a folder of files that are needed no more; what can't be removed is left, with a warning."""
+    try:
+        if isinstance(folder, GcsPath):
+            with open_bucket(folder) as bucket, telling_why("write", folder):
+                for blob in bucket.list_blobs(prefix=f"{folder.object}/", retry=looks_retry()):
+                    blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+        elif folder.exists():
+            shutil.rmtree(folder)
+    except (SatXceptionError, OSError) as error:
+        _log.warning("can't remove %s: %s; remove it by hand", folder, error)
 
 
 def _replace(content: bytes, path: Path) -> None:

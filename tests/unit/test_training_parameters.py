@@ -62,7 +62,7 @@ def test_every_parameter_counts_for_a_run_or_is_known_not_to():
     of_the_data = {*TASKS["assemble"].settings.values()} - {"data_seed", "data_positive_label"}
     of_the_data -= {"data_imagery_attribution"}
     no_say = {*of_the_data, "data_baseline", "data_skip_unchanged", "gpu_count", "gpu_node_selector"}
-    no_say |= {"gpu_tolerations", "gpu_type"}
+    no_say |= {"gpu_tolerations", "gpu_type", "train_checkpoints"}
     before = parameters_digest(DEFAULTS)
     for name, value in DEFAULTS.items():
         other = {str: "other", bool: not value, int: 99, float: 0.123, list: ["other"], dict: {"a": "b"}}[type(value)]

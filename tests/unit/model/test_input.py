@@ -90,7 +90,8 @@ def test_evaluation_keeps_the_order_and_the_short_last_batch(folder, batch):
 
 
 def test_batches_are_the_models_input(folder):
-    for batches in (evaluation_batches(folder, "train", 24, 4), training_batches(folder, "train", 24, 4, seed=0)):
+    training = training_batches(folder, "train", 24, 4, seed=0).epoch(0)
+    for batches in (evaluation_batches(folder, "train", 24, 4), training):
         images, labels = next(iter(batches))[:2]
         assert (images.shape, images.dtype) == ((4, 24, 24, 3), tf.uint8)
         assert (labels.shape, labels.dtype) == ((4,), tf.int64)
@@ -99,8 +100,8 @@ def test_batches_are_the_models_input(folder):
 @pytest.mark.parametrize("batch", [1, 4, COUNT])
 def test_training_shows_every_tile_once_a_pass_in_another_order_each(folder, batch):
     batches = training_batches(folder, "train", SIDE, batch, seed=1)
-    assert int(batches.cardinality()) == -(-COUNT // batch)
-    passes = [numbers_of_a_pass(batches) for _ in range(3)]
+    assert batches.steps == -(-COUNT // batch)
+    passes = [numbers_of_a_pass(batches.epoch(number)) for number in range(3)]
     for numbers in passes:
         assert sorted(numbers) == list(range(COUNT))
     assert len({tuple(numbers) for numbers in [list(range(COUNT)), *passes]}) == 4
@@ -108,7 +109,8 @@ def test_training_shows_every_tile_once_a_pass_in_another_order_each(folder, bat
 
 def pixels_of_passes(folder, seed, passes=2):
     batches = training_batches(folder, "train", SIDE, 4, seed=seed)
-    return [np.concatenate([images for images, *_ in batches.as_numpy_iterator()]) for _ in range(passes)]
+    numbers = [batches.epoch(number).as_numpy_iterator() for number in range(passes)]
+    return [np.concatenate([images for images, *_ in one]) for one in numbers]
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -118,6 +120,24 @@ def test_order_and_views_follow_from_the_seed(folder, seed):
     tf.random.set_seed(seed)
     np.testing.assert_array_equal(first, pixels_of_passes(folder, seed))
     assert not np.array_equal(first, pixels_of_passes(folder, seed + 1))
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_what_is_left_of_an_epoch_is_the_end_of_it(folder, step):
+    batches = training_batches(folder, "train", SIDE, 4, seed=5)
+    whole, rest = (list(batches.epoch(2, first).as_numpy_iterator()) for first in (0, step))
+    assert len(rest) == len(whole) - step
+    for one, other in zip(whole[step:], rest, strict=True):
+        for part, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(part, same)
+
+
+def test_tiles_are_decoded_once_whatever_the_number_of_epochs(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    batches = training_batches(copy, "train", SIDE, 4, seed=0)
+    first = sorted(numbers_of_a_pass(batches.epoch(0)))
+    shutil.rmtree(copy / "train")
+    assert sorted(numbers_of_a_pass(batches.epoch(1))) == first
 
 
 def test_another_pass_shows_other_views(folder):
@@ -175,7 +195,7 @@ def test_a_damaged_file_is_the_users_to_repair_and_no_fault_of_ours(
     with pytest.raises(DataError, match=rf"an example in {damaged} can't be read: {reason}.*Run assemble and convert"):
         with reading(damaged):
             if inside_fit:
-                network.fit(training_batches(damaged, "train", SIDE, 4, seed=0), verbose=0, shuffle=False)
+                network.fit(training_batches(damaged, "train", SIDE, 4, seed=0).epoch(0), verbose=0, shuffle=False)
             list(evaluation_batches(damaged, "train", SIDE, 4))
 
 

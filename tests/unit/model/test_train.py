@@ -15,7 +15,9 @@ from sat_xception.data.assemble import assemble
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.evaluate.evaluate import evaluate, load_model
-from sat_xception.model.train import _Run, train
+from sat_xception.model.checkpoint import Checkpoints
+from sat_xception.model.preemption import Notice
+from sat_xception.model.train import _Run, train, weights_digest
 from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig, TrainConfig
 from tests.small_models import write_small_model
 
@@ -163,12 +165,10 @@ def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(transfer, tuned, train_head, head_only):
-    again = load_model(transfer("again", **TUNED).folder)[0]
-    for one, other in zip(load_model(tuned.folder)[0].get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    pair = (head_only, train_head("seed 1", seed=1))
-    kernels = [load_model(result.folder)[0].get_layer("head").get_weights()[0] for result in pair]
-    assert not np.array_equal(*kernels)
+    digest = read(transfer("again", **TUNED).folder, "train.json")["weights_digest"]
+    assert digest == read(tuned.folder, "train.json")["weights_digest"] == weights_digest(load_model(tuned.folder)[0])
+    others = [read(result.folder, "train.json")["weights_digest"] for result in (head_only, train_head("1", seed=1))]
+    assert len({digest, *others}) == 3
 
 
 def test_train_json_says_what_was_done(head_only, unbalanced, random_weights, tmp_path):
@@ -254,6 +254,15 @@ def test_a_wrong_layer_is_told_before_anything_learns(train_head, caplog):
     assert "features" not in [record.getMessage().split()[0] for record in caplog.records]
 
 
+def test_nothing_is_left_of_the_checkpoints_of_a_training_that_ended(head_only, train_head, tmp_path):
+    assert not head_only.folder.with_name("plain.checkpoints").exists()
+    other = tmp_path / "kept" / "0123456789abcdef" / "head-0.npz"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    train_head("elsewhere", checkpoints=tmp_path / "kept", checkpoint_minutes=0)
+    assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == [other]  # of another training
+
+
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_examples_without_a_tile_to_learn_from_or_to_check_on_are_refused(train_head, unbalanced, tmp_path, split):
     described = read(unbalanced, "examples.json")
@@ -320,14 +329,15 @@ def test_an_interrupted_training_leaves_the_model_before_it_and_nothing_else(unb
         finally:
             ended.set()
     killer.join()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    # What was learnt is kept beside it, until the same command goes on and ends.
+    assert {path.name for path in tmp_path.iterdir()} <= {"model", "model.checkpoints"}
     assert [path.name for path in out.iterdir()] == ["train.json"]
     assert (out / "train.json").read_text() == "the model before"
 
 
 def test_a_tile_counts_as_much_as_its_weight_times_that_of_its_class(examples):
     config = TrainConfig(examples=examples, out=examples / "out")
-    run = _Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0}, examples)
+    run = _Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0}, examples, Checkpoints(examples / "none", "0", 0), Notice())
     assert run.weigh(tf.constant([0, 1, 1], tf.int64), tf.constant([1.0, 1.0, 3.0])).numpy().tolist() == [0.5, 2.0, 6.0]
     run.class_weight = None
     assert run.weigh(tf.constant([0, 1], tf.int64), tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]

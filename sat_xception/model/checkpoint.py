@@ -1,0 +1,185 @@
+"""Keep what a training has learnt so far, so that the same command goes on from there after it was killed.
+
+    <place>/<fingerprint>/features-train-00000.npz, …   rows of frozen features, in parts
+    <place>/<fingerprint>/head-0.npz, head-1.npz, …     state of each phase: the last two, written in turns
+
+The fingerprint is of everything that has a say in the result: a training with other settings, data or weights has
+another folder, and never meets these files. Each file begins with the SHA-256 of what comes after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.log import get_logger
+from sat_xception.storage import get_file, list_files, put_file, remove_files
+
+__all__ = ["Checkpoints", "NoCheckpoints", "State", "fingerprint"]
+
+_log = get_logger(__name__)
+_FACTS = "facts"
+_DIGITS = 64
+# At rest, as at the end of an epoch, a checkpoint is written without waiting for the interval, unless the one before is
+# so fresh or took so long that writing would take more than a twentieth of the time.
+_LEAST_S, _SHARE = 5.0, 20
+
+
+@dataclass
+class State:
+    """What is kept in one file.
+
+    Attributes:
+        facts: JSON types.
+        arrays: Lists of arrays by name.
+    """
+
+    facts: dict[str, Any]
+    arrays: Mapping[str, Sequence[npt.NDArray[Any]]] = field(default_factory=dict)
+
+
+def fingerprint(facts: Mapping[str, object]) -> str:
+    """Return the SHA-256 of JSON types as 16 hexadecimal digits, which name the folder of a training's checkpoints."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        place: Folder or address in a bucket.
+        name: Fingerprint of this training.
+        every_s: Most seconds between two checkpoints.
+        shared: Whether other trainings keep theirs in the same place.
+    """
+
+    def __init__(self, place: Path, name: str, every_s: float, shared: bool = True) -> None:
+        """Look at what is there."""
+        self.folder = place / name
+        self._removable = self.folder if shared else place
+        self._every_s = every_s
+        self._numbers: dict[str, int] = {}
+        self._written = time.monotonic()
+        self._cost_s = 0.0
+        found = list_files(place)
+        if any(path.parent == self.folder for path in found):
+            _log.info("resume    from the checkpoints in %s", self.folder)
+        elif found:
+            _log.info("resume    %s holds checkpoints of other settings, data or weights; they aren't used", place)
+
+    def due(self, at_rest: bool = False) -> bool:
+        """Return whether it is time to write one."""
+        wait = min(self._every_s, max(_LEAST_S, _SHARE * self._cost_s)) if at_rest else self._every_s
+        return time.monotonic() - self._written >= wait
+
+    def save(self, name: str, state: State) -> None:
+        """Write the state of a phase over the last but one.
+
+        Raises:
+            ConfigError: It can't be written.
+            ServiceError: The bucket can't be written.
+        """
+        number = self._numbers.get(name, -1) + 1
+        self._numbers[name] = number
+        self.save_part(f"{name}-{number % 2}", State({**state.facts, "number": number}, state.arrays))
+
+    def save_part(self, name: str, state: State) -> None:
+        """Write a file of its own.
+
+        Raises:
+            ConfigError: It can't be written.
+            ServiceError: The bucket can't be written.
+        """
+        started = time.monotonic()
+        put_file(_packed(state), self.folder / f"{name}.npz")
+        self._written = time.monotonic()
+        self._cost_s = self._written - started
+
+    def load(self, name: str) -> State | None:
+        """Return the last state of a phase that is whole, or None.
+
+        Raises:
+            ConfigError: It can't be read.
+            ServiceError: The bucket can't be read.
+        """
+        states = [state for turn in (0, 1) if (state := self.load_part(f"{name}-{turn}")) is not None]
+        if not states:
+            return None
+        last = max(states, key=lambda state: int(state.facts["number"]))
+        self._numbers[name] = int(last.facts["number"])
+        return last
+
+    def load_part(self, name: str) -> State | None:
+        """Return what is in a file of its own, or None when it isn't there or damaged.
+
+        Raises:
+            ConfigError: It can't be read.
+            ServiceError: The bucket can't be read.
+        """
+        path = self.folder / f"{name}.npz"
+        content = get_file(path)
+        state = _unpacked(content) if content is not None else None
+        if content is not None and state is None:
+            _log.warning("resume    %s is damaged and isn't used; training goes on from what was written before", path)
+        return state
+
+    def remove(self) -> None:
+        """Remove every file of this training; what can't be removed is left, with a warning."""
+        remove_files(self._removable)
+
+
+class NoCheckpoints(Checkpoints):
+    """For what is done anew rather than gone on with: keeps nothing."""
+
+    def __init__(self) -> None:
+        """Look at nothing."""
+        self.folder = Path()
+
+    def due(self, at_rest: bool = False) -> bool:
+        """Return that it never is."""
+        return False
+
+    def save_part(self, name: str, state: State) -> None:
+        """Keep nothing."""
+
+    def save(self, name: str, state: State) -> None:
+        """Keep nothing."""
+
+    def load(self, name: str) -> None:
+        """Return that there is nothing."""
+
+    def load_part(self, name: str) -> None:
+        """Return that there is nothing."""
+
+
+def _packed(state: State) -> bytes:
+    arrays = {f"{name}/{index}": array for name, some in state.arrays.items() for index, array in enumerate(some)}
+    arrays[_FACTS] = np.frombuffer(json.dumps(state.facts).encode(), np.uint8)
+    buffer = io.BytesIO(b"0" * _DIGITS)
+    buffer.seek(_DIGITS)
+    np.savez(buffer, allow_pickle=False, **arrays)
+    digest = hashlib.sha256(buffer.getbuffer()[_DIGITS:]).hexdigest()
+    buffer.getbuffer()[:_DIGITS] = digest.encode()
+    return buffer.getvalue()
+
+
+def _unpacked(content: bytes) -> State | None:
+    body = memoryview(content)[_DIGITS:]
+    if hashlib.sha256(body).hexdigest().encode() != content[:_DIGITS]:
+        return None
+    arrays: dict[str, list[npt.NDArray[Any]]] = {}
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        facts = json.loads(stored[_FACTS].tobytes())
+        for key in stored.files:  # in the order in which they were written
+            if key != _FACTS:
+                arrays.setdefault(key.rpartition("/")[0], []).append(stored[key])
+    return State(facts, arrays)

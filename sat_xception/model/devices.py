@@ -1,0 +1,110 @@
+"""How fast the devices are used: number format, compilation, several GPUs. Chosen by what is there, or as asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from sat_xception.errors import ConfigError
+from sat_xception.log import get_logger
+from sat_xception.steps import TrainConfig
+
+__all__ = ["Choices", "choose", "in_float32", "using"]
+
+_log = get_logger(__name__)
+# https://docs.nvidia.com/deeplearning/performance/mixed-precision-training: tensor cores take float16 from compute
+# capability 7 on and bfloat16, which needs no scaling of the loss, from 8 on.
+_FLOAT16_FROM, _BFLOAT16_FROM = (7, 0), (8, 0)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a training uses the machine.
+
+    Attributes:
+        precision: Policy of Keras: "float32", "mixed_float16" or "mixed_bfloat16".
+        xla: Whether steps are compiled by XLA.
+        replicas: Devices that share each step.
+        deterministic: Whether operations that aren't repeatable on GPUs are replaced by slower ones that are.
+    """
+
+    precision: str
+    xla: bool
+    replicas: int
+    deterministic: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Return them as JSON types."""
+        return asdict(self)
+
+
+def choose(config: TrainConfig) -> Choices:
+    """Return how a training will use the machine, and say it.
+
+    On CPUs that is float32 without XLA: both others made networks of convolutions slower there.
+
+    Raises:
+        ConfigError: More GPUs are asked for than there are.
+    """
+    gpus = _gpus()
+    if config.gpus > len(gpus):
+        raise ConfigError(f"--gpus {config.gpus} but TensorFlow sees {len(gpus)}; give fewer, or 0 for all there are")
+    replicas = max(1, config.gpus or len(gpus))
+    precision: str = config.precision
+    if precision == "auto":
+        precision = _fitting_precision(gpus)
+    # Keras, too, leaves XLA out where several devices share a step.
+    xla = bool(gpus) and replicas == 1 if config.xla == "auto" else config.xla == "on"
+    choices = Choices(precision, xla, replicas, config.deterministic)
+    _log.info(
+        "devices   %s | %s | XLA %s | deterministic %s",
+        f"{replicas} of {len(gpus)} GPUs" if gpus else "CPU",
+        precision,
+        *("on" if chosen else "off" for chosen in (xla, config.deterministic)),
+    )
+    return choices
+
+
+@contextlib.contextmanager
+def using(choices: Choices) -> Iterator[None]:
+    """Build and train models as chosen while the block runs; determinism stays on in this process."""
+    if choices.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    names = [device.name for device in _gpus()[: choices.replicas]]
+    strategy = tf.distribute.MirroredStrategy(names) if choices.replicas > 1 else tf.distribute.get_strategy()
+    earlier = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(choices.precision)
+    try:
+        with strategy.scope():
+            yield
+    finally:
+        keras.config.set_dtype_policy(earlier)
+
+
+def in_float32(model: keras.Model) -> None:
+    """Let a model that learnt in mixed precision compute in float32, as it is packaged and served; weights stay."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            in_float32(layer)
+        layer.dtype_policy = "float32"
+
+
+def _fitting_precision(gpus: list[Any]) -> str:
+    details = [
+        tf.config.experimental.get_device_details(device).get("compute_capability", (0, 0))
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    least = min(details, default=(0, 0)) if gpus else (0, 0)
+    if least >= _BFLOAT16_FROM:
+        return "mixed_bfloat16"
+    return "mixed_float16" if least >= _FLOAT16_FROM else "float32"
+
+
+def _gpus() -> list[Any]:
+    gpus: list[Any] = tf.config.list_logical_devices("GPU")
+    return gpus

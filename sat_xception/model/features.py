@@ -1,0 +1,125 @@
+"""Frozen features: what the backbone says of each view of each tile, computed once and kept as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from sat_xception.log import get_logger
+from sat_xception.model.augment import view
+from sat_xception.model.checkpoint import Checkpoints, State
+from sat_xception.model.preemption import Notice
+
+__all__ = ["FeatureBatches", "Features", "compute_features"]
+
+_log = get_logger(__name__)
+# Features are kept in parts, so that a part fits in memory once more while it is written.
+_PART_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows of features of a split, each view of a batch after the other.
+
+    Attributes:
+        rows: Pooled features `float32 [views * n, d]`.
+        labels: `int64 [views * n]`.
+        weights: How much each counts, `float32 [views * n]`.
+    """
+
+    rows: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureBatches:
+    """Rows of features as training data; see `phase.Batches`.
+
+    Attributes:
+        inputs: `float32 [n, d]`.
+        labels: `int64 [n]`.
+        weights: `float32 [n]`.
+        batch_size: Rows a step.
+        seed: Seed of their order.
+    """
+
+    inputs: tf.Tensor
+    labels: tf.Tensor
+    weights: tf.Tensor
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-int(self.labels.shape[0]) // self.batch_size)
+
+    def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
+        """Return what is left of an epoch: `(float32 [n, d], int64 [n], float32 [n])`."""
+        order = np.random.default_rng([self.seed, number]).permutation(int(self.labels.shape[0]))
+        rows = tf.data.Dataset.from_tensor_slices(order[first_step * self.batch_size :]).batch(self.batch_size)
+        return rows.map(lambda row: tuple(tf.gather(part, row) for part in (self.inputs, self.labels, self.weights)))
+
+
+def compute_features(
+    features: keras.Model, split: str, batches: tf.data.Dataset, views: int, checkpoints: Checkpoints, notice: Notice
+) -> Features:
+    """Compute the features of a split, or what is left of them.
+
+    Args:
+        features: From `uint8 [n, size, size, 3]` to pooled features.
+        split: Name of the split.
+        batches: Its tiles in stored order: images, labels, and how much each counts.
+        views: Symmetries of each tile, from the first on; see `augment.view`.
+        checkpoints: Where parts are kept.
+        notice: Says when to stop.
+
+    Raises:
+        PreemptedError: It was asked to stop; what was computed is kept.
+    """
+    parts, done = _kept_parts(split, checkpoints)
+    kept = done
+    forward = tf.function(lambda images: tf.cast(features(images, training=False), tf.float32), reduce_retracing=True)
+    fresh: list[tuple[npt.NDArray[np.float32], ...]] = []
+
+    def keep() -> None:
+        if fresh:
+            nonlocal kept
+            parts.append([np.concatenate(column) for column in zip(*fresh, strict=True)])
+            state = State({"first": kept, "end": done}, {"columns": parts[-1]})
+            checkpoints.save_part(_part(split, len(parts) - 1), state)
+            fresh.clear()
+            kept = done
+
+    for images, labels, weights in batches.skip(done):
+        for index in range(views):
+            fresh.append((forward(view(images, index)).numpy(), labels.numpy(), weights.numpy()))
+        done += 1
+        if notice.given or checkpoints.due() or sum(rows.nbytes for rows, *_ in fresh) > _PART_BYTES:
+            keep()
+        notice.raise_if_given(checkpoints.folder)
+    keep()
+    return Features(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _kept_parts(split: str, checkpoints: Checkpoints) -> tuple[list[list[npt.NDArray[np.float32]]], int]:
+    """Return the parts that are whole, up to the first that isn't, and the number of batches in them."""
+    parts: list[list[npt.NDArray[np.float32]]] = []
+    done = 0
+    while (state := checkpoints.load_part(_part(split, len(parts)))) is not None:
+        if state.facts["first"] != done:
+            break  # written before one in front of it was damaged, and computed again in another size
+        parts.append(list(state.arrays["columns"]))
+        done = int(state.facts["end"])
+    if parts:
+        _log.info("resume    features of %s: %s batches are computed", split, f"{done:,}")
+    return parts, done
+
+
+def _part(split: str, number: int) -> str:
+    return f"features-{split}-{number:05d}"

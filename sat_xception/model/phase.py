@@ -1,0 +1,225 @@
+"""Train for some epochs, stop early, keep the best weights; and go on in the middle of an epoch after a kill.
+
+Keras's `fit` can't begin inside an epoch. This loop runs Keras's own training step, `train_function`, on batches that
+follow from the seed, the epoch and the step alone. With the weights, the optimizer's variables, the states of the
+random numbers and the sums of the metrics put back, the steps that are left are the same as without the kill.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import keras
+import numpy.typing as npt
+import tensorflow as tf
+
+from sat_xception.log import get_logger
+from sat_xception.model.checkpoint import Checkpoints, State
+from sat_xception.model.preemption import Notice
+
+__all__ = ["Batches", "Phase", "PhaseProgress"]
+
+_log = get_logger(__name__)
+_TELL_EVERY_S = 5.0
+Arrays = list[npt.NDArray[Any]]
+
+
+class Batches(Protocol):
+    """Training data: a new and repeatable order each epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
+        """Return what is left of an epoch: images or features, labels, and how much each counts."""
+
+
+@dataclass
+class PhaseProgress:
+    """How far a phase is.
+
+    Attributes:
+        epoch: Epochs that are finished.
+        step: Steps of the next one that are done.
+        best: Best validation accuracy.
+        wait: Epochs since then.
+        finished: Whether the phase is over, by its last epoch or by early stopping.
+        seconds: Time spent, over all tries.
+        rows: History, a row an epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    wait: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Phase:
+    """One phase of a training.
+
+    Args:
+        name: "head", "fine-tune" or "scratch".
+        model: Compiled model.
+        epochs: Most epochs.
+        patience: Epochs without a better validation accuracy before it stops.
+        checkpoints: Where it is kept.
+        notice: Says when to stop.
+    """
+
+    def __init__(
+        self, name: str, model: keras.Model, epochs: int, patience: int, checkpoints: Checkpoints, notice: Notice
+    ) -> None:
+        """Begin at the beginning; `run` looks for a checkpoint."""
+        self.name, self.model = name, model
+        self.progress = PhaseProgress()
+        self._epochs, self._patience = epochs, patience
+        self._checkpoints, self._notice = checkpoints, notice
+        self._best: Arrays = []
+        self._learning = _learning_variables(model)
+        self._told = 0.0
+
+    def run(self, data: Batches, valid: tf.data.Dataset, on_epoch: Callable[[dict[str, Any]], None]) -> None:
+        """Train to the end; the model has its best weights then.
+
+        Args:
+            data: What it learns from.
+            valid: Batches that it is judged by.
+            on_epoch: Called with each new row of the history.
+
+        Raises:
+            PreemptedError: It was asked to stop; a checkpoint is written.
+        """
+        with self.model.distribute_strategy.scope():
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.test_on_batch(*next(iter(valid)))  # makes the metrics, whose sums are part of the state
+        started = time.monotonic() - self._restore()
+        self.model.make_train_function()
+        while not self.progress.finished:
+            row = self._run_epoch(data, valid, started)
+            self._judge(row)
+            on_epoch(row)
+            self._tell(row)
+            if self.progress.finished or self._checkpoints.due(at_rest=True):
+                self._save(started)
+        for variable, value in zip(self._learning, self._best, strict=True):
+            variable.assign(value)
+        done = self.progress
+        _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
+
+    def _run_epoch(self, data: Batches, valid: tf.data.Dataset, started: float) -> dict[str, Any]:
+        begun, progress = time.monotonic(), self.progress
+        if progress.step == 0:
+            self.model.reset_metrics()
+        if progress.step < data.steps:
+            rest = data.epoch(progress.epoch, progress.step)
+            iterator = iter(self.model.distribute_strategy.experimental_distribute_dataset(rest))
+            while progress.step < data.steps:
+                self.model.train_function(iterator)
+                progress.step += 1
+                if self._notice.given or self._checkpoints.due():
+                    self._save(started)
+                self._notice.raise_if_given(self._checkpoints.folder)
+        figures = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        figures |= {f"val_{name}": float(value) for name, value in self._validate(valid, started).items()}
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        return {
+            "phase": self.name,
+            "epoch": progress.epoch,
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(time.monotonic() - begun, 3),
+            # JSON has no NaN, which a loss becomes when the rate is far too high.
+            **{name: value if math.isfinite(value) else None for name, value in figures.items()},
+        }
+
+    def _validate(self, valid: tf.data.Dataset, started: float) -> dict[str, float]:
+        sums = [variable.numpy() for variable in self.model.metrics_variables]
+        stop = _StopEvaluating(self._notice)
+        figures: dict[str, float] = self.model.evaluate(valid, callbacks=[stop], verbose=0, return_dict=True)
+        if self._notice.given:
+            for variable, value in zip(self.model.metrics_variables, sums, strict=True):
+                variable.assign(value)
+            self._save(started)
+            self._notice.raise_if_given(self._checkpoints.folder)
+        return figures
+
+    def _judge(self, row: dict[str, Any]) -> None:
+        progress = self.progress
+        progress.rows.append(row)
+        progress.wait += 1
+        if row["val_accuracy"] > progress.best:
+            progress.best, progress.wait = row["val_accuracy"], 0
+            self._best = [variable.numpy() for variable in self._learning]
+        progress.finished = progress.epoch >= self._epochs or progress.wait >= self._patience
+
+    def _variables(self) -> list[Any]:
+        """Return what changes while it learns, the best weights aside."""
+        return [*self._learning, *self.model.optimizer.variables, *self.model.metrics_variables]
+
+    def _save(self, started: float) -> None:
+        self.progress.seconds = time.monotonic() - started
+        # What a finished phase goes on with is its best weights alone.
+        now = [] if self.progress.finished else [variable.numpy() for variable in self._variables()]
+        self._checkpoints.save(self.name, State(dict(vars(self.progress)), {"variables": now, "best": self._best}))
+
+    def _restore(self) -> float:
+        """Go on from the last checkpoint, if there is one; return the seconds spent before it."""
+        state = self._checkpoints.load(self.name)
+        if state is None:
+            return 0.0
+        facts = {name: state.facts[name] for name in vars(self.progress)}
+        self.progress = PhaseProgress(**facts)
+        self._best = list(state.arrays.get("best", []))
+        if not self.progress.finished:
+            for variable, value in zip(self._variables(), state.arrays["variables"], strict=True):
+                variable.assign(value)
+        where = "finished" if self.progress.finished else f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+        _log.info("resume    %s: %s", self.name, where)
+        return self.progress.seconds
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        """Say how it goes: every epoch of a slow phase, now and then in a fast one."""
+        now = time.monotonic()
+        if now - self._told < _TELL_EVERY_S and row["epoch"] > 1:
+            return
+        self._told = now
+        figures = (row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        _log.info(
+            "%-9s epoch %d/%d  loss %.4f  accuracy %.4f  validation loss %.4f  accuracy %.4f (best %.4f)",
+            self.name,
+            row["epoch"],
+            self._epochs,
+            *(math.nan if figure is None else figure for figure in figures),
+            self.progress.best,
+        )
+
+
+class _StopEvaluating(keras.callbacks.Callback):  # type: ignore[misc]
+    """Leave a validation that would be thrown away."""
+
+    def __init__(self, notice: Notice) -> None:
+        super().__init__()
+        self._notice = notice
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.stop_evaluating = self._notice.given
+
+
+def _learning_variables(model: keras.Model) -> list[Any]:
+    """Return the weights and random-number states of a model, without those of layers that are frozen."""
+    frozen = {id(variable) for layer in _leaves(model) if not layer.trainable for variable in layer.variables}
+    metrics = {id(variable) for variable in model.metrics_variables}
+    return [variable for variable in model.variables if id(variable) not in frozen | metrics]
+
+
+def _leaves(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    if not isinstance(layer, keras.Model):
+        return [layer]
+    return [leaf for inner in layer.layers for leaf in _leaves(inner)]

@@ -1,0 +1,90 @@
+"""Number format, compilation and several devices: chosen by what is there, and what is asked for really happens."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from sat_xception.errors import ConfigError
+from sat_xception.evaluate.evaluate import load_model
+from sat_xception.model import devices
+from sat_xception.model.devices import Choices, choose, using
+from sat_xception.model.train import train
+from sat_xception.steps import TrainConfig
+
+SETTINGS = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 1}
+
+# Two logical devices stand for two GPUs; all else is TensorFlow's own.
+MIRRORED = """
+import sys, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from sat_xception.model import devices
+devices._gpus = lambda: tf.config.list_logical_devices("CPU")
+from sat_xception.model.train import train
+from sat_xception.steps import TrainConfig
+train(TrainConfig(examples=sys.argv[1], out=sys.argv[2], backbone="mobilenetv2", weights="none", alpha=0.35,
+                  input_size=32, scratch_epochs=1, precision="float32", batch_size=8))
+"""
+
+
+def config(tmp_path, **changes):
+    return TrainConfig(examples=tmp_path, out=tmp_path / "model", **changes)
+
+
+def test_on_cpus_nothing_is_changed_unless_it_is_asked_for(tmp_path, caplog):
+    caplog.set_level("INFO", "sat_xception")
+    assert choose(config(tmp_path)) == Choices("float32", xla=False, replicas=1, deterministic=False)
+    assert "CPU | float32 | XLA off | deterministic off" in caplog.text
+    asked = choose(config(tmp_path, precision="mixed_bfloat16", xla="on", deterministic=True))
+    assert asked == Choices("mixed_bfloat16", xla=True, replicas=1, deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((6, 1), "float32"), ((7, 5), "mixed_float16"), ((9, 0), "mixed_bfloat16")]
+)
+def test_a_gpu_gets_the_format_that_it_is_fast_at(tmp_path, monkeypatch, capability, precision):
+    monkeypatch.setattr(devices.tf.config, "list_logical_devices", lambda kind: ["gpu"])
+    monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda kind: ["gpu"])
+    details = {"compute_capability": capability}
+    monkeypatch.setattr(devices.tf.config.experimental, "get_device_details", lambda device: details)
+    assert choose(config(tmp_path)) == Choices(precision, xla=True, replicas=1, deterministic=False)
+
+
+def test_more_gpus_than_there_are_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="--gpus 2 but TensorFlow sees 0"):
+        choose(config(tmp_path, gpus=2))
+
+
+def test_the_policy_is_put_back():
+    with pytest.raises(KeyError), using(Choices("mixed_bfloat16", xla=False, replicas=1, deterministic=False)):
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        raise KeyError
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_what_learnt_in_mixed_precision_is_kept_and_answers_in_float32(examples, tmp_path):
+    result = train(TrainConfig(examples=examples, out=tmp_path / "model", precision="mixed_float16", **SETTINGS))
+    facts = json.loads((result.folder / "train.json").read_text())
+    assert facts["devices"]["precision"] == "mixed_float16"
+    model = load_model(result.folder)[0]
+    layers = [*model.layers, *model.get_layer("mobilenetv2").layers]
+    assert {layer.compute_dtype for layer in layers if layer.weights} == {"float32"}
+    answers = model(np.zeros((2, 32, 32, 3), np.uint8)).numpy()
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+
+
+def test_two_devices_share_each_step(examples, tmp_path):
+    # 8 tiles a step, of which the last step has fewer than there are devices or an odd number.
+    command = [sys.executable, "-c", MIRRORED, str(examples), str(tmp_path / "model")]
+    run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=250)
+    assert run.returncode == 0, run.stderr[-2000:]
+    facts = json.loads((tmp_path / "model" / "train.json").read_text())
+    assert facts["devices"]["replicas"] == 2
+    (row,) = json.loads((tmp_path / "model" / "history.json").read_text())
+    assert row["loss"] is not None
+    assert all(np.isfinite(weight).all() for weight in load_model(tmp_path / "model")[0].get_weights())
