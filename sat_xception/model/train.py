@@ -169,7 +169,8 @@ def train(config: TrainConfig) -> TrainResult:
             learn = _train_from_scratch if weights.kind == "none" else _transfer
             model, phase, accuracy = learn(run, features)
             in_float32(model)
-        model.save(work / "model.keras")
+        # Without the optimizer, which nothing needs any more and which mixed precision wraps in a way that can't be loaded.
+        keras.Model(model.inputs, model.outputs, name=model.name).save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
         (work / "curves.html").write_text(page, encoding="utf-8")
@@ -228,10 +229,12 @@ def _transfer(run: _Run, features: keras.Model) -> tuple[keras.Model, str, float
     accuracy = _train_head(run, features, model.get_layer("head"))
     if config.fine_tune_epochs == 0:
         return model, "head", accuracy
-    _log.info("fine-tune %s weights learn, at rate %g", f"{learning:,}", config.fine_tune_learning_rate)
+    rate = config.fine_tune_learning_rate or get_backbone(config.backbone).fine_tune_learning_rate
+    _log.info("fine-tune %s weights learn, at rate %g", f"{learning:,}", rate)
     before = model.get_weights()
-    _compile(model, config.fine_tune_learning_rate)
-    tuned = run.fit("fine-tune", model, run.training(), run.validation(), config.fine_tune_epochs, config.patience)
+    batches = run.training()
+    _compile(model, _warm_up_and_cosine(rate, config.fine_tune_epochs, batches.steps))
+    tuned = run.fit("fine-tune", model, batches, run.validation(), config.fine_tune_epochs, config.patience)
     if tuned > accuracy:
         return model, "fine-tune", tuned
     _log.info("kept      the head: fine-tuning reached %.4f, not more than %.4f", tuned, accuracy)
@@ -270,6 +273,13 @@ def _train_from_scratch(run: _Run, features: keras.Model) -> tuple[keras.Model, 
     _compile(model, rate)
     epochs = config.scratch_epochs
     return model, "scratch", run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
+
+
+def _warm_up_and_cosine(rate: float, epochs: int, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a rate that rises in the first epoch, while Adam's means settle, and falls to 0 by the last."""
+    return keras.optimizers.schedules.CosineDecay(
+        rate / 10, decay_steps=max(1, (epochs - 1) * steps), warmup_target=rate, warmup_steps=steps
+    )
 
 
 def _compile(model: keras.Model, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> None:

@@ -43,7 +43,9 @@ class TrainConfig(StepConfig):
     fine_tune_epochs: int = Field(10, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
     fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
-    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="Adam's rate for fine-tuning.")
+    fine_tune_learning_rate: float = Field(
+        0.0, ge=0, description="Adam's highest rate for fine-tuning; it falls to 0. Default: the backbone's own."
+    )
     scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
     scratch_learning_rate: float = Field(
         0.0, ge=0, description="Adam's first rate where weights is 'none'; it falls to 0. Default: the backbone's own."
@@ -51,7 +53,7 @@ class TrainConfig(StepConfig):
     patience: int = Field(10, gt=0, description="Epochs without a better validation accuracy before a phase stops.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the features dropped before the last layer.")
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
-    views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
+    views: int = Field(4, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
