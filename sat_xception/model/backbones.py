@@ -31,6 +31,7 @@ class Backbone:
         input_size: Height and width it gets by default, in pixels.
         smallest_input: Smallest input size that the constructor takes.
         fine_tune_from: First layer that fine-tuning changes by default: the last stage of the network.
+        fine_tune_learning_rate: Adam's highest rate for that; docs/training.md has the measurements.
         scratch_learning_rate: Adam's first rate from random weights. On the synthetic sample MobileNetV2 with alpha
             0.35 learns nothing in 25 epochs at 1e-3 and reaches 0.9 at 4e-3; Xception does best at 1e-3.
         has_alpha: Whether it takes a width multiplier.
@@ -40,15 +41,22 @@ class Backbone:
     input_size: int
     smallest_input: int
     fine_tune_from: str
+    fine_tune_learning_rate: float
     scratch_learning_rate: float
     has_alpha: bool = False
 
 
 BACKBONES = {
     # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
-    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block14_sepconv1", 1e-3),
+    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block14_sepconv1", 3e-4, 1e-3),
     "mobilenetv2": Backbone(
-        keras.applications.MobileNetV2, 224, SMALLEST_INPUT["mobilenetv2"], "block_13_expand", 4e-3, has_alpha=True
+        keras.applications.MobileNetV2,
+        224,
+        SMALLEST_INPUT["mobilenetv2"],
+        "block_13_expand",
+        1e-3,
+        4e-3,
+        has_alpha=True,
     ),
 }
 

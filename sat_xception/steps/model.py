@@ -76,7 +76,7 @@ class TrainConfig(StepConfig):
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last layer's inputs dropped in training.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread evenly over the classes.")
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
-    views: int = Field(2, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
+    views: int = Field(4, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
