@@ -138,18 +138,29 @@ class Space:
         return {name: setting.describe() for name, setting in self.settings.items()}
 
 
-_ORIGINAL_HEAD: dict[str, Choice | Range] = {
-    "optimizer": Choice(("adam", "nadam", "rmsprop", "sgd")),
-    "head_learning_rate": Range(low=1e-4, high=1e-1, log=True),
-    "head_units": Choice((0, 64, 128, 256, 512)),
-    "head_activation": Choice(("relu", "elu", "selu", "tanh")),
-    "dropout": Range(low=0.0, high=0.7),
-}
-# What the 2018 search varied: optimizer, both learning rates, size and activation of the dense layer, dropout. A width
-# of 0, which leaves the dense layer out, is ours.
 PRESETS: Mapping[str, Space] = {
-    "head": Space("head", _ORIGINAL_HEAD),
-    "original": Space("original", {**_ORIGINAL_HEAD, "fine_tune_learning_rate": Range(low=1e-6, high=1e-3, log=True)}),
+    "head": Space(
+        "head",
+        {
+            "optimizer": Choice(("adam", "nadam", "rmsprop", "sgd")),
+            "head_learning_rate": Range(low=1e-4, high=1e-1, log=True),
+            "head_units": Choice((0, 64, 128, 256, 512)),
+            "head_activation": Choice(("relu", "elu", "selu", "tanh")),
+            "dropout": Range(low=0.0, high=0.7),
+        },
+    ),
+    # developmentseed/unicef-schools at 96a4df4, main_model/sat_xception/train_config.py: what varied in its model.
+    "original": Space(
+        "original",
+        {
+            "optimizer": Choice(("adam", "rmsprop")),
+            "head_learning_rate": Range(low=1e-4, high=1e-3),
+            "head_units": Choice((128, 256, 512)),
+            "head_activation": Choice(("relu", "elu")),
+            "dropout": Choice((0.0, 0.1, 0.25, 0.5)),
+            "fine_tune_learning_rate": Range(low=1e-5, high=1e-4),
+        },
+    ),
 }
 
 
