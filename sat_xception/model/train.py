@@ -169,7 +169,7 @@ def train(config: TrainConfig) -> TrainResult:
             learn = _train_from_scratch if weights.kind == "none" else _transfer
             model, phase, accuracy = learn(run, features)
             in_float32(model)
-        # Without the optimizer, which nothing needs any more and which mixed precision wraps in a way that can't be loaded.
+        # Without the optimizer: nothing needs it any more, and mixed precision's can't be loaded again.
         keras.Model(model.inputs, model.outputs, name=model.name).save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
