@@ -170,7 +170,7 @@ def train(config: TrainConfig) -> TrainResult:
             model, phase, accuracy = learn(run, features)
             in_float32(model)
         # Without the optimizer: nothing needs it any more, and mixed precision's can't be loaded again.
-        keras.Model(model.inputs, model.outputs, name=model.name).save(work / "model.keras")
+        keras.Model(model.input, model.output, name=model.name).save(work / "model.keras")
         write_json(work / "history.json", run.history)
         page = curves_page(config.backbone, run.history, examples.synthetic)
         (work / "curves.html").write_text(page, encoding="utf-8")
