@@ -19,9 +19,10 @@ DATA ?= sample
 RUNNER ?= subprocess
 WEIGHTS ?=
 ARGS ?=
+LOGDIR ?= tensorboard
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint format type images step-images push test-images compile lock clean
+.PHONY: help setup run test tensorboard bench lint format type images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipe
 
 test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
 	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu and not docker" $(ARGS)
+
+tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
+	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .

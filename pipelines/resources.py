@@ -57,8 +57,8 @@ SMALL = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
 # Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
 # input. The manifest is held whole, a few hundred bytes a tile; images never are.
 DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
-# Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in two views, 2,048 numbers
-# each, are 1.6 GB and are held up to three times while they are handed to TensorFlow.
+# Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in four views, 2,048 numbers
+# each, are 3.3 GB and are held up to three times while they are handed to TensorFlow.
 TRAINING = Kind(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
 
 # Kubernetes objects of a finished run are of use while somebody looks into it. The run itself, its parameters, metrics

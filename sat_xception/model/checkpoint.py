@@ -9,6 +9,7 @@ another folder, and never meets these files. Each file begins with the SHA-256 o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.log import get_logger
-from sat_xception.storage import get_file, list_files, put_file, remove_files
+from sat_xception.storage import GcsPath, get_file, list_files, put_file, remove_files
 
 __all__ = ["Checkpoints", "NoCheckpoints", "State", "fingerprint"]
 
@@ -65,6 +66,7 @@ class Checkpoints:
     def __init__(self, place: Path, name: str, every_s: float, shared: bool = True) -> None:
         """Look at what is there."""
         self.folder = place / name
+        self._place = place
         self._removable = self.folder if shared else place
         self._every_s = every_s
         self._numbers: dict[str, int] = {}
@@ -135,6 +137,9 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove every file of this training; what can't be removed is left, with a warning."""
         remove_files(self._removable)
+        if not isinstance(self._place, GcsPath):
+            with contextlib.suppress(OSError):  # others keep theirs there
+                self._place.rmdir()
 
 
 class NoCheckpoints(Checkpoints):

@@ -55,9 +55,7 @@ def choose(config: TrainConfig) -> Choices:
     if config.gpus > len(gpus):
         raise ConfigError(f"--gpus {config.gpus} but TensorFlow sees {len(gpus)}; give fewer, or 0 for all there are")
     replicas = max(1, config.gpus or len(gpus))
-    precision: str = config.precision
-    if precision == "auto":
-        precision = _fitting_precision(gpus)
+    precision = _fitting_precision(gpus) if config.precision == "auto" else config.precision
     # Keras, too, leaves XLA out where several devices share a step.
     xla = bool(gpus) and replicas == 1 if config.xla == "auto" else config.xla == "on"
     choices = Choices(precision, xla, replicas, config.deterministic)

@@ -133,7 +133,7 @@ class Phase:
         return {
             "phase": self.name,
             "epoch": progress.epoch,
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
             "seconds": round(time.monotonic() - begun, 3),
             # JSON has no NaN, which a loss becomes when the rate is far too high.
             **{name: value if math.isfinite(value) else None for name, value in figures.items()},

@@ -21,6 +21,8 @@ from sat_xception.model.phase import Phase
 from sat_xception.model.preemption import Notice, heeding_sigterm
 from sat_xception.model.train import train
 from sat_xception.steps import TrainConfig
+from sat_xception.storage import GcsPath, list_files
+from tests.storage_proxy import running_emulator
 
 ROWS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
 LABELS = (ROWS[:, 0] + ROWS[:, 1] ** 2 > 0.7).astype(np.int64)
@@ -222,7 +224,14 @@ def test_checkpoints_of_another_training_are_told_and_left_alone(tmp_path, caplo
     second.save("head", State({"epoch": 2}))
     second.remove()
     assert Checkpoints(tmp_path, names[0], 0).load("head").facts["epoch"] == 1
-    Checkpoints(tmp_path, names[1], 0, shared=False).remove()
+    Checkpoints(tmp_path, names[0], 0).remove()
+    assert not tmp_path.exists()  # nobody keeps anything there any more
+
+
+def test_a_place_of_ones_own_is_removed_with_what_older_settings_left_there(tmp_path):
+    for name in ("0" * 16, "1" * 16):
+        Checkpoints(tmp_path, name, 0).save("head", State({"epoch": 1}))
+    Checkpoints(tmp_path, "1" * 16, 0, shared=False).remove()
     assert not tmp_path.exists()
 
 
@@ -258,3 +267,22 @@ def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undistur
         ends[-1].append(json.loads((folder / "train.json").read_text())["weights_digest"])
     assert ends[0] == ends[1]
     assert not (tmp_path / "m.checkpoints").exists()
+
+
+def test_checkpoints_in_a_bucket_are_found_and_removed(monkeypatch, caplog):
+    caplog.set_level("INFO", "sat_xception")
+    with running_emulator("models") as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        place = GcsPath("gs://models/checkpoints")
+        rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+        for epoch in range(3):
+            Checkpoints(place, "0" * 16, 0).save_part(f"head-{epoch % 2}", State({"number": epoch}, {"best": [rows]}))
+        found = Checkpoints(place, "0" * 16, 0)
+        assert f"from the checkpoints in {place}/{'0' * 16}" in caplog.text
+        state = found.load("head")
+        assert state.facts["number"] == 2
+        np.testing.assert_array_equal(state.arrays["best"][0], rows)
+        other = Checkpoints(place, "1" * 16, 0)
+        assert other.load("head") is None
+        found.remove()
+        assert list_files(place) == []

@@ -15,9 +15,8 @@ from sat_xception.data.assemble import assemble
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.evaluate.evaluate import evaluate, load_model
-from sat_xception.model.checkpoint import Checkpoints
-from sat_xception.model.preemption import Notice
-from sat_xception.model.train import _Run, train, weights_digest
+from sat_xception.model.run import Run
+from sat_xception.model.train import train, weights_digest
 from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig, TrainConfig
 from tests.small_models import write_small_model
 
@@ -338,7 +337,7 @@ def test_an_interrupted_training_leaves_the_model_before_it_and_nothing_else(unb
 
 def test_a_tile_counts_as_much_as_its_weight_times_that_of_its_class(examples):
     config = TrainConfig(examples=examples, out=examples / "out")
-    run = _Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0}, examples, Checkpoints(examples / "none", "0", 0), Notice())
+    run = Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0})
     assert run.weigh(tf.constant([0, 1, 1], tf.int64), tf.constant([1.0, 1.0, 3.0])).numpy().tolist() == [0.5, 2.0, 6.0]
     run.class_weight = None
     assert run.weigh(tf.constant([0, 1], tf.int64), tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]
