@@ -51,7 +51,7 @@ def uncompiled(model: keras.Model) -> keras.Model:
     What is saved of it loads without our code.
     """
     # Not `inputs` and `outputs`: a model of lists warns when it is called with an array.
-    return keras.Model(model.input, model.output, name=model.name)
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 class _SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]

@@ -72,16 +72,24 @@ class Phase:
         patience: Epochs without a better validation accuracy before it stops.
         checkpoints: Where it is kept.
         notice: Says when to stop.
+        silent: Whether it is one of many, of which nobody wants to hear each epoch.
     """
 
     def __init__(
-        self, name: str, model: keras.Model, epochs: int, patience: int, checkpoints: Checkpoints, notice: Notice
+        self,
+        name: str,
+        model: keras.Model,
+        epochs: int,
+        patience: int,
+        checkpoints: Checkpoints,
+        notice: Notice,
+        silent: bool = False,
     ) -> None:
         """Begin at the beginning; `run` looks for a checkpoint."""
         self.name, self.model = name, model
         self.progress = PhaseProgress()
         self._epochs, self._patience = epochs, patience
-        self._checkpoints, self._notice = checkpoints, notice
+        self._checkpoints, self._notice, self._silent = checkpoints, notice, silent
         self._best: Arrays = []
         self._learning = _learning_variables(model)
         self._told = 0.0
@@ -106,13 +114,15 @@ class Phase:
             row = self._run_epoch(data, valid, started)
             self._judge(row)
             on_epoch(row)
-            self._tell(row)
+            if not self._silent:
+                self._tell(row)
             if self.progress.finished or self._checkpoints.due(at_rest=True):
                 self._save(started)
         for variable, value in zip(self._learning, self._best, strict=True):
             variable.assign(value)
         done = self.progress
-        _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
+        if not self._silent:
+            _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
 
     def _run_epoch(self, data: Batches, valid: tf.data.Dataset, started: float) -> dict[str, Any]:
         begun, progress = time.monotonic(), self.progress

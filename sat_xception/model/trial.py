@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
 import shutil
@@ -33,8 +32,6 @@ from sat_xception.storage import write_json
 __all__ = ["Outcome", "Report", "TrialData", "prepare_features", "run_trial"]
 
 _log = get_logger(__name__)
-# Of a hundred trials nobody wants to hear each epoch.
-get_logger("sat_xception.model.phase").setLevel(logging.WARNING)
 _ARRAYS = ("rows", "labels", "weights")
 _RANDOM = "random.json"
 
@@ -145,7 +142,7 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
 
 def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report: Report, first_step: int) -> Outcome:
     model, batches, checks = lesson
-    learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), Notice())
+    learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), Notice(), silent=True)
     learning.run(batches, checks, lambda row: report(first_step + row["epoch"] - 1, row["val_accuracy"]))
     best = max(learning.progress.rows, key=lambda row: row["val_accuracy"])
     return Outcome(best["val_accuracy"], best["val_loss"], phase)
