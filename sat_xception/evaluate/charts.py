@@ -18,6 +18,7 @@ from sat_xception.page import render_page
 
 __all__ = [
     "confusion_chart",
+    "confusion_png",
     "curves_chart",
     "curves_page",
     "most_mixed_up",
@@ -70,6 +71,19 @@ def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> 
 
     Of very many classes those are drawn that are mixed up most: a cell takes 400 bytes, and nobody reads 10,000.
     """
+    return _svg(_confusion_figure(matrix, classes), "confusion matrix")
+
+
+def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """Return the drawing of `confusion_chart` as PNG, for what shows no SVG."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        _confusion_figure(matrix, classes).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shown = most_mixed_up(matrix)
@@ -88,7 +102,7 @@ def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> 
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
-    return _svg(figure, "confusion matrix")
+    return figure
 
 
 def most_mixed_up(matrix: Sequence[Sequence[int]]) -> list[int]:

@@ -94,13 +94,20 @@ class Phase:
         self._learning = _learning_variables(model)
         self._told = 0.0
 
-    def run(self, data: Batches, valid: tf.data.Dataset, on_epoch: Callable[[dict[str, Any]], None]) -> None:
+    def run(
+        self,
+        data: Batches,
+        valid: tf.data.Dataset,
+        on_epoch: Callable[[dict[str, Any]], None],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
         """Train to the end; the model has its best weights then.
 
         Args:
             data: What it learns from.
             valid: Batches that it is judged by.
             on_epoch: Called with each new row of the history.
+            on_step: Called after each step.
 
         Raises:
             PreemptedError: It was asked to stop; a checkpoint is written.
@@ -111,7 +118,7 @@ class Phase:
         started = time.monotonic() - self._restore()
         self.model.make_train_function()
         while not self.progress.finished:
-            row = self._run_epoch(data, valid, started)
+            row = self._run_epoch(data, valid, started, on_step)
             self._judge(row)
             on_epoch(row)
             if not self._silent:
@@ -124,7 +131,9 @@ class Phase:
         if not self._silent:
             _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
 
-    def _run_epoch(self, data: Batches, valid: tf.data.Dataset, started: float) -> dict[str, Any]:
+    def _run_epoch(
+        self, data: Batches, valid: tf.data.Dataset, started: float, on_step: Callable[[], None]
+    ) -> dict[str, Any]:
         begun, progress = time.monotonic(), self.progress
         if progress.step == 0:
             self.model.reset_metrics()
@@ -134,6 +143,7 @@ class Phase:
             while progress.step < data.steps:
                 self.model.train_function(iterator)
                 progress.step += 1
+                on_step()
                 if self._notice.given or self._checkpoints.due():
                     self._save(started)
                 self._notice.raise_if_given(self._checkpoints.folder)

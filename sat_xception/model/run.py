@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from sat_xception.data.examples_index import ExamplesIndex
@@ -110,8 +111,12 @@ class Run:
         """
         model.jit_compile = self.xla
         phase = Phase(name, model, epochs, patience or self.config.patience, self.checkpoints, self.notice)
-        with Board(self.logs / name) as board:
-            phase.run(data, valid, board.add)
+        with Board(self.logs / name, self.config.profile_steps) as board:
+            phase.run(data, valid, board.add, board.on_step)
+            if isinstance(data, TileBatches):
+                board.show_samples(next(iter(data.epoch(0)))[0].numpy())
+            labels = np.concatenate([batch[1].numpy() for batch in valid])
+            board.show_confusion(labels, model.predict(valid, verbose=0), self.classes)
         self.history += phase.progress.rows
         self.seconds[name] = round(phase.progress.seconds, 3)
         return phase.progress.best

@@ -44,7 +44,7 @@ _log = get_logger(__name__)
 # epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
 # Settings that change where things are and how often they are written, and no figure.
-_WITHOUT_A_SAY = {"examples", "out", "tensorboard", "checkpoints", "checkpoint_minutes"}
+_WITHOUT_A_SAY = {"examples", "out", "tensorboard", "profile_steps", "checkpoints", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class TrainConfig(StepConfig):
     gpus: int = Field(0, ge=0, description="GPUs that share each step. Default: all there are.")
     deterministic: bool = Field(False, description="Repeatable on GPUs, too, at some cost in speed.")
     tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
+    profile_steps: int = Field(0, ge=0, description="Steps of each phase to profile for TensorBoard; 0 for none.")
     checkpoints: ResultOrNone = Field(
         None, description="Folder or gs:// address to keep what was learnt in until the end. Default: OUT.checkpoints."
     )
