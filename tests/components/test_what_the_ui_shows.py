@@ -76,7 +76,14 @@ def run(data, tmp_path_factory, pipeline_parameters):
     examples = made["convert/examples"]
     outputs = made.of("validate", statistics=dsl.Artifact, report=dsl.HTML)
     validate.python_func(examples=examples, accept=["*:*:*"], max_skew=0.3, max_drift=0.1, baseline="", **outputs)
-    schedule = {"head_epochs": 1, "fine_tune_epochs": 0, "scratch_epochs": 2, "batch_size": 32, "seed": 0}
+    schedule = {
+        "head_epochs": 1,
+        "fine_tune_epochs": 0,
+        "scratch_epochs": 2,
+        "batch_size": 32,
+        "seed": 0,
+        "checkpoints": "",
+    }
     network = {"backbone": "mobilenetv2", "weights": "none", "input_size": 32, "alpha": 0.35}
     kinds = {"model": dsl.Model, "tensorboard": dsl.Artifact, "metrics": dsl.Metrics, "curves": dsl.HTML}
     train.python_func(examples=examples, **network, **schedule, **made.of("train", **kinds))
