@@ -35,8 +35,8 @@ def view(images: tf.Tensor, index: int) -> tf.Tensor:
 def random_view(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     """Flip, turn, brighten and stretch an image at random, the same way for the same key.
 
-    One image at a time, which stays in the processor's cache, and only the symmetry that is drawn is computed. On 2 busy
-    cores the symmetries alone came to 2,869 images/s at 256 pixels, batches of them chosen by `tf.where` to 157.
+    One image at a time, which stays in the processor's cache, and only the symmetry that is drawn is computed. On two
+    busy cores the symmetries alone came to 2,869 images/s at 256 pixels, batches of them chosen by `tf.where` to 157.
 
     Args:
         image: `uint8 [s, s, 3]`.
