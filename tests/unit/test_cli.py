@@ -218,6 +218,7 @@ def steps_module(tmp_path, monkeypatch) -> str:
         ("ModelError", 3),
         ("ServiceError", 4),
         ("GateRefusedError", 5),
+        ("PreemptedError", 75),
     ],
 )
 def test_every_error_has_its_exit_code_and_its_message_without_a_traceback(steps_module, capsys, error, code):
