@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _MOST_CLASSES = 24
+_LONGEST_NAME = 24
 
 # The same figure gives the same SVG: ids are salted by this, text stays text.
 mpl.rcParams.update(
@@ -75,11 +76,14 @@ def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> 
 
 
 def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """Return the drawing of `confusion_chart` as PNG, for what shows no SVG."""
+    """Return the drawing of `confusion_chart` as PNG, for what shows no SVG; of long names the beginning."""
     buffer = io.BytesIO()
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in classes]
     with warnings.catch_warnings():
+        # What the font can't draw is a box, and names of many lines leave no room: neither ends a training.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        _confusion_figure(matrix, classes).savefig(buffer, format="png")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        _confusion_figure(matrix, names).savefig(buffer, format="png")
     return buffer.getvalue()
 
 
