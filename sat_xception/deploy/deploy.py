@@ -21,15 +21,15 @@ from sat_xception.log import get_logger
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import (
     check_digests,
-    find_versions,
     has_version,
     here,
+    known_versions,
     new_version,
     remove_version,
     resolve_version,
 )
 from sat_xception.steps import DeployConfig, ServeConfig
-from sat_xception.storage import GcsPath, atomic_folder, folder_digests, read_json, write_json
+from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
 
 __all__ = ["DeployResult", "deploy"]
 
@@ -80,7 +80,7 @@ def deploy(config: DeployConfig) -> DeployResult:
     served = read_json(source / "model.json", made_by="package")
     version = served["version"]
     target = config.model_root / config.name / str(version)
-    before = max((number for number in _versions(target.parent) if number != version), default=None)
+    before = max((number for number in known_versions(target.parent) if number != version), default=None)
     if before is not None and before > version:
         raise ConfigError(
             f"{target.parent} holds version {before}, which is newer than {version}, and the newest is the one that "
@@ -111,10 +111,6 @@ def deploy(config: DeployConfig) -> DeployResult:
         with atomic_folder(config.out, record="deployment.json") as work:
             write_json(work / "deployment.json", record)
     return DeployResult(record)
-
-
-def _versions(folder: Path) -> dict[int, Path]:
-    return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
 
 
 def _copy(source: Path, target: Path) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 
 from sat_xception.deploy.golden import check_answers
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.serve.model_root import check_digests, find_versions, here, remove_version
+from sat_xception.serve.model_root import check_digests, here, known_versions, remove_version
 from sat_xception.steps import ListModelsConfig, RemoveModelsConfig, ShowModelConfig, VerifyModelConfig
-from sat_xception.storage import GcsPath, get_file
+from sat_xception.storage import get_file
 
 __all__ = ["Report", "list_models", "remove_models", "show_model", "verify_model"]
 
@@ -113,7 +113,7 @@ def remove_models(config: RemoveModelsConfig) -> Report:
 
 def _versions(config: ListModelsConfig | RemoveModelsConfig | ShowModelConfig | VerifyModelConfig) -> dict[int, Path]:
     folder = config.model_root / config.name
-    versions = find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
+    versions = known_versions(folder)
     if not versions:
         raise ConfigError(f"no version of {config.name!r} at {folder}; name another --model-root or --name")
     return versions

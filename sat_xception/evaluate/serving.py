@@ -16,11 +16,11 @@ from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.model.input import encoded_examples
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import find_versions, here, read_classes
+from sat_xception.serve.model_root import here, known_versions, read_classes
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.steps import EvaluateConfig
-from sat_xception.storage import GcsPath, read_json
+from sat_xception.storage import read_json
 
 __all__ = ["Serving", "score_serving"]
 
@@ -98,7 +98,7 @@ def _facts(version: Path) -> dict[str, str]:
 
 def _newest_version(config: EvaluateConfig) -> Path | None:
     folder = (config.model_root or Path()) / config.name
-    versions = find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
+    versions = known_versions(folder)
     return versions[max(versions)] if versions else None
 
 

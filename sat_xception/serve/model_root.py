@@ -31,6 +31,7 @@ __all__ = [
     "find_versions",
     "has_version",
     "here",
+    "known_versions",
     "new_version",
     "read_classes",
     "remove_version",
@@ -63,6 +64,17 @@ def find_versions(folder: Path) -> dict[int, Path]:
         if path.name.isascii() and path.name.isdecimal() and int(path.name) <= _MAX_VERSION:
             versions.setdefault(int(path.name), path)
     return dict(sorted(versions.items()))
+
+
+def known_versions(folder: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder, as `find_versions` does; none where there is no such folder.
+
+    Raises:
+        OSError: The folder can't be listed.
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
 
 
 def has_version(version: Path) -> bool:
@@ -133,7 +145,7 @@ def resolve_version(path: Path, name: str) -> Path:
     if is_marked(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
         return here(path)
     for folder in (path, path / name):
-        if (isinstance(folder, GcsPath) or folder.is_dir()) and (versions := find_versions(folder)):
+        if versions := known_versions(folder):
             return here(versions[max(versions)])
     raise ConfigError(
         f"no packaged model at {path}: looked for {SAVED_MODEL_FILE}, <version>/{SAVED_MODEL_FILE} and "
