@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("tiles", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the recipe's second phase")
-    parser.add_argument("--skip-accuracy", action="store_true", help="measure the input alone")
+    parser.add_argument("--only", choices=["input", "accuracy"], help="one of the two tables")
     parser.add_argument("--run", nargs=2, metavar=("CONTENDER", "PIXELS"))
     arguments = parser.parse_args()
     if arguments.run:
@@ -56,8 +56,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="bench-training-") as name:
         prepared = _prepare(arguments.tiles, Path(name))
-        _compare_inputs(prepared, arguments)
-        if not arguments.skip_accuracy:
+        if arguments.only != "accuracy":
+            _compare_inputs(prepared, arguments)
+        if arguments.only != "input":
             _compare_trainings(prepared, arguments)
 
 
@@ -143,13 +144,15 @@ def _generator(arguments: argparse.Namespace, pixels: int, split: str = "train")
 
     changes = _AUGMENTATION if split == "train" else {}
     generator = ImageDataGenerator(preprocessing_function=keras.applications.mobilenet_v2.preprocess_input, **changes)
-    return generator.flow_from_directory(
+    batches = generator.flow_from_directory(
         str(arguments.tiles / "folders" / split),
         target_size=(pixels, pixels),
         batch_size=_BATCH,
         seed=42,
         shuffle=split == "train",
     )
+    batches.workers = _WORKERS
+    return batches
 
 
 def _input_of_2018(arguments: argparse.Namespace, pixels: int) -> float:
@@ -216,7 +219,9 @@ def _recipe_of_2018(arguments: argparse.Namespace, pixels: int) -> list[dict[str
 
     for trainable, rate, epochs in ((False, _HEAD_RATE, _HEAD_EPOCHS), (True, _ALL_RATE, arguments.epochs)):
         network.trainable = trainable
-        model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+        # Compiled by XLA, which Keras 3 does by itself, these networks are several times slower on CPUs; Keras of 2018
+        # didn't.
+        model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
         model.fit(train, validation_data=valid, epochs=epochs, callbacks=[Clock()], verbose=0)
     return told
 

@@ -58,6 +58,7 @@ class RunConfig(LabelsConfig):
     seed: int = setting_of(TrainConfig, "seed")
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
+    search_trials: int = setting_of(TrainConfig, "search_trials")
     scratch_epochs: int = Field(
         0, ge=0, description="Epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
     )
@@ -138,6 +139,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "mobilenetv2_weights": weights["mobilenetv2"],
         "train_fine_tune_epochs": config.fine_tune_epochs,
         "train_head_epochs": config.head_epochs,
+        "train_search_trials": config.search_trials,
         "xception_input_size": sizes["xception"],
         "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
         "xception_weights": weights["xception"],

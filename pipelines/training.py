@@ -112,6 +112,7 @@ def training(
     train_checkpoints: str = "",
     train_fine_tune_epochs: int = 10,
     train_head_epochs: int = 100,
+    train_search_trials: int = 0,
     xception_input_size: int = 256,
     xception_scratch_epochs: int = 25,
     xception_weights: str = "imagenet",
@@ -202,6 +203,8 @@ def training(
             was taken away. Empty: it is lost with the pod, and a retry begins anew.
         train_fine_tune_epochs: Most epochs of fine-tuning, from 0 on; 0 leaves it out.
         train_head_epochs: Most epochs of the head on frozen features, from 1 on.
+        train_search_trials: Heads that a search tries before each training, from 0 on; the best one's settings are
+            trained with. Needs learnt weights for both backbones.
         xception_input_size: Height and width of Xception's input in pixels, from 71 on; 0 is 256.
         xception_scratch_epochs: Epochs of Xception where its weights are "none", from 1 on.
         xception_weights: What Xception starts from: "imagenet" (downloaded), a path or gs:// address of a .h5
@@ -276,6 +279,7 @@ def training(
                 train_checkpoints=train_checkpoints,
                 train_fine_tune_epochs=train_fine_tune_epochs,
                 train_head_epochs=train_head_epochs,
+                train_search_trials=train_search_trials,
                 xception_input_size=xception_input_size,
                 xception_scratch_epochs=xception_scratch_epochs,
                 xception_weights=xception_weights,
@@ -305,6 +309,7 @@ def training(
                 "checkpoints": train_checkpoints,
                 "head_epochs": train_head_epochs,
                 "fine_tune_epochs": train_fine_tune_epochs,
+                "search_trials": train_search_trials,
                 "seed": data_seed,
             }
             train_xception = train(

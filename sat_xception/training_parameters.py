@@ -111,6 +111,7 @@ _SHARED = {
     "checkpoints": "train_checkpoints",
     "head_epochs": "train_head_epochs",
     "fine_tune_epochs": "train_fine_tune_epochs",
+    "search_trials": "train_search_trials",
     "seed": "data_seed",
 }
 _XCEPTION = ("weights", "input_size", "scratch_epochs")

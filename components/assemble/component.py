@@ -69,6 +69,7 @@ def assemble(
     train_checkpoints: str,
     train_fine_tune_epochs: int,
     train_head_epochs: int,
+    train_search_trials: int,
     xception_input_size: int,
     xception_scratch_epochs: int,
     xception_weights: str,
@@ -148,6 +149,7 @@ def assemble(
         train_checkpoints: Checked; for the train step.
         train_fine_tune_epochs: Checked; for the train step.
         train_head_epochs: Checked; for the train step.
+        train_search_trials: Checked; for the train step.
         xception_input_size: Checked; for the train step.
         xception_scratch_epochs: Checked; for the train step.
         xception_weights: Checked; for the train step.

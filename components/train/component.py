@@ -17,6 +17,7 @@ def train(
     fine_tune_epochs: int,
     scratch_epochs: int,
     seed: int,
+    search_trials: int,
     checkpoints: str,
     model: dsl.Output[dsl.Model],
     tensorboard: dsl.Output[dsl.Artifact],
@@ -36,6 +37,7 @@ def train(
         fine_tune_epochs: Most epochs of fine-tuning.
         scratch_epochs: Epochs of the whole network where weights is "none".
         seed: Seed of weights, order and augmentation.
+        search_trials: Heads that a search tries first; 0 is no search.
         checkpoints: Folder or gs:// address from which a training goes on that was killed; "" is one that is lost with
             the pod.
         model: Keras model with its history and description.
@@ -50,7 +52,7 @@ def train(
     schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs, "scratch_epochs": scratch_epochs}
     network = {"backbone": backbone, "weights": weights, "input_size": input_size, "alpha": alpha}
     places = {"examples": examples.path, "out": model.path, "tensorboard": tensorboard.path}
-    kept = {"checkpoints": checkpoints, "batch_size": batch_size, "seed": seed}
+    kept = {"checkpoints": checkpoints, "batch_size": batch_size, "seed": seed, "search_trials": search_trials}
     result = run_step("train", **kept, **schedule, **network, **places)
     shutil.copyfile(f"{model.path}/curves.html", curves.path)
     for name, value in result.main_figures().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -14,7 +15,7 @@ from sat_xception.model.augment import view
 from sat_xception.model.checkpoint import Checkpoints, State
 from sat_xception.model.preemption import Notice
 
-__all__ = ["FeatureBatches", "Features", "compute_features"]
+__all__ = ["FeatureBatches", "Features", "compute_features", "frozen"]
 
 _log = get_logger(__name__)
 # Features are kept in parts, so that a part fits in memory once more while it is written.
@@ -66,13 +67,27 @@ class FeatureBatches:
         return rows.map(lambda row: tuple(tf.gather(part, row) for part in (self.inputs, self.labels, self.weights)))
 
 
+def frozen(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a backbone as a function of `uint8 [n, size, size, 3]` that gives pooled features `float32 [n, d]`.
+
+    It is traced once, whatever the number of tiles: tracing takes as long as computing hundreds of them.
+    """
+    images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
+    return tf.function(lambda tiles: tf.cast(network(tiles, training=False), tf.float32), input_signature=[images])  # type: ignore[no-any-return]
+
+
 def compute_features(
-    features: keras.Model, split: str, batches: tf.data.Dataset, views: int, checkpoints: Checkpoints, notice: Notice
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    split: str,
+    batches: tf.data.Dataset,
+    views: int,
+    checkpoints: Checkpoints,
+    notice: Notice,
 ) -> Features:
     """Compute the features of a split, or what is left of them.
 
     Args:
-        features: From `uint8 [n, size, size, 3]` to pooled features.
+        forward: What `frozen` returned.
         split: Name of the split.
         batches: Its tiles in stored order: images, labels, and how much each counts.
         views: Symmetries of each tile, from the first on; see `augment.view`.
@@ -84,7 +99,6 @@ def compute_features(
     """
     parts, done = _kept_parts(split, checkpoints)
     kept = done
-    forward = tf.function(lambda images: tf.cast(features(images, training=False), tf.float32), reduce_retracing=True)
     fresh: list[tuple[npt.NDArray[np.float32], ...]] = []
 
     def keep() -> None:

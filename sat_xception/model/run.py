@@ -16,7 +16,7 @@ from sat_xception.errors import DataError
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.board import Board
 from sat_xception.model.checkpoint import Checkpoints, NoCheckpoints
-from sat_xception.model.features import FeatureBatches, Features, compute_features
+from sat_xception.model.features import FeatureBatches, Features, compute_features, frozen
 from sat_xception.model.head import compile_model
 from sat_xception.model.input import TileBatches, evaluation_batches, training_batches, weighted_batches
 from sat_xception.model.phase import Batches, Phase
@@ -75,10 +75,15 @@ class Run:
         """Return the tiles to judge by."""
         return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
 
-    def features(self, features: keras.Model, split: str, views: int) -> Features:
-        """Compute the frozen features of a split, or what is left of them."""
-        batches = weighted_batches(self.config.examples, split, self.input_size, self.config.batch_size)
-        return compute_features(features, split, batches, views, self.checkpoints, self.notice)
+    def features(self, network: keras.Model) -> tuple[Features, Features]:
+        """Compute the frozen features of the train and the validation split, or what is left of them."""
+        config, forward = self.config, frozen(network)
+
+        def compute(split: str, views: int) -> Features:
+            batches = weighted_batches(config.examples, split, self.input_size, config.batch_size)
+            return compute_features(forward, split, batches, views, self.checkpoints, self.notice)
+
+        return compute("train", config.views), compute("valid", 1)
 
     def head_training(self, layers: Sequence[keras.layers.Layer], train: Features, valid: Features) -> Lesson:
         """Return what the head learns from, frozen features, and the head alone as a model."""

@@ -18,7 +18,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sat_xception.data.examples_index import ExamplesIndex, read_index
-from sat_xception.errors import ConfigError, DataError
+from sat_xception.errors import ConfigError, DataError, PreemptedError
 from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.run import check_examples, class_weights
@@ -31,11 +31,20 @@ from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import SearchConfig
 from sat_xception.storage import GcsPath, atomic_folder, write_json
 
-__all__ = ["SearchResult", "search"]
+__all__ = ["SHARED", "SearchResult", "search"]
 
 # Settings that search has from train, and that a training with the best settings must have, too.
-_NETWORK = ("backbone", "weights", "input_size", "alpha")
-_SHARED = (*_NETWORK, "batch_size", "head_epochs", "patience", "class_weights", "views")
+SHARED = (
+    "backbone",
+    "weights",
+    "input_size",
+    "alpha",
+    "batch_size",
+    "head_epochs",
+    "patience",
+    "class_weights",
+    "views",
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,15 @@ class SearchResult:
     Attributes:
         folder: Result folder: `search.json`, `best.yaml`, `search.html`.
         counts: Trials that were asked for: complete, pruned, failed, and left to do.
-        best: Settings of the best trial, with those that all trials had, as train takes them.
+        tried: Settings that the best trial had and others hadn't.
+        best: The same with those that all trials had, as train takes them.
         valid_accuracy: Validation accuracy of the best trial.
         seconds: Time of this run.
     """
 
     folder: Path
     counts: dict[str, int]
+    tried: dict[str, Any]
     best: dict[str, Any]
     valid_accuracy: float
     seconds: float
@@ -75,7 +86,8 @@ def search(config: SearchConfig) -> SearchResult:
 
     Raises:
         ConfigError: The space isn't one, or another search has the study's folder.
-        DataError: No usable examples, or not one trial could be completed.
+        DataError: No usable examples, or every trial failed.
+        PreemptedError: It was ended before a trial was complete.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
     """
@@ -98,7 +110,7 @@ def search(config: SearchConfig) -> SearchResult:
         place = trials.index(best) + 1
         counts = _counts(trials, config.trials)
         settings = {**job.base, **best.params}
-        given = {name: config.resolved()[name] for name in _SHARED}
+        given = {name: config.resolved()[name] for name in SHARED}
         found = {**given, **_tuning(settings, space, config), **best.params, "seed": config.seed}
         seconds = time.monotonic() - started
         description = {
@@ -116,13 +128,13 @@ def search(config: SearchConfig) -> SearchResult:
         write_json(work / "search.json", description)
         (work / "best.yaml").write_text(_best_yaml(found, place, best), encoding="utf-8")
         (work / "search.html").write_text(search_page(description), encoding="utf-8")
-    return SearchResult(config.out, counts, found, float(best.value or 0.0), seconds)
+    return SearchResult(config.out, counts, best.params, found, float(best.value or 0.0), seconds)
 
 
 def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: WeightsOrigin, folder: Path) -> Job:
     fine_tunes = config.fine_tune or space.fine_tunes
     base = {
-        **{name: getattr(config, name) for name in _SHARED},
+        **{name: getattr(config, name) for name in SHARED},
         "examples": config.examples,
         "out": config.out,
         "fine_tune_epochs": config.fine_tune_epochs if fine_tunes else 0,
@@ -169,7 +181,7 @@ def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
         return max(complete, key=merit)
     reasons = Counter(reason_of(trial) for trial in trials if reason_of(trial))
     if not reasons:
-        raise DataError("no trial is complete yet; run the same command again to go on")
+        raise PreemptedError("no trial is complete yet; run the same command again to go on")
     reason, count = reasons.most_common(1)[0]
     raise DataError(
         f"all {sum(reasons.values())} trials failed, {count} of them: {reason}. Change the space, or give another "

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -36,6 +37,9 @@ from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
 
+if TYPE_CHECKING:
+    from sat_xception.model.search import SearchResult
+
 __all__ = ["TrainResult", "train"]
 
 _log = get_logger(__name__)
@@ -44,7 +48,15 @@ _log = get_logger(__name__)
 # epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
 # Settings that change where things are and how often they are written, and no figure.
-_WITHOUT_A_SAY = {"examples", "out", "tensorboard", "profile_steps", "checkpoints", "checkpoint_minutes"}
+_WITHOUT_A_SAY = {
+    "examples",
+    "out",
+    "tensorboard",
+    "profile_steps",
+    "checkpoints",
+    "checkpoint_minutes",
+    "search_trials",  # what it finds has
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,22 @@ def train(config: TrainConfig) -> TrainResult:
     examples = read_index(config.examples)
     check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
+    if not config.search_trials:
+        return _train(config, examples, weights, started)
+    # Imported here: most trainings need no search.
+    from sat_xception.model.head_search import searched
+
+    with searched(config) as (settings, found):
+        return _train(settings, examples, weights, started, found)
+
+
+def _train(
+    config: TrainConfig,
+    examples: ExamplesIndex,
+    weights: WeightsOrigin,
+    started: float,
+    found: SearchResult | None = None,
+) -> TrainResult:
     choices = choose(config)
     checkpoints = _open_checkpoints(config, examples, weights, choices)
     keras.utils.set_random_seed(config.seed)
@@ -147,6 +175,14 @@ def train(config: TrainConfig) -> TrainResult:
             "versions": _versions(),
             "config": config.resolved(),
         }
+        if found:
+            description["search"] = {
+                "counts": found.counts,
+                "valid_accuracy": found.valid_accuracy,
+                "best": found.tried,
+            }
+            for page in ("search.json", "search.html"):
+                shutil.copyfile(found.folder / page, work / page)
         write_json(work / "train.json", {**description, "model": folder_digests(work)["model.keras"]})
     checkpoints.remove()
     return result
@@ -194,8 +230,7 @@ def _transfer(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]
 def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
     config = run.config
     started = time.monotonic()
-    train = run.features(features, "train", config.views)
-    valid = run.features(features, "valid", 1)
+    train, valid = run.features(features)
     run.seconds["features"] = round(time.monotonic() - started, 3)
     _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
     return run.fit("head", *run.head_training(head, train, valid), config.head_epochs)

@@ -95,7 +95,7 @@ def prepare_features(data: TrialData, config: TrainConfig) -> None:
     version, state, gauss = random.getstate()
     started = tf.timestamp()
     with reading(config.examples):
-        found = {"train": run.features(network, "train", config.views), "valid": run.features(network, "valid", 1)}
+        found = dict(zip(("train", "valid"), run.features(network), strict=True))
     work = Path(tempfile.mkdtemp(prefix=".features-", dir=data.features.parent))
     try:
         for split, features in found.items():

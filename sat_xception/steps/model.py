@@ -78,6 +78,9 @@ class TrainConfig(StepConfig):
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
     views: int = Field(4, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")
+    search_trials: int = Field(
+        0, ge=0, description="Heads that a search tries first; the best one's settings are then trained with. 0: none."
+    )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
     )
@@ -100,6 +103,14 @@ class TrainConfig(StepConfig):
         if 0 < input_size < smallest:
             raise ValueError(f"{info.data['backbone']} takes {smallest} pixels or more, or 0 for its own size")
         return input_size
+
+    @model_validator(mode="after")
+    def _searches_on_learnt_weights(self) -> TrainConfig:
+        if self.search_trials and self.weights == "none":
+            raise ValueError(
+                "--search-trials tries heads on learnt features, and --weights none has none; leave one out"
+            )
+        return self
 
 
 class TrainFoldersConfig(StepConfig):

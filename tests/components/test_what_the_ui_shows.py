@@ -82,6 +82,7 @@ def run(data, tmp_path_factory, pipeline_parameters):
         "scratch_epochs": 2,
         "batch_size": 32,
         "seed": 0,
+        "search_trials": 0,
         "checkpoints": "",
     }
     network = {"backbone": "mobilenetv2", "weights": "none", "input_size": 32, "alpha": 0.35}

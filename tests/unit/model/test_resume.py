@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from sat_xception.errors import PreemptedError
 from sat_xception.model.checkpoint import Checkpoints, State, fingerprint
-from sat_xception.model.features import FeatureBatches, compute_features
+from sat_xception.model.features import FeatureBatches, compute_features, frozen
 from sat_xception.model.phase import Phase
 from sat_xception.model.preemption import Notice, heeding_sigterm
 from sat_xception.model.train import train
@@ -182,7 +182,7 @@ def tiles():
 
 
 def compute(backbone, tiles, folder, notice=None, every_s=0.0):
-    return compute_features(backbone, "train", tiles, 2, checkpoints_in(folder, every_s), notice or Notice())
+    return compute_features(frozen(backbone), "train", tiles, 2, checkpoints_in(folder, every_s), notice or Notice())
 
 
 def test_features_are_computed_once_and_go_on_from_the_parts_that_are_whole(backbone, tiles, tmp_path):

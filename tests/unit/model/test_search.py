@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sat_xception.config import load_config
-from sat_xception.errors import ConfigError, DataError
+from sat_xception.errors import ConfigError, DataError, PreemptedError
 from sat_xception.model.search import search
 from sat_xception.model.train import train
 from sat_xception.steps import SearchConfig, TrainConfig
@@ -202,3 +202,48 @@ def test_minutes_end_a_search_too(settings, tmp_path):
     config = SearchConfig(out=tmp_path / "found", **{**settings, "trials": 0, "minutes": 1 / 60, "head_epochs": 1})
     result = search(config)
     assert result.counts["complete"] == result.counts["asked"] >= 1 and result.counts["left"] == 0
+
+
+def test_a_training_that_searches_first_is_trained_with_the_best(whole, settings, tmp_path):
+    shared = {name: value for name, value in settings.items() if name != "trials"}
+    config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
+    result = train(config)
+    facts = json.loads((tmp_path / "model" / "train.json").read_text())
+    best = read(whole)["best"]
+    assert facts["search"]["best"] == best["params"]
+    assert {name: facts["config"][name] for name in best["params"]} == best["params"]
+    assert result.valid_accuracy == best["valid_accuracy"] == facts["search"]["valid_accuracy"]
+    assert json.loads((tmp_path / "model" / "search.json").read_text())["counts"]["complete"] > 0
+    assert (tmp_path / "model" / "search.html").is_file()
+    assert not (tmp_path / "model.search").exists() and not (tmp_path / "model.checkpoints").exists()
+
+
+def test_a_training_that_was_stopped_in_its_search_goes_on(whole, settings, tmp_path, caplog):
+    caplog.set_level("INFO", "sat_xception")
+    shared = {name: value for name, value in settings.items() if name != "trials"}
+    config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
+
+    def trials():
+        return sum(record.getMessage().startswith("trial ") for record in caplog.records)
+
+    def stop_in_the_second_trial():
+        while not trials():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop_in_the_second_trial)
+    thread.start()
+    with pytest.raises(PreemptedError, match="trials left; run the same command again") as stopped:
+        train(config)
+    thread.join()
+    assert stopped.value.exit_code == 75
+    assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
+    train(config)
+    assert trials() == TRIALS
+    facts = json.loads((tmp_path / "model" / "train.json").read_text())
+    assert facts["search"]["best"] == read(whole)["best"]["params"]
+
+
+def test_a_search_before_a_training_needs_learnt_weights(settings, tmp_path):
+    with pytest.raises(ValueError, match="--search-trials tries heads on learnt features, and --weights none has none"):
+        TrainConfig(examples=settings["examples"], out=tmp_path / "model", weights="none", search_trials=3)

@@ -1,0 +1,45 @@
+"""The search that a training begins with, where it is asked for one."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sat_xception.errors import PreemptedError
+from sat_xception.log import get_logger
+from sat_xception.model.search import SHARED, SearchResult, search
+from sat_xception.steps import SearchConfig, TrainConfig
+from sat_xception.storage import GcsPath
+
+__all__ = ["searched"]
+
+_log = get_logger(__name__)
+
+
+@contextlib.contextmanager
+def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
+    """Search, and yield the settings to train with and what the search found.
+
+    Trials and features are in `OUT.search` until the block ends well, so that the same command goes on. A bucket can't
+    hold them: beside an `--out` there, a search that was stopped begins anew.
+
+    Raises:
+        DataError: Not one trial could be completed.
+        PreemptedError: The search was stopped before all its trials.
+    """
+    with tempfile.TemporaryDirectory(prefix="sat-xception-search-") as scratch:
+        remote = isinstance(config.out, GcsPath)
+        place = Path(scratch) / "search" if remote else config.out.with_name(f"{config.out.name}.search")
+        shared = {name: getattr(config, name) for name in (*SHARED, "examples", "seed")}
+        _log.info("search    %s trials of heads, before the training itself", config.search_trials)
+        found = search(SearchConfig(out=place / "found", study=place / "study", trials=config.search_trials, **shared))
+        if found.counts["left"]:
+            raise PreemptedError(
+                f"stopped with {found.counts['left']} trials left; run the same command again to go on"
+            )
+        _log.info("search    best validation accuracy %.4f; it is trained with %s", found.valid_accuracy, found.tried)
+        yield config.model_copy(update=found.best), found
+        shutil.rmtree(place, ignore_errors=True)
