@@ -99,8 +99,9 @@ def _compare_trainings(prepared: Path, arguments: argparse.Namespace) -> None:
         told = f"{after[name]:.1f} s" if after[name] else "never"
         highest = max(row["val_accuracy"] for row in rows)
         print(f"{name:<34}{best:>10.4f}{told:>15}{highest:>8.4f}{rows[-1]['seconds']:>7.1f} s")
-    if all(after.values()):
-        print(f"ratio {after['the recipe of 2018'] / after['ours']:.1f}")
+    if after["ours"]:
+        first, whole = after["the recipe of 2018"] / after["ours"], recipe[-1]["seconds"] / after["ours"]
+        print(f"ratio {first:.1f} to the recipe's first time there, {whole:.1f} to its end")
     print(f"limits: forward {limits['forward']:,.0f} tiles/s, forward and backward {limits['backward']:,.0f} tiles/s")
 
 
