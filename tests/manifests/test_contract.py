@@ -263,6 +263,8 @@ def test_each_value_of_ones_own_reaches_its_place_and_replaces_the_example(tmp_p
     }
     assert objects["RoleBinding", "sat-xception-deployer"]["subjects"][1] == pipelines
     assert objects["ClusterRoleBinding", "sat-xception-preflight"]["subjects"][1] == pipelines
+    fetcher = objects["ClusterStorageContainer", "sat-xception-storage-initializer"]["spec"]["container"]
+    assert fetcher["image"] == f"kserve/storage-initializer:{mine['kserve_version']}"
     for kind in ("PodMonitor", "PrometheusRule"):
         assert objects[kind, "school-classifier"]["metadata"]["labels"]["release"] == mine["prometheus_release"]
     policies = yaml.safe_dump([item for (kind, _), item in objects.items() if kind == "NetworkPolicy"])
