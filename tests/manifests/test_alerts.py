@@ -68,6 +68,7 @@ def test_prometheus_takes_the_rules(rules, tmp_path):
     [
         pytest.param(30, READY, set(), id="all is well"),
         pytest.param(30, {REPLICAS % "a": "0x60", REPLICAS % "b": "2x60"}, set(), id="the other half answers"),
+        pytest.param(30, {REPLICAS % "v20260101": "1x60"}, set(), id="KServe splits traffic itself"),
         pytest.param(30, {REPLICAS % "a": "0x60"}, {"SchoolClassifierDoesNotAnswer"}, id="no half answers"),
         pytest.param(30, {}, {"SchoolClassifierDoesNotAnswer"}, id="nothing is known"),
         pytest.param(14, {REPLICAS % "a": "1x9 0x50"}, set(), id="gone for less than five minutes"),

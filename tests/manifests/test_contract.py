@@ -76,11 +76,11 @@ def test_pods_are_replaced_without_a_gap(overlay):
 
 
 def test_a_drain_takes_one_pod_at_a_time_and_is_never_held_up(overlay):
-    for half in "ab":
-        budget = objects_of(overlay)["PodDisruptionBudget", f"school-classifier-{half}"]["spec"]
+    for name in ("school-classifier-a", "school-classifier-b", "school-classifier"):
+        budget = objects_of(overlay)["PodDisruptionBudget", name]["spec"]
         assert budget["maxUnavailable"] == 1
         assert "minAvailable" not in budget
-        assert budget["selector"]["matchLabels"]["serving.kserve.io/inferenceservice"] == f"school-classifier-{half}"
+        assert budget["selector"]["matchLabels"]["serving.kserve.io/inferenceservice"] == name
 
 
 def test_the_endpoint_scales_by_what_its_autoscaler_can_read(overlay):
