@@ -76,13 +76,22 @@ def problems(objects: list[dict[str, Any]], schemas: Schemas) -> Iterator[str]:
         yield from (f"{name}  pod security restricted: {found}" for found in violations(pod))
 
 
+def examples() -> list[str]:
+    """Return the settings of prod that are still as they came."""
+    path = ROOT / "overlays" / "prod" / "site.env"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [
+        line.split("=")[0] for line in lines if line.endswith((".example.org", "@my-project.iam.gserviceaccount.com"))
+    ]
+
+
 def main() -> int:
     """Check everything; return 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crds", type=Path, help="folder of the cluster's CustomResourceDefinitions")
     given = parser.parse_args().crds
     if given and not any(given.glob("*.yaml")):
-        parser.error(f"--crds {given}: no .yaml file there. kubectl get crd NAME -o yaml writes one.")
+        parser.error(f"{given} (--crds, CRDS= of make): no .yaml file there. kubectl get crd NAME -o yaml writes one.")
     schemas = Schemas(given or CRDS)
     if not schemas.crds.is_dir():
         print("Objects of KServe and the Gateway API are only rendered: give their definitions with CRDS=folder,")
@@ -99,6 +108,8 @@ def main() -> int:
         print(f"{name!s:38} {len(objects):3} objects  {f'{len(found)} wrong' if found else 'ok'}")
         for line in found:
             print(f"    {line}")
+    if left := examples():
+        print(f"Before you apply prod or gpu: {', '.join(left)} in overlays/prod/site.env must be yours.")
     return int(failed)
 
 

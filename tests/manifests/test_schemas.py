@@ -142,4 +142,15 @@ def test_a_folder_without_definitions_is_a_mistake_and_not_passed_over(tmp_path,
     monkeypatch.setattr("sys.argv", ["check", "--crds", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
         check.main()
-    assert f"--crds {tmp_path}: no .yaml file there" in capsys.readouterr().err
+    assert f"{tmp_path} (--crds, CRDS= of make): no .yaml file there" in capsys.readouterr().err
+
+
+def test_what_is_still_an_example_is_told(tmp_path, monkeypatch):
+    shipped = (check.ROOT / "overlays/prod/site.env").read_text()
+    (tmp_path / "overlays/prod").mkdir(parents=True)
+    path = tmp_path / "overlays/prod/site.env"
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    path.write_text(shipped)
+    assert check.examples() == ["host", "google_service_account"]
+    path.write_text(shipped.replace("example.org", "example.com").replace("my-project", "schools"))
+    assert check.examples() == []
