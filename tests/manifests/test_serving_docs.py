@@ -3,8 +3,11 @@
 import re
 
 import pytest
+import yaml
 
 from tests.manifests import check
+from tests.manifests.pods import violations
+from tests.manifests.schemas import Schemas
 
 TEXT = (check.ROOT.parent / "docs" / "serving.md").read_text()
 
@@ -19,6 +22,12 @@ def test_every_folder_that_is_named_is_there():
     named = re.findall(r"-k (manifests/\S+)", TEXT)
     assert named
     assert [name for name in named if not (check.ROOT.parent / name.strip("`.") / "kustomization.yaml").is_file()] == []
+
+
+def test_the_pod_that_copies_a_model_is_one_that_the_namespace_takes(tmp_path):
+    pod = yaml.safe_load(re.search(r"<<'END'\n(.*?)\nEND", TEXT, re.DOTALL)[1])
+    assert Schemas(tmp_path).errors(pod) == []
+    assert violations(pod["spec"]) == []
 
 
 def test_every_overlay_and_option_is_described():
