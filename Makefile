@@ -21,9 +21,10 @@ WEIGHTS ?=
 TILES ?=
 ARGS ?=
 LOGDIR ?= tensorboard
+CRDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test tensorboard bench lint format type images step-images push test-images compile lock clean
+.PHONY: help setup run test tensorboard bench lint format type manifests images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,9 +42,12 @@ test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
 tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
-lint: $(READY) ## Check style and formatting
+lint: $(READY) manifests ## Check style, formatting and manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+manifests: $(READY) ## Build every overlay with kustomize and check each object; CRDS=folder for your cluster's KServe
+	@$(BIN)/python -m tests.manifests.check $(if $(CRDS),--crds "$(CRDS)")
 
 bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes, and 10 more with TILES=folder WEIGHTS=file.h5
 	$(BIN)/python bench/assemble.py
