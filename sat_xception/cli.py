@@ -21,7 +21,7 @@ from sat_xception import __version__
 from sat_xception.config import POSITIONAL, SECOND_NAME
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.steps import DATASET_VERBS, MODELS_VERBS, STEPS, Step
+from sat_xception.steps import BULK_VERBS, DATASET_VERBS, MODELS_VERBS, STEPS, Step
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -131,6 +131,11 @@ _dataset = typer.Typer(help="Build and compare datasets.", no_args_is_help=True)
 app.add_typer(_dataset, name="dataset")
 for _verb, _step in DATASET_VERBS.items():
     add_step(_dataset, _verb, _step)
+
+_bulk = typer.Typer(help="Score all tiles of an area: plan, predict, follow.", no_args_is_help=True)
+app.add_typer(_bulk, name="bulk")
+for _verb, _step in BULK_VERBS.items():
+    add_step(_bulk, _verb, _step)
 
 _models = typer.Typer(help="Look after a model root: list, show, verify and remove versions.", no_args_is_help=True)
 app.add_typer(_models, name="models")

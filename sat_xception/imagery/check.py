@@ -8,11 +8,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, ImageStat
 
 from sat_xception.imagery.source import TileFailure
 
-__all__ = ["CheckConfig", "check_tile"]
+__all__ = ["CheckConfig", "DecodedTile", "check_tile", "decode_tile"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -35,8 +36,41 @@ class CheckConfig:
     blank_sha256: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class DecodedTile:
+    """A tile that is an image.
+
+    Attributes:
+        pixels: `uint8 [h, w, 3]`; empty where they weren't wanted.
+        format: "jpeg", "png", …
+        blank: Why it is blank; "" when it isn't.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    format: str
+    blank: str
+
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
 def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
     """Decode a tile and return its format ("jpeg", "png", …) and why it is blank, "" when it isn't.
+
+    Raises:
+        TileFailure: It is no image, broken, too large, animated or of another size.
+    """
+    tile = decode_tile(data, config, with_pixels=False)
+    return tile.format, tile.blank
+
+
+def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> DecodedTile:
+    """Decode a tile.
+
+    Args:
+        data: The encoded image.
+        config: What it must be.
+        with_pixels: Whether the pixels are wanted. They equal those that `model/preprocess.py` decodes.
 
     Raises:
         TileFailure: It is no image, broken, too large, animated or of another size.
@@ -51,16 +85,19 @@ def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
             _check_shape(image, config)
             image.load()
             # Pillow would clip 16 bits to 8, not scale them.
-            luma = np.asarray(image) / 257 if image.mode.startswith("I") else np.asarray(image.convert("L"))
+            wide = np.asarray(image) if image.mode.startswith("I") else None
+            grey = image.convert("L") if wide is None else Image.fromarray((wide >> 8).astype(np.uint8))
+            deviation = float(wide.std() / 257) if wide is not None else float(ImageStat.Stat(grey).stddev[0])
+            pixels = np.asarray((image if wide is None else grey).convert("RGB")) if with_pixels else _NO_PIXELS
             kind = str(image.format).lower()
     except TileFailure:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
         raise TileFailure(f"can't be decoded: {type(error).__name__}") from error
     if hashlib.sha256(data).hexdigest() in config.blank_sha256:
-        return kind, "a known blank tile"
-    deviation = float(luma.std())
-    return kind, f"luma varies by {deviation:.2f}" if deviation < config.blank_std else ""
+        return DecodedTile(pixels, kind, "a known blank tile")
+    blank = f"luma varies by {deviation:.2f}" if deviation < config.blank_std else ""
+    return DecodedTile(pixels, kind, blank)
 
 
 def _check_shape(image: Image.Image, config: CheckConfig) -> None:

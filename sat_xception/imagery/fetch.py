@@ -12,8 +12,9 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from sat_xception.errors import ServiceError
 from sat_xception.imagery.check import CheckConfig, check_tile
@@ -21,7 +22,9 @@ from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.imagery.store import FetchedTile, FetchStore, Status
 from sat_xception.log import track
 
-__all__ = ["FetchConfig", "FetchCounts", "FetchStore", "FetchedTile", "fetch_tiles"]
+__all__ = ["FetchConfig", "FetchCounts", "FetchStore", "FetchedTile", "TileReader", "fetch_tiles"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,60 +89,58 @@ def fetch_tiles(
     return fetch.counts
 
 
-class _Fetch:
-    """One run: the counts, and when the next request may be sent."""
+class TileReader(Generic[T]):
+    """Reads tiles of a source, each as patiently as the settings say; many at once, in one event loop."""
 
-    def __init__(self, source: ImagerySource, store: FetchStore, config: FetchConfig) -> None:
-        self.counts = FetchCounts()
-        self._source = source
-        self._store = store
-        self._config = config
+    def __init__(self, source: ImagerySource, config: FetchConfig, judge: Callable[[bytes], T]) -> None:
+        """Take the source.
+
+        Args:
+            source: Where tiles come from; it is closed by whoever opened it.
+            config: How fast, how patiently.
+            judge: Turns a tile's bytes into what is wanted of it, in a thread of its own; raises `TileFailure`.
+        """
+        self._source, self._config, self._judge = source, config, judge
         self._next_request = 0.0
         self._patience_until: defaultdict[str, float] = defaultdict(float)
         self._unreachable: Counter[str] = Counter()
         self._down_in_a_row = 0
 
-    async def run(self, tiles: Iterator[tuple[int, int, int]], total: int) -> None:
-        progress = track(range(total), "fetch", total)
+    async def read(self, x: int, y: int, z: int) -> T:
+        """Return what `judge` made of a tile.
+
+        Raises:
+            TileFailure: There is none, it is no image, or it couldn't be had after all retries; then it is transient.
+            ServiceError: It is the last of so many in a row that couldn't be had: the source is down.
+        """
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._config.workers):
-                    group.create_task(self._work(tiles, progress))
-        finally:
-            progress.close()  # type: ignore[attr-defined]
-            await self._source.close()
+            judged = await self._read(x, y, z)
+        except TileFailure as failure:
+            self._down_in_a_row = self._down_in_a_row + 1 if failure.transient else 0
+            if self._down_in_a_row >= self._config.give_up_after:
+                raise ServiceError(
+                    f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with "
+                    f"{failure.reason}. See whether the server is up, then run again: what is finished is kept"
+                ) from None
+            raise
+        self._down_in_a_row = 0
+        return judged
 
-    async def _work(self, tiles: Iterator[tuple[int, int, int]], progress: Iterator[int]) -> None:
-        for x, y, z in tiles:
-            known = self._store.outcome(x, y, z)
-            if known and not known[1]:
-                self.counts.resumed += 1
-                status = known[0]
-            else:
-                tile = await self._fetch(x, y, z)
-                self._store.put(tile)
-                status = tile.status
-                self._stop_if_down(tile)
-            self.counts.add(status)
-            next(progress, None)
-
-    async def _fetch(self, x: int, y: int, z: int) -> FetchedTile:
+    async def _read(self, x: int, y: int, z: int) -> T:
         host = self._source.host(x, y, z)
         for attempt in range(self._config.retries + 1):
             await self._turn(host)
             try:
                 data = await self._source.read(x, y, z)
                 self._unreachable[host] = 0
-                kind, blank = await asyncio.to_thread(check_tile, data, self._config.check)
+                return await asyncio.to_thread(self._judge, data)
             except TileFailure as failure:
                 if not failure.transient:
-                    return FetchedTile(x, y, z, "failed", failure.reason)
+                    raise
                 last = failure
                 if attempt < self._config.retries:
                     await self._wait(attempt, failure, host)
-            else:
-                return FetchedTile(x, y, z, "blank" if blank else "ok", blank, data, kind)
-        return FetchedTile(x, y, z, "failed", f"{last.reason}, {attempt + 1} times", transient=True)
+        raise TileFailure(f"{last.reason}, {attempt + 1} times", transient=True)
 
     async def _turn(self, host: str) -> None:
         """Wait until a request may be sent: the rate allows it, and the host didn't ask for patience."""
@@ -166,11 +167,46 @@ class _Fetch:
             wait = min(asked + wait, self._config.max_wait_s)
         await asyncio.sleep(wait)
 
-    def _stop_if_down(self, tile: FetchedTile) -> None:
-        self._down_in_a_row = self._down_in_a_row + 1 if tile.transient else 0
-        if self._down_in_a_row >= self._config.give_up_after:
-            raise ServiceError(
-                f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with "
-                f"{tile.reason}. See whether the server is up, then run again: "
-                f"{self.counts.ok + self.counts.blank:,} finished tiles are kept"
-            )
+
+class _Fetch:
+    """One run into a store, and its counts."""
+
+    def __init__(self, source: ImagerySource, store: FetchStore, config: FetchConfig) -> None:
+        self.counts = FetchCounts()
+        self._source = source
+        self._store = store
+        self._config = config
+        self._reader = TileReader(source, config, self._judge)
+
+    def _judge(self, data: bytes) -> tuple[bytes, str, str]:
+        return data, *check_tile(data, self._config.check)
+
+    async def run(self, tiles: Iterator[tuple[int, int, int]], total: int) -> None:
+        progress = track(range(total), "fetch", total)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.workers):
+                    group.create_task(self._work(tiles, progress))
+        finally:
+            progress.close()  # type: ignore[attr-defined]
+            await self._source.close()
+
+    async def _work(self, tiles: Iterator[tuple[int, int, int]], progress: Iterator[int]) -> None:
+        for x, y, z in tiles:
+            known = self._store.outcome(x, y, z)
+            if known and not known[1]:
+                self.counts.resumed += 1
+                status = known[0]
+            else:
+                status = await self._fetch(x, y, z)
+            self.counts.add(status)
+            next(progress, None)
+
+    async def _fetch(self, x: int, y: int, z: int) -> Status:
+        try:
+            data, kind, blank = await self._reader.read(x, y, z)
+            tile = FetchedTile(x, y, z, "blank" if blank else "ok", blank, data, kind)
+        except TileFailure as failure:
+            tile = FetchedTile(x, y, z, "failed", failure.reason, transient=failure.transient)
+        self._store.put(tile)
+        return tile.status

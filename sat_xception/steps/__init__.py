@@ -5,6 +5,14 @@ description. Nothing here imports TensorFlow; a step's module is imported when t
 """
 
 from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
+from sat_xception.steps.bulk import (
+    BulkImageryConfig,
+    BulkPlanConfig,
+    BulkPredictConfig,
+    BulkRetryConfig,
+    BulkStatusConfig,
+    ScoringConfig,
+)
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import (
     SMALLEST_INPUT,
@@ -27,6 +35,7 @@ from sat_xception.steps.serving import (
     VerifyModelConfig,
 )
 from sat_xception.steps.table import (
+    BULK_VERBS,
     DATASET_VERBS,
     MODELS_VERBS,
     STEPS,
@@ -38,6 +47,7 @@ from sat_xception.steps.table import (
 )
 
 __all__ = [
+    "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
     "SMALLEST_INPUT",
@@ -46,6 +56,11 @@ __all__ = [
     "AssembleConfig",
     "BackboneName",
     "BuildConfig",
+    "BulkImageryConfig",
+    "BulkPlanConfig",
+    "BulkPredictConfig",
+    "BulkRetryConfig",
+    "BulkStatusConfig",
     "ConvertConfig",
     "DeployConfig",
     "DiffConfig",
@@ -58,6 +73,7 @@ __all__ = [
     "PackageConfig",
     "PredictConfig",
     "RemoveModelsConfig",
+    "ScoringConfig",
     "SearchConfig",
     "ServeConfig",
     "ShowModelConfig",

@@ -29,20 +29,27 @@ class ConvertConfig(StepConfig):
 
     @model_validator(mode="after")
     def _runner_has_its_options(self) -> ConvertConfig:
-        for option in self.beam_options:
+        self.check_runner(self.runner, self.beam_options, bool(self.processes))
+        return self
+
+    @staticmethod
+    def check_runner(runner: str, beam_options: tuple[str, ...], processes_given: bool) -> None:
+        """Refuse options that no runner gets.
+
+        Raises:
+            ValueError: They are no options, or they are for another runner than the one that is named.
+        """
+        for option in beam_options:
             if not option.startswith("--"):
                 raise ValueError(f"--beam-options: an option begins with two dashes; got {option!r}")
             if option.partition("=")[0] == "--runner":
                 raise ValueError(f"--beam-options: name the runner as --runner, not as {option!r}")
-        if self.beam_options and not self.runner:
+        if beam_options and not runner:
             raise ValueError(
-                f"--beam-options are for the --runner that takes them; got {self.beam_options[0]!r} and no --runner"
+                f"--beam-options are for the --runner that takes them; got {beam_options[0]!r} and no --runner"
             )
-        if self.runner and self.processes:
-            raise ValueError(
-                f"--processes is for this machine; {self.runner} has options of its own: see docs/convert.md"
-            )
-        return self
+        if runner and processes_given:
+            raise ValueError(f"--processes is for this machine; {runner} has options of its own: see docs/convert.md")
 
 
 class ValidateConfig(StepConfig):

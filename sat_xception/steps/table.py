@@ -14,6 +14,7 @@ from sat_xception.config import StepConfig, load_config
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
+from sat_xception.steps.bulk import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
 from sat_xception.steps.search import SearchConfig
@@ -30,6 +31,7 @@ from sat_xception.steps.serving import (
 from sat_xception.storage import write_json
 
 __all__ = [
+    "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
     "STEPS",
@@ -123,6 +125,14 @@ DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.data.build:build_dataset"),
     "diff": Step(DiffConfig, "sat_xception.data.diff:diff_datasets"),
     "export-folders": Step(ExportFoldersConfig, "sat_xception.data.export_folders:export_folders"),
+}
+
+# Scoring all tiles of an area: `sat_xception bulk <verb>`.
+BULK_VERBS: dict[str, Step] = {
+    "plan": Step(BulkPlanConfig, "sat_xception.bulk.planning:plan_tiles"),
+    "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
+    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:tell_status"),
+    "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
 }
 
 # What people do with a model root: `sat_xception models <verb>`.

@@ -1,0 +1,154 @@
+"""Which tiles cover an area, found by going down the quadtree: whole countries in little memory.
+
+A tile that lies in the area whole is not looked into: it is one run of keys (see `order`). So what is yielded grows
+with the length of the border, and not with the area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from sat_xception.bulk.order import Keys, merged, tiles_of
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_grid, tile_width_m
+
+__all__ = ["box_area", "cover", "grid_area"]
+
+Geometries = npt.NDArray[np.object_]
+# Edges are straight in longitude and latitude, and bent in the grid. In pieces of this many degrees they are off by at
+# most 0.02 tiles at zoom 18 and 60 degrees north, 0.2 at 80: half the width of the piece squared, times the curvature.
+_PIECE_DEGREES = 0.05
+# A tile that the area only touches isn't in it. Of the width of a tile.
+_TOUCH = 1e-6
+# Levels of the tree that are looked at in one go: at most 4,096 tiles. Fewer make it slow, more make it large.
+_LEVELS = 6
+
+
+def box_area(text: str) -> Geometries:
+    """Return the rectangle of `west,south,east,north` in degrees; two where it crosses the antimeridian (west > east).
+
+    Raises:
+        ConfigError: It is no such rectangle.
+    """
+    try:
+        west, south, east, north = map(float, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--bbox takes west,south,east,north in degrees; got {text!r}") from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+        raise ConfigError(
+            f"--bbox {text}: expected -180 ≤ west, east ≤ 180 and -90 ≤ south < north ≤ 90; are the axes swapped?"
+        )
+    spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+    boxes: Geometries = np.array([shapely.box(w, south, e, north) for w, e in spans if w < e], dtype=object)
+    return boxes
+
+
+def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # noqa: ANN401 - shapely has no types
+    """Return one geometry in the grid's coordinates at a zoom, of places in degrees.
+
+    Args:
+        places: Polygons, lines and points in longitude and latitude. Those beyond the grid's latitudes end at its edge.
+        zoom: Of the tiles.
+        buffer_m: How far around the places the area reaches, in metres at their own latitude.
+
+    Returns:
+        A polygon or several; a point stands for the tile that holds it.
+
+    Raises:
+        DataError: Nothing of it is in the grid.
+    """
+    parts = shapely.get_parts(places)
+    dimension = shapely.get_dimensions(parts)
+    cut = shapely.segmentize(parts, _PIECE_DEGREES)
+    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(*points.T, zoom), axis=1))
+    grid[dimension == 2] = shapely.make_valid(grid[dimension == 2])
+    if buffer_m:
+        _, middle = grid_to_lonlat(0.0, shapely.get_y(shapely.centroid(grid)), zoom)
+        grid = shapely.buffer(grid, buffer_m / tile_width_m(middle, zoom))
+    else:
+        corners = np.floor(shapely.get_coordinates(grid[dimension == 0]))
+        corners = np.clip(corners, 0, 2**zoom - 1)
+        grid[dimension == 0] = shapely.box(*corners.T, *(corners + 1).T)
+        grid[dimension == 1] = shapely.buffer(grid[dimension == 1], 2 * _TOUCH)
+    side = 2.0**zoom
+    # What a buffer has beyond the antimeridian comes in again on the other side.
+    turns = [shapely.transform(grid, lambda points, by=by: points + np.array([by, 0.0])) for by in (-side, 0.0, side)]
+    west, _, east, _ = shapely.total_bounds(grid)
+    turned = np.concatenate([turns[1], *(turns[:1] if east > side else ()), *(turns[2:] if west < 0 else ())])
+    area = shapely.intersection(shapely.union_all(turned), shapely.box(0, 0, side, side))
+    if shapely.is_empty(area) or shapely.area(area) == 0:
+        raise DataError("the area is empty: it has no polygon with an area, or lies beyond 85 degrees north or south")
+    return area
+
+
+def cover(area: Any, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401 - shapely has no types
+    """Yield the tiles that an area covers, each once, as runs of keys: the first keys and the lengths, ascending.
+
+    A tile counts when it shares more than its edge with the area.
+
+    Args:
+        area: What `grid_area` returned for this zoom.
+        zoom: Of the tiles.
+    """
+    yield from _descend(area, 0, 0, zoom)
+
+
+def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401
+    """Yield the runs below one tile, of which `area` is what covers it."""
+    shapely.prepare(area)
+    below = (zoom - level) % _LEVELS or min(_LEVELS, zoom - level)
+    first, count, part = _look_below(area, key, level, below, zoom)
+    if level + below == zoom:
+        yield merged(first, count)
+        return
+    begin = 0
+    for index in np.flatnonzero(part):
+        if index > begin:
+            yield merged(first[begin:index], count[begin:index])
+        begin = index + 1
+        width = zoom - level - below
+        child = int(first[index]) >> 2 * width
+        yield from _descend(shapely.intersection(area, _boxes(np.array([child]), width)[0]), child, level + below, zoom)
+    if begin < len(first):
+        yield merged(first[begin:], count[begin:])
+
+
+def _look_below(area: Any, key: int, level: int, below: int, zoom: int) -> tuple[Keys, Keys, npt.NDArray[np.bool_]]:  # noqa: ANN401
+    """Return runs of what is in the area so many levels below a tile, sorted, and which of them are so only in part."""
+    whole: list[tuple[Keys, Keys]] = []
+    some = np.array([key], np.int64)
+    for depth in range(level + (below > 0), level + below + 1):
+        width = zoom - depth
+        some = (some[:, None] * 4 + np.arange(4)).ravel() if depth > level else some
+        boxes = _boxes(some, width)
+        inside = shapely.contains_properly(area, boxes)
+        whole.append((some[inside] << 2 * width, np.full(int(inside.sum()), 4**width, np.int64)))
+        some, boxes = some[~inside], boxes[~inside]
+        some = some[shapely.intersects(area, _shrunk(some, width))]
+    if not below:
+        some = some[shapely.intersects(area, _shrunk(some, 0))]
+    width = zoom - level - below
+    firsts = np.concatenate([*(first for first, _ in whole), some << 2 * width])
+    counts = np.concatenate([*(count for _, count in whole), np.full(len(some), 4**width, np.int64)])
+    part = np.concatenate([np.zeros(len(firsts) - len(some), bool), np.full(len(some), width > 0)])
+    order = np.argsort(firsts)
+    return firsts[order], counts[order], part[order]
+
+
+def _boxes(keys: Keys, width: int, margin: float = 0.0) -> Geometries:
+    """Return the squares of tiles `width` levels above the zoom of the grid's coordinates."""
+    x, y = tiles_of(keys)
+    side = 2.0**width
+    boxes: Geometries = shapely.box(
+        x * side + margin, y * side + margin, (x + 1) * side - margin, (y + 1) * side - margin
+    )
+    return boxes
+
+
+def _shrunk(keys: Keys, width: int) -> Geometries:
+    return _boxes(keys, width, _TOUCH)

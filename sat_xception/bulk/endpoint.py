@@ -1,0 +1,101 @@
+"""Score with a server: TensorFlow Serving, KServe or `sat_xception serve`; tiles are sent as they came, encoded."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Sequence
+
+from PIL import Image
+
+from sat_xception.bulk.scores import Row
+from sat_xception.bulk.tiles import LoadedTile, Pixels
+from sat_xception.errors import ServiceError
+from sat_xception.log import get_logger
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.protocol import Code, RequestError
+
+__all__ = ["EndpointScorer"]
+
+_log = get_logger(__name__)
+# What a server answers that is slow or has too much to do. UNAVAILABLE the client itself asks again.
+_MAY_PASS = (Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE)
+# Together with the client's own patience about a minute: long enough for a pod to be replaced.
+_RETRY_DELAYS_S = (1.0, 4.0, 16.0)
+# What the server's model decodes; other formats are sent as PNGs with the same pixels.
+_SERVED = ("jpeg", "png")
+
+
+class EndpointScorer:
+    """A server that has the version of the model that is asked for. See `Scorer`."""
+
+    def __init__(self, address: str, name: str, version: int, in_flight: int, timeout_s: float) -> None:
+        """Name the server; nothing is sent yet.
+
+        Args:
+            address: `grpc://host:port`, `http://host:port` or `https://host:port`.
+            name: The model's name.
+            version: Version that must answer.
+            in_flight: Requests at once.
+            timeout_s: Deadline of a request.
+
+        Raises:
+            ConfigError: The address has another form.
+        """
+        self.at_once = in_flight
+        self.client = EndpointClient(address, name, version, timeout_s)
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Return a tile as it is: the server gets it encoded."""
+        return pixels
+
+    def score(self, tiles: Sequence[LoadedTile]) -> list[Row]:
+        """Return what the server says of tiles; a batch that it refuses is halved until one tile stands alone.
+
+        Raises:
+            RequestError: The server can't be reached, is too slow, or has another model.
+        """
+        images = [_servable(tile) for tile in tiles]
+        try:
+            return list(self._asked(images))
+        except RequestError as error:
+            if error.code not in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
+                raise
+            if len(tiles) == 1:
+                if error.code is Code.RESOURCE_EXHAUSTED:
+                    raise
+                return [f"the server refuses it: {error}"]
+            middle = len(tiles) // 2
+            return self.score(tiles[:middle]) + self.score(tiles[middle:])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def _asked(self, images: Sequence[bytes]) -> Sequence[Row]:
+        for delay_s in _RETRY_DELAYS_S:
+            try:
+                return list(self.client.predict(images))
+            except RequestError as error:
+                if error.code not in _MAY_PASS:
+                    raise
+                _log.info("endpoint  %s; again in %.0f s", error, delay_s)
+            time.sleep(delay_s * random.uniform(0.75, 1.25))
+        try:
+            return list(self.client.predict(images))
+        except RequestError as error:
+            if error.code is Code.RESOURCE_EXHAUSTED or error.code not in _MAY_PASS:
+                raise
+            raise ServiceError(
+                f"{error}. Asked {len(_RETRY_DELAYS_S) + 1} times. Finished shards are kept: run the same command "
+                "again when the server is back"
+            ) from None
+
+
+def _servable(tile: LoadedTile) -> bytes:
+    if tile.format in _SERVED:
+        return tile.data
+    content = io.BytesIO()
+    Image.fromarray(tile.pixels).save(content, "PNG", compress_level=1)
+    return content.getvalue()

@@ -1,0 +1,142 @@
+"""Account for every tile of a plan: planned = scored + failed, each exactly once, proven by a digest of their ids."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sat_xception.bulk.plan import IdDigest
+from sat_xception.bulk.scores import RUN_FILE, SCORES_FILE, read_shard, shard_facts, shard_name
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.log import track
+from sat_xception.steps import BulkStatusConfig
+from sat_xception.storage import read_record, write_record
+
+__all__ = ["BulkStatus", "close_ledger", "tell_status"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class BulkStatus:
+    """How far a run is: planned = scored + failed + waiting.
+
+    Attributes:
+        folder: Of the scores.
+        planned: Tiles of the plan.
+        scored: Tiles with a score.
+        failed: Tiles that couldn't be scored, of finished shards.
+        shards: Shards of the plan.
+        finished: Shards whose file is there.
+        closed: Whether the ledger is closed: all tiles are accounted for.
+        reasons: The most common reasons to fail, of a closed ledger, with their numbers.
+        as_json: Whether the summary is JSON.
+    """
+
+    folder: Path
+    planned: int
+    scored: int
+    failed: int
+    shards: int
+    finished: int
+    closed: bool
+    reasons: dict[str, int]
+    as_json: bool
+
+    @property
+    def waiting(self) -> int:
+        """Tiles of shards that aren't finished."""
+        return self.planned - self.scored - self.failed
+
+    def summary(self) -> str:
+        """Return the counts."""
+        if self.as_json:
+            names = ("planned", "scored", "failed", "waiting", "shards", "finished", "closed", "reasons")
+            return json.dumps({name: getattr(self, name) for name in names})
+        lines = [
+            f"status    {self.planned:,} planned = {self.scored:,} scored + {self.failed:,} failed + {self.waiting:,} "
+            f"waiting | {self.finished:,} of {self.shards:,} shards | "
+            + ("every tile is accounted for" if self.closed else "not closed: run `sat_xception bulk predict` again")
+        ]
+        lines += [f"failed    {number:,} x {reason}" for reason, number in self.reasons.items()]
+        return "\n".join(lines)
+
+
+def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Read every shard, prove that each planned tile is there exactly once, and write `scores.json`.
+
+    Args:
+        out: Folder of the scores.
+        run: What `run.json` says.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: A shard is missing or damaged, or the tiles aren't those of the plan.
+    """
+    digest, counts, reasons = IdDigest(), Counter[str](), Counter[str]()
+    versions: set[str] = set()
+    for shard in track(range(run["shards"]), "ledger", run["shards"]):
+        path = out / shard_name(shard, run["shards"])
+        try:
+            rows = read_shard(path, ("tile_id", "status", "reason", "model_version"))
+        except (pa.ArrowInvalid, pa.ArrowKeyError, TypeError, OSError):
+            raise DataError(
+                f"{path} is missing or damaged; run `sat_xception bulk predict` again: it scores that shard alone"
+            ) from None
+        for chunk in rows["tile_id"].chunks:
+            digest.add(chunk)
+        counts.update(_counts(rows["status"]))
+        reasons.update(_counts(rows["reason"].drop_null()))
+        versions.update(rows["model_version"].unique().to_pylist())
+    planned, scored, failed = run["planned"], counts["scored"], counts["failed"]
+    if counts.total() != planned or scored + failed != planned:
+        raise DataError(f"{out} has {counts.total():,} tiles, {planned:,} were planned; remove it and predict again")
+    if digest.hexdigest() != run["digest of tile ids"]:
+        raise DataError(f"{out} has other tiles than were planned, or some twice; remove it and predict again")
+    if planned and versions != {str(run["model"]["version"])}:
+        raise DataError(f"{out} was scored by versions {sorted(versions)}; remove it and predict again")
+    facts = {key: value for key, value in run.items() if key not in ("shards",)}
+    facts |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
+    write_record(out / SCORES_FILE, facts)
+    return facts
+
+
+def tell_status(config: BulkStatusConfig) -> BulkStatus:
+    """Say how far a run is, from what its finished shards say of themselves.
+
+    Raises:
+        ConfigError: The folder holds no run.
+    """
+    run = read_record(config.scores / RUN_FILE)
+    if run is None:
+        raise ConfigError(f"{config.scores} holds no {RUN_FILE}: name a folder that `sat_xception bulk predict` writes")
+    finished = scored = failed = 0
+    for shard in range(run["shards"]):
+        facts = shard_facts(config.scores / shard_name(shard, run["shards"]))
+        if facts is not None and facts.plan == run["digest of tile ids"]:
+            finished, scored, failed = finished + 1, scored + facts.scored, failed + facts.failed
+    closed = read_record(config.scores / SCORES_FILE) or {}
+    reasons = dict(sorted(closed.get("reasons", {}).items(), key=lambda item: -item[1])[:_SHOWN])
+    return BulkStatus(
+        config.scores,
+        run["planned"],
+        scored,
+        failed,
+        run["shards"],
+        finished,
+        closed.get("scored") == scored and finished == run["shards"],
+        reasons,
+        config.as_json,
+    )
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(values).to_pylist()}

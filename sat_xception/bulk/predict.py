@@ -1,0 +1,273 @@
+"""Score a plan: shard by shard on Beam, with a model in each process or through a server, and close the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sat_xception import errors
+from sat_xception.bulk.engines import ENGINE_FOLDER, prepare_engine
+from sat_xception.bulk.ledger import close_ledger
+from sat_xception.bulk.plan import Plan, read_plan
+from sat_xception.bulk.scorer import PackagedModel, choose_engine
+from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
+from sat_xception.bulk.tiles import open_tiles
+from sat_xception.bulk.worker import FAILED, ScoringJob, failure_of, is_finished, progress, score_shard
+from sat_xception.data.beam import pipeline_options, run_all
+from sat_xception.errors import ConfigError, DataError, ServiceError
+from sat_xception.log import duration, get_logger, track
+from sat_xception.serve.model_root import check_digests, resolve_version
+from sat_xception.steps import BulkPredictConfig
+from sat_xception.storage import GcsPath, get_file, put_file, read_record, remove_files, write_record
+
+__all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
+
+_log = get_logger(__name__)
+# What a run must be the same in to go on from its finished shards.
+_SAME = {"digest of tile ids": "--plan", "model": "--model", "engine": "--engine, --precision or --endpoint"}
+
+
+@dataclass(frozen=True)
+class BulkPredictResult:
+    """What was scored: planned = scored + failed.
+
+    Attributes:
+        folder: Of the scores.
+        facts: Content of `scores.json`.
+        tiles: Tiles of this run; others were there.
+        seconds: Time that they took, with loading the model, without converting it.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    tiles: int
+    seconds: float
+
+    def summary(self) -> str:
+        """Return the counts and where the scores are."""
+        facts = self.facts
+        rate = f"{self.tiles / max(self.seconds, 1e-9):,.1f} tiles/s" if self.tiles else "all were there"
+        lines = [
+            f"predict   {facts['planned']:,} planned = {facts['scored']:,} scored + {facts['failed']:,} failed | "
+            f"{rate} | {duration(self.seconds)} | {facts['engine']['name']}"
+        ]
+        for reason, number in sorted(facts["reasons"].items(), key=lambda item: -item[1])[:3]:
+            lines.append(f"failed    {number:,} x {reason}")
+        return "\n".join([*lines, f"wrote     {self.folder}"])
+
+
+def predict_tiles(config: BulkPredictConfig) -> BulkPredictResult:
+    """Score every tile of a plan; finished shards of an earlier run of the same command are kept.
+
+    Raises:
+        ConfigError: A setting is wrong, or the folder holds scores of another plan, model or engine.
+        DataError: The plan or the model is damaged, or no tile could be scored.
+        ServiceError: The imagery or the server failed for too long. Finished shards are kept.
+    """
+    return _run(config, retry=False)
+
+
+def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
+    """Score the failed tiles of a finished run again.
+
+    Raises:
+        ConfigError: There is no finished run in the folder, or of another plan, model or engine.
+        SatXceptionError: As `predict_tiles`.
+    """
+    return _run(config, retry=True)
+
+
+def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
+    seconds = 0.0
+    options = pipeline_options(config.runner, config.beam_options)
+    plan = read_plan(config.plan)
+    source = open_tiles(plan, config.imagery, config.workers, config.rate_per_s)
+    version = resolve_version(config.model, config.name)
+    check_digests(version)
+    model = PackagedModel.read(version)
+    with _locked(config.out):
+        engine = _engine_of(config, model)
+        run = _begin(config, plan, model, engine, retry)
+        todo = _todo(config.out, plan, retry)
+        tiles = sum(number for _, number in todo)
+        if len(todo) < plan.shards and not retry:
+            _log.info("resumed   %s of %s shards were there", f"{plan.shards - len(todo):,}", f"{plan.shards:,}")
+        job = ScoringJob(
+            plan=config.plan,
+            out=config.out,
+            version=version if not config.runner else config.model,
+            source=source,
+            engine=tuple(sorted(engine.items())),
+            batch_size=config.batch_size,
+            run=uuid.uuid4().hex,
+            endpoint=config.endpoint,
+            in_flight=config.in_flight,
+            timeout_s=config.timeout_s,
+            threads=_cores() // config.processes if config.processes > 1 else 0,
+            retry=retry,
+        )
+        if todo:
+            processes = min(config.processes, len(todo))
+            started = time.monotonic()
+            with ThreadPoolExecutor(1) as pool:
+                shards = [shard for shard, _ in todo]
+                running = pool.submit(run_all, score_shard, shards, options, processes, job=job)
+                _follow(running, config.out, plan, todo, tiles)
+            _raise_failure(config, running)
+            seconds = time.monotonic() - started
+        facts = close_ledger(config.out, run)
+    if plan.planned and not facts["scored"]:
+        reason = next(iter(facts["reasons"]))
+        raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
+    return BulkPredictResult(config.out, facts, tiles, seconds)
+
+
+def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any]:
+    if not config.endpoint:
+        engine = choose_engine(config.engine)
+        if config.precision != "fp32" and engine != "openvino":
+            raise ConfigError(f"--precision {config.precision} is of --engine openvino, which auto didn't choose")
+        return prepare_engine(model, engine, config.precision, config.calibrate, config.out / ENGINE_FOLDER)
+    from sat_xception.bulk.endpoint import EndpointScorer
+    from sat_xception.deploy.golden import check_golden
+
+    scorer = EndpointScorer(config.endpoint, config.name, model.version, config.in_flight, config.timeout_s)
+    with contextlib.closing(scorer):
+        check_golden(model.folder, scorer.client)
+    return {"name": "endpoint", "precision": "the server's", "accuracy_loss": 0.0}
+
+
+def _begin(
+    config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any], retry: bool
+) -> dict[str, Any]:
+    """Write what the run is, or compare it with what is there; return it."""
+    imagery = plan.facts["imagery"]
+    run = {
+        "classes": list(model.classes),
+        "positive_label": model.positive_label,
+        "threshold": model.threshold,
+        "model": model.facts(),
+        "engine": engine,
+        "planned": plan.planned,
+        "shards": plan.shards,
+        "digest of tile ids": plan.digest,
+        "imagery": {"url": imagery["url"], "attribution": imagery["attribution"]},
+        "zoom": plan.facts["zoom"],
+    }
+    earlier = read_record(config.out / RUN_FILE)
+    if earlier is None:
+        if retry:
+            raise ConfigError(f"--out {config.out} holds no scores to retry; run `sat_xception bulk predict` first")
+        if not isinstance(config.out, GcsPath) and (found := _foreign(config.out)):
+            raise ConfigError(f"--out {config.out} holds something else ({found!r}); name a new folder")
+        write_record(config.out / RUN_FILE, run)
+    else:
+        for key, flag in _SAME.items():
+            if earlier.get(key) != run[key]:
+                raise ConfigError(
+                    f"--out {config.out} holds scores of another {flag}; name a new folder, or remove that one"
+                )
+    if get_file(config.out / FAILED) is not None:
+        _remove(config.out / FAILED)
+    return run
+
+
+def _foreign(out: Path) -> str:
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    return next((name for name in names if name not in (ENGINE_FOLDER, _LOCK)), "")
+
+
+def _remove(path: Path) -> None:
+    if isinstance(path, GcsPath):
+        remove_files(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _todo(out: Path, plan: Plan, retry: bool) -> list[tuple[int, int]]:
+    """Return the shards to work on, each with its number of tiles."""
+    if not retry:
+        return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard)]
+    found = []
+    for shard in range(plan.shards):
+        facts = shard_facts(out / shard_name(shard, plan.shards))
+        if facts is None:
+            raise ConfigError(
+                f"{out / shard_name(shard, plan.shards)} is missing; run `sat_xception bulk predict` first"
+            )
+        if facts.failed:
+            found.append((shard, facts.failed))
+    return found
+
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep others from writing the same folder; nobody can be kept from one in a bucket."""
+    if isinstance(out, GcsPath):
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / _LOCK).open("a")
+    except OSError as error:
+        raise ConfigError(f"can't write to --out {out}: {error.strerror}; name another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run is writing {out}; wait for it, or name another --out") from None
+        yield
+
+
+def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[int, int]], tiles: int) -> None:
+    """Show how far the run is until it ends; when this is interrupted, workers stop before their next shard."""
+    told = track(range(tiles), "predict", tiles)
+    before, seen = progress.tiles, 0
+    waiting = dict(todo)
+    finished = 0
+    try:
+        while not running.done():
+            wait([running], timeout=0.5)
+            here = progress.tiles - before
+            if not here:  # other processes do the work
+                done = [shard for shard in waiting if (out / shard_name(shard, plan.shards)).exists()]
+                finished += sum(waiting.pop(shard) for shard in done)
+            for _ in range(min(max(here, finished), tiles) - seen):
+                next(told, None)
+            seen = max(here, finished, seen)
+    except BaseException:
+        put_file(b"{}", out / FAILED)
+        raise
+    finally:
+        told.close()  # type: ignore[attr-defined]
+
+
+def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
+    content = get_file(config.out / FAILED)
+    if content is not None:
+        facts = failure_of(content)
+        kind: Callable[[str], Exception] = getattr(errors, facts["kind"], ServiceError)
+        if facts["kind"] == "RequestError" or not facts["kind"]:
+            kind = ServiceError
+        raise kind(facts["error"])
+    error = running.exception()
+    if error is not None and config.runner:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ServiceError(f"{config.runner} failed: {lines[-1]}. Finished shards are kept: run again to go on")
+    if error is not None:
+        raise error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

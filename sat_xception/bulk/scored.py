@@ -1,0 +1,89 @@
+"""What earlier runs have scored already, to leave it out of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sat_xception.bulk.order import Keys, keys_of, merged, runs_of
+from sat_xception.bulk.plan import Runs
+from sat_xception.errors import DataError
+
+__all__ = ["scored_ids", "scored_runs", "without"]
+
+_COLUMNS = ("tile_id", "x", "y", "z", "status", "model_version")
+
+
+def scored_runs(folders: Sequence[Path], version: str, zoom: int) -> tuple[Keys, Keys]:
+    """Return the tiles of a zoom that a model version has scored, as runs of keys, ascending.
+
+    Raises:
+        DataError: A folder doesn't hold scores.
+    """
+    firsts, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for rows in _scored(folders, version):
+        rows = rows.filter(pc.equal(rows["z"], zoom))
+        if len(rows):
+            keys = np.unique(
+                keys_of(rows["x"].to_numpy(zero_copy_only=False), rows["y"].to_numpy(zero_copy_only=False))
+            )
+            first, count = runs_of(keys)
+            firsts.append(first)
+            counts.append(count)
+    first, count = np.concatenate(firsts), np.concatenate(counts)
+    order = np.argsort(first, kind="stable")
+    return _united(first[order], count[order])
+
+
+def scored_ids(folders: Sequence[Path], version: str) -> set[str]:
+    """Return the ids of all tiles that a model version has scored.
+
+    Raises:
+        DataError: A folder doesn't hold scores.
+    """
+    return {name for rows in _scored(folders, version) for name in rows["tile_id"].to_pylist()}
+
+
+def without(runs: Runs, first: Keys, count: Keys) -> Runs:
+    """Yield runs without the keys of others; both ascend and none overlaps another of its own kind."""
+    ends = first + count
+    for begin, length in runs:
+        low, high = begin[0], begin[-1] + length[-1]
+        taken = slice(np.searchsorted(ends, low, side="right"), np.searchsorted(first, high))
+        edges = np.concatenate([begin, begin + length, first[taken], ends[taken]])
+        # A key is wanted where exactly one run of ours and none of theirs has begun and not ended.
+        steps = np.repeat([1, -1, 2, -2], [len(begin), len(begin), *[len(first[taken])] * 2])
+        places, which = np.unique(edges, return_inverse=True)
+        state = np.cumsum(np.bincount(which, steps, len(places)).astype(np.int64))
+        kept = np.flatnonzero(state[:-1] == 1)
+        if len(kept):
+            yield merged(places[kept], places[kept + 1] - places[kept])
+
+
+def _united(first: Keys, count: Keys) -> tuple[Keys, Keys]:
+    """Return sorted runs that may overlap as runs that don't."""
+    if not len(first):
+        return first, count
+    reach = np.maximum.accumulate(first + count)
+    begins = np.flatnonzero(np.concatenate([[True], first[1:] > reach[:-1]]))
+    return first[begins], reach[np.append(begins[1:] - 1, len(first) - 1)] - first[begins]
+
+
+def _scored(folders: Sequence[Path], version: str) -> Iterator[pa.RecordBatch]:
+    for folder in folders:
+        files = sorted(folder.glob("scores-*.parquet"))
+        if not files:
+            raise DataError(f"{folder} holds no scores-*.parquet; give a folder that `sat_xception bulk predict` wrote")
+        for path in files:
+            try:
+                with pq.ParquetFile(path) as file:
+                    for rows in file.iter_batches(2**16, columns=list(_COLUMNS)):
+                        usable = pc.and_(pc.equal(rows["status"], "scored"), pc.equal(rows["model_version"], version))
+                        yield rows.filter(usable)
+            except (pa.ArrowInvalid, KeyError) as error:
+                raise DataError(f"{path} isn't what `sat_xception bulk predict` writes: {error}") from None

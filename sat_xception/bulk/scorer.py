@@ -1,0 +1,134 @@
+"""What scores tiles: a model in this process, on one of several engines, or a server; behind one interface."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.bulk.scores import Row
+from sat_xception.bulk.tiles import LoadedTile, Pixels
+from sat_xception.errors import ConfigError
+from sat_xception.serve.model_root import DIGESTS_FILE, read_classes
+from sat_xception.storage import file_digest, read_json
+
+__all__ = ["Engine", "PackagedModel", "Scorer", "choose_engine", "score_here"]
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """Scores batches of tiles.
+
+    Attributes:
+        at_once: Calls that are worth being under way at once.
+    """
+
+    at_once: int
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Return a tile's pixels as `score` wants them. Called from threads that read tiles."""
+
+    def score(self, tiles: Sequence[LoadedTile]) -> list[Row]:
+        """Return what came of each tile, none of which has a reason to fail yet. Called from several threads."""
+
+    def close(self) -> None:
+        """Let the model or the connection go."""
+
+
+class Engine(Protocol):
+    """A model in this process."""
+
+    at_once: int
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Return a tile `uint8 [h, w, 3]` in the size that `run` takes. Called while other tiles are scored."""
+
+    def run(self, pixels: Pixels) -> Probabilities:
+        """Return probabilities `float32 [n, classes]` of `uint8 [n, h, w, 3]`. Called from several threads."""
+
+    def close(self) -> None:
+        """Let the model go."""
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """What a packaged version says of itself.
+
+    Attributes:
+        folder: The version, on this machine.
+        classes: Names in the order of the probabilities.
+        positive_label: What is looked for; None where nothing is.
+        threshold: Of the positive label's probability; None where there is none.
+        name: Name that it is served as.
+        version: Its number.
+        digest: SHA-256 of `digests.json`, which holds that of each of its files.
+        backbone: What it is made of.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    positive_label: str | None
+    threshold: float | None
+    name: str
+    version: int
+    digest: str
+    backbone: str
+
+    @classmethod
+    def read(cls, folder: Path) -> PackagedModel:
+        """Read a version's `model.json`.
+
+        Raises:
+            DataError: The folder isn't what package writes.
+        """
+        served = read_json(folder / "model.json", made_by="package")
+        classes = tuple(read_classes(folder))
+        read_json(folder / DIGESTS_FILE, made_by="package")
+        return cls(
+            folder,
+            classes,
+            served.get("positive_label"),
+            served.get("threshold"),
+            str(served.get("name", folder.parent.name)),
+            int(served.get("version", folder.name)),
+            file_digest(folder / DIGESTS_FILE),
+            str(served.get("backbone", "")),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return name, version and digest, as `scores.json` has them."""
+        return {"name": self.name, "version": self.version, "digest": self.digest}
+
+
+def choose_engine(wanted: str) -> str:
+    """Return "tensorflow" or "openvino"; "auto" is the second where it is installed and no GPU is in sight.
+
+    Raises:
+        ConfigError: The engine isn't installed.
+    """
+    installed = {name: importlib.util.find_spec(name) is not None for name in ("openvino", "tensorflow")}
+    if wanted == "auto":
+        has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+        wanted = "openvino" if installed["openvino"] and not has_gpu else "tensorflow"
+    if not installed[wanted]:
+        raise ConfigError(f"--engine {wanted} isn't installed: pip install 'sat-xception[bulk,{wanted}]'")
+    return wanted
+
+
+def score_here(engine: Engine, tiles: Sequence[LoadedTile]) -> list[Row]:
+    """Return the probabilities of tiles by a model in this process; those of one size go to it together."""
+    rows: list[Row] = [""] * len(tiles)
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, tile in enumerate(tiles):
+        by_size.setdefault(tile.pixels.shape, []).append(index)
+    for indices in by_size.values():
+        found = engine.run(np.stack([tiles[index].pixels for index in indices]))
+        for index, probabilities in zip(indices, found, strict=True):
+            rows[index] = probabilities
+    return rows

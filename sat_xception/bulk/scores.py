@@ -1,0 +1,147 @@
+"""Scores on disk: GeoParquet, one file a shard and one row a planned tile, in the order of the plan.
+
+GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): the outline of a tile as WKB in longitude and latitude, and
+its bounds in a column that readers skip row groups by. Tiles without a place have neither.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+
+from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.storage import get_file, put_file
+
+__all__ = ["RUN_FILE", "SCORES_FILE", "Row", "ShardFacts", "read_shard", "shard_facts", "shard_name", "write_shard"]
+
+# What a run is, written when it begins; and what came of it, written when every tile is accounted for.
+RUN_FILE, SCORES_FILE = "run.json", "scores.json"
+_ROW_GROUP = 2**16
+_FACTS = b"sat_xception"
+# Probabilities `float32 [classes]` of a scored tile, or why it failed.
+Row = npt.NDArray[np.float32] | str
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What a finished shard's file says of itself, without its rows being read.
+
+    Attributes:
+        plan: Digest of the plan's tile ids.
+        model_version: Version that scored it.
+        scored: Rows with scores.
+        failed: Rows with a reason.
+    """
+
+    plan: str
+    model_version: str
+    scored: int
+    failed: int
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """Return the name of a shard's file."""
+    return f"scores-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def write_shard(
+    path: Path, tiles: pa.Table, rows: Sequence[Row], classes: Sequence[str], plan: str, version: str
+) -> None:
+    """Write a shard's scores, whole or not at all, here or in a bucket.
+
+    Args:
+        path: The file.
+        tiles: `tile_id`, `x`, `y`, `z`; see `Plan.rows`.
+        rows: What came of each of them.
+        classes: Names in the order of the probabilities.
+        plan: Digest of the plan.
+        version: Of the model.
+
+    Raises:
+        ConfigError: It can't be written.
+        ServiceError: The bucket can't be written.
+    """
+    failed = np.array([isinstance(row, str) for row in rows], bool)
+    values = np.full((len(rows), len(classes)), np.nan, np.float32)
+    for index in np.flatnonzero(~failed):
+        values[index] = rows[index]
+    best = np.where(failed, 0, np.nan_to_num(values, nan=-1.0).argmax(axis=1)) if len(rows) else np.empty(0, int)
+    columns: dict[str, pa.Array] = {name: tiles[name].combine_chunks() for name in ("tile_id", "x", "y", "z")}
+    columns["label"] = pa.array(np.array([*classes], object)[best], pa.string(), mask=failed)
+    for index, name in enumerate(classes):
+        columns[f"probability/{name}"] = pa.array(values[:, index], pa.float32(), mask=failed)
+    columns["model_version"] = pa.repeat(pa.scalar(version), len(rows))
+    columns["status"] = pa.array(np.where(failed, "failed", "scored").tolist(), pa.string())
+    columns["reason"] = pa.array([row if isinstance(row, str) else None for row in rows], pa.string())
+    bounds, outlines = _places(columns["x"], columns["y"], columns["z"])
+    columns |= {"bbox": bounds, "geometry": outlines}
+    facts = {"plan": plan, "model_version": version, "scored": int((~failed).sum()), "failed": int(failed.sum())}
+    metadata = {b"geo": json.dumps(_geo(bounds)).encode(), _FACTS: json.dumps(facts).encode()}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd", row_group_size=_ROW_GROUP)
+    put_file(content.getvalue(), path)
+
+
+def shard_facts(path: Path) -> ShardFacts | None:
+    """Return what a shard's file says of itself; None when it isn't there, or isn't whole."""
+    try:
+        content = _opened(path)
+        if content is None:
+            return None
+        facts: Mapping[str, Any] = json.loads((pq.read_metadata(content).metadata or {})[_FACTS])
+        return ShardFacts(**facts)
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a shard that is there."""
+    return pq.read_table(_opened(path), columns=None if columns is None else list(columns))
+
+
+def _opened(path: Path) -> io.BytesIO | pa.BufferReader | None:
+    content = get_file(path)
+    return None if content is None else pa.BufferReader(content)
+
+
+def _places(x: pa.Array, y: pa.Array, z: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return bounds and outlines of tiles; null where they have no place."""
+    absent = pc.is_null(z).to_numpy(zero_copy_only=False)
+    across, down, zoom = (axis.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64) for axis in (x, y, z))
+    west, north = _lonlat(across, down, zoom)
+    east, south = _lonlat(across + 1, down + 1, zoom)
+    outlines = shapely.to_wkb(shapely.box(west, south, east, north))
+    names = ("xmin", "ymin", "xmax", "ymax")
+    bounds = pa.StructArray.from_arrays(
+        [pa.array(axis, pa.float64()) for axis in (west, south, east, north)], names, mask=pa.array(absent)
+    )
+    return bounds, pa.array(outlines, pa.binary(), mask=absent)
+
+
+def _lonlat(across: npt.NDArray[np.float64], down: npt.NDArray[np.float64], zoom: npt.NDArray[np.float64]) -> Any:  # noqa: ANN401
+    return grid_to_lonlat(across / 2**zoom, down / 2**zoom, 0)
+
+
+def _geo(bounds: pa.StructArray) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "covering": {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}},
+    }
+    if bounds.null_count < len(bounds):
+        low = [pc.min(pc.struct_field(bounds, name)).as_py() for name in ("xmin", "ymin")]
+        high = [pc.max(pc.struct_field(bounds, name)).as_py() for name in ("xmax", "ymax")]
+        column["bbox"] = [*low, *high]
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -1,0 +1,187 @@
+"""What a plan takes: time, bytes and money, from measured or published rates and stated prices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sat_xception.bulk.probe import Probe
+from sat_xception.errors import ConfigError
+from sat_xception.log import duration
+
+__all__ = ["BACKENDS", "SERVED_SHARE", "Backend", "Estimate", "estimate", "read_backends"]
+
+# What a GPU scores behind TensorFlow Serving, of what it scores alone: a V100 had 0.69 with ResNet-50
+# (blog.mapotofu.org/blogs/serving-benchmark).
+SERVED_SHARE = 0.65
+# A JPEG tile of 256 pixels from the usual providers; those of UC Merced are 14 KB.
+_USUAL_BYTES = 16_000.0
+_PRICE = "list price of the machine on demand, from memory in 2026-11: give yours with --prices"
+
+
+class Backend(BaseModel):
+    """A kind of machine.
+
+    Attributes:
+        tiles_per_s: Tiles that one scores a second by itself, by backbone; none where it has to be measured.
+        usd_per_hour: Price of one.
+        source: Where the rates come from.
+        price_source: Where the price comes from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiles_per_s: Mapping[str, float] = Field(default_factory=dict)
+    usd_per_hour: float = Field(0.0, ge=0)
+    source: str = ""
+    price_source: str = _PRICE
+
+
+# Rates of Xception at 299 and MobileNetV2 at 224 pixels, of the sources that docs/bulk.md names, times SERVED_SHARE for
+# GPUs. Where only a similar device was published, it is said.
+BACKENDS: Mapping[str, Backend] = {
+    "this-machine": Backend(source="measured here", price_source="a machine that is yours costs nothing here"),
+    "cpu-core": Backend(
+        tiles_per_s={"xception": 3, "mobilenetv2": 20},
+        usd_per_hour=0.05,
+        source="keras.io/api/applications and timm on CPUs, a core, x 0.9",
+    ),
+    "t4": Backend(
+        tiles_per_s={"xception": 515 * SERVED_SHARE, "mobilenetv2": 2760 * SERVED_SHARE},
+        usd_per_hour=0.55,
+        source="PaddleClas, FP16, Xception41",
+    ),
+    "a10": Backend(
+        tiles_per_s={"xception": 985 * SERVED_SHARE, "mobilenetv2": 6000 * SERVED_SHARE},
+        usd_per_hour=1.0,
+        source="timm on an RTX 3090, x 0.7",
+    ),
+    "a100": Backend(
+        tiles_per_s={"xception": 3950 * SERVED_SHARE, "mobilenetv2": 8421 * SERVED_SHARE},
+        usd_per_hour=3.7,
+        source="keras.io/api/applications, batch 32",
+    ),
+    "h100": Backend(
+        tiles_per_s={"xception": 4725 * SERVED_SHARE, "mobilenetv2": 26549 * SERVED_SHARE},
+        usd_per_hour=11.0,
+        source="timm on an RTX Pro 6000 Max-Q, compiled",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan takes.
+
+    Attributes:
+        tiles: Tiles of the plan.
+        machines: Machines that are reckoned with.
+        tiles_per_s: Of all of them; None where no rate is known.
+        rate_source: Where the rate comes from.
+        seconds: Time; None where no rate is known.
+        bytes: Of the images.
+        bytes_source: Where their size comes from.
+        mbit_per_s: What the network must carry.
+        usd: Money for the machines; imagery that is paid by the tile isn't in it.
+        price_source: Where the price comes from.
+    """
+
+    tiles: int
+    machines: int
+    tiles_per_s: float | None
+    rate_source: str
+    seconds: float | None
+    bytes: float
+    bytes_source: str
+    mbit_per_s: float | None
+    usd: float | None
+    price_source: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it for `plan.json`."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return it as people read it."""
+        size = f"{self.bytes / 1e9:,.2f} GB of images ({self.bytes_source})"
+        if self.tiles_per_s is None or self.seconds is None:
+            return [f"time      not known: {self.rate_source}", f"bytes     {size}"]
+        return [
+            f"time      {duration(self.seconds)} at {self.tiles_per_s:,.1f} tiles/s ({self.rate_source})",
+            f"bytes     {size}, {self.mbit_per_s:,.1f} Mbit/s",
+            f"money     ${self.usd:,.2f} ({self.price_source})",
+        ]
+
+
+def read_backends(path: Path | None) -> dict[str, Backend]:
+    """Return the backends that are known: the built-in ones, and those of a YAML file, which replace them.
+
+    Raises:
+        ConfigError: The file can't be read, or says something else.
+    """
+    if path is None:
+        return dict(BACKENDS)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = {
+            name: Backend(**{"source": path.name, "price_source": path.name, **facts})
+            for name, facts in content.items()
+        }
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ConfigError(f"--prices {path} isn't a mapping of backends: {error}; see docs/bulk.md") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"--prices {path}: {place}: {first['msg']}; see docs/bulk.md") from None
+    return {**BACKENDS, **given}
+
+
+def estimate(tiles: int, probe: Probe, backend: Backend, machines: int) -> Estimate:
+    """Return what it takes to score tiles.
+
+    Args:
+        tiles: How many.
+        probe: What was measured.
+        backend: What scores. One without rates is this machine.
+        machines: How many of them; reading is taken to be shared by them, too.
+    """
+    rate, source = _rate(probe, backend)
+    reads = probe.fetched_per_s
+    if rate is not None and reads is not None and not backend.tiles_per_s and reads < rate:
+        rate, source = reads, f"reading the imagery is slower than scoring, which is {rate:,.1f}"
+    size = probe.bytes_per_tile or _USUAL_BYTES
+    told = f"{size / 1e3:,.1f} KB a tile, "
+    told += f"measured on {probe.tiles:,}" if probe.bytes_per_tile else "assumed: no tile was measured"
+    whole = None if rate is None else rate * machines
+    seconds = None if whole is None else tiles / whole
+    return Estimate(
+        tiles,
+        machines,
+        whole,
+        f"{source}, x {machines}" if machines > 1 else source,
+        seconds,
+        tiles * size,
+        told,
+        None if whole is None else whole * size * 8 / 1e6,
+        None if seconds is None else math.ceil(seconds * machines) / 3600 * backend.usd_per_hour,
+        f"${backend.usd_per_hour:g} an hour each; {backend.price_source}",
+    )
+
+
+def _rate(probe: Probe, backend: Backend) -> tuple[float | None, str]:
+    if not backend.tiles_per_s:
+        if probe.scored_per_s is None:
+            return None, "give --model to have it measured, or a --backend whose rate is published"
+        return probe.scored_per_s, "measured here"
+    backbone = probe.backbone or "xception"
+    if backbone not in backend.tiles_per_s:
+        known = ", ".join(sorted(backend.tiles_per_s))
+        raise ConfigError(f"no rate of {backbone} is known for this --backend, only of {known}; give it with --prices")
+    told = "" if probe.backbone else " of Xception, as no --model was given"
+    return backend.tiles_per_s[backbone], f"{backend.source}{told}"

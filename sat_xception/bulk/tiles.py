@@ -1,0 +1,249 @@
+"""The images of planned tiles, read and decoded ahead of the model: a batch at a time, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sat_xception.bulk.order import Keys, tiles_of
+from sat_xception.bulk.plan import Plan, dataset_columns
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
+from sat_xception.imagery.check import CheckConfig, decode_tile
+from sat_xception.imagery.fetch import FetchConfig, TileReader
+
+__all__ = ["LoadedBatch", "LoadedTile", "Pixels", "TileSource", "load_batches", "open_tiles"]
+
+Pixels = npt.NDArray[np.uint8]
+# Batches that are being read or wait for the model, beside those whose tiles are in flight.
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class LoadedTile:
+    """A tile that was read.
+
+    Attributes:
+        data: The encoded image.
+        format: "jpeg", "png", …
+        pixels: `uint8 [h, w, 3]`.
+        reason: Why it can't be scored; "" where it can.
+    """
+
+    data: bytes = b""
+    format: str = ""
+    pixels: Pixels = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """Tiles that go to the model together.
+
+    Attributes:
+        begin: Place of the first of them in the shard.
+        tiles: All of them, in the shard's order, also those that can't be scored.
+    """
+
+    begin: int
+    tiles: Sequence[LoadedTile]
+
+
+@dataclass(frozen=True)
+class TileSource:
+    """How to get at the images of a plan's tiles, in any process.
+
+    Attributes:
+        imagery: Address of the imagery; "" for a dataset.
+        settings: The plan's imagery settings.
+        workers: Tiles in flight at once.
+        rate_per_s: Most requests a second; 0 is no limit.
+        dataset: Folder of the dataset; "" for imagery.
+    """
+
+    imagery: str
+    settings: dict[str, Any]
+    workers: int = 16
+    rate_per_s: float = 0.0
+    dataset: str = ""
+
+    def config(self) -> ImageryConfig:
+        """Return the settings of the imagery."""
+        scale = self.settings["scale"]
+        return ImageryConfig(
+            token_env=self.settings["token_env"],
+            attribution=self.settings["attribution"],
+            contact=self.settings["contact"],
+            tms=self.settings["tms"],
+            connections=self.workers,
+            tile_size=self.settings["tile_size"],
+            bands=tuple(self.settings["bands"]),
+            scale=(scale[0], scale[1]) if scale else None,
+        )
+
+    def check(self) -> CheckConfig:
+        """Return what a tile must be."""
+        return CheckConfig(tile_size=self.settings["tile_size"], max_pixels=self.settings["max_pixels"])
+
+
+def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: float = 0.0) -> TileSource:
+    """Return the source of a plan's images.
+
+    Args:
+        plan: The plan.
+        imagery: Its imagery, where the plan doesn't keep the address because there is a key in it.
+        workers: Tiles in flight at once.
+        rate_per_s: Most requests a second.
+
+    Raises:
+        ConfigError: The plan doesn't keep the whole address, and `imagery` isn't given; or it is for another plan.
+    """
+    if "dataset" in plan.facts:
+        if imagery:
+            raise ConfigError(f"--imagery isn't asked: the images of this plan are those of {plan.facts['dataset']}")
+        return TileSource("", plan.facts["imagery"], workers, 0.0, plan.facts["dataset"])
+    settings = plan.facts["imagery"]
+    if not imagery and "***" in settings["url"]:
+        raise ConfigError(
+            f"the address of the plan's imagery, {settings['url']}, has a key in it, which plans don't keep: give "
+            "--imagery again, or plan with {token} in its place and --imagery-token-env"
+        )
+    return TileSource(imagery or settings["url"], settings, workers, rate_per_s)
+
+
+def load_batches(
+    source: TileSource, plan: Plan, keys: Keys, batch_size: int, fit: Callable[[Pixels], Pixels]
+) -> Iterator[LoadedBatch]:
+    """Yield the images of tiles, a batch at a time, in whatever order they are complete.
+
+    Which tiles are a batch follows from their order alone, so a run that is repeated scores the same batches. Reading
+    and decoding go on in other threads while the caller works, at most so far ahead that memory stays flat.
+
+    Args:
+        source: Of the plan.
+        plan: The plan.
+        keys: Of the tiles, `int64 [n]`.
+        batch_size: Most tiles of a batch; only the last one has fewer.
+        fit: Makes a tile's pixels what the model takes; called from the threads that decode.
+
+    Raises:
+        ConfigError: The imagery can't be opened.
+        ServiceError: The imagery is down.
+    """
+    ahead = _AHEAD + -(-source.workers // batch_size)
+    with _Loading(source, plan, keys, batch_size, ahead, fit) as loading:
+        yield from loading
+
+
+class _Loading:
+    """A thread with an event loop that reads batches, and the queue that they come out of."""
+
+    def __init__(
+        self,
+        source: TileSource,
+        plan: Plan,
+        keys: Keys,
+        batch_size: int,
+        ahead: int,
+        fit: Callable[[Pixels], Pixels],
+    ) -> None:
+        self._source, self._plan, self._keys, self._size, self._fit = source, plan, keys, batch_size, fit
+        self._ready: queue.SimpleQueue[LoadedBatch | BaseException] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._room = asyncio.Semaphore(ahead)
+        self._in_flight = asyncio.Semaphore(source.workers)
+        self._thread = threading.Thread(target=self._run, name="tiles", daemon=True)
+
+    def __enter__(self) -> _Loading:
+        self._main: asyncio.Task[None] = self._loop.create_task(self._read_all())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._main.cancel)
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        for _ in range(-(-len(self._keys) // self._size)):
+            item = self._ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            with contextlib.suppress(RuntimeError):  # everything is read
+                self._loop.call_soon_threadsafe(self._room.release)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._wait())
+        except BaseException as error:  # it is raised again in the thread that waits for batches
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            self._ready.put(error)
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._main
+
+    async def _read_all(self) -> None:
+        if self._source.dataset:
+            async with asyncio.TaskGroup() as group:
+                await self._start_batches(group, self._from_dataset)
+            return
+        imagery = open_imagery(self._source.imagery, self._source.config())
+        fetching = FetchConfig(workers=self._source.workers, rate_per_s=self._source.rate_per_s)
+        try:
+            self._reader = TileReader(imagery, fetching, self._decoded)
+            async with asyncio.TaskGroup() as group:
+                await self._start_batches(group, self._from_imagery)
+        finally:
+            await imagery.close()
+
+    async def _start_batches(self, group: asyncio.TaskGroup, read: Any) -> None:  # noqa: ANN401 - a coroutine function
+        for begin in range(0, len(self._keys), self._size):
+            await self._room.acquire()
+            group.create_task(read(begin, self._keys[begin : begin + self._size]))
+
+    async def _from_imagery(self, begin: int, keys: Keys) -> None:
+        x, y = (axis.tolist() for axis in tiles_of(keys))
+        tiles = await asyncio.gather(*map(self._fetch, x, y))
+        self._ready.put(LoadedBatch(begin, tiles))
+
+    async def _fetch(self, x: int, y: int) -> LoadedTile:
+        async with self._in_flight:
+            try:
+                return await self._reader.read(x, y, self._plan.facts["zoom"])
+            except TileFailure as failure:
+                return LoadedTile(reason=failure.reason)
+
+    async def _from_dataset(self, begin: int, keys: Keys) -> None:
+        self._ready.put(LoadedBatch(begin, await asyncio.to_thread(self._read_rows, keys)))
+
+    def _read_rows(self, keys: Keys) -> list[LoadedTile]:
+        images: pa.ChunkedArray = dataset_columns(Path(self._source.dataset), keys, ["image"])["image"]
+        if len(images) != len(keys):
+            raise DataError(f"{self._source.dataset} has other tiles than when it was planned; plan again")
+        tiles = []
+        for image in images:
+            try:
+                tiles.append(self._decoded(image.as_py() or b""))
+            except TileFailure as failure:
+                tiles.append(LoadedTile(reason=failure.reason))
+        return tiles
+
+    def _decoded(self, data: bytes) -> LoadedTile:
+        tile = decode_tile(data, self._source.check())
+        if tile.blank:
+            return LoadedTile(data, tile.format, tile.pixels, f"blank: {tile.blank}")
+        return LoadedTile(data, tile.format, self._fit(tile.pixels))

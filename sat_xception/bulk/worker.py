@@ -1,0 +1,215 @@
+"""Score one shard of a plan: whole or not at all, in any process that sees plan, model and the folder of scores.
+
+A shard is finished when its file is there, so a run that was killed goes on with those that aren't.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sat_xception.bulk.engines import ENGINE_FOLDER, open_engine
+from sat_xception.bulk.plan import Plan, read_plan
+from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
+from sat_xception.bulk.scores import Row, read_shard, shard_facts, shard_name, write_shard
+from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
+from sat_xception.errors import SatXceptionError
+from sat_xception.serve.model_root import here
+from sat_xception.storage import GcsPath, get_file, put_file
+from sat_xception.storage.files import json_text
+
+__all__ = ["FAILED", "ScoringJob", "is_finished", "progress", "score_shard"]
+
+# In the folder of the scores: why the run stopped.
+FAILED = "failed.json"
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """What the shards of a run have in common.
+
+    Attributes:
+        plan: Folder of the plan, here or in a bucket.
+        out: Folder of the scores, here or in a bucket.
+        version: Folder of the model's version, here or in a bucket.
+        source: Where the images come from.
+        engine: What `prepare_engine` returned; or `{"name": "endpoint"}`.
+        batch_size: Most tiles that are scored at once.
+        run: Id of the run; the folder may be another's by now, if this one was killed and started again.
+        endpoint: Address of a server; "" scores here.
+        in_flight: Requests to the server at once.
+        timeout_s: Deadline of a request.
+        threads: Cores for a model here; 0 is all.
+        retry: Whether tiles that failed are scored again, and nothing else is.
+    """
+
+    plan: Path
+    out: Path
+    version: Path
+    source: TileSource
+    engine: tuple[tuple[str, Any], ...]
+    batch_size: int
+    run: str
+    endpoint: str = ""
+    in_flight: int = 4
+    timeout_s: float = 60.0
+    threads: int = 0
+    retry: bool = False
+
+
+class Progress:
+    """Tiles that this process is through with; a run in one process tells it while a shard is under way."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self._lock = threading.Lock()
+        self.tiles = 0
+
+    def add(self, tiles: int) -> None:
+        """Count tiles."""
+        with self._lock:
+            self.tiles += tiles
+
+
+progress = Progress()
+
+
+def score_shard(shard: int, job: ScoringJob) -> None:
+    """Score a shard and write its file, unless it is there already or the run has failed elsewhere.
+
+    What can be acted on ends in the run's folder, where whoever started the run reads it: exceptions don't come back
+    through Beam as they were.
+    """
+    if get_file(job.out / FAILED) is not None:
+        return
+    try:
+        plan = _plan(job.plan)
+        if job.retry or not is_finished(job.out, plan, shard):
+            _score(shard, plan, job)
+    except (SatXceptionError, OSError) as error:
+        kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
+        facts = {"kind": kind, "exit_code": getattr(error, "exit_code", 1), "run": job.run}
+        told = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
+        put_file(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
+
+
+def is_finished(out: Path, plan: Plan, shard: int) -> bool:
+    """Return whether a shard's file is there and is what it says."""
+    facts = shard_facts(out / shard_name(shard, plan.shards))
+    return facts is not None and facts.plan == plan.digest and facts.scored + facts.failed == plan.count(shard)
+
+
+def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
+    model, scorer = _opened(job)
+    path = job.out / shard_name(shard, plan.shards)
+    keys = plan.keys(shard)
+    rows: list[Row] = [""] * len(keys)
+    wanted = np.arange(len(keys))
+    if job.retry:
+        rows, wanted = _earlier(path, model.classes)
+        if not len(wanted):
+            return
+    batches = load_batches(job.source, plan, keys[wanted], job.batch_size, scorer.fit)
+    for batch, found in _through(batches, scorer):
+        if not isinstance(job.out, GcsPath) and (job.out / FAILED).exists():
+            return  # whoever started the run has been stopped, or another worker has failed
+        for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
+            rows[place] = row
+        progress.add(len(found))
+    write_shard(path, plan.rows(keys), rows, model.classes, plan.digest, str(model.version))
+
+
+def _through(batches: Iterator[LoadedBatch], scorer: Scorer) -> Iterator[tuple[LoadedBatch, list[Row]]]:
+    """Yield each batch with what came of its tiles; as many are with the scorer at once as it likes, and no more."""
+    under_way: dict[Future[list[Row]], LoadedBatch] = {}
+    with ThreadPoolExecutor(scorer.at_once) as pool:
+        try:
+            for batch in batches:
+                under_way[pool.submit(_rows, batch.tiles, scorer)] = batch
+                if len(under_way) >= scorer.at_once:
+                    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    yield from ((under_way.pop(future), future.result()) for future in done)
+            while under_way:
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                yield from ((under_way.pop(future), future.result()) for future in done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _rows(tiles: Sequence[LoadedTile], scorer: Scorer) -> list[Row]:
+    sound = [tile for tile in tiles if not tile.reason]
+    found = iter(scorer.score(sound) if sound else [])
+    return [tile.reason or next(found) for tile in tiles]
+
+
+def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
+    """Return what a finished shard says of its tiles, and the places of those that failed."""
+    table = read_shard(path)
+    columns = [table[f"probability/{name}"].to_numpy() for name in classes]
+    reasons = table["reason"].to_pylist()
+    values = np.stack(columns, axis=1).astype(np.float32)
+    rows: list[Row] = [reason if reason is not None else values[index] for index, reason in enumerate(reasons)]
+    return rows, np.flatnonzero([reason is not None for reason in reasons])
+
+
+@lru_cache(2)
+def _plan(place: Path) -> Plan:
+    return read_plan(place)
+
+
+_opening = threading.Lock()
+
+
+def _opened(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+    """Return the model and what scores with it: one a process, whatever threads ask."""
+    with _opening:
+        return _open(job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
+
+
+@lru_cache(1)
+def _open(
+    version: Path,
+    engine: tuple[tuple[str, Any], ...],
+    out: Path,
+    endpoint: str,
+    in_flight: int,
+    timeout_s: float,
+    threads: int,
+) -> tuple[PackagedModel, Scorer]:
+    model = PackagedModel.read(here(version))
+    if endpoint:
+        from sat_xception.bulk.endpoint import EndpointScorer
+
+        return model, EndpointScorer(endpoint, model.name, model.version, in_flight, timeout_s)
+    return model, _ScorerHere(open_engine(model, dict(engine), out / ENGINE_FOLDER, threads))
+
+
+class _ScorerHere:
+    """A model in this process. See `Scorer`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.at_once = engine.at_once
+        self._engine = engine
+        self.fit = engine.fit
+
+    def score(self, tiles: Sequence[LoadedTile]) -> list[Row]:
+        return score_here(self._engine, tiles)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def failure_of(content: bytes) -> dict[str, Any]:
+    """Return what `score_shard` left of a failure."""
+    facts: dict[str, Any] = json.loads(content)
+    return facts
