@@ -49,7 +49,9 @@ class AreaCounts:
                               "--area-name")  # fmt: skip
         names = layer.columns.column(name_column).cast(pa.string())
         if (empty := pc.index(pc.fill_null(names, ""), "").as_py()) >= 0:
-            raise DataError(f"row {empty + 1} of {layer.name} has no {name_column!r}; fill it in, or name another column")
+            raise DataError(
+                f"row {empty + 1} of {layer.name} has no {name_column!r}; fill it in, or name another column"
+            )
         if (shapely.get_dimensions(layer.geometry) != 2).any():
             raise DataError(f"{layer.name} holds points or lines; --areas takes polygons")
         self.names: list[str] = sorted(set(names.to_pylist()))
@@ -60,7 +62,7 @@ class AreaCounts:
         self._tree = shapely.STRtree(geometry)
         self._tiles = _Counts(*(np.zeros(len(self.names) + 1, dtype=np.int64) for _ in range(2)))
 
-    def areas_of(self, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> Integers:
+    def areas_of(self, lon: npt.NDArray[np.floating[Any]], lat: npt.NDArray[np.floating[Any]]) -> Integers:
         """Return the number of the area that each position lies in; that of the last is of none.
 
         On a border it is the first polygon's, in the file's order.

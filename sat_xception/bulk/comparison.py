@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ __all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "Comparison", "KnownPlaces
 
 # What became of a known place.
 FOUND, BELOW, FAILED, NOT_PLANNED = "found", "below the threshold", "tile failed", "not planned"
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 
 

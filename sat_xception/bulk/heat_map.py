@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -22,14 +24,14 @@ _WIDTH_IN, _LEAST_IN, _MOST_IN = 9.0, 3.0, 10.0
 _MOST_CIRCLES = 500
 _FAILED, _NOTHING = "#8d99a6", "#f2f4f6"
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 class HeatMap:
     """The highest score by square, row by row; memory doesn't depend on the number of tiles."""
 
     def __init__(self, bounds: TileBounds, zoom: int) -> None:
-        """Cover these tiles with squares, each of one tile or of 4, 16, 64, …"""
+        """Cover these tiles with squares, each of one tile, or of 4, 16, 64 and so on."""
         self._zoom, self._shift = zoom, 0
         while max(bounds.right - bounds.left, bounds.bottom - bounds.top) >> self._shift >= _MOST_SQUARES:
             self._shift += 1
@@ -67,9 +69,9 @@ class HeatMap:
         drawn = axes.imshow(self._highest, extent=extent, vmin=0, vmax=1, cmap="YlOrRd", interpolation="nearest")
         axes.plot([], [], "s", color=_NOTHING, markeredgecolor="#b8c1ca", label="not planned")
         if marks is not None and 0 < len(marks[0]) <= _MOST_CIRCLES:
-            axes.plot(*marks, "o", ms=7, mfc="none", mec="#0b4f8a", mew=1.1, label="candidate")
-        squares = "a tile" if side == 1 else f"{side:,} × {side:,} tiles"
-        figure.colorbar(drawn, ax=axes, label=f"highest score in a square of {squares}", shrink=0.85)
+            axes.plot(*marks, "o", ms=10, mfc="none", mec="#0b4f8a", mew=1.1, label="candidate")
+        what = "score of a tile" if side == 1 else f"highest score in a square of {side:,} x {side:,} tiles"
+        figure.colorbar(drawn, ax=axes, label=what, shrink=0.85)
         self._finish(axes, title, attribution)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -37,7 +37,7 @@ __all__ = ["PublishResult", "publish"]
 _log = get_logger(__name__)
 _MOST_REASONS_COUNTED = 1000
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,8 @@ class _Findings:
             over = score.astype(np.float32) >= np.float32(self._threshold)
             self._parts.append((x[over], y[over], score[over].astype(np.float32)))
             self._count(batch, scored)
-        if not self._parts:
-            raise DataError(f"{self._scores.folder} holds no tiles; there is nothing to publish")
-        columns = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        return merge_tiles(*columns, self._scores.zoom)
+        x, y, score = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return merge_tiles(x, y, score, self._scores.zoom)
 
     def _probabilities(self, batch: pa.RecordBatch, column: str) -> Floats:
         """Return the probabilities, NaN of tiles that failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ __all__ = ["Sites", "merge_tiles"]
 # One of each pair of opposite neighbours, diagonal ones too.
 _NEIGHBOURS = ((1, 0), (0, 1), (1, 1), (1, -1))
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class ReviewRecord:
                 self._lines.setdefault(site, []).append(_line(feature))
                 if facts["tile_id"] == site and site in self._place:
                     told = {name: facts.get(name) or "" for name in ("verdict", "note", "reviewer", "time")}
-                    self.decisions[site] = Decision(site=site, **told)
+                    self.decisions[site] = Decision.model_validate({"site": site, **told})
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise DataError(
                 f"{self.path} isn't a review that this program wrote: {type(error).__name__} {error}. Repair it, or "
@@ -101,7 +101,7 @@ class ReviewRecord:
     def counts(self) -> dict[str, int]:
         """Return how many candidates have each verdict."""
         verdicts = [decision.verdict for decision in self.decisions.values()]
-        return {verdict: verdicts.count(verdict) for verdict in ("yes", "no", "unsure")}  # type: ignore[arg-type]
+        return {verdict: verdicts.count(verdict) for verdict in ("yes", "no", "unsure")}
 
     def knows(self, site: str) -> bool:
         """Return whether a candidate is on the page."""

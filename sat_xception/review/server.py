@@ -1,7 +1,7 @@
 """Serve the review page on this machine, and save every decision as it is made.
 
-A decision says which one it replaces. When that isn't the present one, because another tab or another person was faster,
-it isn't taken, and the page is told what is there.
+A decision says which one it replaces. When that isn't the present one, because another tab or another person was
+faster, it isn't taken, and the page is told what is there.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["PublishConfig", "ReviewConfig"]
 
 
 class PublishConfig(StepConfig):
-    """Make a map of scored tiles: candidates merged into sites, held against known places, with a page to review them."""
+    """Make maps of scored tiles: candidates merged into sites, held against known places, and a page to review them."""
 
     scores: Annotated[Path, Stored("folder", "scores.json")] = Field(description="Scores written by bulk predict.")
     out: Result = Field(description="Folder to write the maps, the tables and the review page to.")

@@ -112,7 +112,7 @@
       for (let lat = Math.ceil(bounds.getSouth() / step) * step; lat <= bounds.getNorth(); lat += step) {
         const { y } = this._map.latLngToContainerPoint([lat, bounds.getWest()]);
         pen.fillRect(0, y, size.x, 0.5);
-        pen.fillText(name(lat, "NS"), size.x - 62, y - 3);
+        if (y < size.y - 40) pen.fillText(name(lat, "NS"), size.x - 62, y - 3);
       }
     },
 
@@ -130,7 +130,9 @@
     constructor(box, data, verdictOf, choose) {
       this.data = data;
       const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      this.map = L.map(box, { maxZoom: Math.min(22, data.zoom + 1), zoomAnimation: !still, fadeAnimation: !still, worldCopyJump: true });
+      // Pictures of a tile server are sharp at whole zooms only; points alone always are.
+      const zoomSnap = data.basemap || data.imagery ? 1 : 0.25;
+      this.map = L.map(box, { zoomSnap, maxZoom: Math.min(22, data.zoom + 1), zoomAnimation: !still, fadeAnimation: !still, worldCopyJump: true });
       this.map.attributionControl.setPrefix("Leaflet");
       const layers = Object.fromEntries([["Basemap", data.basemap], ["Imagery", data.imagery]].filter(([, tiles]) => tiles)
         .map(([name, tiles]) => [name, L.tileLayer(tiles.url, {
@@ -144,12 +146,26 @@
       L.control.scale({ imperial: false }).addTo(this.map);
       this.pictures = L.layerGroup().addTo(this.map);
       this.points = new Points(data, verdictOf);
-      this.map.fitBounds(this.bounds(), { padding: [24, 24], maxZoom: data.zoom - 2 });
+      this.fit();
       this.points.addTo(this.map);
+      // On a phone the map isn't there before it is asked for: it is fitted when it gets its size.
+      this.sized = box.clientWidth > 0;
+      new ResizeObserver(() => this.resize(box)).observe(box);
       this.map.on("click", (event) => {
         const index = this.points.nearest(event.containerPoint);
         if (index !== undefined) choose(index);
       });
+    }
+
+    fit() {
+      this.map.fitBounds(this.bounds(), { padding: [24, 24], maxZoom: this.data.zoom - 2, animate: false });
+    }
+
+    resize(box) {
+      if (!box.clientWidth) return;
+      this.map.invalidateSize({ animate: false });
+      if (!this.sized) this.fit();
+      this.sized = true;
     }
 
     bounds() {

@@ -21,9 +21,8 @@
     return { rank: index + 1, score: score(index), verdict: store.get(index).verdict, tags: tags.join(" · ") };
   }
 
-  // Cut and not rounded: nothing is shown as 1.000 that isn't.
   function score(index) {
-    return (Math.floor(data.score[index] * 1000 + 1e-6) / 1000).toFixed(3);
+    return data.score[index].toFixed(3);
   }
 
   // --- filters ---
@@ -70,7 +69,8 @@
         tiles.push({ x, y, kind, address: address(x, y) });
       }
     }
-    return { tiles, columns: Math.max(...across) - Math.min(...across) + 1 };
+    const columns = Math.max(...across) - Math.min(...across) + 1;
+    return { tiles, columns, rows: tiles.length / columns };
   }
 
   function address(x, y) {
@@ -120,9 +120,10 @@
       $("note").value = "";
       return;
     }
-    const { tiles, columns } = tilesOf(index);
+    const { tiles, columns, rows } = tilesOf(index);
     $("tiles").replaceChildren(...tiles.map(picture));
     $("tiles").style.setProperty("--columns", columns);
+    $("tiles").style.setProperty("--rows", rows);
     $("tiles").setAttribute("aria-label", `aerial picture of candidate ${index + 1}, ${tiles.length} tiles`);
     map.select(index, tiles.filter((tile) => tile.kind !== "context"));
     showCandidate();
@@ -135,10 +136,10 @@
     const parts = [`score ${score(current)}`];
     if (data.known.length) {
       const metres = `${number.format(Math.round(data.distance_m[current]))} m`;
-      parts.push(data.known[current] ? `known, ${metres} away` : `new, ${metres} from the nearest known place`);
+      parts.push(data.known[current] ? `known: a known place is ${metres} away` : `new: nearest known place ${metres} away`);
     }
     if (data.area.length) parts.push(data.areas[data.area[current]] || "outside all areas");
-    parts.push(`${data.lat[current].toFixed(5)}, ${data.lon[current].toFixed(5)}`);
+    parts.push(`${data.lat[current].toFixed(5)},\u00a0${data.lon[current].toFixed(5)}`);
     $("facts").textContent = parts.join(" · ");
     const [members, hidden] = [data.beside[current].length + 1, data.hidden[current]];
     $("about-tiles").textContent = (members > 1 ? `${members} tiles; the best one is outlined.` : "") +
@@ -305,8 +306,6 @@
     button.addEventListener("click", () => {
       document.body.dataset.view = button.dataset.show;
       for (const other of document.querySelectorAll("[data-show]")) other.setAttribute("aria-pressed", String(other === button));
-      map.map.invalidateSize();
-      list.draw();
     });
   }
 
