@@ -1,6 +1,6 @@
 """Peak memory and throughput of bulk publish: `python bench/publish_memory.py 10000 100000 1000000`.
 
-Square areas of tiles with 1,000 candidates each, however large; with `--known` places and `--areas`. Each size runs in a
+Square areas of tiles with 1,000 candidates each, however large; with `--known` and `--areas`. Each size runs in a
 process of its own.
 """
 
