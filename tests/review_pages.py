@@ -32,9 +32,9 @@ def publish_tiles(
     return publish(PublishConfig(scores=folder / "scores", out=folder / "out", **settings)).out
 
 
-def singles(count: int, start: int = 0) -> dict[tuple[int, int], float]:
-    """Return tiles that don't touch, the best first."""
-    return {(2 * (index % 20), 2 * (start + index // 20)): 0.99 - index * 0.4 / count for index in range(count)}
+def singles(count: int) -> dict[tuple[int, int], float]:
+    """Return tiles far from each other, the best first."""
+    return {(4 * (index % 10), 4 * (index // 10)): 0.99 - index * 0.4 / count for index in range(count)}
 
 
 @contextlib.contextmanager

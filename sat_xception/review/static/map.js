@@ -19,7 +19,6 @@
 
     onAdd(map) {
       this.canvas = L.DomUtil.create("canvas", "points leaflet-zoom-hide", map.getPane("overlayPane"));
-      this.canvas.setAttribute("aria-hidden", "true");
       map.on("moveend zoomend resize", this.draw, this);
       this.draw();
     },
@@ -144,6 +143,8 @@
       Object.values(layers)[0]?.addTo(this.map);
       if (Object.keys(layers).length) L.control.layers(layers).addTo(this.map);
       L.control.scale({ imperial: false }).addTo(this.map);
+      // What is drawn there is in the list and beside it, in words.
+      this.map.getPane("overlayPane").setAttribute("aria-hidden", "true");
       this.pictures = L.layerGroup().addTo(this.map);
       this.points = new Points(data, verdictOf);
       this.fit();

@@ -101,7 +101,6 @@
     image.draggable = false;
     image.addEventListener("error", none);
     image.src = source;
-    image.title = `${data.zoom}/${x}/${y}`;
     cell.append(image);
     return cell;
   }
@@ -142,7 +141,7 @@
     parts.push(`${data.lat[current].toFixed(5)},\u00a0${data.lon[current].toFixed(5)}`);
     $("facts").textContent = parts.join(" · ");
     const [members, hidden] = [data.beside[current].length + 1, data.hidden[current]];
-    $("about-tiles").textContent = (members > 1 ? `${members} tiles; the best one is outlined.` : "") +
+    $("about-tiles").textContent = `Tile ${store.sites[current]}` + (members > 1 ? `, outlined, and ${members - 1} beside it.` : ".") +
       (hidden ? ` ${number.format(hidden)} more tiles of this candidate aren't shown; what you say isn't about them.` : "");
     for (const button of document.querySelectorAll("[data-verdict]")) {
       button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
