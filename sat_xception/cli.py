@@ -132,7 +132,7 @@ app.add_typer(_dataset, name="dataset")
 for _verb, _step in DATASET_VERBS.items():
     add_step(_dataset, _verb, _step)
 
-_bulk = typer.Typer(help="Score all tiles of an area: plan, predict, follow.", no_args_is_help=True)
+_bulk = typer.Typer(help="Score all tiles of an area, and publish what was found.", no_args_is_help=True)
 app.add_typer(_bulk, name="bulk")
 for _verb, _step in BULK_VERBS.items():
     add_step(_bulk, _verb, _step)

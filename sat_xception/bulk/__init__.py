@@ -1,1 +1,1 @@
-"""Score all tiles of an area: plan them, score them shard by shard, prove that none is lost."""
+"""All tiles of an area: plan them, score them, prove that none is lost, publish what was found."""

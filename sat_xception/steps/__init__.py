@@ -23,6 +23,7 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
+from sat_xception.steps.publish import PublishConfig, ReviewConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
@@ -72,7 +73,9 @@ __all__ = [
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",
+    "PublishConfig",
     "RemoveModelsConfig",
+    "ReviewConfig",
     "ScoringConfig",
     "SearchConfig",
     "ServeConfig",

@@ -17,6 +17,7 @@ from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.bulk import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
+from sat_xception.steps.publish import PublishConfig, ReviewConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
@@ -117,6 +118,7 @@ STEPS: dict[str, Step] = {
     "serve": Step(ServeConfig, "sat_xception.serve.server:serve"),
     "predict": Step(PredictConfig, "sat_xception.serve.predict:predict"),
     "notify": Step(NotifyConfig, "sat_xception.notify:notify"),
+    "review": Step(ReviewConfig, "sat_xception.review.server:review"),
     "train-folders": Step(TrainFoldersConfig, "sat_xception.model.train_folders:train_folders"),
 }
 
@@ -127,12 +129,13 @@ DATASET_VERBS: dict[str, Step] = {
     "export-folders": Step(ExportFoldersConfig, "sat_xception.data.export_folders:export_folders"),
 }
 
-# Scoring all tiles of an area: `sat_xception bulk <verb>`.
+# All tiles of an area: `sat_xception bulk <verb>`.
 BULK_VERBS: dict[str, Step] = {
     "plan": Step(BulkPlanConfig, "sat_xception.bulk.planning:plan_tiles"),
     "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
     "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:tell_status"),
     "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
+    "publish": Step(PublishConfig, "sat_xception.bulk.publish:publish"),
 }
 
 # What people do with a model root: `sat_xception models <verb>`.
