@@ -50,6 +50,9 @@ IMAGES = (
     "deploy",
     "serve",
     "notify",
+    "bulk_plan",
+    "bulk_predict",
+    "bulk_publish",
 )
 _PACKAGE = "sat_xception"
 # Where images are before they are pushed anywhere.
@@ -57,7 +60,10 @@ LOCAL_REGISTRY = "sat-xception"
 # What every step needs of the package: the command, and the table of steps.
 _ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
 # Files that a module reads beside it.
-_DATA = {f"{_PACKAGE}/page.py": f"{_PACKAGE}/templates"}
+_DATA = {
+    f"{_PACKAGE}/page.py": f"{_PACKAGE}/templates",
+    f"{_PACKAGE}/review/page.py": f"{_PACKAGE}/review/static",
+}
 
 
 def image(step: str) -> str:
@@ -122,7 +128,7 @@ def step_code(step: str) -> tuple[str, ...]:
         waiting += _imports(ROOT / file)
     for file, folder in _DATA.items():
         if file in found:
-            found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
+            found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
     return tuple(sorted(found))
 
 
@@ -140,11 +146,17 @@ def read_lock() -> dict[str, Any]:
 
 
 def _module_of(step: str) -> str:
-    """Return the module of `STEPS[step]`, read from the source: importing it would take pydantic."""
+    """Return the module of `step_named(step)`, read from the source: importing it would take pydantic."""
+    group, _, verb = step.rpartition("_")
+    wanted, key = ("BULK_VERBS", verb) if group == "bulk" else ("STEPS", step)
     tree = ast.parse((ROOT / _PACKAGE / "steps" / "table.py").read_text(encoding="utf-8"))
-    for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
-        for key, value in zip(table.keys, table.values, strict=True):
-            if isinstance(key, ast.Constant) and key.value == step and isinstance(value, ast.Call):
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == wanted):
+            continue
+        table = node.value
+        assert isinstance(table, ast.Dict)
+        for name, value in zip(table.keys, table.values, strict=True):
+            if isinstance(name, ast.Constant) and name.value == key and isinstance(value, ast.Call):
                 return str(ast.literal_eval(value.args[1])).split(":")[0]
     raise LookupError(f"{_PACKAGE}/steps/table.py has no step {step!r}")
 

@@ -9,35 +9,44 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.images import unbuilt_images
-from pipelines.training import PIPELINE_NAME, training
+from pipelines import bulk_inference, training
 from sat_xception import __version__
 
 __all__ = ["compile_pipelines"]
 
-_DISPLAY_NAME = "School classifier: training"
+# By the name of the file: the pipeline, its name on the server, and the one that people see.
+_PIPELINES = {
+    "training": (training.training, training.PIPELINE_NAME, "School classifier: training"),
+    "bulk-inference": (bulk_inference.bulk_inference, bulk_inference.PIPELINE_NAME, "Tiles: bulk inference"),
+}
 
 
 def compile_pipelines(folder: Path) -> list[Path]:
-    """Write `training.yaml`, and `training-pipeline.yaml` with the same as Kubernetes objects; return both paths.
+    """Write `training.yaml` and `bulk-inference.yaml`, and each as Kubernetes objects, `…-pipeline.yaml`; return all.
 
-    The same code gives the same bytes. The version is named after a digest of `training.yaml`: what is applied again
+    The same code gives the same bytes. A version is named after a digest of the first file: what is applied again
     unchanged changes nothing, and what has changed is a version beside the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    spec, manifests = folder / "training.yaml", folder / "training-pipeline.yaml"
-    compiler.Compiler().compile(training, str(spec))
+    return [path for name in _PIPELINES for path in _compile(name, folder)]
+
+
+def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
+    pipeline, name, display_name = _PIPELINES[file_name]
+    spec, manifests = folder / f"{file_name}.yaml", folder / f"{file_name}-pipeline.yaml"
+    compiler.Compiler().compile(pipeline, str(spec))
     digest = hashlib.sha256(spec.read_bytes()).hexdigest()[:12]
     options = KubernetesManifestOptions(
-        pipeline_name=PIPELINE_NAME,
-        pipeline_display_name=_DISPLAY_NAME,
-        pipeline_version_name=f"{PIPELINE_NAME}-{digest}",
+        pipeline_name=name,
+        pipeline_display_name=display_name,
+        pipeline_version_name=f"{name}-{digest}",
         pipeline_version_display_name=f"{__version__}-{digest}",
         include_pipeline_manifest=True,
     )
     compiler.Compiler().compile(
-        training, str(manifests), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+        pipeline, str(manifests), kubernetes_manifest_options=options, kubernetes_manifest_format=True
     )
-    return [spec, manifests]
+    return spec, manifests
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from kfp.dsl.graph_component import GraphComponent
 __all__ = [
     "DATA",
     "KEEP",
+    "SCORING",
     "SMALL",
     "TRAINING",
     "Kind",
@@ -60,6 +61,9 @@ DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
 # Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in four views, 2,048 numbers
 # each, are 3.3 GB and are held up to three times while they are handed to TensorFlow.
 TRAINING = Kind(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
+
+# Fetches, decodes and scores: the model has the cores, and memory is that of a batch and of TensorFlow.
+SCORING = Kind(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
 
 # Kubernetes objects of a finished run are of use while somebody looks into it. The run itself, its parameters, metrics
 # and artifacts stay in Kubeflow. The deadline ends a run that waits for a node that never comes.

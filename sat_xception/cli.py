@@ -155,7 +155,7 @@ _PIPELINE_VERBS = {
 }
 
 
-def _add_pipeline_verb(verb: str, module: str, text: str) -> None:
+def _add_pipeline_verb(group: typer.Typer, verb: str, module: str, text: str) -> None:
     """Add a verb that hands its flags to a program of the pipelines and becomes it, with its signals and exit code."""
 
     def command(context: typer.Context) -> None:
@@ -165,11 +165,12 @@ def _add_pipeline_verb(verb: str, module: str, text: str) -> None:
             raise ConfigError(f"can't start {sys.executable}: {error}") from None
 
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(verb, help=text, context_settings=settings)(command)
+    group.command(verb, help=text, context_settings=settings)(command)
 
 
 for _verb, (_module, _text) in _PIPELINE_VERBS.items():
-    _add_pipeline_verb(_verb, _module, _text)
+    _add_pipeline_verb(app, _verb, _module, _text)
+_add_pipeline_verb(_bulk, "run", "pipelines.bulk_local", "Run the whole bulk pipeline on this machine.")
 
 
 @app.callback(invoke_without_command=True)

@@ -18,7 +18,7 @@ from sat_xception.log import track
 from sat_xception.steps import BulkStatusConfig
 from sat_xception.storage import read_record, write_record
 
-__all__ = ["BulkStatus", "close_ledger", "tell_status"]
+__all__ = ["BulkStatus", "close_ledger", "has_tiles", "tell_status"]
 
 _SHOWN = 5
 
@@ -107,6 +107,12 @@ def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
     facts |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
     write_record(out / SCORES_FILE, facts)
     return facts
+
+
+def has_tiles(scores: str) -> bool:
+    """Return whether the plan behind a folder of scores, here or in a bucket, had any tile."""
+    place = BulkStatusConfig.model_validate({"scores": scores}).scores
+    return bool((read_record(place / RUN_FILE) or {}).get("planned"))
 
 
 def tell_status(config: BulkStatusConfig) -> BulkStatus:

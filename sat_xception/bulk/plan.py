@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sat_xception.bulk.order import Keys, tile_ids, tiles_of
-from sat_xception.errors import DataError
+from sat_xception.errors import ConfigError, DataError
 from sat_xception.storage import GcsPath, fetch_folder, read_json
 
 __all__ = ["PLAN_FILE", "IdDigest", "Plan", "PlanWriter", "Runs", "dataset_columns", "dataset_files", "read_plan"]
@@ -83,6 +83,21 @@ class Plan:
     def digest(self) -> str:
         """Digest of the tile ids, which is also what a run knows its plan by."""
         return str(self.facts["digest of tile ids"])
+
+    def model_under(self, root: str) -> str:
+        """Return the place of the version that the plan was made for, below a model root."""
+        model = self._model()
+        return f"{root.rstrip('/')}/{model['name']}/{model['version']}"
+
+    def scores_under(self, root: str) -> str:
+        """Return the folder of this plan's scores among those of other runs: the same for the same tiles and model."""
+        return f"{root.rstrip('/')}/{self._model()['version']}-{self.digest[:12]}"
+
+    def _model(self) -> dict[str, Any]:
+        model: dict[str, Any] | None = self.facts.get("model")
+        if not model:
+            raise ConfigError(f"the plan {self.folder} is for no model; give `sat_xception bulk plan` one with --model")
+        return model
 
     def count(self, shard: int) -> int:
         """Return the number of tiles of a shard; only the last one has fewer than the others."""

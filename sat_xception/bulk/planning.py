@@ -15,7 +15,7 @@ from sat_xception.bulk.area import box_area, cover, grid_area
 from sat_xception.bulk.order import Keys, keys_of, merged, runs_of, tile_ids
 from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, Runs, dataset_columns, dataset_files
 from sat_xception.bulk.probe import measure
-from sat_xception.bulk.scored import scored_ids, scored_runs, without
+from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs, without
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.bulk.sizing import Estimate, estimate, read_backends
 from sat_xception.config import shown
@@ -23,6 +23,7 @@ from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.vectors import read_layer
 from sat_xception.log import duration, get_logger
+from sat_xception.markdown import plain
 from sat_xception.serve.model_root import resolve_version
 from sat_xception.steps import BulkPlanConfig
 from sat_xception.storage import atomic_folder, write_json
@@ -49,6 +50,15 @@ class BulkPlanResult:
     facts: dict[str, Any]
     estimate: Estimate
     seconds: float
+
+    def parts(self, most: int) -> list[str]:
+        """Return the parts that so many tasks score side by side, "1/4" and so on; never more than there are shards."""
+        parts = max(1, min(most, int(self.facts["shards"])))
+        return [f"{number}/{parts}" for number in range(1, parts + 1)]
+
+    def markdown(self) -> str:
+        """Return what the summary says, for the Kubeflow UI."""
+        return f"# Plan of {plain(str(self.facts['area']))}\n\n```\n{self.summary()}\n```\n"
 
     def summary(self) -> str:
         """Return tiles, time, bytes, money, and where the plan is."""
@@ -78,21 +88,25 @@ def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
     model = PackagedModel.read(resolve_version(config.model, config.name)) if config.model else None
     with atomic_folder(config.out, record=PLAN_FILE) as work:
         source = _dataset(config) if config.dataset else _grid(config)
+        scored = list(config.scored)
+        if config.scored_under and model:
+            scored += earlier_scores(config.scored_under, model.facts(), source.facts["imagery"]["url"])
         if source.zoom is None:
-            done = scored_ids(config.scored, str(model.version)) if model else set()
+            done = scored_ids(scored, str(model.version)) if model else set()
             runs = _unscored_rows(source, done) if done else source.runs
         else:
-            first, count = scored_runs(config.scored, str(model.version), source.zoom) if model else (_NONE, _NONE)
+            first, count = scored_runs(scored, str(model.version), source.zoom) if model else (_NONE, _NONE)
             runs = without(source.runs, first, count) if len(first) else source.runs
         with PlanWriter(work, config.shard_tiles, source.ids) as writer:
             for some in _told(runs, writer):
                 writer.add(*some)
-        if not writer.planned:
+        if not writer.planned and not (config.scored_under and source.seen.tiles):
             told = "all of its tiles are scored already" if source.seen.tiles else "there are no tiles in it"
             raise DataError(f"nothing to plan: {told}")
         facts = {**source.facts, **writer.facts(), "left out": source.seen.tiles - writer.planned}
+        facts |= {"model": model.facts() if model else None}
         plan = Plan(work, facts)
-        probe = measure(plan, config, model)
+        probe = measure(plan, config if plan.planned else config.model_copy(update={"probe": 0}), model)
         result = estimate(plan.planned, probe, backends[config.backend], config.machines)
         write_json(work / PLAN_FILE, {**facts, "estimate": result.facts(), "config": config.resolved()})
     return BulkPlanResult(config.out, facts, result, time.monotonic() - started)

@@ -51,6 +51,10 @@ class BulkPredictResult:
     tiles: int
     seconds: float
 
+    def markdown(self) -> str:
+        """Return what the summary says, for the Kubeflow UI."""
+        return f"# Scores\n\n```\n{self.summary()}\n```\n"
+
     def summary(self) -> str:
         """Return the counts and where the scores are."""
         facts = self.facts
@@ -93,13 +97,14 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     version = resolve_version(config.model, config.name)
     check_digests(version)
     model = PackagedModel.read(version)
-    with _locked(config.out):
+    with _locked(config.out, config.part):
         engine = _engine_of(config, model)
         run = _begin(config, plan, model, engine, retry)
-        todo = _todo(config.out, plan, retry)
+        todo = [(shard, number) for shard, number in _todo(config.out, plan, retry) if config.has_shard(shard)]
         tiles = sum(number for _, number in todo)
-        if len(todo) < plan.shards and not retry:
-            _log.info("resumed   %s of %s shards were there", f"{plan.shards - len(todo):,}", f"{plan.shards:,}")
+        asked = sum(map(config.has_shard, range(plan.shards)))
+        if len(todo) < asked and not retry:
+            _log.info("resumed   %s of %s shards were there", f"{asked - len(todo):,}", f"{asked:,}")
         job = ScoringJob(
             plan=config.plan,
             out=config.out,
@@ -123,11 +128,26 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
                 _follow(running, config.out, plan, todo, tiles)
             _raise_failure(config, running)
             seconds = time.monotonic() - started
+        if config.part:
+            return BulkPredictResult(config.out, _facts_of_part(config, plan, run), tiles, seconds)
         facts = close_ledger(config.out, run)
     if plan.planned and not facts["scored"]:
         reason = next(iter(facts["reasons"]))
         raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
     return BulkPredictResult(config.out, facts, tiles, seconds)
+
+
+def _facts_of_part(config: BulkPredictConfig, plan: Plan, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts of a part, as its shards have them; their tiles are held against the plan with all others."""
+    shards = [shard for shard in range(plan.shards) if config.has_shard(shard)]
+    found = [facts for shard in shards if (facts := shard_facts(config.out / shard_name(shard, plan.shards)))]
+    return {
+        **run,
+        "planned": sum(map(plan.count, shards)),
+        "scored": sum(facts.scored for facts in found),
+        "failed": sum(facts.failed for facts in found),
+        "reasons": {},
+    }
 
 
 def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any]:
@@ -182,7 +202,7 @@ def _begin(
 
 def _foreign(out: Path) -> str:
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    return next((name for name in names if name not in (ENGINE_FOLDER, _LOCK)), "")
+    return next((name for name in names if name != ENGINE_FOLDER and not name.startswith(_LOCK)), "")
 
 
 def _remove(path: Path) -> None:
@@ -212,14 +232,14 @@ _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep others from writing the same folder; nobody can be kept from one in a bucket."""
+def _locked(out: Path, part: str) -> Iterator[None]:
+    """Keep others from writing the same part of a folder; nobody can be kept from one in a bucket."""
     if isinstance(out, GcsPath):
         yield
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("a")
+        lock = (out / f"{_LOCK}{part.replace('/', '-of-')}").open("a")
     except OSError as error:
         raise ConfigError(f"can't write to --out {out}: {error.strerror}; name another folder") from None
     with lock:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,33 @@ import pyarrow.parquet as pq
 
 from sat_xception.bulk.order import Keys, keys_of, merged, runs_of
 from sat_xception.bulk.plan import Runs
+from sat_xception.bulk.scores import SCORES_FILE
 from sat_xception.errors import DataError
+from sat_xception.storage import GcsPath, fetch_folder, list_files, read_record
 
-__all__ = ["scored_ids", "scored_runs", "without"]
+__all__ = ["earlier_scores", "scored_ids", "scored_runs", "without"]
 
 _COLUMNS = ("tile_id", "x", "y", "z", "status", "model_version")
+
+
+def earlier_scores(root: Path, model: Mapping[str, Any], imagery: str) -> list[Path]:
+    """Return the folders of finished runs below a folder in which a model scored an imagery; here, even of a bucket.
+
+    Args:
+        root: Folder of folders that `sat_xception bulk predict` wrote.
+        model: Name, version and digest of the model.
+        imagery: Address of the imagery, as `scores.json` has it.
+
+    Raises:
+        ServiceError: The bucket can't be read.
+    """
+    found = []
+    for path in list_files(root):
+        if path.name == SCORES_FILE and path.parent.parent == root:
+            facts = read_record(path) or {}
+            if facts.get("model") == model and facts.get("imagery", {}).get("url") == imagery:
+                found.append(path.parent)
+    return [fetch_folder(place, SCORES_FILE) if isinstance(place, GcsPath) else place for place in found]
 
 
 def scored_runs(folders: Sequence[Path], version: str, zoom: int) -> tuple[Keys, Keys]:

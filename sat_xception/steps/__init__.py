@@ -44,6 +44,7 @@ from sat_xception.steps.table import (
     Step,
     StepResult,
     run_step,
+    step_named,
     telling_why,
 )
 
@@ -87,5 +88,6 @@ __all__ = [
     "ValidateConfig",
     "VerifyModelConfig",
     "run_step",
+    "step_named",
     "telling_why",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of, shown
 from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
@@ -43,7 +43,6 @@ class BulkImageryConfig(StepConfig):
     tile_size: int = setting_of(LabelsConfig, "tile_size")
     workers: int = setting_of(LabelsConfig, "workers")
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
-    max_pixels: int = setting_of(AssembleConfig, "max_pixels")
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
@@ -85,6 +84,11 @@ class BulkPlanConfig(BulkImageryConfig):
     scored: Annotated[tuple[Path, ...], Stored("folder", "scores.json")] = Field(
         (), description="Scores of an earlier run, whose tiles are left out if --model scored them; repeat for more."
     )
+    scored_under: PlaceOrNone = Field(
+        None,
+        description="Folder of such folders: tiles of every finished run of --model on this --imagery are left out. "
+        "When none is left, the plan is empty, and that is no error.",
+    )
     model: PlaceOrNone = Field(
         None, description="The model that is going to score: --scored asks for its version, and its speed is measured."
     )
@@ -97,6 +101,7 @@ class BulkPlanConfig(BulkImageryConfig):
     prices: FileOrNone = Field(
         None, description="YAML of backends with rates and prices, instead of the built-in ones."
     )
+    max_pixels: int = setting_of(AssembleConfig, "max_pixels")
     out: Result = Field(description="Folder to write the plan to.")
 
     @model_validator(mode="after")
@@ -107,8 +112,9 @@ class BulkPlanConfig(BulkImageryConfig):
             raise ValueError("give --imagery, unless the images come from a --dataset")
         if self.buffer_m and not self.area:
             raise ValueError("--buffer-m goes with --area")
-        if self.scored and not self.model:
-            raise ValueError("--scored needs --model: what another version scored isn't left out")
+        for flag, given in (("--scored", self.scored), ("--scored-under", self.scored_under)):
+            if given and not self.model:
+                raise ValueError(f"{flag} needs --model: what another version scored isn't left out")
         return self
 
 
@@ -127,6 +133,12 @@ class BulkPredictConfig(ScoringConfig):
     workers: int = setting_of(LabelsConfig, "workers")
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
     processes: int = Field(1, gt=0, description="Processes that score, each with a model and its share of the cores.")
+    part: str = Field(
+        "",
+        pattern=r"^([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?$",
+        description="Score a part of the shards, 2/8 the second of eight: for tasks side by side on one --out. "
+        "Without, all shards are scored that aren't yet, and the ledger is closed.",
+    )
     runner: str = setting_of(ConvertConfig, "runner")
     beam_options: tuple[str, ...] = setting_of(ConvertConfig, "beam_options")
     out: Place = Field(description="Folder to write the scores to; finished shards in it are kept.")
@@ -134,6 +146,19 @@ class BulkPredictConfig(ScoringConfig):
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
         return super().resolved() | {"imagery": shown(self.imagery), "endpoint": shown(self.endpoint)}
+
+    def has_shard(self, shard: int) -> bool:
+        """Return whether a shard, counted from 0, is of this part."""
+        number, _, parts = self.part.partition("/")
+        return not self.part or shard % int(parts) == int(number) - 1
+
+    @field_validator("part")
+    @classmethod
+    def _is_one_of_them(cls, part: str) -> str:
+        number, _, parts = part.partition("/")
+        if part and int(number) > int(parts):
+            raise ValueError(f"there are {parts} parts; got number {number}")
+        return part
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -149,6 +174,13 @@ class BulkPredictConfig(ScoringConfig):
 
 class BulkRetryConfig(BulkPredictConfig):
     """Score the tiles again that failed, in the folder of the scores; the others stay as they are."""
+
+    @field_validator("part")
+    @classmethod
+    def _has_no_part(cls, part: str) -> str:
+        if part:
+            raise ValueError("all failed tiles are scored again; leave --part out")
+        return part
 
 
 class BulkStatusConfig(StepConfig):

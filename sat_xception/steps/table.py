@@ -40,6 +40,7 @@ __all__ = [
     "Step",
     "StepResult",
     "run_step",
+    "step_named",
     "telling_why",
 ]
 
@@ -147,13 +148,23 @@ MODELS_VERBS: dict[str, Step] = {
 }
 
 
-def run_step(verb: str, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
+def step_named(name: str) -> Step:
+    """Return the step that a component is called after: `bulk_plan` is `sat_xception bulk plan`.
+
+    Raises:
+        KeyError: There is none.
+    """
+    group, _, verb = name.rpartition("_")
+    return BULK_VERBS[verb] if group == "bulk" else STEPS[name]
+
+
+def run_step(step: str, /, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
     """Run a step from a component: do the work, print the summary, return the result.
 
     An error that a user can act on ends the process, as `telling_why` says.
     """
-    with telling_why(verb):
-        result = STEPS[verb].run(settings)
+    with telling_why(step):
+        result = step_named(step).run(settings)
     print(result.summary(), flush=True)
     return result
 

@@ -1,0 +1,58 @@
+"""KFP contract of the bulk predict step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("bulk_predict"), install_kfp_package=False)
+def bulk_predict(
+    plan: dsl.Input[dsl.Artifact],
+    part: str,
+    after: list[str],
+    imagery: str,
+    rate_per_s: float,
+    workers: int,
+    model: str,
+    name: str,
+    endpoint: str,
+    in_flight: int,
+    engine: str,
+    batch_size: int,
+    scores: str,
+    summary: dsl.Output[dsl.Markdown],
+) -> str:
+    """Score a part of a plan's tiles, or what is left of them; the last closes the ledger: planned = scored + failed.
+
+    Args:
+        plan: Plan of the bulk plan step.
+        part: "2/4" is the second of four; "" is all that isn't scored, and closes the ledger.
+        after: What the tasks before returned.
+        imagery: The plan's imagery, with the key that its address may have.
+        rate_per_s: Most requests a second of this task to the imagery; 0 is no limit.
+        workers: Tiles in flight at once.
+        model: Model root.
+        name: Name the model is served as.
+        endpoint: Address of a server that serves the model; "" scores in this task.
+        in_flight: Requests to the server at once.
+        engine: What runs the model in this task: "auto", "tensorflow" or "openvino".
+        batch_size: Most tiles that are scored at once.
+        scores: Folder of the scores of all runs; this one's are in a folder of their own in it.
+        summary: What was scored.
+
+    Returns:
+        Folder of this run's scores.
+    """
+    import pathlib
+
+    from sat_xception.bulk.plan import read_plan
+    from sat_xception.steps import run_step
+
+    planned = read_plan(pathlib.Path(plan.path))
+    out = planned.scores_under(scores)
+    scoring = {"model": planned.model_under(model), "name": name, "engine": engine, "batch_size": batch_size}
+    served = {"endpoint": endpoint, "in_flight": in_flight}
+    fetching = {"imagery": imagery, "rate_per_s": rate_per_s, "workers": workers}
+    result = run_step("bulk_predict", plan=plan.path, part=part, out=out, **scoring, **served, **fetching)
+    pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
+    return out

@@ -1,0 +1,52 @@
+"""KFP contract of the bulk publish step."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("bulk_publish"), install_kfp_package=False)
+def bulk_publish(
+    scores: str,
+    threshold: float,
+    known: str,
+    known_distance_m: float,
+    areas: str,
+    area_name: str,
+    imagery: str,
+    imagery_token_env: str,
+    with_tiles: bool,
+    most_reviewed: int,
+    publication: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+) -> None:
+    """Make maps of scored tiles: candidates merged into sites, held against known places, and a page to review them.
+
+    Args:
+        scores: Folder of the run's scores.
+        threshold: From which probability on a tile is a candidate; 0 is the model's own.
+        known: File of places that are known; "" when there is none.
+        known_distance_m: Largest distance between a known place and a candidate's nearest tile, in metres.
+        areas: File of polygons to count by; "" when there is none.
+        area_name: Column of the areas that holds their names.
+        imagery: Imagery that the review page shows; "" is the one that was scored.
+        imagery_token_env: Environment variable with the imagery's token.
+        with_tiles: Whether the candidates' tiles are copied beside the review page.
+        most_reviewed: Candidates on the review page, the best ones.
+        publication: GeoParquet, GeoJSON and FlatGeobuf of the candidates, tables, the heat map and the review page.
+        report: What was found, as a page.
+    """
+    import pathlib
+    import shutil
+
+    from sat_xception.bulk.ledger import has_tiles
+    from sat_xception.steps import run_step
+
+    if not has_tiles(scores):
+        pathlib.Path(report.path).write_text("<p>Nothing new: all tiles are scored already.</p>", encoding="utf-8")
+        return
+    places = {"known": known, "areas": areas, "area_name": area_name, "known_distance_m": known_distance_m}
+    page = {"imagery": imagery, "imagery_token_env": imagery_token_env, "with_tiles": with_tiles}
+    settings = {**places, **page, "threshold": threshold or None, "most_reviewed": most_reviewed}
+    run_step("bulk_publish", scores=scores, out=publication.path, **settings)
+    shutil.copyfile(f"{publication.path}/report.html", report.path)
