@@ -1,6 +1,6 @@
 """A pipeline's parameters: values checked against the pipeline's own definitions, and the table of them in the docs.
 
-`python -m pipelines.parameters` writes the table into docs/kubeflow.md anew.
+`python -m pipelines.parameters` writes the tables into docs/kubeflow.md and docs/bulk-pipeline.md anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.spec import compile_training
+from pipelines.spec import compile_pipeline
 from sat_xception.errors import ConfigError
 
 __all__ = ["parameter_table", "parse_assignments", "read_parameters", "typed_parameters", "write_table"]
@@ -162,6 +162,6 @@ def write_table(path: Path, definitions: Definitions) -> None:
 
 
 if __name__ == "__main__":
-    document = Path("docs/kubeflow.md")
-    write_table(document, compile_training().parameters)
-    print(f"wrote     the parameters into {document}")
+    for document, compiled in (("docs/kubeflow.md", "training"), ("docs/bulk-pipeline.md", "bulk-inference")):
+        write_table(Path(document), compile_pipeline(compiled).parameters)
+        print(f"wrote     the parameters into {document}")

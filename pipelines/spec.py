@@ -16,7 +16,7 @@ import yaml
 
 from sat_xception.errors import ConfigError
 
-__all__ = ["CompiledPipeline", "compile_training", "read_pipeline"]
+__all__ = ["CompiledPipeline", "compile_pipeline", "read_pipeline"]
 
 # The API server holds a pipeline's name against this (backend/src/apiserver/template/v2_template.go).
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -105,12 +105,12 @@ def read_pipeline(path: Path) -> CompiledPipeline:
     return pipeline
 
 
-def compile_training() -> CompiledPipeline:
-    """Compile the training pipeline with the images that the environment names, and read it."""
+def compile_pipeline(name: str) -> CompiledPipeline:
+    """Compile a pipeline, `training` or `bulk-inference`, with the images that the environment names, and read it."""
     from pipelines.compile import compile_pipelines
 
     with tempfile.TemporaryDirectory() as folder:
-        return read_pipeline(next(path for path in compile_pipelines(Path(folder)) if path.stem == "training"))
+        return read_pipeline(next(path for path in compile_pipelines(Path(folder)) if path.stem == name))
 
 
 def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@ from components.images import LOCAL_REGISTRY, image
 from pipelines.catalog import ensure_experiment, upload
 from pipelines.cluster import Cluster, ClusterConfig
 from pipelines.parameters import parse_assignments, read_parameters, typed_parameters
-from pipelines.spec import CompiledPipeline, compile_training, read_pipeline
+from pipelines.spec import CompiledPipeline, compile_pipeline, read_pipeline
 from pipelines.watch import TaskState, failure, watch
 from sat_xception.cli import add_step, run_app
 from sat_xception.log import duration, get_logger
@@ -112,7 +112,7 @@ def _compile() -> CompiledPipeline:
     """Compile the training pipeline, and say so when its images are where no cluster can pull them."""
     if image("gate").startswith(f"{LOCAL_REGISTRY}/"):
         _log.warning("images    %s and the others are in no registry: make push REGISTRY=…", image("gate"))
-    return compile_training()
+    return compile_pipeline("training")
 
 
 def _parameters(config: SubmitConfig, pipeline: CompiledPipeline) -> dict[str, Any]:

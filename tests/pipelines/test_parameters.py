@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.parameters import parameter_table, read_parameters, typed_parameters, write_table
-from pipelines.spec import compile_training, read_pipeline
+from pipelines.spec import compile_pipeline, read_pipeline
 from sat_xception.errors import ConfigError
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "kubeflow.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_a_parameter_without_default_must_have_a_value():
@@ -50,5 +50,8 @@ def test_writing_the_table_leaves_the_rest_of_the_document_alone(tmp_path, small
         write_table(path, definitions)
 
 
-def test_the_documented_parameters_are_those_of_the_pipeline():
-    assert parameter_table(compile_training().parameters) in DOCUMENT.read_text(), "python -m pipelines.parameters"
+@pytest.mark.parametrize(("name", "page"), [("training", "kubeflow.md"), ("bulk-inference", "bulk-pipeline.md")])
+def test_the_documented_parameters_are_those_of_the_pipeline(name, page):
+    assert parameter_table(compile_pipeline(name).parameters) in (DOCS / page).read_text(), (
+        "python -m pipelines.parameters"
+    )
