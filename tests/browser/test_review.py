@@ -15,7 +15,9 @@ from sat_xception.data.plan import plan_tiles
 from sat_xception.review.page import read_data
 from sat_xception.review.record import Decision, ReviewRecord
 from sat_xception.steps import AssembleConfig
+from tests.conftest import draw_tile, encode
 from tests.review_pages import Z, publish_tiles, serving, singles, sites
+from tests.tile_server import TileServer
 
 MANY = 50_000
 
@@ -463,3 +465,18 @@ def test_without_the_server_decisions_wait_in_the_browser(browser, page, out):
     # So that the next page needn't ask whether this one may be left.
     browser.execute_script("localStorage.clear()")
     browser.execute_script("window.addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)")
+
+
+def test_pictures_and_a_map_of_a_server_are_allowed_and_named(browser, page, tmp_path):
+    with TileServer([encode(draw_tile("school", 1))]) as tiles:
+        settings = {"imagery": tiles.template, "basemap": tiles.template, "basemap_attribution": "Map <makers>"}
+        published = publish_tiles(tmp_path, singles(3), pictures=False, **settings)
+        with serving(published) as address:
+            page(address)
+            loaded = "return [...document.querySelectorAll('#tiles img')].map(image => image.naturalWidth)"
+            wait_for(browser, lambda: browser.execute_script(loaded) == [48])
+            on_map = "return [...document.querySelectorAll('.leaflet-tile')].some(image => image.naturalWidth)"
+            wait_for(browser, lambda: browser.execute_script(on_map))
+            assert "Map <makers>" in browser.find_element(By.CSS_SELECTOR, ".leaflet-control-attribution").text
+            assert "Map: Map <makers>" in text(browser, "attribution")
+            browser.get("about:blank")
