@@ -154,7 +154,7 @@ def test_what_is_no_decision_is_refused(address, out, change, status):
 
 def test_what_is_too_large_or_no_json_is_refused(address):
     headers = {"Content-Type": "application/json", "Origin": address.rstrip("/")}
-    assert ask(f"{address}api/decisions", b"x" * (2 * 2**20 + 1), **headers)[0] == 413
+    assert ask(f"{address}api/decisions", b"x" * (4 * 2**20 + 1), **headers)[0] == 413
     assert ask(f"{address}api/decisions", b"{", **headers)[0] == 400
     assert ask(f"{address}api/decisions", {"decisions": [decision("1/1/1", "no")] * 201}, **headers)[0] == 400
 
