@@ -38,8 +38,8 @@ def singles(count: int) -> dict[tuple[int, int], float]:
 
 
 @contextlib.contextmanager
-def serving(out: Path) -> Iterator[str]:
-    """Run the review server in a thread, and yield its address."""
+def serving(out: Path, port: int = 0) -> Iterator[str]:
+    """Run the review server in a thread, on a port (0 is any), and yield its address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -52,7 +52,7 @@ def serving(out: Path) -> Iterator[str]:
 
     server = wait(make())
     try:
-        yield wait(server.start(0))
+        yield wait(server.start(port))
     finally:
         wait(server.stop())
         loop.call_soon_threadsafe(loop.stop)

@@ -65,18 +65,17 @@ def score_table(x: np.ndarray, y: np.ndarray, z: np.ndarray, score: np.ndarray, 
     probabilities = {f"probability/{name}": (1 - score) / max(1, len(classes) - 1) for name in classes[:-1]}
     probabilities[f"probability/{classes[-1]}"] = score
     labels = np.where(score >= 0.5, classes[-1], classes[0]).astype(object)
-    labels[failed] = ""
     return pa.table(
         {
             "tile_id": [f"{c}/{a}/{b}" for a, b, c in zip(x.tolist(), y.tolist(), z.tolist(), strict=True)],
             "x": pa.array(x, pa.int32()),
             "y": pa.array(y, pa.int32()),
             "z": pa.array(z, pa.int32()),
-            "label": pa.array(labels, pa.string()),
+            "label": pa.array(labels, pa.string(), mask=failed),
             **{name: pa.array(values, pa.float32(), from_pandas=True) for name, values in probabilities.items()},
             "model_version": ["7"] * len(x),
             "status": pa.array(np.where(failed, "failed", "scored").astype(object), pa.string()),
-            "reason": pa.array(np.where(failed, "HTTP 404", "").astype(object), pa.string()),
+            "reason": pa.array(np.where(failed, "HTTP 404", "").astype(object), pa.string(), mask=~failed),
             "geometry": pa.array(shapely.to_wkb(shapely.box(west, south, east, north)), pa.binary()),
         }
     )

@@ -74,7 +74,7 @@ class HeatMap:
         figure.colorbar(drawn, ax=axes, label=what, shrink=0.85)
         self._finish(axes, title, attribution)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         return buffer.getvalue()
 
     def _finish(self, axes: Axes, title: str, attribution: str) -> None:

@@ -144,9 +144,7 @@ def publish(config: PublishConfig) -> PublishResult:
         table = candidate_table(sites, scores, comparison, area_names)
         write_candidates(table, work)
         if known and comparison:
-            write_table(table.filter(pc.equal(table["comparison"], "known")), work / "known.csv")
-            write_table(table.filter(pc.equal(table["comparison"], "new")), work / "new.csv")
-            write_table(known.missed(comparison), work / "missed.csv")
+            _write_comparison(table, known.missed(comparison), work)
         by_area = areas.table(sites, site_areas, comparison) if areas and site_areas is not None else []
         description = _describe(config, scores, threshold, findings, sites, comparison) | {
             "areas": by_area,
@@ -157,6 +155,12 @@ def publish(config: PublishConfig) -> PublishResult:
         write_json(work / "publication.json", description)
         write_reports(work, description, table)
     return PublishResult(config.out, description)
+
+
+def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:
+    for kind in ("known", "new"):
+        write_table(table.filter(pc.equal(table["comparison"], kind)), work / f"{kind}.csv")
+    write_table(missed, work / "missed.csv")
 
 
 def _threshold(config: PublishConfig, scores: Scores) -> float:

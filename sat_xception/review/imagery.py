@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sat_xception.config import shown
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.imagery import ImageryConfig, ImagerySource, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
@@ -78,7 +79,10 @@ def page_imagery(config: PublishConfig, scored: Mapping[str, Any]) -> PageImager
             "with {token} in place of the key and --imagery-token-env"
         )
     is_web = address.startswith(("http://", "https://")) and "{z}" in address
-    if is_web and "{token}" not in address and not config.with_tiles:
+    has_secret = "{token}" in address or shown(address) != address
+    if is_web and not attribution:
+        _log.warning("review    nobody is named for %s; give --imagery-attribution", shown(address))
+    if is_web and not has_secret and not config.with_tiles:
         return PageImagery(attribution, web=web_tiles(address, attribution, "--imagery", config.imagery_tms))
     source = open_imagery(
         address,

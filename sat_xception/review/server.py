@@ -10,6 +10,7 @@ import asyncio
 import json
 import signal
 import socket
+import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ __all__ = ["ReviewResult", "ReviewServer", "review"]
 _log = get_logger(__name__)
 _HOST = "127.0.0.1"
 # A page sends at most 200 decisions at once, each with a note of at most 2,000 characters.
-_MOST_BYTES = 2 * 2**20
+_MOST_BYTES = 4 * 2**20
 _MOST_DECISIONS = 200
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -102,11 +103,17 @@ async def _serve_until_signal(server: ReviewServer, config: ReviewConfig) -> Non
     _log.info("review    %s", address)
     _log.info("saves to  %s   (stop with Ctrl+C)", server.record.path)
     try:
-        if config.browser and not await asyncio.to_thread(webbrowser.open, address):
-            _log.warning("no browser could be opened; open the address above yourself")
+        if config.browser:
+            # A browser of the terminal, such as lynx, doesn't come back before it ends.
+            threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
         await stopped.wait()
     finally:
         await server.stop()
+
+
+def _open_browser(address: str) -> None:
+    if not webbrowser.open(address):
+        _log.warning("review    no browser could be opened; open the address above yourself")
 
 
 class ReviewServer:

@@ -39,7 +39,7 @@ class PublishConfig(StepConfig):
     with_tiles: bool = Field(
         False,
         description="Copy the candidates' tiles beside the review page, so that it works offline. Imagery that is no "
-        "web address, or needs a token, is always copied.",
+        "web address, or whose address has a token or a key, is always copied.",
     )
     workers: int = setting_of(LabelsConfig, "workers")
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")

@@ -15,7 +15,9 @@ from sat_xception.data.plan import plan_tiles
 from sat_xception.review.page import read_data
 from sat_xception.review.record import Decision, ReviewRecord
 from sat_xception.steps import AssembleConfig
+from tests.conftest import draw_tile, encode
 from tests.review_pages import Z, publish_tiles, serving, singles, sites
+from tests.tile_server import TileServer
 
 MANY = 50_000
 
@@ -160,6 +162,21 @@ def test_keys_typed_into_a_note_decide_nothing_and_the_note_is_kept(browser, pag
     page(out, clear=False)
     press(browser, Keys.ARROW_UP)
     assert browser.find_element(By.ID, "note").get_property("value") == 'a funny "yard", unlike others at all'
+
+
+def test_a_note_on_a_candidate_without_a_verdict_waits_for_it(browser, page, out):
+    page(out)
+    note = browser.find_element(By.ID, "note")
+    note.send_keys("look again", Keys.ESCAPE)
+    press(browser, Keys.ARROW_DOWN)
+    assert note.get_property("value") == ""
+    press(browser, Keys.ARROW_UP)
+    assert note.get_property("value") == "look again"
+    press(browser, "u" + Keys.ARROW_UP)
+    assert note.get_property("value") == "look again"
+    press(browser, "z")
+    assert text(browser, "progress").startswith("0 of 30")
+    assert note.get_property("value") == "look again"
 
 
 def test_a_candidate_of_several_tiles_shows_all_of_them_with_the_best_outlined(browser, page, out):
@@ -451,15 +468,29 @@ def test_a_second_tab_shows_what_the_first_decides(browser, page, out, server):
         browser.switch_to.window(first)
 
 
-def test_without_the_server_decisions_wait_in_the_browser(browser, page, out):
+def test_without_the_server_decisions_wait_in_the_browser_and_are_sent_when_it_is_back(browser, page, out):
     (out / "review.geojson").unlink(missing_ok=True)
     with serving(out) as address:
         page(address)
         wait_for(browser, lambda: text(browser, "saved") == "Saved to review.geojson")
     press(browser, "y")
-    wait_for(browser, lambda: text(browser, "saved").startswith("Not saved yet"))
-    assert "1 kept here; trying again" in text(browser, "saved")
+    wait_for(browser, lambda: "1 kept here; trying again" in text(browser, "saved"))
     assert text(browser, "progress").startswith("1 of 30")
-    # So that the next page needn't ask whether this one may be left.
-    browser.execute_script("localStorage.clear()")
-    browser.execute_script("window.addEventListener('beforeunload', (e) => e.stopImmediatePropagation(), true)")
+    with serving(out, int(address.rstrip("/").rpartition(":")[2])):
+        wait_for(browser, lambda: text(browser, "saved") == "Saved to review.geojson")
+        assert in_file(out) == {sites(out)[0]: "yes"}
+
+
+def test_pictures_and_a_map_of_a_server_are_allowed_and_named(browser, page, tmp_path):
+    with TileServer([encode(draw_tile("school", 1))]) as tiles:
+        settings = {"imagery": tiles.template, "basemap": tiles.template, "basemap_attribution": "Map <makers>"}
+        published = publish_tiles(tmp_path, singles(3), pictures=False, **settings)
+        with serving(published) as address:
+            page(address)
+            loaded = "return [...document.querySelectorAll('#tiles img')].map(image => image.naturalWidth)"
+            wait_for(browser, lambda: browser.execute_script(loaded) == [48])
+            on_map = "return [...document.querySelectorAll('.leaflet-tile')].some(image => image.naturalWidth)"
+            wait_for(browser, lambda: browser.execute_script(on_map))
+            assert "Map <makers>" in browser.find_element(By.CSS_SELECTOR, ".leaflet-control-attribution").text
+            assert "Map: Map <makers>" in text(browser, "attribution")
+            browser.get("about:blank")

@@ -187,7 +187,7 @@
         L.rectangle(corners, { color: "#111", weight: 1.5, fill: false, interactive: false }).addTo(this.pictures);
       }
       const place = [this.data.lat[index], this.data.lon[index]];
-      if (!this.map.getBounds().pad(-0.1).contains(place)) this.map.panTo(place, { animate: false });
+      if (!this.map.getBounds().pad(-0.02).contains(place)) this.map.panTo(place, { animate: false });
       this.points.draw();
     }
 

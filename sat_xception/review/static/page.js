@@ -7,6 +7,8 @@
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
   const reviewerKey = "sat-xception:reviewer";
+  // Notes on candidates without a verdict, which they are kept with.
+  const drafts = new Map();
   let shown = [];
   let current = -1;
 
@@ -126,7 +128,11 @@
     $("tiles").setAttribute("aria-label", `aerial picture of candidate ${index + 1}, ${tiles.length} tiles`);
     map.select(index, tiles.filter((tile) => tile.kind !== "context"));
     showCandidate();
-    $("note").value = store.get(index).note;
+    $("note").value = noteOf(index);
+  }
+
+  function noteOf(index) {
+    return store.get(index).verdict ? store.get(index).note : (drafts.get(index) ?? "");
   }
 
   function showCandidate() {
@@ -155,6 +161,8 @@
     const decided = current;
     const decision = { verdict, note: $("note").value.trim(), reviewer: $("reviewer").value.trim(), time: new Date().toISOString() };
     const next = nextToReview(decided);
+    $("alert").hidden = true;
+    drafts.delete(decided);
     store.decide(decided, decision);
     const done = store.counts.yes + store.counts.no + store.counts.unsure;
     const said = `${verdict} for candidate ${decided + 1}. ${number.format(done)} of ${number.format(data.x.length)} reviewed. `;
@@ -180,8 +188,12 @@
   }
 
   function undo() {
+    const last = store.undoable.at(-1)?.[0];
+    const note = store.get(last).note;
     const index = store.undo();
     if (index === undefined) return say("Nothing to undo.");
+    // What was written stays, though the verdict goes.
+    if (!store.get(index).verdict && note) drafts.set(index, note);
     if (!shown.includes(index)) {
       for (const id of ["by-verdict", "by-known", "by-area", "from-score", "to-score"]) $(id).value = "";
       refilter();
@@ -227,11 +239,13 @@
     $("undo").disabled = !store.undoable.length;
   }
 
-  function saved({ hasServer, pending, keeps, problem }) {
-    const state = problem ? "problem" : pending ? "pending" : keeps || hasServer ? "ok" : "problem";
+  function saved({ hasServer, started, pending, keeps, problem }) {
+    const waits = pending || (hasServer && !started);
+    const state = problem ? "problem" : waits ? "pending" : keeps || hasServer ? "ok" : "problem";
     $("saved").dataset.state = state;
-    if (problem) $("saved").textContent = `Not saved yet: ${problem}. ${pending} kept here; trying again`;
-    else if (hasServer) $("saved").textContent = pending ? "Saving…" : "Saved to review.geojson";
+    if (problem && !started) $("saved").textContent = `The server doesn't answer: ${problem}. ${pending} kept here; trying again`;
+    else if (problem) $("saved").textContent = `Not saved yet: ${problem}. ${pending} kept here; trying again`;
+    else if (hasServer) $("saved").textContent = waits ? (started ? "Saving…" : "Loading…") : "Saved to review.geojson";
     else $("saved").textContent = keeps ? "Kept in this browser: export it when you are done" : "This browser keeps nothing: export before you leave";
   }
 
@@ -294,6 +308,9 @@
   $("undo").addEventListener("click", undo);
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
+  $("note").addEventListener("input", () => {
+    if (!store.get(current).verdict) drafts.set(current, $("note").value);
+  });
   $("note").addEventListener("change", keepNote);
   $("filters").addEventListener("input", refilter);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -315,7 +332,7 @@
     map.points.draw();
     if (changed.includes(current)) {
       showCandidate();
-      if (document.activeElement !== $("note")) $("note").value = store.get(current).note;
+      if (document.activeElement !== $("note")) $("note").value = noteOf(current);
     }
   });
   store.addEventListener("saved", ({ detail }) => saved(detail));

@@ -68,10 +68,15 @@
     return best.map((row) => ({
       site: row.site,
       verdict: row.verdict,
-      note: String(row.note ?? "").slice(0, 2000),
-      reviewer: String(row.reviewer ?? "").slice(0, 100),
-      time: String(row.time ?? "").slice(0, 40),
+      note: cut(row.note, 2000),
+      reviewer: cut(row.reviewer, 100),
+      time: cut(row.time, 40),
     }));
+  }
+
+  // By whole characters: half of one isn't text that a server takes.
+  function cut(value, length) {
+    return [...String(value ?? "")].slice(0, length).join("");
   }
 
   function readGeoJSON(text) {

@@ -20,6 +20,7 @@
       this.counts = { yes: 0, no: 0, unsure: 0 };
       this.pending = new Set();
       this.sending = false;
+      this.started = false;
       this.waitMs = 1000;
       this.keeps = this.load();
       window.addEventListener("storage", (event) => this.takeOther(event));
@@ -127,7 +128,10 @@
     takeOther(event) {
       if (!event.key?.startsWith(this.prefix)) return;
       const index = this.parse(event.key, event.newValue);
-      if (index !== undefined) this.tell("change", [index]);
+      if (index === undefined) return;
+      // What another tab decided isn't ours to undo.
+      this.undoable = this.undoable.filter(([other]) => other !== index);
+      this.tell("change", [index]);
     }
 
     // What the server has is right, except for what this browser hasn't sent yet.
@@ -144,6 +148,7 @@
         for (const index of [...this.entries.keys()]) {
           if (!there.has(index) && !this.pending.has(index)) this.keep(index, { ...NOTHING, version: "", pending: false });
         }
+        this.started = true;
         this.tell("change", [...this.entries.keys()]);
       } catch (error) {
         return this.later(error);
@@ -152,7 +157,7 @@
     }
 
     async send() {
-      if (!this.hasServer || !this.pending.size || this.sending) return this.tell("saved", this.state());
+      if (!this.hasServer || !this.started || !this.pending.size || this.sending) return this.tell("saved", this.state());
       this.sending = true;
       this.tell("saved", this.state());
       const sent = [...this.pending].slice(0, BATCH).map((index) => [index, this.get(index)]);
@@ -192,12 +197,12 @@
 
     later(error) {
       this.tell("saved", { ...this.state(), problem: error.message });
-      setTimeout(() => this.send(), this.waitMs);
+      setTimeout(() => (this.started ? this.send() : this.start()), this.waitMs);
       this.waitMs = Math.min(30000, this.waitMs * 2);
     }
 
     state() {
-      return { hasServer: this.hasServer, pending: this.pending.size, keeps: this.keeps };
+      return { hasServer: this.hasServer, started: this.started, pending: this.pending.size, keeps: this.keeps };
     }
 
     tell(name, detail) {

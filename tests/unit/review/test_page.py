@@ -93,9 +93,11 @@ def test_tiles_of_a_server_are_linked_or_copied_and_a_token_is_in_no_file(tmp_pa
         assert server.keys == {"geheim"}
         assert read_data(copied)["imagery"] is None
         assert (copied / "review" / "tiles" / str(Z) / str(X) / f"{Y}.jpg").is_file()
+        with_key = publish_tiles(tmp_path / "key", {(0, 0): 0.9}, pictures=False, imagery=f"{template}?key=geheim")
+        assert read_data(with_key)["imagery"] is None
         offline = publish_tiles(tmp_path / "off", {(0, 0): 0.9}, pictures=False, imagery=template, with_tiles=True)
         assert (offline / "review" / "tiles" / str(Z) / str(X) / f"{Y}.jpg").is_file()
-    for path in (path for path in copied.rglob("*") if path.is_file()):
+    for path in (path for folder in (copied, with_key) for path in folder.rglob("*") if path.is_file()):
         assert b"geheim" not in path.read_bytes()
     assert "geheim" not in caplog.text
 

@@ -7,12 +7,11 @@ import pytest
 
 from sat_xception.data.assemble import assemble
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.geo.vectors import read_layer
 from sat_xception.review.page import read_data
 from sat_xception.review.record import Decision, ReviewRecord
 from sat_xception.steps import AssembleConfig
 from tests.datasets import read_tiles
-from tests.review_pages import X, Y, Z, publish_tiles, sites
+from tests.review_pages import X, Y, Z, publish_tiles, singles, sites
 
 
 def decide(site, verdict, **facts):
@@ -106,37 +105,39 @@ def test_what_cant_be_written_leaves_the_earlier_file(out, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["review.geojson"]
 
 
-def test_from_review_to_dataset_yes_is_a_positive_and_no_a_negative_with_weight(out, tmp_path):
-    kept = record(out, tmp_path)
-    pair, second, third, fourth = sites(out)
-    for site, verdict in ((pair, "no"), (second, "yes"), (third, "no"), (fourth, "unsure")):
+def test_from_review_to_dataset_yes_is_a_positive_and_no_a_negative_with_weight(tmp_path):
+    published = publish_tiles(tmp_path, singles(20) | {(5, 0): 0.6})
+    kept = ReviewRecord(published / "review.geojson", read_data(published))
+    labelled, pair, *others, last = sites(published)
+    said = {pair: "no", last: "unsure"} | {site: ("yes", "no")[place % 2] for place, site in enumerate(others)}
+    for site, verdict in said.items():
         kept.put(decide(site, verdict, note="seen", reviewer="Ana"))
     review = save(kept)
-    assert read_layer(review).columns.column_names[4:6] == ["verdict", "site"]
-    west, south, east, north = mercantile.bounds(X + 12, Y, Z)
-    point = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
-    labelled = {"type": "Feature", "properties": {}, "geometry": point}
-    sure = mercantile.bounds(X + 4, Y, Z)
-    other = {"type": "Point", "coordinates": [(sure.west + sure.east) / 2, (sure.south + sure.north) / 2]}
-    features = [labelled, {**labelled, "geometry": other}]
-    (tmp_path / "schools.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    # The last one is labelled, too: who looked at it isn't sure, and so it is in no class.
+    places = [{"type": "Point", "coordinates": middle(site)} for site in (labelled, last)]
+    rows = [{"type": "Feature", "properties": {}, "geometry": place} for place in places]
+    (tmp_path / "schools.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": rows}))
     settings = {
         "labels": tmp_path / "schools.geojson",
         "label": "school",
-        "imagery": str(out.parent / "imagery"),
+        "imagery": str(tmp_path / "imagery"),
         "zoom": Z,
         "block_zoom": Z,
+        "fractions": (0.5, 0.25, 0.25),
         "keep_near_duplicates": True,
         "negatives_review": review,
         "negatives_review_weight": 3.0,
     }
     assemble(AssembleConfig(out=tmp_path / "dataset", **settings))
     found = {tile["id"]: (tile["label"], tile["weight"]) for tile in read_tiles(tmp_path / "dataset")}
-    assert found == {
-        second: ("school", 1.0),
-        pair: ("not-school", 3.0),
-        f"{Z}/{X + 1}/{Y}": ("not-school", 3.0),
-        third: ("not-school", 3.0),
-    }
+    positives = {site: ("school", 1.0) for site in [labelled, *others[::2]]}
+    negatives = {site: ("not-school", 3.0) for site in [pair, f"{Z}/{X + 5}/{Y}", *others[1::2]]}
+    assert found == positives | negatives
     with pytest.raises(ConfigError, match="zoom 18, --zoom is 17"):
         assemble(AssembleConfig(out=tmp_path / "other", **settings | {"zoom": 17, "block_zoom": 17}))
+
+
+def middle(site):
+    z, x, y = map(int, site.split("/"))
+    west, south, east, north = mercantile.bounds(x, y, z)
+    return [(west + east) / 2, (south + north) / 2]

@@ -13,7 +13,9 @@ import urllib.request
 
 import pytest
 
-from sat_xception.review.server import ReviewServer
+from sat_xception.errors import DataError
+from sat_xception.review.server import review
+from sat_xception.steps import ReviewConfig
 from tests.review_pages import publish_tiles, serving, singles, sites
 
 
@@ -56,7 +58,8 @@ def in_file(out):
     return {feature["properties"]["site"]: feature["properties"]["verdict"] for feature in features}
 
 
-def test_the_page_and_its_files_are_served_and_nothing_else(address, out):
+def test_the_page_and_its_files_are_served_and_nothing_else(address):
+    assert json.loads(ask(f"{address}api/decisions")[2]) == {"decisions": []}
     status, headers, page = ask(address)
     assert status == 200 and b"Candidates for school" in page
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -151,7 +154,7 @@ def test_what_is_no_decision_is_refused(address, out, change, status):
 
 def test_what_is_too_large_or_no_json_is_refused(address):
     headers = {"Content-Type": "application/json", "Origin": address.rstrip("/")}
-    assert ask(f"{address}api/decisions", b"x" * (2 * 2**20 + 1), **headers)[0] == 413
+    assert ask(f"{address}api/decisions", b"x" * (4 * 2**20 + 1), **headers)[0] == 413
     assert ask(f"{address}api/decisions", b"{", **headers)[0] == 400
     assert ask(f"{address}api/decisions", {"decisions": [decision("1/1/1", "no")] * 201}, **headers)[0] == 400
 
@@ -210,14 +213,6 @@ def test_a_port_that_is_taken_is_told(out, start):
     assert "in use by another program. Choose another with --port (0 picks a free one)\n" in problem
 
 
-def test_a_folder_of_something_else_is_told(tmp_path, start):
-    command = [sys.executable, "-m", "sat_xception", "review", str(tmp_path), "--no-browser"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 3 and "bulk publish" in done.stderr
-
-
-def test_a_folder_can_be_served_without_a_review(out):
-    (out / "review.geojson").unlink(missing_ok=True)
-    assert ReviewServer.__doc__
-    with serving(out) as address:
-        assert json.loads(ask(f"{address}api/decisions")[2]) == {"decisions": []}
+def test_a_folder_of_something_else_is_told(tmp_path):
+    with pytest.raises(DataError, match="bulk publish"):
+        review(ReviewConfig(out=tmp_path))
