@@ -21,7 +21,7 @@ from sat_xception import __version__
 from sat_xception.config import POSITIONAL, SECOND_NAME
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.steps import DATASET_VERBS, MODELS_VERBS, STEPS, Step
+from sat_xception.steps import BULK_VERBS, DATASET_VERBS, MODELS_VERBS, STEPS, Step
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -126,6 +126,11 @@ def _parameter(name: str, annotation: object) -> inspect.Parameter:
 
 for _verb, _step in STEPS.items():
     add_step(app, _verb, _step, hidden=_verb == _ORIGINAL_TRAIN)
+
+_bulk = typer.Typer(help="Score many tiles, and publish what was found.", no_args_is_help=True)
+app.add_typer(_bulk, name="bulk")
+for _verb, _step in BULK_VERBS.items():
+    add_step(_bulk, _verb, _step)
 
 _dataset = typer.Typer(help="Build and compare datasets.", no_args_is_help=True)
 app.add_typer(_dataset, name="dataset")

@@ -19,15 +19,16 @@ import shapely
 from sat_xception.data.folders import Candidate, TilePlace
 from sat_xception.data.labels import LabelColumns, label_tiles, tile_table
 from sat_xception.data.negatives import NegativesConfig, are_clear, draw_negatives
-from sat_xception.errors import DataError
+from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat
-from sat_xception.geo.vectors import Geometries, read_layer
+from sat_xception.geo.vectors import Geometries, Layer, read_layer
 from sat_xception.steps import AssembleConfig
 
 __all__ = ["Plan", "plan_tiles"]
 
 _VERDICT = "verdict"
 _UNSURE = "unsure"
+_ZOOM = "z"
 _DEFAULT_POSITIVE = "school"
 _PAGE = 1000
 
@@ -123,6 +124,7 @@ def _reviewed(
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """Return what a person said of tiles, and the keys of those that nobody is sure of."""
     layer = read_layer(config.negatives_review or Path())
+    _check_zoom(layer, config.zoom)
     said = label_tiles(layer, config.zoom, LabelColumns(_VERDICT), "yes")
     unknown = sorted(set(said["label"].unique().to_pylist()) - {"yes", "no", _UNSURE})
     if unknown:
@@ -145,6 +147,15 @@ def _reviewed(
         x, y = some["x"].to_numpy(), some["y"].to_numpy()
         parts.append(tile_table(x, y, label, layer.name, split=split, conflict=conflict, slices=kept, weight=weight))
     return pa.concat_tables(parts), unsure
+
+
+def _check_zoom(layer: Layer, zoom: int) -> None:
+    """Refuse a review of tiles of another zoom: what was seen on one tile isn't true of each of its four parts."""
+    if _ZOOM in layer.columns.column_names:
+        zooms = [item for item in layer.columns[_ZOOM].unique().to_pylist() if item is not None]
+        if other := [item for item in zooms if item != zoom]:
+            raise ConfigError(f"{layer.name} is a review of tiles of zoom {other[0]}, --zoom is {zoom}; give --zoom "
+                              f"{other[0]}, or review tiles of zoom {zoom}")  # fmt: skip
 
 
 def _lookalikes(config: AssembleConfig, places: Geometries, negative: str) -> pa.Table:

@@ -11,8 +11,14 @@ from sat_xception.errors import ConfigError
 __all__ = ["bound_socket", "bracketed", "is_loopback", "port_error", "reachable"]
 
 
-def bound_socket(host: str, port: int, flag: str) -> socket.socket:
+def bound_socket(host: str, port: int, flag: str, host_flag: str = "--host") -> socket.socket:
     """Return a socket that has the port but doesn't listen yet.
+
+    Args:
+        host: Name or address to listen on.
+        port: The port; 0 is any free one.
+        flag: Flag that sets the port.
+        host_flag: Flag that sets the host; "" when there is none.
 
     Raises:
         ConfigError: The port is taken or forbidden, or the host is none of this machine's; it names the flag to change.
@@ -31,14 +37,15 @@ def bound_socket(host: str, port: int, flag: str) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise port_error(host, port, flag, error) from None
+        raise port_error(host, port, flag, error, host_flag) from None
     return bound
 
 
-def port_error(host: str, port: int, flag: str, error: OSError) -> ConfigError:
-    """Return the error that says why a port can't be had, and which flag changes it."""
+def port_error(host: str, port: int, flag: str, error: OSError, host_flag: str = "--host") -> ConfigError:
+    """Return the error that says why a port can't be had, and which flags change it; see `bound_socket`."""
     reason = "in use by another program" if error.errno == errno.EADDRINUSE else f"not to be had: {error.strerror}"
-    return ConfigError(f"port {port} on {host} is {reason}. Choose another with {flag} (0 picks a free one) or --host")
+    other = f" or {host_flag}" if host_flag else ""
+    return ConfigError(f"port {port} on {host} is {reason}. Choose another with {flag} (0 picks a free one){other}")
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
+from sat_xception.steps.publish import PublishConfig, ReviewConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
@@ -27,6 +28,7 @@ from sat_xception.steps.serving import (
     VerifyModelConfig,
 )
 from sat_xception.steps.table import (
+    BULK_VERBS,
     DATASET_VERBS,
     MODELS_VERBS,
     STEPS,
@@ -38,6 +40,7 @@ from sat_xception.steps.table import (
 )
 
 __all__ = [
+    "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
     "SMALLEST_INPUT",
@@ -57,7 +60,9 @@ __all__ = [
     "NotifyConfig",
     "PackageConfig",
     "PredictConfig",
+    "PublishConfig",
     "RemoveModelsConfig",
+    "ReviewConfig",
     "SearchConfig",
     "ServeConfig",
     "ShowModelConfig",

@@ -16,6 +16,7 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
+from sat_xception.steps.publish import PublishConfig, ReviewConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
     DeployConfig,
@@ -30,6 +31,7 @@ from sat_xception.steps.serving import (
 from sat_xception.storage import write_json
 
 __all__ = [
+    "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
     "STEPS",
@@ -115,7 +117,13 @@ STEPS: dict[str, Step] = {
     "serve": Step(ServeConfig, "sat_xception.serve.server:serve"),
     "predict": Step(PredictConfig, "sat_xception.serve.predict:predict"),
     "notify": Step(NotifyConfig, "sat_xception.notify:notify"),
+    "review": Step(ReviewConfig, "sat_xception.review.server:review"),
     "train-folders": Step(TrainFoldersConfig, "sat_xception.model.train_folders:train_folders"),
+}
+
+# What is done with many tiles: `sat_xception bulk <verb>`.
+BULK_VERBS: dict[str, Step] = {
+    "publish": Step(PublishConfig, "sat_xception.bulk.publish:publish"),
 }
 
 # What people do with datasets beside the pipeline: `sat_xception dataset <verb>`.

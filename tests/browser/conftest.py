@@ -9,13 +9,13 @@ from selenium import webdriver
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium, headless, which can reach nothing but files; its size is a desktop's."""
+    """Chromium, headless, which can reach nothing but files and servers on this machine; its size is a desktop's."""
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if not all(programs):
         pytest.skip("chromium and chromedriver aren't installed (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "host-resolver-rules=MAP * ~NOTFOUND"):
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))

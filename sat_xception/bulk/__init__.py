@@ -1,0 +1,1 @@
+"""Many tiles: score them, and publish what was found."""

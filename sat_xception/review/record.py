@@ -1,0 +1,183 @@
+"""What people said of candidates, as GeoJSON that `assemble --negatives-review` reads: a feature a tile.
+
+A verdict is about what was seen:
+
+- "no" is about every tile that was shown: all of them are negatives;
+- "yes" is about the best tile. The others are "unsure", and so in no class: the thing may not reach into them;
+- "unsure" is about all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sat_xception.errors import DataError, ServiceError
+from sat_xception.geo.tiles import grid_to_lonlat
+
+__all__ = ["RECORD", "Decision", "ReviewRecord"]
+
+RECORD = "review.geojson"
+_DIGITS = 7  # of a degree: a centimetre
+
+
+class Decision(BaseModel):
+    """What a person said of a candidate.
+
+    Attributes:
+        site: The candidate: its best tile, as z/x/y.
+        verdict: "" takes back what was said.
+        note: Anything.
+        reviewer: Who said it.
+        time: When, as ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    site: str = Field(max_length=40)
+    verdict: Literal["yes", "no", "unsure", ""]
+    note: str = Field("", max_length=2000)
+    reviewer: str = Field("", max_length=100)
+    time: str = Field("", max_length=40)
+
+    def version(self) -> str:
+        """Return what tells this decision from any other about the candidate."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16] if self.verdict else ""
+
+
+class ReviewRecord:
+    """The decisions in a file.
+
+    Attributes:
+        path: The file.
+        decisions: By candidate.
+        others: How many decisions are of tiles that are no candidates; they are kept as they are.
+    """
+
+    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
+        """Read the file, if it is there.
+
+        Args:
+            path: The file.
+            data: Candidates, as `review_data` returns them.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        self.path = path
+        self._data = data
+        zoom = data["zoom"]
+        self._place = {f"{zoom}/{x}/{y}": i for i, (x, y) in enumerate(zip(data["x"], data["y"], strict=True))}
+        self.decisions: dict[str, Decision] = {}
+        self._lines: dict[str, list[str]] = {}
+        if path.exists():
+            self._read()
+        self.others = sum(site not in self._place for site in self._lines)
+
+    def _read(self) -> None:
+        try:
+            features = json.loads(self.path.read_text(encoding="utf-8"))["features"]
+            for feature in features:
+                facts = feature["properties"]
+                site = str(facts["site"])
+                self._lines.setdefault(site, []).append(_line(feature))
+                if facts["tile_id"] == site and site in self._place:
+                    told = {name: facts.get(name) or "" for name in ("verdict", "note", "reviewer", "time")}
+                    self.decisions[site] = Decision.model_validate({"site": site, **told})
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise DataError(
+                f"{self.path} isn't a review that this program wrote: {type(error).__name__} {error}. Repair it, or "
+                "move it away and begin anew"
+            ) from None
+
+    def counts(self) -> dict[str, int]:
+        """Return how many candidates have each verdict."""
+        verdicts = [decision.verdict for decision in self.decisions.values()]
+        return {verdict: verdicts.count(verdict) for verdict in ("yes", "no", "unsure")}
+
+    def knows(self, site: str) -> bool:
+        """Return whether a candidate is on the page."""
+        return site in self._place
+
+    def version(self, site: str) -> str:
+        """Return the version of what is said of a candidate; "" where nothing is."""
+        decision = self.decisions.get(site)
+        return decision.version() if decision else ""
+
+    def put(self, decision: Decision) -> None:
+        """Take a decision, in place of an earlier one about the candidate; it isn't in the file yet."""
+        if not decision.verdict:
+            self.decisions.pop(decision.site, None)
+            self._lines.pop(decision.site, None)
+            return
+        self.decisions[decision.site] = decision
+        self._lines[decision.site] = [_line(feature) for feature in self._features(decision)]
+
+    def text(self) -> str:
+        """Return the file's content."""
+        lines = ",\n".join(line for site in sorted(self._lines) for line in self._lines[site])
+        return f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n'
+
+    def save(self, text: str) -> None:
+        """Write the file: whole, or not at all.
+
+        Raises:
+            ServiceError: It can't be written.
+        """
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}-", dir=self.path.parent)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(name, 0o644)
+                os.replace(name, self.path)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+                raise
+        except OSError as error:
+            raise ServiceError(f"can't write {self.path}: {error.strerror}") from None
+
+    def _features(self, decision: Decision) -> Sequence[dict[str, Any]]:
+        data, index = self._data, self._place[decision.site]
+        x, y, zoom = data["x"][index], data["y"][index], data["zoom"]
+        tiles = [(x, y), *((x + across, y + down) for across, down in data["beside"][index])]
+        features = []
+        for tile in tiles:
+            said = decision.verdict if tile == (x, y) or decision.verdict == "no" else "unsure"
+            properties = {
+                "tile_id": f"{zoom}/{tile[0]}/{tile[1]}",
+                "x": tile[0],
+                "y": tile[1],
+                "z": zoom,
+                "verdict": said,
+                "site": decision.site,
+                "score": data["score"][index],
+                "note": decision.note,
+                "reviewer": decision.reviewer,
+                "time": decision.time,
+            }
+            geometry = {"type": "Polygon", "coordinates": [_outline(*tile, zoom)]}
+            features.append({"type": "Feature", "properties": properties, "geometry": geometry})
+        return features
+
+
+def _line(feature: Mapping[str, Any]) -> str:
+    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"))
+
+
+def _outline(x: int, y: int, zoom: int) -> list[list[float]]:
+    """Return the ring around a tile, counter-clockwise as RFC 7946 has it."""
+    (west, east), (north, south) = (values.tolist() for values in grid_to_lonlat([x, x + 1], [y, y + 1], zoom))  # type: ignore[arg-type]
+    corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    return [[round(lon, _DIGITS), round(lat, _DIGITS)] for lon, lat in corners]
