@@ -21,9 +21,13 @@ WEIGHTS ?=
 TILES ?=
 ARGS ?=
 LOGDIR ?= tensorboard
+# Settings of `make test-endpoint`.
+URL ?=
+NAME ?= school-classifier
+GRPC ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test tensorboard bench lint format type images step-images push test-images compile lock clean
+.PHONY: help setup run test test-endpoint tensorboard bench lint format type images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +41,10 @@ run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipe
 
 test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
 	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu and not docker" $(ARGS)
+
+test-endpoint: $(READY) ## Run the contract tests against a running endpoint: URL=http://host:port, NAME=model, GRPC=host:port
+	@test -n "$(URL)" || { echo "say where it is: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }
+	ENDPOINT_URL="$(URL)" ENDPOINT_NAME="$(NAME)" ENDPOINT_GRPC="$(GRPC)" $(BIN)/pytest tests/endpoint $(ARGS)
 
 tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
