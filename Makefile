@@ -53,11 +53,12 @@ lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes, and 10 more with TILES=folder WEIGHTS=file.h5
+bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes, and 15 more with TILES=folder WEIGHTS=file.h5
 	$(BIN)/python bench/assemble.py
 	$(BIN)/python bench/assemble_memory.py 1000 10000 100000
 	$(BIN)/python bench/convert.py 1000 20000 --pixels 256
 	$(if $(TILES),$(BIN)/python bench/training.py "$(TILES)" "$(WEIGHTS)",@echo "training: give TILES=folder of class folders and WEIGHTS=a MobileNetV2 .h5 file")
+	$(if $(TILES),$(BIN)/python bench/endpoint.py "$(TILES)" "$(WEIGHTS)",@echo "endpoint: give TILES and WEIGHTS")
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -174,7 +174,7 @@ class _Server:
             await self._grpc.start()
             await self._tell_health()
             self._rest = RestService(self._dispatcher, config)
-            self._runner = web.ServerRunner(self._rest.connections, shutdown_timeout=1)
+            self._runner = web.ServerRunner(self._rest.connections, shutdown_timeout=0.1)
             await self._runner.setup()
             try:
                 await web.SockSite(self._runner, self._rest_socket).start()
