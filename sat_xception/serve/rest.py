@@ -110,6 +110,8 @@ class RestService:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:  # the client didn't wait for it
+            response.force_close()
 
     async def _answer_or_error(self, request: web.BaseRequest, started: float) -> web.Response:
         error: RequestError | None = None

@@ -29,7 +29,7 @@ CONNECTIONS = 16
 
 @pytest.fixture(scope="module")
 def server(tiny_root) -> Iterator[RunningServer]:
-    settings = {"max_image_pixels": 100_000, "max_body_mb": 1, "head_timeout_s": 1.0, "timeout_s": 10.0}
+    settings = {"max_image_pixels": 100_000, "max_body_mb": 1, "timeout_s": 30.0}
     with RunningServer(serve_config(tiny_root, **settings)) as server:
         yield server
 
@@ -50,7 +50,7 @@ def images() -> list[bytes]:
     return [
         fine,
         encoded(40, 30, "JPEG", "CMYK"),
-        encoded(400, 400, "JPEG"),
+        encoded(400, 300, "JPEG", quality=10),
         wide.getvalue(),
         encoded(20, 10, "GIF", "P"),
         encoded(20, 10, "WEBP"),
@@ -96,30 +96,36 @@ VALUES = [
 KEYS = ["instances", "inputs", "signature_name", "image_bytes", "images", "b64", "", "\0", "__proto__", "examples"]
 
 
-def documents(source: random.Random) -> list[object]:
-    files = [{"image_bytes": {"b64": base64.b64encode(data).decode()}} for data in images()]
-    pixels = pixels_of(1, side=4).tolist()
-    return [
-        {"instances": [source.choice(files)]},
-        {"instances": source.choices(files, k=3)},
-        {"inputs": {"image_bytes": [source.choice(files)["image_bytes"]]}},
-        {"signature_name": "classify", "instances": [source.choice(files)]},
-        {"signature_name": "images", "instances": pixels},
-        {"signature_name": "images", "inputs": pixels},
-    ]
+FILES = [{"image_bytes": {"b64": base64.b64encode(data).decode()}} for data in images()]
+SMALL = pixels_of(1, side=4).tolist()
+
+
+def document(source: random.Random) -> object:
+    return copy.deepcopy(
+        source.choice(
+            [
+                {"instances": [source.choice(FILES)]},
+                {"instances": source.choices(FILES, k=3)},
+                {"inputs": {"image_bytes": [source.choice(FILES)["image_bytes"]]}},
+                {"signature_name": "classify", "instances": [source.choice(FILES)]},
+                {"signature_name": "images", "instances": SMALL},
+                {"signature_name": "images", "inputs": SMALL},
+            ]
+        )
+    )
 
 
 def mutate(source: random.Random, value: object, depth: int = 0) -> object:
     """Return a document with one place in it changed."""
     if depth > 6 or source.random() < 0.25:
-        return source.choice(VALUES)
+        return copy.deepcopy(source.choice(VALUES))
     if isinstance(value, dict) and value:
         key = source.choice(list(value))
         action = source.random()
         if action < 0.15:
             value.pop(key)
         elif action < 0.3:
-            value[source.choice(KEYS)] = source.choice(VALUES)
+            value[source.choice(KEYS)] = copy.deepcopy(source.choice(VALUES))
         else:
             value[key] = mutate(source, value[key], depth + 1)
         return value
@@ -130,16 +136,16 @@ def mutate(source: random.Random, value: object, depth: int = 0) -> object:
     if isinstance(value, str) and value:
         cut = source.randrange(len(value))
         return source.choice([value[:cut], value[:cut] + "\0" + value[cut:], value[:cut] + "!" + value[cut + 1 :]])
-    return source.choice(VALUES)
+    return copy.deepcopy(source.choice(VALUES))
 
 
 def body(source: random.Random) -> bytes:
     kind = source.random()
     if kind < 0.7:
-        document = copy.deepcopy(source.choice(documents(source)))
+        changed = document(source)
         for _ in range(source.randint(0, 3)):
-            document = mutate(source, document)
-        content = json.dumps(document, ensure_ascii=source.random() < 0.9).encode("utf-8", "surrogatepass")
+            changed = mutate(source, changed)
+        content = json.dumps(changed, ensure_ascii=source.random() < 0.9).encode("utf-8", "surrogatepass")
     elif kind < 0.8:
         opening = source.choice([b"[", b'{"a":', b'{"instances":[', b"[1,"])
         content = b'{"instances":' + opening * source.randint(1, 20_000)
@@ -266,7 +272,8 @@ async def throw(host: str, port: int, count: int, seed: int) -> tuple[int, int]:
                 closed += 1
             else:
                 answered += 1
-                assert answer[0] < 500 and isinstance(json.loads(answer[1]), dict), answer
+                assert answer[0] < 500 or answer[0] == 504, answer
+                assert isinstance(json.loads(answer[1]), dict)
         except (ConnectionError, asyncio.IncompleteReadError):
             closed += 1
         finally:
@@ -274,7 +281,17 @@ async def throw(host: str, port: int, count: int, seed: int) -> tuple[int, int]:
     return answered, closed
 
 
-def test_what_is_no_http_is_a_json_error_or_a_closed_connection(server, caplog):
+def test_what_is_no_http_is_a_json_error_or_a_closed_connection(tiny_root, caplog):
+    # Those that promise more than they send are waited for: not for long.
+    settings = {"max_body_mb": 1, "head_timeout_s": 1.0, "timeout_s": 1.0}
+    with RunningServer(serve_config(tiny_root, **settings)) as server:
+        throw_all_at(server)
+        response = httpx.get(f"{server.rest_url}/v1/models/{NAME}", timeout=30)
+        assert response.json()["model_version_status"][0]["state"] == "AVAILABLE"
+    assert "Traceback" not in caplog.text
+
+
+def throw_all_at(server: RunningServer) -> None:
     host, port = server.rest_url.removeprefix("http://").split(":")
 
     async def throw_all() -> list[tuple[int, int]]:
@@ -285,7 +302,6 @@ def test_what_is_no_http_is_a_json_error_or_a_closed_connection(server, caplog):
     answered, closed = (sum(column) for column in zip(*results, strict=True))
     assert answered + closed == RAW // 50 * 50
     assert answered > RAW / 4
-    assert "Traceback" not in caplog.text
 
 
 def test_garbage_on_the_grpc_port_leaves_it_answering(server):
