@@ -30,7 +30,7 @@ def deployment_markdown(record: dict[str, Any]) -> str:
     lines = [f"# {plain(name)} version {version} answers", "", *table(("model", name), facts, numbers_from=2), ""]
     if not endpoint:
         return "\n".join([*lines, "Start the endpoint:", "", f"    {record['serve_command']}", ""])
-    if endpoint.startswith("grpc://"):
+    if endpoint.startswith(("grpc://", "grpcs://")):
         return "\n".join([*lines, "It speaks gRPC; ask it:", "", f"    {_predict(name, endpoint)}", ""])
     status = f"{endpoint.rstrip('/')}/v1/models/{quote(name)}/versions/{version}"
     lines += [
