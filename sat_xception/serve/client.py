@@ -52,7 +52,16 @@ class EndpointClient:
             client.predict([Path("tile.jpg").read_bytes()])  # float32 [1, classes]
     """
 
-    def __init__(self, address: str, name: str, version: int | None = None, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        version: int | None = None,
+        timeout_s: float = 60.0,
+        *,
+        host: str = "",
+        tries_again: bool = True,
+    ) -> None:
         """Name the endpoint; nothing is sent yet.
 
         Args:
@@ -60,12 +69,15 @@ class EndpointClient:
             name: The model's name.
             version: Version to ask. Default: the one that is served.
             timeout_s: Deadline of one call, in seconds.
+            host: Host header of REST calls, where the address is that of a gateway. Default: the address's own.
+            tries_again: Whether a request that wasn't worked on is sent again.
 
         Raises:
             ConfigError: The address has another form.
         """
         self.address, self.name, self.version = address, name, version
-        self._transport = _transport(address, name, version, timeout_s)
+        self._delays_s = _RETRY_DELAYS_S if tries_again else ()
+        self._transport = _transport(address, name, version, timeout_s, host)
 
     def __enter__(self) -> EndpointClient:
         """Return the client."""
@@ -105,7 +117,7 @@ class EndpointClient:
 
     def _retried(self, call: Callable[[], T]) -> T:
         """Call again after a refused connection, 503 or UNAVAILABLE: the request was never worked on."""
-        for delay_s in _RETRY_DELAYS_S:
+        for delay_s in self._delays_s:
             try:
                 return call()
             except RequestError as error:
@@ -134,7 +146,7 @@ class EndpointClient:
         )
 
 
-def _transport(address: str, name: str, version: int | None, timeout_s: float) -> _Transport:
+def _transport(address: str, name: str, version: int | None, timeout_s: float, host: str) -> _Transport:
     parts = urlsplit(address)
     try:
         port = parts.port
@@ -143,7 +155,7 @@ def _transport(address: str, name: str, version: int | None, timeout_s: float) -
     if parts.scheme in ("http", "https") and parts.hostname:
         from sat_xception.serve.rest_transport import RestTransport
 
-        return RestTransport(address, name, version, timeout_s)
+        return RestTransport(address, name, version, timeout_s, host)
     if parts.scheme == "grpc" and parts.hostname and port and parts.path in ("", "/"):
         # Imported here: the gRPC stubs bring TensorFlow, and a REST client doesn't need it.
         with quiet_imports():

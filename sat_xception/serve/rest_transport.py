@@ -24,7 +24,7 @@ _MAX_SHOWN = 300
 class RestTransport:
     """One keep-alive connection pool to one model."""
 
-    def __init__(self, address: str, name: str, version: int | None, timeout_s: float) -> None:
+    def __init__(self, address: str, name: str, version: int | None, timeout_s: float, host: str = "") -> None:
         """Name the model's address.
 
         Args:
@@ -32,13 +32,17 @@ class RestTransport:
             name: The model's name.
             version: Version to pin, or None.
             timeout_s: Deadline of a call, in seconds.
+            host: Host header to send; "" for the address's own.
         """
         self._timeout_s = timeout_s
         pinned = "" if version is None else f"/versions/{version}"
         self._model_url = f"{address.rstrip('/')}/v1/models/{quote(name, safe='')}{pinned}"
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
         # A proxy from the environment is right for a remote endpoint, and can't reach one on this machine.
-        self._client = httpx.Client(timeout=timeout, trust_env=not is_loopback(httpx.URL(address).host))
+        headers = {"Host": host} if host else {}
+        self._client = httpx.Client(
+            timeout=timeout, headers=headers, trust_env=not is_loopback(httpx.URL(address).host)
+        )
 
     def predict(self, signature: str, images: Sequence[bytes]) -> Mapping[str, npt.NDArray[Any]]:
         """Return a signature's outputs for encoded images, by name.

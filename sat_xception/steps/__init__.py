@@ -15,9 +15,9 @@ from sat_xception.steps.model import (
     TrainConfig,
     TrainFoldersConfig,
 )
+from sat_xception.steps.rollout import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
-    DeployConfig,
     ListModelsConfig,
     NotifyConfig,
     PredictConfig,
@@ -48,6 +48,7 @@ __all__ = [
     "BuildConfig",
     "ConvertConfig",
     "DeployConfig",
+    "DeploymentsConfig",
     "DiffConfig",
     "EvaluateConfig",
     "ExportFoldersConfig",
@@ -58,6 +59,8 @@ __all__ = [
     "PackageConfig",
     "PredictConfig",
     "RemoveModelsConfig",
+    "RollbackConfig",
+    "RolloutConfig",
     "SearchConfig",
     "ServeConfig",
     "ShowModelConfig",
