@@ -45,7 +45,8 @@ class KServeCluster:
         self.weights = {}
         self.answered = Counter()
         self.route_faults = {}
-        self.stalled_gateway = False
+        self.delays_s = {}
+        self.stalled_gateway = self.sticky_gateway = False
         self.refuses_route = ""
         self.canary = canary
         self._random = random.Random(0)
@@ -250,6 +251,8 @@ class KServeCluster:
         await self._runner.cleanup()
 
     async def _direct(self, request):
+        if delay_s := self.delays_s.get(request.match_info["service"]):
+            await asyncio.sleep(delay_s)
         return await self._forward(request, request.match_info["service"], request.match_info["path"])
 
     async def _split(self, request):
@@ -260,6 +263,8 @@ class KServeCluster:
         if not weights:
             return web.Response(status=500, text="no backend")
         [chosen] = self._random.choices([*weights], [*weights.values()])
+        if self.sticky_gateway:
+            chosen = min(weights)
         self.answered[chosen] += 1
         fault = self.route_faults.get(chosen)
         if fault and (answer := fault(request)) is not None:

@@ -227,9 +227,12 @@ class Cluster:
         """Return the last lines of a container's log, of its run before when asked; "" when there is none."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
         query = [("container", container), ("tailLines", lines), ("previous", str(previous).lower())]
-        call = lambda: self._client.request("get", path, query_params=list(query), serialize=False)  # noqa: E731
+        ask: Callable[..., Any] = self._client.request
         try:
-            return str(self._call("get", f"the log of {pod}", lambda: call().data.decode(errors="replace"))).strip()
+            answer = self._call(
+                "get", f"the log of {pod}", lambda: ask("get", path, query_params=list(query), serialize=False)
+            )
+            return str(answer.data.decode(errors="replace")).strip()
         except (ConfigError, ServiceError) as error:
             _log.debug("no log of %s: %s", pod, error)
             return ""

@@ -1,7 +1,5 @@
 """Packages of three versions and a cluster to roll them out on."""
 
-import shutil
-
 import pytest
 
 from sat_xception.deploy.deploy import deploy
@@ -20,9 +18,16 @@ def packages(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def fewer_rounds(monkeypatch):
+    """Fewer requests at each step than a rollout sends: enough to see each version answer."""
+    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_ROUNDS", 24)
+
+
 @pytest.fixture
-def cluster(packages, tmp_path):
-    with KServeCluster(tmp_path, NAME, PERMISSIONS, PREFLIGHT_PERMISSIONS) as running:
+def cluster(packages, tmp_path, request):
+    """A cluster, and on it an account that may do what the Role allows; a parameter says what else is special about it."""
+    with KServeCluster(tmp_path, NAME, PERMISSIONS, PREFLIGHT_PERMISSIONS, **getattr(request, "param", {})) as running:
         running.impostor = packages / "3" / NAME / "3"
         yield running
 
@@ -56,8 +61,3 @@ def settings(cluster, packages):
 @pytest.fixture
 def roll_out(settings):
     return lambda version, **changes: deploy(DeployConfig(**settings(version, **changes)))
-
-
-@pytest.fixture
-def copied(packages, tmp_path):
-    return lambda version: shutil.copytree(packages / str(version), tmp_path / f"copy-{version}")
