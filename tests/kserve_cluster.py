@@ -39,6 +39,7 @@ class KServeCluster:
     def __init__(self, folder, name, allowed=None, crd_names=None, canary=False, lies=True):
         self.folder, self.name, self.root, self.lies = Path(folder), name, Path(folder) / "root", lies
         self.api = KubernetesApi(allowed, crd_names)
+        self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
         self.fates = {}
         self.servers = {}
         self.ticks = Counter()
@@ -46,6 +47,7 @@ class KServeCluster:
         self.answered = Counter()
         self.route_faults = {}
         self.delays_s = {}
+        self.hold = ""  # a stage of a rollout that isn't left: "making", "waiting", "golden"
         self.stalled_gateway = self.sticky_gateway = False
         self.refuses_route = ""
         self.canary = canary
@@ -154,6 +156,8 @@ class KServeCluster:
 
     def _reconcile(self, service):
         """Take one step towards what an InferenceService asks for."""
+        if self.hold == "waiting":
+            return
         name, spec = service["metadata"]["name"], service["spec"]
         backends = [(_backend(name, spec["predictor"]), spec["predictor"])]
         backends += [(_backend(name, canary["predictor"]), canary["predictor"]) for canary in spec.get("canary", ())]
@@ -251,6 +255,8 @@ class KServeCluster:
         await self._runner.cleanup()
 
     async def _direct(self, request):
+        if self.hold == "golden" and request.match_info["service"] not in self.weights[f"{self.name}-route"]:
+            return web.Response(status=503, text="no healthy upstream")
         if delay_s := self.delays_s.get(request.match_info["service"]):
             await asyncio.sleep(delay_s)
         return await self._forward(request, request.match_info["service"], request.match_info["path"])

@@ -73,10 +73,11 @@ class KubernetesApi:
         self.asked = set()
         self.calls = []
         self.admission = lambda kind, body: ""
+        self.busy = lambda verb, plural: False
         self.lock = threading.RLock()
         self._version = 0
         self._events = []
-        self._expired = 0
+        self._expired = self.expired = 0
         self._closing = False
 
     def __enter__(self):
@@ -337,6 +338,10 @@ class KubernetesApi:
         manager = request.query["fieldManager"]
         if key not in self.objects:  # as the real server, which asks for both
             self._authorize("create", key[0], key[1], key[2], key[3])
+        if self.busy("patch", key[1]) and not request.query.get("dryRun"):
+            raise Refusal(
+                429, "TooManyRequests", "too many requests, please try again later", headers={"Retry-After": "1"}
+            )
         self._admit(key, body)
         live = copy.deepcopy(self.objects.get(key) or {"metadata": {"name": key[3], "namespace": key[2]}})
         owners = copy.deepcopy(self.owners.get(key, {}))
@@ -390,6 +395,7 @@ class KubernetesApi:
                 news = [event for event in self._events if event[0] > since and event[2] == kind]
                 since = self._version if not expired else since
             if expired:
+                self.expired += 1
                 gone = Refusal(410, "Expired", f"too old resource version: {since} ({self._expired})").body
                 await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
                 break

@@ -26,7 +26,7 @@ def fewer_rounds(monkeypatch):
 
 @pytest.fixture
 def cluster(packages, tmp_path, request):
-    """A cluster, and on it an account that may do what the Role allows; a parameter says what else is special about it."""
+    """A cluster, and on it an account that may do what the Role allows; a parameter says what else is special."""
     with KServeCluster(tmp_path, NAME, PERMISSIONS, PREFLIGHT_PERMISSIONS, **getattr(request, "param", {})) as running:
         running.impostor = packages / "3" / NAME / "3"
         yield running
