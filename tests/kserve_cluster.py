@@ -39,6 +39,7 @@ class KServeCluster:
     def __init__(self, folder, name, allowed=None, crd_names=None, canary=False, lies=True):
         self.folder, self.name, self.root, self.lies = Path(folder), name, Path(folder) / "root", lies
         self.api = KubernetesApi(allowed, crd_names)
+        self.api.reads_kserve = bool(canary)
         self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
         self.fates = {}
         self.servers = {}

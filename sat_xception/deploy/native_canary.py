@@ -77,8 +77,9 @@ class NativeCanary:
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic, and see whether KServe's route really splits it."""
-        if current is None:
-            return  # it has all of it since it was made
+        if current is None:  # it has all of it since it was made
+            await_route(self._cluster, self.route, {new.backend: 100}, self._config.timeout_s)
+            return
         live = self._live()
         live["spec"]["canary"][0]["trafficPercent"] = percent
         self._cluster.apply(INFERENCE_SERVICE, live, force=self._config.force_conflicts)

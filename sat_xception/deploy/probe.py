@@ -31,6 +31,7 @@ _MOST_TILES = 200
 _LEAST_ROUNDS = 60
 # Answers in a row of the new version that say that nobody else answers any more.
 _SETTLED = 20
+_SETTLE_PAUSE_S = 0.02
 _PAUSE_S = 0.5
 # A new version may be that much slower without a comparison: such differences are the network's.
 _NOISE_S = 0.05
@@ -149,21 +150,22 @@ class Probe:
         """Wait until a gateway's proxies have the new split: with all the traffic, until nobody else answers."""
         wanted, in_a_row = (_SETTLED if figures.percent == 100 else 1), 0
         deadline = time.monotonic() + self._config.timeout_s
-        while self._distinct and in_a_row < wanted:
+        while (self._distinct or self._old is None) and in_a_row < wanted:
             self._still_ours()
+            # Where nothing has answered before, what isn't answered yet is nobody's loss.
+            counted = figures if self._old else StepFigures(figures.percent)
             answered_by: list[int | None] = []
-            self._ask_version(figures, answered_by)
+            self._ask_version(counted, answered_by)
             self._check_errors(figures, final=False)
             if None in answered_by:
                 return  # a server that doesn't tell its version
-            in_a_row = in_a_row + 1 if self._new.version in answered_by else 0 if wanted > 1 else in_a_row
+            answers = self._new.version in answered_by
+            in_a_row = in_a_row + 1 if answers else 0
             if time.monotonic() > deadline:
-                raise self._not_split(
-                    figures,
-                    f"hasn't answered {wanted} requests in a row"
-                    if wanted > 1
-                    else f"answered none of {figures.requests:,} requests",
-                )
+                seen = f"hasn't answered {wanted} requests in a row" if wanted > 1 else "has answered no request"
+                raise self._not_split(figures, f"{seen} ({counted.problems[-1]})" if counted.problems else seen)
+            if not answers:
+                time.sleep(_SETTLE_PAUSE_S)
 
     def _ask_route(self, figures: StepFigures, some: slice, answered_by: list[int | None]) -> None:
         """Ask golden tiles as users do, without a second try, and check that the new or the old version answers."""

@@ -134,7 +134,9 @@ def test_old_and_new_are_compared_on_tiles_of_a_folder(cluster, roll_out, tmp_pa
 def test_a_gateway_that_keeps_clients_at_one_backend_is_noticed(cluster, roll_out):
     roll_out(1)
     cluster.sticky_gateway = True
-    with pytest.raises(ServiceError, match=r"version 2 answered none of .* doesn't split as the HTTPRoute says"):
+    with pytest.raises(
+        ServiceError, match=r"version 2 has answered no request to .* doesn't split as the HTTPRoute says"
+    ):
         roll_out(2, timeout_s=1)
     assert cluster.weights[ROUTE] == {A: 100}
 
