@@ -335,10 +335,10 @@ class KubernetesApi:
         return {"kind": "Status", "status": "Success", "details": {"name": key[3], "uid": found["metadata"]["uid"]}}
 
     def _patch(self, request, key, body):
-        assert request.headers["Content-Type"] == "application/apply-patch+yaml", (
-            "a rollout changes things by apply only"
-        )
         manager = request.query["fieldManager"]
+        if request.headers["Content-Type"] == "application/merge-patch+json":
+            return self._store(key, _merged(copy.deepcopy(self._found(key)), body), manager)
+        assert request.headers["Content-Type"] == "application/apply-patch+yaml"
         if key not in self.objects:  # as the real server, which asks for both
             self._authorize("create", key[0], key[1], key[2], key[3])
         if self.busy("patch", key[1]) and not request.query.get("dryRun"):
@@ -408,6 +408,16 @@ class KubernetesApi:
             await asyncio.sleep(0.02)
         await response.write_eof()
         return response
+
+
+def _merged(body, change):
+    """Return an object with a JSON merge patch (RFC 7386)."""
+    for key, value in change.items():
+        if value is None:
+            body.pop(key, None)
+        else:
+            body[key] = _merged(body.get(key, {}), value) if isinstance(value, dict) else value
+    return body
 
 
 _NAMING = {("metadata", "name"), ("metadata", "namespace")}
