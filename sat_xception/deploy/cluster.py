@@ -12,28 +12,17 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from sat_xception.deploy.kinds import ACCESS_REVIEW, Kind
 from sat_xception.deploy.refusals import told
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 
 __all__ = [
-    "CONFIG_MAP",
-    "CRD",
-    "DEPLOYMENT",
-    "EVENT",
     "FIELD_MANAGER",
-    "HTTP_ROUTE",
-    "INFERENCE_SERVICE",
-    "LEASE",
-    "POD",
-    "RUNTIME",
-    "SERVICE",
     "Cluster",
     "ClusterSettings",
-    "Kind",
     "connect",
 ]
 
@@ -47,39 +36,6 @@ _TIMEOUT_S = (5, 30)
 # An API server sheds load for seconds, and is restarted in under a minute.
 _RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _LONGEST_RETRY_AFTER_S = 30.0
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of objects, as addresses of the API name it."""
-
-    group: str
-    version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        """Return what an object has as `apiVersion`."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def __str__(self) -> str:
-        """Return the name that Roles and `kubectl` know."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-
-INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
-RUNTIME = Kind("serving.kserve.io", "v1alpha1", "servingruntimes", "ServingRuntime")
-HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
-DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
-POD = Kind("", "v1", "pods", "Pod")
-SERVICE = Kind("", "v1", "services", "Service")
-EVENT = Kind("", "v1", "events", "Event")
-CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
-LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
-_ACCESS_REVIEW = Kind("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 
 
 class ClusterSettings(Protocol):
@@ -120,7 +76,7 @@ def connect(settings: ClusterSettings) -> Iterator[Cluster]:
             config.load_kube_config(file, settings.context or None, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
         raise ConfigError(
-            f"no cluster to deploy to: {error}. Give --kubeconfig and --context, or log in so that "
+            f"no cluster to deploy to: {str(error).rstrip('.')}. Give --kubeconfig and --context, or log in so that "
             "`kubectl get namespaces` works"
         ) from None
     configuration.retries = False  # ours, which also covers what changes something
@@ -181,7 +137,11 @@ class Cluster:
             ConflictError: Somebody else owns a field with another value, and `force` is off.
         """
         body = {"apiVersion": kind.api_version, "kind": kind.kind, **manifest}
-        options = {"field_manager": FIELD_MANAGER, "force_conflicts": force, "dry_run": "All" if dry_run else None}
+        options = {
+            "field_manager": FIELD_MANAGER,
+            "force_conflicts": force or None,
+            "dry_run": "All" if dry_run else None,
+        }
         resource, name = self._resource(kind), manifest["metadata"]["name"]
         return self._object(
             "apply",
@@ -243,15 +203,22 @@ class Cluster:
         It may return without a change: an expired watch (410), a connection that was cut. Read the object again.
         """
         from kubernetes.client.rest import ApiException
+        from kubernetes.watch import Watch
         from urllib3.exceptions import HTTPError
 
-        metadata = seen["metadata"]
-        options = {"name": metadata["name"], "resource_version": metadata["resourceVersion"]}
-        started = time.monotonic()
+        metadata, started = seen["metadata"], time.monotonic()
+        watched = {
+            "namespace": self.namespace,
+            "field_selector": f"metadata.name={metadata['name']}",
+            "resource_version": metadata["resourceVersion"],
+            "timeout_seconds": max(1, round(timeout_s)),
+            "serialize": False,
+            # The client's own watch has no deadline here: a connection that died in silence would hold it for ever.
+            "_request_timeout": (_TIMEOUT_S[0], timeout_s + _TIMEOUT_S[1]),
+        }
         try:
-            resource, watch = self._resource(kind), self._client.watch
-            place: Any = {"namespace": self.namespace, "timeout": max(1, round(timeout_s))}
-            for _ in watch(resource, **place, **options):
+            resource = self._resource(kind)
+            for _ in Watch().stream(resource.get, **watched):
                 return
         except (ApiException, HTTPError, ValueError) as error:
             _log.debug("watch of %s %s ended: %s", kind, metadata["name"], error)
@@ -264,13 +231,13 @@ class Cluster:
         attributes = {"verb": verb, "group": group, "resource": kind, "subresource": subresource, "name": name}
         attributes = {key: value for key, value in attributes.items() if value or key == "group"} | namespace
         body = {
-            "apiVersion": _ACCESS_REVIEW.api_version,
-            "kind": _ACCESS_REVIEW.kind,
+            "apiVersion": ACCESS_REVIEW.api_version,
+            "kind": ACCESS_REVIEW.kind,
             "spec": {"resourceAttributes": attributes},
         }
-        resource = self._resource(_ACCESS_REVIEW)
+        resource = self._resource(ACCESS_REVIEW)
         answer = self._object(
-            "create", str(_ACCESS_REVIEW), lambda **raw: self._client.create(resource, body=body, **raw)
+            "create", str(ACCESS_REVIEW), lambda **raw: self._client.create(resource, body=body, **raw)
         )
         return bool(answer["status"].get("allowed"))
 

@@ -15,7 +15,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from sat_xception.deploy.cluster import LEASE, Cluster
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.kinds import LEASE
 from sat_xception.deploy.refusals import ConflictError
 from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.log import get_logger

@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sat_xception.deploy.cluster import INFERENCE_SERVICE, Cluster, Kind
+from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import RELEASE_ANNOTATIONS, predictor_of, service_of, version_of
+from sat_xception.deploy.kinds import INFERENCE_SERVICE, Kind
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.traffic import await_route
 from sat_xception.deploy.wait import Predictor

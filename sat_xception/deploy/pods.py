@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sat_xception.deploy.cluster import EVENT, POD, Cluster
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.kinds import EVENT, POD
 
 __all__ = ["SOURCE_ANNOTATION", "Trouble", "look_at_pods"]
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sat_xception.deploy.cluster import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME, Cluster
+from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
+from sat_xception.deploy.kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
 from sat_xception.deploy.lease import holder_of
 from sat_xception.deploy.traffic import read_weights
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError

@@ -10,7 +10,8 @@ import json
 import time
 from typing import Any
 
-from sat_xception.deploy.cluster import CONFIG_MAP, Cluster
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.kinds import CONFIG_MAP
 from sat_xception.deploy.release import Release
 from sat_xception.errors import DataError
 

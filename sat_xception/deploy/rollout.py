@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from sat_xception.deploy.cluster import Cluster, Kind
+from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.golden import check_golden, wait_until_available
+from sat_xception.deploy.kinds import Kind
 from sat_xception.deploy.lease import Lock
 from sat_xception.deploy.native_canary import NativeCanary
 from sat_xception.deploy.probe import Probe, agreement, read_golden, read_tiles

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sat_xception.deploy.cluster import HTTP_ROUTE, Cluster
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.kinds import HTTP_ROUTE
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 

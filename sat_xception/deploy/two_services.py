@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sat_xception.deploy.cluster import HTTP_ROUTE, INFERENCE_SERVICE, Cluster, Kind
+from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import difference, service_of, version_of
+from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Kind
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.traffic import read_weights, split_traffic
 from sat_xception.deploy.wait import Predictor

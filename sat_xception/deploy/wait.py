@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sat_xception.deploy.cluster import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Cluster
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
 from sat_xception.deploy.pods import SOURCE_ANNOTATION, Trouble, look_at_pods
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.log import duration, get_logger

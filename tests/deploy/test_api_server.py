@@ -6,15 +6,8 @@ import uuid
 
 import pytest
 
-from sat_xception.deploy.cluster import (
-    CONFIG_MAP,
-    HTTP_ROUTE,
-    INFERENCE_SERVICE,
-    LEASE,
-    POD,
-    Kind,
-    connect,
-)
+from sat_xception.deploy.cluster import connect
+from sat_xception.deploy.kinds import CONFIG_MAP, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, POD, Kind
 from sat_xception.deploy.records import History
 from sat_xception.deploy.refusals import ConflictError
 from sat_xception.deploy.release import Release
