@@ -63,6 +63,7 @@ class EndpointClient:
         version: int | None = None,
         timeout_s: float = 60.0,
         access: Access = Access(),  # noqa: B008 - it never changes
+        tries_again: bool = True,
     ) -> None:
         """Name the endpoint; nothing is sent yet.
 
@@ -73,12 +74,13 @@ class EndpointClient:
             version: Version to ask. Default: the one that is served.
             timeout_s: Deadline of one call with its repetitions, in seconds.
             access: Token, authorities and host.
+            tries_again: Whether a request that wasn't worked on is sent again, until the deadline.
 
         Raises:
             ConfigError: The address has another form, or the file of authorities can't be used.
         """
         self.address, self.name, self.version = address, name, version
-        self._timeout_s = timeout_s
+        self._timeout_s, self._tries_again = timeout_s, tries_again
         self._transport = _transport(address, name, version, access)
         if access.token_file and not _is_private(address):
             _log.warning(
@@ -128,6 +130,8 @@ class EndpointClient:
             try:
                 return call(max(deadline - time.monotonic(), 0.001))
             except RequestError as error:
+                if not self._tries_again:
+                    raise
                 # Without an hour to come back, it isn't known whether anybody is there at all.
                 if error.retry_after_s is None or (attempt >= len(_RETRY_DELAYS_S) and not error.retry_after_s):
                     raise

@@ -16,9 +16,9 @@ from sat_xception.steps.model import (
     TrainFoldersConfig,
 )
 from sat_xception.steps.publish import PublishConfig, ReviewConfig
+from sat_xception.steps.rollout import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
-    DeployConfig,
     ListModelsConfig,
     NotifyConfig,
     PredictConfig,
@@ -51,6 +51,7 @@ __all__ = [
     "BuildConfig",
     "ConvertConfig",
     "DeployConfig",
+    "DeploymentsConfig",
     "DiffConfig",
     "EvaluateConfig",
     "ExportFoldersConfig",
@@ -63,6 +64,8 @@ __all__ = [
     "PublishConfig",
     "RemoveModelsConfig",
     "ReviewConfig",
+    "RollbackConfig",
+    "RolloutConfig",
     "SearchConfig",
     "ServeConfig",
     "ShowModelConfig",

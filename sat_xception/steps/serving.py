@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
-from sat_xception.steps.kinds import Address, LocalFileOrNone, Place, PlaceOrNone, ResultOrNone
+from sat_xception.steps.kinds import LocalFileOrNone, Place, PlaceOrNone, ResultOrNone
 from sat_xception.steps.model import PackageConfig
 from sat_xception.storage import Stored
 
 __all__ = [
-    "DeployConfig",
     "ListModelsConfig",
     "NotifyConfig",
     "PredictConfig",
@@ -22,20 +21,6 @@ __all__ = [
     "ShowModelConfig",
     "VerifyModelConfig",
 ]
-
-
-class DeployConfig(StepConfig):
-    """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does."""
-
-    target: Literal["local"] = Field("local", description="Where to: a model root that `sat_xception serve` watches.")
-    package: Place = Field(description="Model root written by package.")
-    name: str = setting_of(PackageConfig, "name")
-    model_root: Place = Field(description="Model root of the endpoint.")
-    endpoint: Address = Field(
-        "", description="REST address of a running server. Default: one is started for the proof."
-    )
-    timeout_s: float = Field(120.0, gt=0, description="How long the new version may take to answer, in seconds.")
-    out: Annotated[Path | None, Stored("result")] = Field(None, description="Folder to write the deployment record to.")
 
 
 class ServeConfig(StepConfig):
