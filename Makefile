@@ -22,9 +22,13 @@ TILES ?=
 ARGS ?=
 LOGDIR ?= tensorboard
 CRDS ?=
+# Settings of `make test-endpoint`.
+URL ?=
+NAME ?= school-classifier
+GRPC ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test tensorboard bench lint format type manifests images step-images push test-images compile lock clean
+.PHONY: help setup run test test-endpoint tensorboard bench lint format type manifests images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +43,10 @@ run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipe
 test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
 	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu and not docker" $(ARGS)
 
+test-endpoint: $(READY) ## Run the contract tests against a running endpoint: URL=http://host:port, NAME=model, GRPC=host:port
+	@test -n "$(URL)" || { echo "say where it is: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }
+	ENDPOINT_URL="$(URL)" ENDPOINT_NAME="$(NAME)" ENDPOINT_GRPC="$(GRPC)" $(BIN)/pytest tests/endpoint $(ARGS)
+
 tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
@@ -49,11 +57,12 @@ lint: $(READY) manifests ## Check style, formatting and manifests
 manifests: $(READY) ## Build every overlay with kustomize and check each object; CRDS=folder for your cluster's KServe
 	@$(BIN)/python -m tests.manifests.check $(if $(CRDS),--crds "$(CRDS)")
 
-bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes, and 10 more with TILES=folder WEIGHTS=file.h5
+bench: $(READY) ## Measure against peers on this machine, which should do nothing else: some 15 minutes, and 15 more with TILES=folder WEIGHTS=file.h5
 	$(BIN)/python bench/assemble.py
 	$(BIN)/python bench/assemble_memory.py 1000 10000 100000
 	$(BIN)/python bench/convert.py 1000 20000 --pixels 256
 	$(if $(TILES),$(BIN)/python bench/training.py "$(TILES)" "$(WEIGHTS)",@echo "training: give TILES=folder of class folders and WEIGHTS=a MobileNetV2 .h5 file")
+	$(if $(TILES),$(BIN)/python bench/endpoint.py "$(TILES)" "$(WEIGHTS)",@echo "endpoint: give TILES and WEIGHTS")
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .

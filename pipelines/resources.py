@@ -16,6 +16,7 @@ from kfp.dsl.graph_component import GraphComponent
 __all__ = [
     "DATA",
     "KEEP",
+    "ROLLOUT",
     "SCORING",
     "SMALL",
     "TRAINING",
@@ -55,6 +56,8 @@ class Kind:
 # Peaks of memory were measured on the synthetic sample, on 2 cores, 2026-11-24.
 # Reads and writes a few files, or asks a server for a few tiles: the gate takes 0.1 GiB.
 SMALL = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
+# As small, but it watches traffic for as long as it is told to.
+ROLLOUT = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=6 * _HOUR)
 # Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
 # input. The manifest is held whole, a few hundred bytes a tile; images never are.
 DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)

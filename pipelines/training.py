@@ -24,6 +24,7 @@ from components.validate.component import validate
 from pipelines.resources import (
     DATA,
     KEEP,
+    ROLLOUT,
     SMALL,
     TRAINING,
     acts_outside,
@@ -89,8 +90,18 @@ def training(
     data_workers: int = 16,
     data_zoom: int = 18,
     deploy_endpoint: str = "",
+    deploy_endpoint_host: str = "",
+    deploy_max_slowdown: float = 2.0,
+    deploy_min_agreement: float = 0.7,
     deploy_model_name: str = "school-classifier",
     deploy_model_root: str = "models/serving",
+    deploy_namespace: str = "sat-xception",
+    deploy_start_minutes: float = 15.0,
+    deploy_step_minutes: float = 2.0,
+    deploy_storage_uri: str = "",
+    deploy_strategy: str = "auto",
+    deploy_target: str = "local",
+    deploy_traffic_steps: list[int] = [10, 50, 100],  # noqa: B006
     evaluate_goal: str = "f1",
     gate_max_calibration_error: float = 1.0,
     gate_max_loss: float = 0.01,
@@ -171,10 +182,22 @@ def training(
         data_workers: Tiles in flight at once, from 1 to 256.
         data_zoom: Zoom of the tiles, from 0 to 22, with data_labels.
         deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
-            and port. Empty: a server is started for the proof alone.
+            and port. Empty: a server is started for the proof alone. With deploy_target "kserve" the http:// or
+            https:// address that users use.
+        deploy_endpoint_host: Host header for deploy_endpoint, where that is a gateway's IP address. Empty: its own.
+        deploy_max_slowdown: How many times slower than the old version the new may be, at the 95th percentile; 0: any.
+        deploy_min_agreement: Least share of tiles that the old and the new version give the same class, in [0, 1]; 0
+            doesn't compare.
         deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
         deploy_model_root: Folder, here or at gs://, that the endpoint's server follows; the model goes to its
-            <name>/<version>.
+            <name>/<version>, with deploy_target "kserve" to its <name>-releases/<version>/<version>.
+        deploy_namespace: Namespace of the endpoint on the cluster.
+        deploy_start_minutes: How long new pods may take to be ready, in minutes, above 0.
+        deploy_step_minutes: How long each share of the traffic is watched, in minutes.
+        deploy_storage_uri: deploy_model_root as the cluster's pods name it, as "pvc://models/serving". Empty: the same.
+        deploy_strategy: How traffic is split: "auto", "two-services" or "canary".
+        deploy_target: Where to: "local", a model root that a server follows, or "kserve", a cluster.
+        deploy_traffic_steps: Shares of the traffic, in %, that the new version gets in turn; the last is 100.
         evaluate_goal: What the threshold of the class that is looked for is chosen for, on the validation split: "f1",
             "recall-at-precision:0.9" or "precision-at-recall:0.9", with any share.
         gate_max_calibration_error: Largest expected calibration error on the validation split, once calibrated, in [0,
@@ -256,8 +279,18 @@ def training(
                 data_workers=data_workers,
                 data_zoom=data_zoom,
                 deploy_endpoint=deploy_endpoint,
+                deploy_endpoint_host=deploy_endpoint_host,
+                deploy_max_slowdown=deploy_max_slowdown,
+                deploy_min_agreement=deploy_min_agreement,
                 deploy_model_name=deploy_model_name,
                 deploy_model_root=deploy_model_root,
+                deploy_namespace=deploy_namespace,
+                deploy_start_minutes=deploy_start_minutes,
+                deploy_step_minutes=deploy_step_minutes,
+                deploy_storage_uri=deploy_storage_uri,
+                deploy_strategy=deploy_strategy,
+                deploy_target=deploy_target,
+                deploy_traffic_steps=deploy_traffic_steps,
                 evaluate_goal=evaluate_goal,
                 gate_max_calibration_error=gate_max_calibration_error,
                 gate_max_loss=gate_max_loss,
@@ -378,10 +411,20 @@ def training(
                 deployed = deploy(
                     served_model=packaged.outputs["served_model"],
                     name=deploy_model_name,
+                    target=deploy_target,
                     model_root=deploy_model_root,
                     endpoint=deploy_endpoint,
+                    endpoint_host=deploy_endpoint_host,
+                    namespace=deploy_namespace,
+                    storage_uri=deploy_storage_uri,
+                    strategy=deploy_strategy,
+                    traffic_steps=deploy_traffic_steps,
+                    step_minutes=deploy_step_minutes,
+                    start_minutes=deploy_start_minutes,
+                    min_agreement=deploy_min_agreement,
+                    max_slowdown=deploy_max_slowdown,
                     baseline=data_baseline,
                     content=content,
                     run=run,
                 )
-                reads_storage(acts_outside(retry(place(deployed, SMALL, "Deploy"), SMALL, pause_s=30)))
+                reads_storage(acts_outside(retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)))

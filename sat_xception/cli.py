@@ -77,7 +77,9 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
         if summary:
             typer.echo(summary)
 
-    parameters = [_flag(name, field) for name, field in step.config.model_fields.items()]
+    # A step's own settings before those that it shares with others.
+    own = sorted(step.config.model_fields.items(), key=lambda item: item[0] not in step.config.__annotations__)
+    parameters = [_flag(name, field) for name, field in own]
     option = typer.Option("--config", help=_CONFIG_HELP, show_default=False)
     parameters.append(_parameter("config", Annotated[Path | None, option]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

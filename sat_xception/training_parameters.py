@@ -129,6 +129,19 @@ _LIMITS = (
 _SCORING = {"batch_size": "train_batch_size", "goal": "evaluate_goal"}
 _WHERE_SERVING = {"name": "deploy_model_name", "model_root": "deploy_model_root", "endpoint": "deploy_endpoint"}
 
+_ROLLOUT = (
+    "target",
+    "namespace",
+    "endpoint_host",
+    "storage_uri",
+    "strategy",
+    "traffic_steps",
+    "step_minutes",
+    "start_minutes",
+    "min_agreement",
+    "max_slowdown",
+)
+
 # Settings of assemble that no parameter gives, and why.
 NO_PARAMETERS = {
     "train": "the folders of the splits are below `data`, as DIR/train/<class>",
@@ -161,7 +174,7 @@ TASKS: Mapping[str, TaskParameters] = {
     "evaluate-3": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
     "gate": TaskParameters(GateConfig, {name: f"gate_{name}" for name in _LIMITS}),
     "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
-    "deploy": TaskParameters(DeployConfig, _WHERE_SERVING),
+    "deploy": TaskParameters(DeployConfig, {**_WHERE_SERVING, **{name: f"deploy_{name}" for name in _ROLLOUT}}),
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _LAST_RUN = TaskParameters(LastRunRequest, {name: f"data_{name}" for name in ("baseline", "skip_unchanged")})

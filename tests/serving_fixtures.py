@@ -1,9 +1,5 @@
 """A tiny model as `package` would write it, and a server that serves it: what the serving tests stand on.
 
-The contract tests can run against any server, such as the TensorFlow Serving image. Write the model it should serve
-with `python -m tests.serving_fixtures DIR`, start the server on it (model name `tiny`), and set SERVING_CONTRACT_REST
-to `http://host:port` and SERVING_CONTRACT_GRPC to `host:port` for the tests.
-
 PYTEST_DONT_REWRITE: test modules both import this and name it in `pytest_plugins`, and it asserts nothing.
 """
 
@@ -13,9 +9,7 @@ import atexit
 import functools
 import io
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,11 +154,7 @@ def tiny_root(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def contract(tiny_root: Path) -> Iterator[Contract]:
-    """Return the server under test: ours, unless the environment names another."""
-    rest_url, grpc_address = os.environ.get("SERVING_CONTRACT_REST"), os.environ.get("SERVING_CONTRACT_GRPC")
-    if rest_url and grpc_address:
-        yield Contract(rest_url, grpc_address)
-        return
+    """Return the server under test."""
     with RunningServer(serve_config(tiny_root)) as server:
         yield Contract(server.rest_url, server.grpc_address)
 
@@ -172,7 +162,3 @@ def contract(tiny_root: Path) -> Iterator[Contract]:
 def serve_config(root: Path, **settings: Any) -> ServeConfig:
     """Return a configuration with free ports and a short poll."""
     return ServeConfig(**{"model_root": root, "name": NAME, "rest_port": 0, "grpc_port": 0, "poll_s": 0.05, **settings})
-
-
-if __name__ == "__main__":
-    print(write_version(Path(sys.argv[1]) / NAME / str(VERSION)))

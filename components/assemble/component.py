@@ -46,8 +46,18 @@ def assemble(
     data_workers: int,
     data_zoom: int,
     deploy_endpoint: str,
+    deploy_endpoint_host: str,
+    deploy_max_slowdown: float,
+    deploy_min_agreement: float,
     deploy_model_name: str,
     deploy_model_root: str,
+    deploy_namespace: str,
+    deploy_start_minutes: float,
+    deploy_step_minutes: float,
+    deploy_storage_uri: str,
+    deploy_strategy: str,
+    deploy_target: str,
+    deploy_traffic_steps: list[int],
     evaluate_goal: str,
     gate_max_calibration_error: float,
     gate_max_loss: float,
@@ -126,8 +136,18 @@ def assemble(
         data_workers: Tiles in flight at once.
         data_zoom: Zoom of the tiles, with `data_labels`.
         deploy_endpoint: Checked; for the evaluate and deploy steps.
+        deploy_endpoint_host: Checked; for the deploy step.
+        deploy_max_slowdown: Checked; for the deploy step.
+        deploy_min_agreement: Checked; for the deploy step.
         deploy_model_name: Checked; for the evaluate, package and deploy steps.
         deploy_model_root: Checked; for the evaluate and deploy steps.
+        deploy_namespace: Checked; for the deploy step.
+        deploy_start_minutes: Checked; for the deploy step.
+        deploy_step_minutes: Checked; for the deploy step.
+        deploy_storage_uri: Checked; for the deploy step.
+        deploy_strategy: Checked; for the deploy step.
+        deploy_target: Checked; for the deploy step.
+        deploy_traffic_steps: Checked; for the deploy step.
         evaluate_goal: Checked; for the evaluate step.
         gate_max_calibration_error: Checked; for the gate step.
         gate_max_loss: Checked; for the gate step.

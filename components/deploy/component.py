@@ -8,9 +8,19 @@ from components.images import image
 @dsl.component(base_image=image("deploy"), install_kfp_package=False)
 def deploy(
     served_model: dsl.Input[dsl.Model],
+    target: str,
     name: str,
     model_root: str,
     endpoint: str,
+    endpoint_host: str,
+    namespace: str,
+    storage_uri: str,
+    strategy: str,
+    traffic_steps: list[int],
+    step_minutes: float,
+    start_minutes: float,
+    min_agreement: float,
+    max_slowdown: float,
     baseline: str,
     content: str,
     run: str,
@@ -21,9 +31,20 @@ def deploy(
 
     Args:
         served_model: Model root of the package step.
+        target: "local", a model root that a server follows, or "kserve".
         name: Name the model is served as.
         model_root: Model root of the endpoint.
-        endpoint: Address of the server that follows the model root; "" starts one for the proof.
+        endpoint: Address of the server that follows the model root; "" starts one for the proof. On a cluster the
+            address that users use.
+        endpoint_host: Host header for it; "" for its own.
+        namespace: Namespace of the endpoint on the cluster.
+        storage_uri: The model root as the cluster's pods name it; "" when it is model_root itself.
+        strategy: How traffic is split: "auto", "two-services" or "canary".
+        traffic_steps: Shares of the traffic, in %, that the new version gets in turn.
+        step_minutes: How long each share is watched.
+        start_minutes: How long new pods may take to be ready.
+        min_agreement: Least share of tiles that old and new give the same class.
+        max_slowdown: How many times slower than the old the new may be; 0: any.
         baseline: Folder of the baseline, which is told that the run has finished; "" when there is none.
         content: What the run is made of, as assemble says.
         run: What Kubeflow calls the run.
@@ -36,8 +57,11 @@ def deploy(
     from sat_xception.last_run import finish_run
     from sat_xception.steps import run_step, telling_why
 
-    places = {"package": served_model.path, "model_root": model_root, "endpoint": endpoint, "out": deployment.path}
-    result = run_step("deploy", name=name, **places)
+    where = {"target": target, "name": name, "model_root": model_root, "endpoint": endpoint, "namespace": namespace}
+    limits = {"min_agreement": min_agreement, "max_slowdown": max_slowdown, "start_minutes": start_minutes}
+    traffic = {"strategy": strategy, "traffic_steps": traffic_steps, "step_minutes": step_minutes, **limits}
+    where |= {"endpoint_host": endpoint_host, "storage_uri": storage_uri}
+    result = run_step("deploy", package=served_model.path, out=deployment.path, **where, **traffic)
     pathlib.Path(summary.path).write_text(deployment_markdown(result.record), encoding="utf-8")
     with telling_why("deploy"):
         finish_run(baseline, content, run, result.outcome())

@@ -2,69 +2,50 @@
 
 Target "local" is a model root, here or in a bucket, which `sat_xception serve` follows as TensorFlow Serving does. The
 version is copied, then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version
-before goes on serving.
+before goes on serving. Target "kserve" is a cluster: see `endpoint`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sat_xception.deploy.golden import check_golden
-from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.deploy.golden import check_golden, wait_until_available
+from sat_xception.deploy.release import copy_version
+from sat_xception.deploy.report import DeployResult, PlanResult
+from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import (
     check_digests,
-    has_version,
-    here,
     known_versions,
-    new_version,
     remove_version,
     resolve_version,
 )
 from sat_xception.steps import DeployConfig, ServeConfig
-from sat_xception.storage import atomic_folder, folder_digests, read_json, write_json
+from sat_xception.storage import atomic_folder, read_json, write_json
 
-__all__ = ["DeployResult", "deploy"]
+__all__ = ["deploy", "deploy_locally"]
 
 _log = get_logger(__name__)
-_POLL_S = 0.5
 
 
-@dataclass(frozen=True)
-class DeployResult:
-    """What deploy did.
+def deploy(config: DeployConfig) -> DeployResult | PlanResult:
+    """Put the newest packaged version where it answers, and prove that it does.
 
-    Attributes:
-        record: The deployment record: name, version, the one before, where it answers, how near its golden tiles came.
+    Raises:
+        SatXceptionError: As `deploy_locally` and `deploy_to_cluster` say.
     """
+    if config.target == "kserve":
+        from sat_xception.deploy.endpoint import deploy_to_cluster
 
-    record: dict[str, Any]
-
-    def outcome(self) -> str:
-        """Return what is deployed, in a few words."""
-        return f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
-
-    def summary(self) -> str:
-        """Return what answers, and how to start the endpoint."""
-        record = self.record
-        where = f"at {record['endpoint']}" if record["endpoint"] else "over REST and gRPC"
-        lines = [
-            f"deploy    {record['name']} version {record['version']} answers its {record['golden_tiles']} golden tiles "
-            f"{where} within {record['golden_difference']:.1g}"
-        ]
-        if not record["endpoint"]:
-            lines.append(f"start it  {record['serve_command']}")
-        return "\n".join(lines)
+        return deploy_to_cluster(config)
+    return deploy_locally(config)
 
 
-def deploy(config: DeployConfig) -> DeployResult:
+def deploy_locally(config: DeployConfig) -> DeployResult:
     """Copy the newest packaged version into the model root and prove that it answers.
 
     Run again with the same version it proves it again and changes nothing.
@@ -86,7 +67,7 @@ def deploy(config: DeployConfig) -> DeployResult:
             f"{target.parent} holds version {before}, which is newer than {version}, and the newest is the one that "
             "answers; package the model again, or remove the newer version"
         )
-    was_there = _copy(source, target)
+    was_there = copy_version(source, target)
     try:
         difference = _prove(config, source, version)
     except BaseException:
@@ -113,27 +94,12 @@ def deploy(config: DeployConfig) -> DeployResult:
     return DeployResult(record)
 
 
-def _copy(source: Path, target: Path) -> bool:
-    """Copy a version so that it appears whole; return whether it was there already.
-
-    Raises:
-        DataError: Another model has this version.
-    """
-    if has_version(target):
-        if folder_digests(here(target)) != folder_digests(source):
-            raise DataError(f"{target} holds another model of this version; a version never changes, package a new one")
-        return True
-    with new_version(target) as work:
-        shutil.copytree(source, work, dirs_exist_ok=True)
-    return False
-
-
 def _prove(config: DeployConfig, source: Path, version: int) -> float:
     with _endpoint(config) as addresses:
         differences = []
         for address in addresses:
             with EndpointClient(address, config.name, version=version) as client:
-                _wait_until_available(client, version, config.timeout_s)
+                wait_until_available(client, version, config.timeout_s)
                 differences.append(check_golden(source, client))
     return max(differences)
 
@@ -155,23 +121,3 @@ def _endpoint(config: DeployConfig) -> Iterator[list[str]]:
     settings = ServeConfig(model_root=config.model_root, name=config.name, rest_port=0, grpc_port=0)
     with RunningServer(settings) as server:
         yield [server.rest_url, f"grpc://{server.grpc_address}"]
-
-
-def _wait_until_available(client: EndpointClient, version: int, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            found = next((status for status in client.status() if status.version == version), None)
-            state = found.state if found else "unknown to the endpoint"
-        except ServiceError as error:
-            found, state = None, str(error)
-        if found and found.state == "AVAILABLE":
-            return
-        if found and found.error_message:
-            raise ModelError(f"version {version} doesn't load at {client.address}: {found.error_message}")
-        if time.monotonic() > deadline:
-            raise ServiceError(
-                f"version {version} doesn't answer at {client.address} after {timeout_s:g} s ({state}). "
-                "Does that server follow the model root given as --model-root?"
-            )
-        time.sleep(_POLL_S)

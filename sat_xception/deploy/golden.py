@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.errors import ModelError
+from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.storage import read_json
 
-__all__ = ["check_answers", "check_golden"]
+__all__ = ["check_answers", "check_golden", "wait_until_available"]
+
+_POLL_S = 0.5
 
 
 def check_golden(version: Path, client: EndpointClient) -> float:
@@ -67,3 +70,29 @@ def check_answers(
             f"within {allowed:g}: it isn't the model in {version}"
         )
     return float(differences[worst])
+
+
+def wait_until_available(client: EndpointClient, version: int, timeout_s: float) -> None:
+    """Wait until a version answers at an endpoint.
+
+    Raises:
+        ModelError: It doesn't load.
+        ServiceError: It doesn't answer in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            found = next((status for status in client.status() if status.version == version), None)
+            state = found.state if found else "unknown to the endpoint"
+        except ServiceError as error:
+            found, state = None, str(error)
+        if found and found.state == "AVAILABLE":
+            return
+        if found and found.error_message:
+            raise ModelError(f"version {version} doesn't load at {client.address}: {found.error_message}")
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"version {version} doesn't answer at {client.address} after {timeout_s:g} s ({state}). "
+                "Does that server follow the model root given as --model-root?"
+            )
+        time.sleep(_POLL_S)

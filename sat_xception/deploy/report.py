@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from sat_xception.markdown import plain, table
 
-__all__ = ["deployment_markdown"]
+__all__ = ["DeployResult", "PlanResult", "deployment_markdown"]
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What deploy did.
+
+    Attributes:
+        record: The deployment record: name, version, the one before, where it answers, how near its golden tiles came.
+    """
+
+    record: dict[str, Any]
+
+    def outcome(self) -> str:
+        """Return what is deployed, in a few words."""
+        return f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
+
+    def summary(self) -> str:
+        """Return what answers, and how to start the endpoint."""
+        record = self.record
+        where = f"at {record['endpoint']}" if record["endpoint"] else "over REST and gRPC"
+        lines = [
+            f"deploy    {record['name']} version {record['version']} answers its {record['golden_tiles']} golden tiles "
+            f"{where} within {record['golden_difference']:.1g}"
+        ]
+        if record.get("rollout"):
+            lines += _rollout_lines(record["rollout"])
+        if not record["endpoint"]:
+            lines.append(f"start it  {record['serve_command']}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What a deployment would do.
+
+    Attributes:
+        text: The checks of the cluster and what would change on it.
+    """
+
+    text: str
+
+    def summary(self) -> str:
+        """Return the text."""
+        return self.text
 
 
 def deployment_markdown(record: dict[str, Any]) -> str:
@@ -28,9 +73,11 @@ def deployment_markdown(record: dict[str, Any]) -> str:
         ("deployed at", record["deployed_at"]),
     ]
     lines = [f"# {plain(name)} version {version} answers", "", *table(("model", name), facts, numbers_from=2), ""]
+    if record.get("rollout"):
+        lines += [*_rollout_table(record["rollout"]), ""]
     if not endpoint:
         return "\n".join([*lines, "Start the endpoint:", "", f"    {record['serve_command']}", ""])
-    if endpoint.startswith("grpc://"):
+    if endpoint.startswith(("grpc://", "grpcs://")):
         return "\n".join([*lines, "It speaks gRPC; ask it:", "", f"    {_predict(name, endpoint)}", ""])
     status = f"{endpoint.rstrip('/')}/v1/models/{quote(name)}/versions/{version}"
     lines += [
@@ -44,3 +91,27 @@ def deployment_markdown(record: dict[str, Any]) -> str:
 
 def _predict(name: str, endpoint: str) -> str:
     return f"sat_xception predict tile.jpg --name {name} --endpoint {endpoint}"
+
+
+def _rollout_lines(rollout: dict[str, Any]) -> list[str]:
+    return [f"traffic   {' | '.join(cells)}" for cells in _steps(rollout)]
+
+
+def _rollout_table(rollout: dict[str, Any]) -> list[str]:
+    return table(("traffic", "requests", "failed", "p95 new", "p95 old"), _steps(rollout), numbers_from=2)
+
+
+def _steps(rollout: dict[str, Any]) -> list[tuple[str, ...]]:
+    def milliseconds(value: float | None) -> str:
+        return "" if value is None else f"{value:g} ms"
+
+    return [
+        (
+            f"{step['percent']} %",
+            f"{step['requests']:,}",
+            f"{step['failed']:,}",
+            milliseconds(step["p95_new_ms"]),
+            milliseconds(step["p95_old_ms"]),
+        )
+        for step in rollout["steps"]
+    ]

@@ -25,6 +25,7 @@ from sat_xception.evaluate.report import run_report
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 from sat_xception.evaluate.tiles import read_tiles
 from sat_xception.log import track
+from sat_xception.model.batching import write_batching
 from sat_xception.model.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
 from sat_xception.model.input import encoded_examples, reading
 from sat_xception.serve.model_root import DIGESTS_FILE, has_version, new_version
@@ -73,7 +74,7 @@ class PackageResult:
 
 
 def package(config: PackageConfig) -> PackageResult:
-    """Write `OUT/<name>/<version>/`: SavedModel, warm-up requests, golden tiles, `model.json`, model card, digests.
+    """Write `OUT/<name>/<version>/`: SavedModel, warm-up, batching parameters, golden tiles, model card, digests.
 
     The export is calibrated with the temperature that evaluate fitted, so the probabilities that are served are.
 
@@ -106,6 +107,7 @@ def package(config: PackageConfig) -> PackageResult:
         (work / "export").rmdir()
         golden = _golden_tiles(config, examples)
         expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden], temperature)
+        write_batching(work)
         write_warmup(work, config.name, [tile["data"] for tile in golden])
         write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
         served = {

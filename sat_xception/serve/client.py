@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,12 @@ import numpy.typing as npt
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger, quiet_imports
+from sat_xception.serve.access import Access
+from sat_xception.serve.addresses import is_loopback
 from sat_xception.serve.protocol import (
     CLASSIFY_SIGNATURE,
     DEFAULT_SIGNATURE,
     Classification,
-    Code,
     RequestError,
     VersionStatus,
 )
@@ -27,16 +29,17 @@ __all__ = ["EndpointClient"]
 
 _log = get_logger(__name__)
 T = TypeVar("T")
-# Long enough for a pod to be replaced behind its Service, short enough for a wrong port to be told soon.
+# Long enough for a pod to be replaced behind its Service, short enough for a wrong port to be told soon. An endpoint
+# that says when to come back is asked until the deadline.
 _RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 
 
 class _Transport(Protocol):
-    def predict(self, signature: str, images: Sequence[bytes]) -> Mapping[str, npt.NDArray[Any]]: ...
+    def predict(self, signature: str, images: Sequence[bytes], timeout_s: float) -> Mapping[str, npt.NDArray[Any]]: ...
 
-    def status(self) -> list[VersionStatus]: ...
+    def status(self, timeout_s: float) -> list[VersionStatus]: ...
 
-    def metadata(self) -> dict[str, Any]: ...
+    def metadata(self, timeout_s: float) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
 
@@ -45,27 +48,44 @@ class EndpointClient:
     """A client of one model at one address. It keeps its connection open; calls may come from several threads.
 
     Every method raises `RequestError`, a `ServiceError` with a code: INVALID_ARGUMENT (the images or the request are
-    wrong), NOT_FOUND (no such model or version), UNAVAILABLE (nobody answered, after retries), DEADLINE_EXCEEDED.
+    wrong), NOT_FOUND (no such model or version), UNAVAILABLE (nobody answered, after retries), RESOURCE_EXHAUSTED (too
+    large, or too busy until the deadline), UNAUTHENTICATED and PERMISSION_DENIED (the token), DEADLINE_EXCEEDED.
 
     Example:
         with EndpointClient("http://127.0.0.1:8501", "school-classifier") as client:
             client.predict([Path("tile.jpg").read_bytes()])  # float32 [1, classes]
     """
 
-    def __init__(self, address: str, name: str, version: int | None = None, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        version: int | None = None,
+        timeout_s: float = 60.0,
+        access: Access = Access(),  # noqa: B008 - it never changes
+        tries_again: bool = True,
+    ) -> None:
         """Name the endpoint; nothing is sent yet.
 
         Args:
-            address: `http://host:port`, `https://host:port` (a path before /v1 may follow) or `grpc://host:port`.
+            address: `http://host:port`, `https://host:port` (a path before /v1 may follow), `grpc://host:port` or
+                `grpcs://host:port`.
             name: The model's name.
             version: Version to ask. Default: the one that is served.
-            timeout_s: Deadline of one call, in seconds.
+            timeout_s: Deadline of one call with its repetitions, in seconds.
+            access: Token, authorities and host.
+            tries_again: Whether a request that wasn't worked on is sent again, until the deadline.
 
         Raises:
-            ConfigError: The address has another form.
+            ConfigError: The address has another form, or the file of authorities can't be used.
         """
         self.address, self.name, self.version = address, name, version
-        self._transport = _transport(address, name, version, timeout_s)
+        self._timeout_s, self._tries_again = timeout_s, tries_again
+        self._transport = _transport(address, name, version, access)
+        if access.token_file and not _is_private(address):
+            _log.warning(
+                "warning   the token of --token-file goes to %s without TLS; use https:// or grpcs://", address
+            )
 
     def __enter__(self) -> EndpointClient:
         """Return the client."""
@@ -83,12 +103,12 @@ class EndpointClient:
 
     def predict(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
         """Return the probabilities of encoded images, float32 [n, classes]."""
-        outputs = self._retried(lambda: self._transport.predict(DEFAULT_SIGNATURE, images))
+        outputs = self._retried(lambda left_s: self._transport.predict(DEFAULT_SIGNATURE, images, left_s))
         return self._probabilities(outputs, len(images))
 
     def classify(self, images: Sequence[bytes]) -> Classification:
         """Return probabilities, winning labels and their scores of encoded images."""
-        outputs = self._retried(lambda: self._transport.predict(CLASSIFY_SIGNATURE, images))
+        outputs = self._retried(lambda left_s: self._transport.predict(CLASSIFY_SIGNATURE, images, left_s))
         probabilities = self._probabilities(outputs, len(images))
         if not {"label", "score"} <= outputs.keys():
             raise self._other_contract(f"signature 'classify' answers with {sorted(outputs)}, not with label and score")
@@ -103,18 +123,26 @@ class EndpointClient:
         """Return the model's signatures, as TensorFlow Serving's REST interface shows them."""
         return self._retried(self._transport.metadata)
 
-    def _retried(self, call: Callable[[], T]) -> T:
-        """Call again after a refused connection, 503 or UNAVAILABLE: the request was never worked on."""
-        for delay_s in _RETRY_DELAYS_S:
+    def _retried(self, call: Callable[[float], T]) -> T:
+        """Call until the deadline, again where nobody listened or the request was told to come back."""
+        deadline = time.monotonic() + self._timeout_s
+        for attempt in itertools.count():
             try:
-                return call()
+                return call(max(deadline - time.monotonic(), 0.001))
             except RequestError as error:
-                if error.code is not Code.UNAVAILABLE:
+                if not self._tries_again:
+                    raise
+                # Without an hour to come back, it isn't known whether anybody is there at all.
+                if error.retry_after_s is None or (attempt >= len(_RETRY_DELAYS_S) and not error.retry_after_s):
+                    raise
+                delay_s = max(error.retry_after_s, _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)])
+                # Spread out, so that clients of a server that comes back don't all come at once.
+                delay_s *= random.uniform(1.0, 1.25)
+                if time.monotonic() + delay_s >= deadline:
                     raise
                 _log.debug("endpoint  %s; again in %.1f s", error, delay_s)
-            # Spread out, so that clients of a server that comes back don't all come at once.
-            time.sleep(delay_s * random.uniform(0.75, 1.25))
-        return call()
+            time.sleep(delay_s)
+        raise AssertionError("it counts for ever")
 
     def _probabilities(self, outputs: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.float32]:
         try:
@@ -134,7 +162,13 @@ class EndpointClient:
         )
 
 
-def _transport(address: str, name: str, version: int | None, timeout_s: float) -> _Transport:
+def _is_private(address: str) -> bool:
+    """Return whether nobody on the way reads what is sent: by TLS, or because it stays on this machine."""
+    parts = urlsplit(address)
+    return parts.scheme in ("https", "grpcs") or is_loopback(parts.hostname or "")
+
+
+def _transport(address: str, name: str, version: int | None, access: Access) -> _Transport:
     parts = urlsplit(address)
     try:
         port = parts.port
@@ -143,11 +177,13 @@ def _transport(address: str, name: str, version: int | None, timeout_s: float) -
     if parts.scheme in ("http", "https") and parts.hostname:
         from sat_xception.serve.rest_transport import RestTransport
 
-        return RestTransport(address, name, version, timeout_s)
-    if parts.scheme == "grpc" and parts.hostname and port and parts.path in ("", "/"):
+        return RestTransport(address, name, version, access)
+    if parts.scheme in ("grpc", "grpcs") and parts.hostname and port and parts.path in ("", "/"):
         # Imported here: the gRPC stubs bring TensorFlow, and a REST client doesn't need it.
         with quiet_imports():
             from sat_xception.serve.grpc_transport import GrpcTransport
 
-        return GrpcTransport(parts.netloc, name, version, timeout_s)
-    raise ConfigError(f"endpoint {address!r} must be http://host:port, https://host:port or grpc://host:port")
+        return GrpcTransport(address, name, version, access)
+    raise ConfigError(
+        f"endpoint {address!r} must be http://host:port, https://host:port, grpc://host:port or grpcs://host:port"
+    )

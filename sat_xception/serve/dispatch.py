@@ -1,81 +1,141 @@
-"""Run requests on the model in a bounded pool of threads, so that the event loop stays free for health and status."""
+"""Let requests in as far as the limits go, read them in threads, and hand them to the queue of the model.
+
+The event loop itself only hands over, so that status and metrics are answered whatever the model does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from sat_xception.serve.batches import BatchQueue, Call
+from sat_xception.serve.image_size import check_images
+from sat_xception.serve.metrics import Metrics
+from sat_xception.serve.models import Array, SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.versions import ModelVersions, ServedVersion
+from sat_xception.steps import ServeConfig
 
-__all__ = ["Dispatcher", "Traffic"]
+__all__ = ["Dispatcher"]
 
 T = TypeVar("T")
-# TensorFlow spreads one run over all cores, so more runs at once than cores only share them out.
-_WORKERS = max(2, os.cpu_count() or 2)
-# Beyond this a client is told to come back (503, UNAVAILABLE): its deadline would pass in the queue.
-_MAX_WAITING = 256
-
-
-class Traffic:
-    """How many predictions were answered and how many were not."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self._lock = threading.Lock()
-        self.answered = 0
-        self.failed = 0
-
-    def count(self, answered: bool) -> None:
-        """Count one request."""
-        with self._lock:
-            self.answered += answered
-            self.failed += not answered
+_CORES = os.cpu_count() or 1
+# When a client that is told to come back may do so. Its own spread keeps clients from coming all at once.
+_RETRY_AFTER_S = 1.0
+_MB = 2**20
 
 
 class Dispatcher:
-    """Runs work on leased versions; used from one event loop."""
+    """Runs predictions on leased versions; used from one event loop.
 
-    def __init__(self, versions: ModelVersions) -> None:
+    Attributes:
+        versions: Where models are leased.
+        metrics: Counts what happens.
+    """
+
+    def __init__(self, versions: ModelVersions, metrics: Metrics, config: ServeConfig) -> None:
         """Start the threads.
 
         Args:
             versions: Where models are leased.
+            metrics: Counts what happens.
+            config: Its limits.
         """
-        self.versions = versions
-        self.traffic = Traffic()
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="predict")
-        self._waiting = 0
+        self.versions, self.metrics = versions, metrics
+        self._config = config
+        self._readers = ThreadPoolExecutor(max(2, _CORES), thread_name_prefix="read")
+        threads = config.batch_threads or _CORES
+        self._queue = BatchQueue(versions, metrics, config.batch_size, config.batch_wait_ms / 1000, threads)
+        self._under_way = self._bytes = 0
 
-    async def run(self, name: str, version: int | None, work: Callable[[ServedVersion], T]) -> T:
-        """Return `work(served version)`, done in a thread while the version is leased.
+    @asynccontextmanager
+    async def admitted(self, size: int | None, deadline_s: float | None = None) -> AsyncIterator[None]:
+        """Let a request in, and end what is done for it at its deadline.
+
+        Args:
+            size: Its body's bytes; None where they aren't known yet, which counts as the most they may be.
+            deadline_s: The client's own deadline. The server's holds where it is shorter.
+
+        Raises:
+            RequestError: RESOURCE_EXHAUSTED, with the time to come back after, when too much is under way;
+                DEADLINE_EXCEEDED.
+        """
+        config = self._config
+        size = config.max_body_mb * _MB if size is None else size
+        # A request that is larger than all may be together is let in when it is the only one.
+        if self._under_way and (self._under_way >= config.max_queue or self._bytes + size > config.max_queue_mb * _MB):
+            self.metrics.count_refusal()
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._under_way} requests of {self._bytes / _MB:.0f} MB are under way already; try again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._count(1, size)
+        timeout_s = config.timeout_s if deadline_s is None else min(config.timeout_s, deadline_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            raise RequestError(
+                Code.DEADLINE_EXCEEDED,
+                f"the request wasn't answered within {timeout_s:g} s; send fewer images at once, or serve with a "
+                "larger --timeout-s",
+            ) from None
+        finally:
+            self._count(-1, -size)
+
+    async def predict(
+        self,
+        name: str,
+        version: int | None,
+        read: Callable[[SavedModelSession], Call],
+        write: Callable[[ServedVersion, Call, Mapping[str, Array]], T],
+    ) -> T:
+        """Return what `write` makes of the model's outputs.
+
+        Both functions run in threads.
 
         Args:
             name: Model that the request asks for.
             version: The version it pins, or None.
-            work: Reads the request, runs the model and makes the response.
+            read: Makes the call of the request's bytes.
+            write: Makes the response of the outputs.
 
         Raises:
-            RequestError: NOT_FOUND, UNAVAILABLE when too many requests wait, or whatever `work` raises.
+            RequestError: NOT_FOUND, INVALID_ARGUMENT, or what the model says.
         """
-        if self._waiting >= _MAX_WAITING:
-            raise RequestError(Code.UNAVAILABLE, f"{self._waiting} requests are waiting already; try again later")
+        loop = asyncio.get_running_loop()
+        with self.versions.lease(name, version) as served:
+            with self._queue.reading():
+                call = await loop.run_in_executor(self._readers, self._read, served.model, read)
+            outputs = await self._queue.run(served, call)
+            return await loop.run_in_executor(self._readers, write, served, call, outputs)
 
-        # The lease is taken in the thread: if the client gives up, the version must stay until the thread is done.
-        def leased() -> T:
-            with self.versions.lease(name, version) as served:
-                return work(served)
-
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, leased)
-        finally:
-            self._waiting -= 1
-
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Wait for what is running, and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        await self._queue.stop()
+        await asyncio.to_thread(self._readers.shutdown, True, cancel_futures=True)
+
+    def _read(self, model: SavedModelSession, read: Callable[[SavedModelSession], Call]) -> Call:
+        call = read(model)
+        inputs = model.checked(call.signature, call.inputs, call.output_filter)
+        rows = model.rows(call.signature, inputs)
+        if rows is not None and rows > self._config.max_batch_size:
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"the request has {rows:,} images, the limit is {self._config.max_batch_size:,}; send fewer at once, "
+                "or serve with a larger --max-batch-size",
+            )
+        for array in inputs.values():
+            if array.dtype == object:
+                check_images(array.ravel(), self._config.max_image_pixels)
+        return Call(call.signature, inputs, call.output_filter)
+
+    def _count(self, requests: int, size: int) -> None:
+        self._under_way += requests
+        self._bytes += size
+        self.metrics.under_way.set(self._under_way)

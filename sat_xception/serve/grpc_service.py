@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Mapping
 from typing import NoReturn, TypeVar
 
 import grpc
+from grpc_health.v1.health import aio as grpc_health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
@@ -13,11 +16,15 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from sat_xception.log import get_logger
+from sat_xception.serve.access_log import log_access
+from sat_xception.serve.batches import Call
 from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.messages import metadata_response, status_response
-from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError
+from sat_xception.serve.models import Array
+from sat_xception.serve.protocol import DEFAULT_SIGNATURE, RETRY_PUSHBACK, Code, RequestError
 from sat_xception.serve.tensor_protos import array_to_proto, proto_to_array
 from sat_xception.serve.versions import ServedVersion
+from sat_xception.steps import ServeConfig
 
 __all__ = ["grpc_server"]
 
@@ -27,47 +34,63 @@ T = TypeVar("T")
 _MAX_DETAILS = 2000
 
 
-def grpc_server(dispatcher: Dispatcher, max_body_mb: int) -> grpc.aio.Server:
-    """Return a server with both services and no port yet.
+def grpc_server(
+    dispatcher: Dispatcher, config: ServeConfig, health: grpc_health.HealthServicer | None
+) -> grpc.aio.Server:
+    """Return a server with its services and no port yet.
 
     Args:
         dispatcher: Runs predictions.
-        max_body_mb: Larger requests are refused with RESOURCE_EXHAUSTED.
+        config: Its limits; requests over `max_body_mb` are refused with RESOURCE_EXHAUSTED.
+        health: Answers grpc.health.v1, where it shall be answered.
     """
     options = [
-        ("grpc.max_receive_message_length", max_body_mb * 2**20),
+        ("grpc.max_receive_message_length", config.max_body_mb * 2**20),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests instead of failing
+        ("grpc.server_handshake_timeout_ms", round(config.head_timeout_s * 1000)),
     ]
-    server = grpc.aio.server(options=options)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _PredictionService(dispatcher, max_body_mb * 2**20), server
-    )
+    # Calls beyond our own limit are answered by us, with a time to come back; a flood of them isn't.
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=4 * config.max_queue)
+    service = _PredictionService(dispatcher, config)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(dispatcher), server)
+    if health is not None:
+        add_HealthServicer_to_server(health, server)
     return server
 
 
 class _PredictionService:
-    def __init__(self, dispatcher: Dispatcher, max_bytes: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, config: ServeConfig) -> None:
         self._dispatcher = dispatcher
-        self._max_bytes = max_bytes
+        self._config = config
+        self._max_bytes = config.max_body_mb * 2**20
 
     async def Predict(self, request: PredictRequest, context: grpc.aio.ServicerContext) -> PredictResponse:
         """Run a signature."""
+        size = request.ByteSize()
 
         async def answer() -> PredictResponse:
             version = _pinned(request.model_spec)
-            return await self._dispatcher.run(
-                request.model_spec.name, version, lambda served: self._predict(served, request)
-            )
+            async with self._dispatcher.admitted(size, context.time_remaining()):
+                return await self._dispatcher.predict(
+                    request.model_spec.name,
+                    version,
+                    lambda model: self._read(request),
+                    lambda served, call, outputs: _response(request, served, call, outputs),
+                )
 
-        answered = False
+        started = time.monotonic()
+        code = Code.CANCELLED
         try:
-            response = await _answered(answer(), context)
-            answered = True
-            return response
+            outcome = await _outcome(answer())
+            code = outcome.code if isinstance(outcome, RequestError) else Code.OK
         finally:
-            self._dispatcher.traffic.count(answered)
+            seconds = time.monotonic() - started
+            self._dispatcher.metrics.count_request(request.model_spec.name, "Predict", "GRPC", code, seconds)
+            if self._config.access_log:
+                log_access("gRPC", context.peer(), f"Predict {request.model_spec.name}", code.name, seconds, size)
+        return await _reply(outcome, context)
 
     async def GetModelMetadata(
         self, request: GetModelMetadataRequest, context: grpc.aio.ServicerContext
@@ -81,7 +104,7 @@ class _PredictionService:
             with self._dispatcher.versions.lease(request.model_spec.name, _pinned(request.model_spec)) as served:
                 return metadata_response(request.model_spec.name, served)
 
-        return await _answered(answer(), context)
+        return await _reply(await _outcome(answer()), context)
 
     async def Classify(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
         """Refuse: it is for signatures of tf.Example."""
@@ -95,17 +118,9 @@ class _PredictionService:
         """Refuse: it is for signatures of tf.Example."""
         await _refuse(context, "MultiInference")
 
-    def _predict(self, served: ServedVersion, request: PredictRequest) -> PredictResponse:
-        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    def _read(self, request: PredictRequest) -> Call:
         inputs = {name: proto_to_array(proto, self._max_bytes) for name, proto in request.inputs.items()}
-        outputs = served.model.predict(signature, inputs, list(request.output_filter))
-        response = PredictResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = signature
-        response.model_spec.version.value = served.number
-        for name, value in outputs.items():
-            response.outputs[name].CopyFrom(array_to_proto(value))
-        return response
+        return Call(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs, list(request.output_filter))
 
 
 class _ModelService:
@@ -121,7 +136,7 @@ class _ModelService:
             spec = request.model_spec
             return status_response(self._dispatcher.versions.statuses(spec.name, _pinned(spec)))
 
-        return await _answered(answer(), context)
+        return await _reply(await _outcome(answer()), context)
 
     async def HandleReloadConfigRequest(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
         """Refuse: this server has one model, and follows its folder by itself."""
@@ -131,16 +146,37 @@ class _ModelService:
         raise AssertionError("abort raises")
 
 
-async def _answered(answer: Awaitable[T], context: grpc.aio.ServicerContext) -> T:
-    """Return the answer, or end the call with the error's status."""
+def _response(
+    request: PredictRequest, served: ServedVersion, call: Call, outputs: Mapping[str, Array]
+) -> PredictResponse:
+    response = PredictResponse()
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.signature_name = call.signature
+    response.model_spec.version.value = served.number
+    for name, value in outputs.items():
+        response.outputs[name].CopyFrom(array_to_proto(value))
+    return response
+
+
+async def _outcome(answer: Awaitable[T]) -> T | RequestError:
+    """Return the answer, or the error to end the call with."""
     try:
         return await answer
     except RequestError as error:
-        code, message = error.code, str(error)
+        return error
     except Exception as unexpected:
         _log.exception("serve     a gRPC call failed")
-        code, message = Code.INTERNAL, f"internal error: {type(unexpected).__name__}; see the server's log"
-    await context.abort(grpc.StatusCode[code.name], message[:_MAX_DETAILS])
+        return RequestError(Code.INTERNAL, f"internal error: {type(unexpected).__name__}; see the server's log")
+
+
+async def _reply(outcome: T | RequestError, context: grpc.aio.ServicerContext) -> T:
+    """Return an answer, or end the call with the error's status and, where it may be asked again, when."""
+    if not isinstance(outcome, RequestError):
+        return outcome
+    trailing: tuple[tuple[str, str], ...] = ()
+    if outcome.retry_after_s is not None:
+        trailing = ((RETRY_PUSHBACK, str(round(outcome.retry_after_s * 1000))),)
+    await context.abort(grpc.StatusCode[outcome.code.name], str(outcome)[:_MAX_DETAILS], trailing)
     raise AssertionError("abort raises")
 
 

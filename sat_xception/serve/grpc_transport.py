@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import grpc
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from sat_xception.serve.access import Access, hide
 from sat_xception.serve.messages import metadata_to_json
-from sat_xception.serve.protocol import Code, RequestError, VersionStatus
+from sat_xception.serve.protocol import RETRY_PUSHBACK, Code, RequestError, VersionStatus
 
 __all__ = ["GrpcTransport"]
 
@@ -35,21 +37,34 @@ _OPTIONS = [
 class GrpcTransport:
     """One channel to one model."""
 
-    def __init__(self, target: str, name: str, version: int | None, timeout_s: float) -> None:
+    def __init__(self, address: str, name: str, version: int | None, access: Access) -> None:
         """Name the model's address.
 
         Args:
-            target: `host:port`.
+            address: `grpc://host:port`, or `grpcs://host:port` with TLS.
             name: The model's name.
             version: Version to pin, or None.
-            timeout_s: Deadline of a call, in seconds.
+            access: Token, authorities and host.
+
+        Raises:
+            ConfigError: The file of authorities can't be used.
         """
-        self._target, self._name, self._version, self._timeout_s = target, name, version, timeout_s
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._address_given, self._name, self._version, self._access = address, name, version, access
+        parts = urlsplit(address)
+        options: list[tuple[str, int | str]] = list(_OPTIONS)
+        if access.host:
+            options.append(("grpc.default_authority", access.host))
+        if parts.scheme == "grpcs":
+            if access.host:
+                options.append(("grpc.ssl_target_name_override", access.host_name))
+            trusted = grpc.ssl_channel_credentials(access.authorities())
+            self._channel = grpc.secure_channel(parts.netloc, trusted, options=options)
+        else:
+            self._channel = grpc.insecure_channel(parts.netloc, options=options)
         self._predictions = PredictionServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
 
-    def predict(self, signature: str, images: Sequence[bytes]) -> Mapping[str, npt.NDArray[Any]]:
+    def predict(self, signature: str, images: Sequence[bytes], timeout_s: float) -> Mapping[str, npt.NDArray[Any]]:
         """Return a signature's outputs for encoded images, by name.
 
         Raises:
@@ -59,10 +74,10 @@ class GrpcTransport:
         self._address(request.model_spec)
         request.model_spec.signature_name = signature
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string, [len(images)]))
-        response = self._call(self._predictions.Predict, request)
+        response = self._call(self._predictions.Predict, request, timeout_s)
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
-    def status(self) -> list[VersionStatus]:
+    def status(self, timeout_s: float) -> list[VersionStatus]:
         """Return the versions' states.
 
         Raises:
@@ -70,7 +85,7 @@ class GrpcTransport:
         """
         request = GetModelStatusRequest()
         self._address(request.model_spec)
-        response = self._call(self._models.GetModelStatus, request)
+        response = self._call(self._models.GetModelStatus, request, timeout_s)
         return [
             VersionStatus(
                 item.version,
@@ -81,7 +96,7 @@ class GrpcTransport:
             for item in response.model_version_status
         ]
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self, timeout_s: float) -> dict[str, Any]:
         """Return the model's signatures.
 
         Raises:
@@ -89,7 +104,7 @@ class GrpcTransport:
         """
         request = GetModelMetadataRequest(metadata_field=["signature_def"])
         self._address(request.model_spec)
-        return metadata_to_json(self._call(self._predictions.GetModelMetadata, request))
+        return metadata_to_json(self._call(self._predictions.GetModelMetadata, request, timeout_s))
 
     def close(self) -> None:
         """Close the channel."""
@@ -100,17 +115,35 @@ class GrpcTransport:
         if self._version is not None:
             spec.version.value = self._version
 
-    def _call(self, method: Callable[..., M], request: Message) -> M:
+    def _call(self, method: Callable[..., M], request: Message, timeout_s: float) -> M:
+        token = self._access.token()
+        metadata = [("authorization", f"Bearer {token}")] if token else []
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            self._raise(error)
+            raise self._refusal(error, token, timeout_s) from None
 
-    def _raise(self, error: grpc.RpcError) -> NoReturn:
+    def _refusal(self, error: grpc.RpcError, token: str, timeout_s: float) -> RequestError:
         code = Code[error.code().name]
-        message = f"grpc://{self._target} answered {code.name}: {error.details()}"
-        if code is Code.UNAVAILABLE:
-            message += ". Is the server running, and is this its gRPC port?"
+        said = hide(token, error.details() or "")
+        message = f"{self._address_given} answered {code.name}: {said}"
         if code is Code.DEADLINE_EXCEEDED:
-            message += f". It had {self._timeout_s:g} s; send fewer images or raise --timeout-s"
-        raise RequestError(code, message) from None
+            message += f". It had {timeout_s:.3g} s; send fewer images or raise --timeout-s"
+        if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
+            message += ". Check --token-file"
+        retry_after_s = None
+        if code is Code.UNAVAILABLE and "CERTIFICATE" in said:
+            message += ". Check --ca-file and --host-header"
+        elif code is Code.UNAVAILABLE:
+            message += ". Is the server running, and is this its gRPC port?"
+            retry_after_s = _pushback_s(error)
+        # gRPC's own limit of a message's size has the same code; asking again doesn't make it smaller.
+        elif code is Code.RESOURCE_EXHAUSTED and "larger than max" not in said:
+            retry_after_s = _pushback_s(error)
+        return RequestError(code, message, retry_after_s=retry_after_s)
+
+
+def _pushback_s(error: grpc.RpcError) -> float:
+    """Return the seconds after which the server wants to be asked again; 0 where it doesn't say."""
+    value = dict(error.trailing_metadata() or ()).get(RETRY_PUSHBACK, "")
+    return int(value) / 1000 if isinstance(value, str) and value.isascii() and value.isdecimal() else 0.0

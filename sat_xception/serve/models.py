@@ -64,6 +64,7 @@ class SavedModelSession:
             self._runs = {
                 name: self._make_run(signature) for name, signature in self.signatures.items() if signature.inputs
             }
+            self._in_rows = {name for name in self._runs if _is_in_rows(self.signatures[name])}
         except (
             Exception
         ) as error:  # a damaged model fails in any way, and every one of them means the same to the caller
@@ -111,17 +112,50 @@ class SavedModelSession:
             RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for inputs that don't fit the
                 signature or can't be decoded; otherwise the code that TensorFlow gave.
         """
+        return self.run(signature, self.checked(signature, inputs, output_filter), output_filter)
+
+    def checked(
+        self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
+    ) -> dict[str, Array]:
+        """Return the inputs as they are fed.
+
+        Args:
+            signature: Its name.
+            inputs: One array an input.
+            output_filter: Names of the outputs that will be asked for.
+
+        Raises:
+            RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for what doesn't fit it.
+        """
         definition = self._signature(signature)
         _check_names(signature, definition, inputs, output_filter)
-        feeds = [_checked(name, info, inputs[name]) for name, info in sorted(definition.inputs.items())]
+        return {name: _checked(name, info, inputs[name]) for name, info in definition.inputs.items()}
+
+    def run(self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()) -> dict[str, Array]:
+        """Run a signature on what `checked` returned.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT for inputs that can't be decoded; otherwise the code that TensorFlow gave.
+        """
         try:
-            values = self._runs[signature](*feeds)
+            values = self._runs[signature](*(inputs[name] for name in sorted(inputs)))
         except tf.errors.OpError as error:
             raise RequestError(Code(error.error_code), _brief(error)) from error
         except (TypeError, ValueError) as error:
             raise RequestError(Code.INVALID_ARGUMENT, _brief(error)) from error
-        outputs = dict(zip(sorted(definition.outputs), values, strict=True))
+        outputs = dict(zip(sorted(self.signatures[signature].outputs), values, strict=True))
         return {name: outputs[name] for name in output_filter or outputs}
+
+    def rows(self, signature: str, inputs: Mapping[str, Array]) -> int | None:
+        """Return how many rows a call has; None where its rows can't be told, so that it can't share a run.
+
+        Rows can be told where every input and output of the signature begins with a dimension of any length, and the
+        inputs agree on it.
+        """
+        if signature not in self._in_rows or any(array.ndim == 0 for array in inputs.values()):
+            return None
+        lengths = {len(array) for array in inputs.values()}
+        return lengths.pop() if len(lengths) == 1 else None
 
     def _signature(self, name: str) -> SignatureDef:
         if name not in self._runs:
@@ -148,6 +182,11 @@ def _quiet_tensorflow() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _is_in_rows(signature: SignatureDef) -> bool:
+    shapes = [info.tensor_shape for info in (*signature.inputs.values(), *signature.outputs.values())]
+    return all(not shape.unknown_rank and len(shape.dim) > 0 and shape.dim[0].size == -1 for shape in shapes)
 
 
 def _check_names(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +22,7 @@ import numpy as np
 from sat_xception.data.images import IMAGE_SUFFIXES, encode_for_tensorflow
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.log import duration, get_logger, track
+from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import read_classes, resolve_version
 from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
@@ -91,7 +94,7 @@ def predict(config: PredictConfig) -> PredictResult:
     failed: list[_Row] = []
     with _open_scorer(config) as (scorer, classes):
         started = time.monotonic()
-        rows = _scored_rows(scorer, files, config.batch_size)
+        rows = _scored_rows(scorer, files, config)
         columns, rows = _columns(rows, classes)
         with open_rows(config.out, columns) as write:
             for row in rows:
@@ -186,7 +189,8 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
         with scorer.model:
             yield scorer, scorer.classes
         return
-    with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s) as client:
+    access = Access(config.token_file, config.ca_file, config.host_header)
+    with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s, access=access) as client:
         signatures = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
         if CLASSIFY_SIGNATURE not in signatures:
             raise ModelError(
@@ -196,8 +200,10 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
         yield client, None
 
 
-def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], batch_size: int) -> Iterator[_Row]:
-    for batch in _batches(track(files, "predict", len(files)), batch_size):
+def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictConfig) -> Iterator[_Row]:
+    """Yield the rows in the files' order, while the next batches are read and scored."""
+
+    def scored(batch: list[Path]) -> list[_Row]:
         reasons: dict[Path, str] = {}
         images: dict[Path, bytes] = {}
         for path in batch:
@@ -205,8 +211,27 @@ def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], batch_size: int) -
                 images[path] = encode_for_tensorflow(files[path].read_bytes())[0]
             except (OSError, DataError) as error:
                 reasons[path] = str(error)
-        scored = {row.path: row for row in _score(scorer, list(images.items()))}
-        yield from (scored[path] if path in scored else _Row(path, reason=reasons[path]) for path in batch)
+        rows = {row.path: row for row in _score(scorer, list(images.items()))}
+        return [rows[path] if path in rows else _Row(path, reason=reasons[path]) for path in batch]
+
+    with ThreadPoolExecutor(config.calls, thread_name_prefix="predict") as pool:
+        under_way: deque[Future[list[_Row]]] = deque()
+
+        def done(least: int) -> Iterator[_Row]:
+            while len(under_way) > least:
+                yield from under_way.popleft().result()
+
+        def rows() -> Iterator[_Row]:
+            for batch in _batches(files, config.batch_size):
+                under_way.append(pool.submit(scored, batch))
+                yield from done(config.calls)
+            yield from done(0)
+
+        try:
+            yield from track(rows(), "predict", len(files))
+        finally:  # after an error, what hasn't begun isn't wanted any more
+            for future in under_way:
+                future.cancel()
 
 
 def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
@@ -216,7 +241,8 @@ def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
     try:
         answer = scorer.classify([data for _, data in images])
     except RequestError as error:
-        if error.code not in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
+        # What asks to come back was busy until the deadline; the others may go through in smaller parts.
+        if error.retry_after_s is not None or error.code not in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
             raise
         if len(images) == 1:
             return [_Row(images[0][0], reason=str(error))]

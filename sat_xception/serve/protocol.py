@@ -13,10 +13,20 @@ import numpy.typing as npt
 
 from sat_xception.errors import ServiceError
 
-__all__ = ["CLASSIFY_SIGNATURE", "DEFAULT_SIGNATURE", "Classification", "Code", "RequestError", "VersionStatus"]
+__all__ = [
+    "CLASSIFY_SIGNATURE",
+    "DEFAULT_SIGNATURE",
+    "RETRY_PUSHBACK",
+    "Classification",
+    "Code",
+    "RequestError",
+    "VersionStatus",
+]
 
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_SIGNATURE = "classify"
+# gRPC's counterpart of HTTP's Retry-After, in milliseconds (proposal A6, "Pushback").
+RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 
 
 class Code(IntEnum):
@@ -88,13 +98,18 @@ class RequestError(ServiceError):
     Attributes:
         code: Why, as the endpoint says it; INVALID_ARGUMENT means that the same request will never be answered.
         http_status: HTTP status to answer with; the code's own unless given.
+        retry_after_s: After how many seconds the same request may be answered; None where it won't be. It wasn't worked
+            on, so asking again is safe.
     """
 
-    def __init__(self, code: Code, message: str, http_status: int | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, http_status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
         """Say what wasn't answered and why."""
         super().__init__(message)
         self.code = code
         self.http_status = http_status or code.http_status
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface: predict, model status and metadata.
+"""TensorFlow Serving's REST interface: predict, model status, metadata and metrics.
 
 Paths and answers follow its api_rest.md; a path is matched as in http_rest_api_util.cc, without regard to case. The
 content type of a request doesn't matter.
@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import math
 import re
-from typing import Any
+import time
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from sat_xception.log import get_logger
+from sat_xception.serve.access_log import log_access
+from sat_xception.serve.batches import Call
+from sat_xception.serve.connections import Connection, ConnectionFactory, json_response
 from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.json_tensors import format_response, parse_body, parse_inputs
 from sat_xception.serve.messages import metadata_response, metadata_to_json, status_response, to_json
+from sat_xception.serve.metrics import CONTENT_TYPE, METRICS_PATH
+from sat_xception.serve.models import Array, SavedModelSession
 from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError
 from sat_xception.serve.versions import ServedVersion
+from sat_xception.steps import ServeConfig
 
 __all__ = ["RestService"]
 
@@ -31,27 +38,31 @@ _STATUS_PATH = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE | 
 
 
 class RestService:
-    """The REST interface's application, and its end.
+    """The REST interface's connections, what answers on them, and its end.
 
     Attributes:
-        app: Answers every path.
+        connections: Makes connections; what a `web.ServerRunner` runs.
     """
 
-    def __init__(self, dispatcher: Dispatcher, max_body_mb: int) -> None:
-        """Make the application.
+    def __init__(self, dispatcher: Dispatcher, config: ServeConfig) -> None:
+        """Make the interface.
 
         Args:
             dispatcher: Runs predictions.
-            max_body_mb: Larger requests are refused with 413.
+            config: Its limits.
         """
-        self._dispatcher = dispatcher
-        self._max_body_mb = max_body_mb
+        self._dispatcher, self._config = dispatcher, config
         self._under_way = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self.app = web.Application(client_max_size=max_body_mb * 2**20)
-        self.app.router.add_route("*", "/{path:.*}", self._answer)
+        self.connections = ConnectionFactory(
+            self._answer,
+            max_body=config.max_body_mb * 2**20,
+            max_connections=config.max_connections,
+            head_timeout_s=config.head_timeout_s,
+            idle_timeout_s=config.idle_timeout_s,
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until no request is under way; connections are closed after the answer they wait for.
@@ -62,97 +73,142 @@ class RestService:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begin()
         self._under_way += 1
         self._idle.clear()
+        started = time.monotonic()
         try:
-            response = await self._answer_or_error(request)
+            response = await self._answer_or_error(request, started)
+            if self._draining:
+                response.force_close()
+            await self._send(request, response)
         finally:
+            connection.end()
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
-        if self._draining:
-            response.force_close()
+        if self._config.access_log:
+            log_access(
+                "REST",
+                request.remote,
+                f"{request.method} {request.rel_url.raw_path}",
+                str(response.status),
+                time.monotonic() - started,
+                request.content_length,
+            )
         return response
 
-    async def _answer_or_error(self, request: web.Request) -> web.Response:
-        error: RequestError | None = None
-        body = b""
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
+        """Send the answer; a client that doesn't take it loses its connection."""
         try:
-            body = await self._route(request)
+            async with asyncio.timeout(self._config.timeout_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:  # the client didn't wait for it
+            response.force_close()
+
+    async def _answer_or_error(self, request: web.BaseRequest, started: float) -> web.Response:
+        error: RequestError | None = None
+        response = web.Response()
+        match = None
+        try:
+            match = _matched(request)
+            response = await (self._post(request, match) if request.method == "POST" else self._get(request, match))
         except RequestError as refused:
             error = refused
         except web.HTTPRequestEntityTooLarge:
             error = self._too_large()
-        except web.RequestPayloadError as broken:
+        except (web.RequestPayloadError, web.HTTPException) as broken:
             error = RequestError(Code.INVALID_ARGUMENT, f"the request's body can't be read: {broken}")
         except Exception as unexpected:
-            _log.exception("serve     %s %s failed", request.method, request.rel_url.raw_path)
+            _log.exception("serve     %s %s failed", request.method, ascii(request.rel_url.raw_path))
             error = RequestError(Code.INTERNAL, f"internal error: {type(unexpected).__name__}; see the server's log")
         if request.method == "POST":
-            self._dispatcher.traffic.count(answered=error is None)
-        if error is not None:
-            return _json_response({"error": str(error)}, error.http_status)
-        return web.Response(body=body, content_type="application/json")
+            name = unquote(match["name"] or "") if match else ""
+            code = error.code if error else Code.OK
+            self._dispatcher.metrics.count_request(name, "predict", "REST", code, time.monotonic() - started)
+        if error is None:
+            return response
+        response = json_response({"error": str(error)}, error.http_status)
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        return response
 
-    async def _route(self, request: web.Request) -> bytes:
-        path = request.rel_url.raw_path
-        if not path.lower().startswith("/v1/"):
-            raise RequestError(Code.NOT_FOUND, f"nothing at {path}; models are at /v1/models/<name>")
-        pattern = {"POST": _PREDICT_PATH, "GET": _STATUS_PATH}.get(request.method)
-        match = pattern.fullmatch(path) if pattern else None
+    async def _get(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
         if match is None:
-            raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
-        if match["name"] is None:
-            raise RequestError(Code.INVALID_ARGUMENT, "Missing model name in request.")
-        if match["label"] is not None:
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"Unrecognized servable version label: {unquote(match['label'])}; name /versions/<number>",
-            )
+            return web.Response(body=self._dispatcher.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
         name, version = unquote(match["name"]), int(match["version"]) if match["version"] else None
-        if request.method == "POST":
-            return await self._post(request, match["verb"].lower(), name, version)
-        if match["metadata"]:
-            return await self._metadata(name, version)
-        return self._status(name, version)
-
-    async def _post(self, request: web.Request, verb: str, name: str, version: int | None) -> bytes:
-        body = await request.read()
-        if verb != "predict":
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"Expected a signature with method_name tensorflow/serving/{verb}, which takes tf.Example; this "
-                "model's are tensorflow/serving/predict. "
-                'Use :predict (with "signature_name": "classify" for labels)',
-            )
-        return await self._dispatcher.run(name, version, lambda served: _predict(served, body))
-
-    def _status(self, name: str, version: int | None) -> bytes:
-        return _dumps(to_json(status_response(self._dispatcher.versions.statuses(name, version))))
-
-    async def _metadata(self, name: str, version: int | None) -> bytes:
+        if not match["metadata"]:
+            return json_response(to_json(status_response(self._dispatcher.versions.statuses(name, version))))
         with self._dispatcher.versions.lease(name, version) as served:
-            return _dumps(metadata_to_json(metadata_response(name, served)))
+            return json_response(metadata_to_json(metadata_response(name, served)))
+
+    async def _post(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
+        assert match is not None
+        name, version = unquote(match["name"]), int(match["version"]) if match["version"] else None
+        verb = match["verb"].lower()
+        if (request.content_length or 0) > self._config.max_body_mb * 2**20:
+            raise self._too_large()
+        # What is packed has a length that says nothing of the one it will have.
+        size = None if "Content-Encoding" in request.headers else request.content_length
+        async with self._dispatcher.admitted(size):
+            body = await request.read()
+            if verb != "predict":
+                raise RequestError(
+                    Code.INVALID_ARGUMENT,
+                    f"Expected a signature with method_name tensorflow/serving/{verb}, which takes tf.Example; this "
+                    "model's are tensorflow/serving/predict. "
+                    'Use :predict (with "signature_name": "classify" for labels)',
+                )
+            in_rows = True
+
+            def read(model: SavedModelSession) -> Call:
+                nonlocal in_rows
+                document = parse_body(body)
+                signature = document.get("signature_name") or DEFAULT_SIGNATURE
+                inputs, in_rows = parse_inputs(document, model.input_infos(signature))
+                return Call(signature, inputs)
+
+            def write(served: ServedVersion, call: Call, outputs: Mapping[str, Array]) -> bytes:
+                return format_response(outputs, in_rows)
+
+            content = await self._dispatcher.predict(name, version, read, write)
+        return web.Response(body=content, content_type="application/json")
 
     def _too_large(self) -> RequestError:
         message = (
-            f"the request is larger than {self._max_body_mb} MB; send fewer images at once, "
+            f"the request is larger than {self._config.max_body_mb} MB; send fewer images at once, "
             "or serve with a larger --max-body-mb"
         )
         return RequestError(Code.RESOURCE_EXHAUSTED, message, http_status=413)
 
 
-def _predict(served: ServedVersion, body: bytes) -> bytes:
-    document = parse_body(body)
-    signature = document.get("signature_name") or DEFAULT_SIGNATURE
-    inputs, in_rows = parse_inputs(document, served.model.input_infos(signature))
-    return format_response(served.model.predict(signature, inputs), in_rows)
+def _matched(request: web.BaseRequest) -> re.Match[str] | None:
+    """Return a path's parts; None for the path of the metrics.
 
-
-def _dumps(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode() + b"\n"
-
-
-def _json_response(content: dict[str, Any], status: int) -> web.Response:
-    return web.Response(body=_dumps(content), status=status, content_type="application/json")
+    Raises:
+        RequestError: NOT_FOUND or INVALID_ARGUMENT, with TensorFlow Serving's words where it has some.
+    """
+    path = request.rel_url.raw_path
+    if path == METRICS_PATH and request.method == "GET":
+        return None
+    if not path.lower().startswith("/v1/"):
+        raise RequestError(Code.NOT_FOUND, f"nothing at {path}; models are at /v1/models/<name>")
+    pattern = {"POST": _PREDICT_PATH, "GET": _STATUS_PATH}.get(request.method)
+    match = pattern.fullmatch(path) if pattern else None
+    if match is None:
+        raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
+    if match["name"] is None:
+        raise RequestError(Code.INVALID_ARGUMENT, "Missing model name in request.")
+    if match["label"] is not None:
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"Unrecognized servable version label: {unquote(match['label'])}; name /versions/<number>",
+        )
+    return match

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,10 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import numpy.typing as npt
+import orjson
+import pybase64
 
+from sat_xception.serve.access import Access, hide
 from sat_xception.serve.addresses import is_loopback
 from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError, VersionStatus
 
@@ -24,34 +26,40 @@ _MAX_SHOWN = 300
 class RestTransport:
     """One keep-alive connection pool to one model."""
 
-    def __init__(self, address: str, name: str, version: int | None, timeout_s: float) -> None:
+    def __init__(self, address: str, name: str, version: int | None, access: Access) -> None:
         """Name the model's address.
 
         Args:
             address: `http://host:port`, with or without a path before /v1.
             name: The model's name.
             version: Version to pin, or None.
-            timeout_s: Deadline of a call, in seconds.
+            access: Token, authorities and host.
+
+        Raises:
+            ConfigError: The file of authorities can't be used.
         """
-        self._timeout_s = timeout_s
+        self._access = access
         pinned = "" if version is None else f"/versions/{version}"
         self._model_url = f"{address.rstrip('/')}/v1/models/{quote(name, safe='')}{pinned}"
-        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
-        # A proxy from the environment is right for a remote endpoint, and can't reach one on this machine.
-        self._client = httpx.Client(timeout=timeout, trust_env=not is_loopback(httpx.URL(address).host))
+        self._client = httpx.Client(
+            verify=access.ssl_context() if address.startswith("https:") else True,
+            # A proxy from the environment is right for a remote endpoint, and can't reach one on this machine.
+            trust_env=not is_loopback(httpx.URL(address).host),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
 
-    def predict(self, signature: str, images: Sequence[bytes]) -> Mapping[str, npt.NDArray[Any]]:
+    def predict(self, signature: str, images: Sequence[bytes], timeout_s: float) -> Mapping[str, npt.NDArray[Any]]:
         """Return a signature's outputs for encoded images, by name.
 
         Raises:
             RequestError: With the code that the endpoint's answer stands for.
         """
         request: dict[str, Any] = {
-            "instances": [{"image_bytes": {"b64": base64.b64encode(data).decode()}} for data in images]
+            "instances": [{"image_bytes": {"b64": pybase64.b64encode_as_string(data)}} for data in images]
         }
         if signature != DEFAULT_SIGNATURE:
             request["signature_name"] = signature
-        answer = self._call("POST", ":predict", json.dumps(request).encode())
+        answer = self._call("POST", ":predict", timeout_s, orjson.dumps(request))
         rows = answer.get("predictions")
         if not isinstance(rows, list) or len(rows) != len(images):
             raise self._unexpected(answer, f"{len(images)} predictions")
@@ -59,13 +67,13 @@ class RestTransport:
             return {name: self._column([row.get(name) for row in rows], answer) for name in rows[0]}
         return {"probabilities": self._column(rows, answer)}
 
-    def status(self) -> list[VersionStatus]:
+    def status(self, timeout_s: float) -> list[VersionStatus]:
         """Return the versions' states; a KServe model server says only whether it is ready.
 
         Raises:
             RequestError: With the code that the endpoint's answer stands for.
         """
-        answer = self._call("GET", "")
+        answer = self._call("GET", "", timeout_s)
         if "ready" in answer:
             ready = str(answer["ready"]).lower() == "true"
             return [VersionStatus(None, "AVAILABLE" if ready else "LOADING")]
@@ -82,46 +90,64 @@ class RestTransport:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise self._unexpected(answer, "model_version_status") from None
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self, timeout_s: float) -> dict[str, Any]:
         """Return the model's signatures.
 
         Raises:
             RequestError: With the code that the endpoint's answer stands for.
         """
-        return self._call("GET", "/metadata")
+        return self._call("GET", "/metadata", timeout_s)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _call(self, method: str, suffix: str, body: bytes | None = None) -> dict[str, Any]:
+    def _call(self, method: str, suffix: str, timeout_s: float, body: bytes | None = None) -> dict[str, Any]:
         url = self._model_url + suffix
+        token = self._access.token()
+        # KServe reads a body as JSON only when it is told that it is.
+        headers = {"Content-Type": "application/json"}
+        extensions = {}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        if self._access.host:
+            headers["Host"] = self._access.host
+            extensions["sni_hostname"] = self._access.host_name
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
         try:
-            # KServe reads a body as JSON only when it is told that it is.
-            response = self._client.request(method, url, content=body, headers={"Content-Type": "application/json"})
+            response = self._client.request(
+                method, url, content=body, headers=headers, timeout=timeout, extensions=extensions
+            )
+        except httpx.ConnectTimeout as error:
+            raise self._unreachable(url, error) from None
         except httpx.TimeoutException as error:
             message = (
-                f"{url} didn't answer within {self._timeout_s:g} s ({type(error).__name__}); "
+                f"{url} didn't answer within {timeout_s:.3g} s ({type(error).__name__}); "
                 "send fewer images or raise --timeout-s"
             )
             raise RequestError(Code.DEADLINE_EXCEEDED, message) from None
-        except (httpx.ConnectError, httpx.RemoteProtocolError) as error:
-            # The second is a kept-alive connection that the server closed before it read the request.
-            message = f"can't reach {url}: {error}. Is the server running, and is this its REST port?"
-            raise RequestError(Code.UNAVAILABLE, message) from None
+        except httpx.ConnectError as error:
+            if "CERTIFICATE" in str(error):  # asking again changes no certificate
+                raise RequestError(
+                    Code.UNAVAILABLE, f"{url} isn't trusted: {error}. Check --ca-file and --host-header"
+                ) from None
+            raise self._unreachable(url, error) from None
+        except httpx.RemoteProtocolError as error:
+            # A kept-alive connection that the server closed before it read the request.
+            raise self._unreachable(url, error) from None
         except httpx.HTTPError as error:
             raise RequestError(Code.UNKNOWN, f"{url} failed: {type(error).__name__}: {error}") from None
-        try:
-            answer = json.loads(response.content)
-        except ValueError:
-            answer = None
+        answer = _parsed(response.content)
         if response.status_code != 200:
             said = answer["error"] if isinstance(answer, dict) and "error" in answer else response.text
-            message = f"{url} answered {response.status_code}: {str(said)[:_MAX_SHOWN]}"
-            raise RequestError(Code.from_http(response.status_code), message)
+            raise _refusal(url, response, hide(token, str(said))[:_MAX_SHOWN])
         if not isinstance(answer, dict):
-            raise self._unexpected(response.text, "a JSON object")
+            raise self._unexpected(hide(token, response.text), "a JSON object")
         return answer
+
+    def _unreachable(self, url: str, error: Exception) -> RequestError:
+        message = f"can't reach {url}: {error}. Is the server running, and is this its REST port?"
+        return RequestError(Code.UNAVAILABLE, message, retry_after_s=0.0)
 
     def _column(self, values: list[Any], answer: object) -> npt.NDArray[Any]:
         try:
@@ -134,3 +160,31 @@ class RestTransport:
         return RequestError(
             Code.UNKNOWN, f"{self._model_url} doesn't answer as TensorFlow Serving does: expected {wanted}, got {shown}"
         )
+
+
+def _parsed(content: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Return the JSON; None for what is none. NaN, which TensorFlow Serving writes, isn't orjson's."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refusal(url: str, response: httpx.Response, said: str) -> RequestError:
+    status = response.status_code
+    message = f"{url} answered {status}: {said}"
+    if status in (401, 403):
+        message += ". Check --token-file"
+    return RequestError(
+        Code.from_http(status), message, status, _retry_after(response) if status in (429, 503) else None
+    )
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of a Retry-After; 0 where there is none, or a date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    return float(value) if value.isascii() and value.isdecimal() else 0.0

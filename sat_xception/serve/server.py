@@ -12,12 +12,15 @@ from types import TracebackType
 
 import grpc
 from aiohttp import web
+from grpc_health.v1.health import aio as grpc_health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.serve.addresses import bound_socket, bracketed, is_loopback, port_error, reachable
 from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.grpc_service import grpc_server
+from sat_xception.serve.metrics import Metrics
 from sat_xception.serve.rest import RestService
 from sat_xception.serve.versions import ModelVersions
 from sat_xception.steps import ServeConfig
@@ -25,8 +28,6 @@ from sat_xception.steps import ServeConfig
 __all__ = ["RunningServer", "ServeResult", "serve"]
 
 _log = get_logger(__name__)
-# How long requests under way may take to end after SIGTERM: Kubernetes kills after 30 s.
-_GRACE_S = 25.0
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,15 @@ class _Server:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._versions = ModelVersions(config.model_root, config.name)
-        self._dispatcher = Dispatcher(self._versions)
+        self._metrics = Metrics(config.name, self._versions.loaded)
+        self._dispatcher = Dispatcher(self._versions, self._metrics, config)
+        self._health = grpc_health.HealthServicer() if config.enable_grpc_healthcheck_service else None
         # Loading has a thread of its own, so that it never waits behind requests.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._rest_socket: socket.socket | None = None
         self._grpc: grpc.aio.Server | None = None
         self._rest: RestService | None = None
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._watch: asyncio.Task[None] | None = None
         self._version = 0
         self.rest_url = self.grpc_address = ""
@@ -169,8 +172,9 @@ class _Server:
             self._grpc, grpc_port = self._bind_grpc()
             self._version = await loop.run_in_executor(self._loader, self._versions.start, config.wait)
             await self._grpc.start()
-            self._rest = RestService(self._dispatcher, config.max_body_mb)
-            self._runner = web.AppRunner(self._rest.app, access_log=None, shutdown_timeout=1)
+            await self._tell_health()
+            self._rest = RestService(self._dispatcher, config)
+            self._runner = web.ServerRunner(self._rest.connections, shutdown_timeout=0.1)
             await self._runner.setup()
             try:
                 await web.SockSite(self._runner, self._rest_socket).start()
@@ -194,10 +198,12 @@ class _Server:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        if self._health is not None:
+            await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._stop_rest(), self._stop_grpc())
         if self._rest_socket is not None:
             self._rest_socket.close()
-        await asyncio.to_thread(self._dispatcher.stop)
+        await self._dispatcher.stop()
         await asyncio.to_thread(self._loader.shutdown)
         self._versions.stop()
 
@@ -206,17 +212,23 @@ class _Server:
             return
         for site in list(self._runner.sites):
             await site.stop()
-        await self._rest.drain(_GRACE_S)
+        await self._rest.drain(self._config.grace_s)
         await self._runner.cleanup()
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:
-            await self._grpc.stop(_GRACE_S)
+            await self._grpc.stop(self._config.grace_s)
 
     def result(self) -> ServeResult:
         """Return the counts so far."""
-        traffic = self._dispatcher.traffic
-        return ServeResult(self._config.name, traffic.answered, traffic.failed)
+        return ServeResult(self._config.name, self._metrics.answered, self._metrics.failed)
+
+    async def _tell_health(self) -> None:
+        """Set the states of grpc.health.v1: the server's own, "", and the model's."""
+        if self._health is not None:
+            serving = HealthCheckResponse.SERVING if self._versions.loaded() else HealthCheckResponse.NOT_SERVING
+            for service in ("", self._config.name):
+                await self._health.set(service, serving)
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -224,6 +236,7 @@ class _Server:
             await asyncio.sleep(self._config.poll_s)
             try:
                 await loop.run_in_executor(self._loader, self._versions.poll)
+                await self._tell_health()
             except Exception:  # a disk that fails for a moment must not end the look-out for good
                 _log.exception("serve     looking for new versions failed; again in %g s", self._config.poll_s)
 
@@ -231,7 +244,7 @@ class _Server:
         config = self._config
         # gRPC doesn't say why it can't have a port; a plain socket does.
         bound_socket(config.host, config.grpc_port, "--grpc-port").close()
-        server = grpc_server(self._dispatcher, config.max_body_mb)
+        server = grpc_server(self._dispatcher, config, self._health)
         try:
             return server, int(server.add_insecure_port(f"{bracketed(config.host)}:{config.grpc_port}"))
         except RuntimeError as error:

@@ -43,7 +43,10 @@ class ServedVersion:
 
 
 class ModelVersions:
-    """The versions of one model. `poll` is called by one thread, everything else by any."""
+    """The versions of one model. `poll` is called by one thread, everything else by any.
+
+    A version that was replaced is unloaded at the look after its last request.
+    """
 
     def __init__(self, model_root: Path, name: str) -> None:
         """Name the model; nothing is loaded before `start`.
@@ -56,6 +59,7 @@ class ModelVersions:
         self.folder = model_root / name
         self._lock = threading.Lock()
         self._current: ServedVersion | None = None
+        self._retired: list[ServedVersion] = []
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, _Fingerprint] = {}
 
@@ -91,7 +95,8 @@ class ModelVersions:
         return self._current.number
 
     def poll(self) -> None:
-        """Look at the folder once: load a newer version, and forget what is gone."""
+        """Look at the folder once: unload what has been replaced, load a newer version, and forget what is gone."""
+        self._unload_retired()
         try:
             found = find_versions(self.folder)
         except (OSError, SatXceptionError) as error:
@@ -119,7 +124,8 @@ class ModelVersions:
             self._failed[number] = fingerprint
 
     def stop(self) -> None:
-        """Unload the model. Requests must have ended."""
+        """Unload the models. Requests must have ended."""
+        self._unload_retired()
         with self._lock:
             if self._current is not None:
                 self._current.model.close()
@@ -148,9 +154,22 @@ class ModelVersions:
         finally:
             with self._lock:
                 served.users -= 1
-                retired = served.users == 0 and served is not self._current
-            if retired:
-                self._unload(served)
+
+    @contextmanager
+    def hold(self, served: ServedVersion) -> Iterator[None]:
+        """Hold a leased version for longer than its lease."""
+        with self._lock:
+            served.users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                served.users -= 1
+
+    def loaded(self) -> int | None:
+        """Return the number of the version that answers, or None."""
+        with self._lock:
+            return self._current.number if self._current else None
 
     def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
         """Return the state of one version, or of all that are known, the highest first.
@@ -192,16 +211,20 @@ class ModelVersions:
             if old is None:
                 return
             self._statuses[old.number] = VersionStatus(old.number, "UNLOADING")
-            idle = old.users == 0
-        if idle:
-            self._unload(old)
+            self._retired.append(old)
+        self._unload_retired()
 
-    def _unload(self, served: ServedVersion) -> None:
-        served.model.close()
+    def _unload_retired(self) -> None:
+        """Unload replaced versions that no request holds any more; closing a session takes too long for requests."""
         with self._lock:
-            if served.number in self._statuses:
-                self._statuses[served.number] = VersionStatus(served.number, "END")
-        _log.info("serve     version %d is unloaded", served.number)
+            idle = [served for served in self._retired if not served.users]
+            self._retired = [served for served in self._retired if served.users]
+        for served in idle:
+            served.model.close()
+            with self._lock:
+                if served.number in self._statuses:
+                    self._statuses[served.number] = VersionStatus(served.number, "END")
+            _log.info("serve     version %d is unloaded", served.number)
 
     def _set(self, status: VersionStatus) -> None:
         if status.version is not None:

@@ -24,9 +24,9 @@ from sat_xception.steps.model import (
     TrainFoldersConfig,
 )
 from sat_xception.steps.publish import PublishConfig, ReviewConfig
+from sat_xception.steps.rollout import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
-    DeployConfig,
     ListModelsConfig,
     NotifyConfig,
     PredictConfig,
@@ -65,6 +65,7 @@ __all__ = [
     "BulkStatusConfig",
     "ConvertConfig",
     "DeployConfig",
+    "DeploymentsConfig",
     "DiffConfig",
     "EvaluateConfig",
     "ExportFoldersConfig",
@@ -77,6 +78,8 @@ __all__ = [
     "PublishConfig",
     "RemoveModelsConfig",
     "ReviewConfig",
+    "RollbackConfig",
+    "RolloutConfig",
     "ScoringConfig",
     "SearchConfig",
     "ServeConfig",

@@ -20,6 +20,7 @@ __all__ = [
     "FolderOrNone",
     "Fraction",
     "Fractions",
+    "LocalFileOrNone",
     "LocalFolderOrNone",
     "Place",
     "PlaceOrNone",
@@ -44,6 +45,7 @@ Folder = Annotated[Path, Stored("folder")]
 FolderOrNone = Annotated[_MaybePath, Stored("folder")]
 FileOrNone = Annotated[_MaybePath, Stored("file")]
 LocalFolderOrNone = _MaybePath
+LocalFileOrNone = _MaybePath
 Dataset = Annotated[Path, Stored("folder", "dataset.json")]
 DatasetRecords = Annotated[Path, Stored("folder", "dataset.json", only=("dataset.json", "manifest.parquet"))]
 Examples = Annotated[Path, Stored("folder", "examples.json")]
@@ -69,8 +71,8 @@ def _names_weights(weights: str) -> str:
 
 
 def _is_address(address: str) -> str:
-    if address and not address.startswith(("http://", "https://", "grpc://")):
-        raise ValueError("expected http://host:port, https://host:port or grpc://host:port")
+    if address and not address.startswith(("http://", "https://", "grpc://", "grpcs://")):
+        raise ValueError("expected http://host:port, https://host:port, grpc://host:port or grpcs://host:port")
     return address
 
 

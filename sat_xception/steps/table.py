@@ -18,9 +18,9 @@ from sat_xception.steps.bulk import BulkPlanConfig, BulkPredictConfig, BulkRetry
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
 from sat_xception.steps.publish import PublishConfig, ReviewConfig
+from sat_xception.steps.rollout import DeployConfig, DeploymentsConfig, RollbackConfig
 from sat_xception.steps.search import SearchConfig
 from sat_xception.steps.serving import (
-    DeployConfig,
     ListModelsConfig,
     NotifyConfig,
     PredictConfig,
@@ -116,6 +116,8 @@ STEPS: dict[str, Step] = {
     "gate": Step(GateConfig, "sat_xception.evaluate.gate:gate"),
     "package": Step(PackageConfig, "sat_xception.model.package:package"),
     "deploy": Step(DeployConfig, "sat_xception.deploy.deploy:deploy"),
+    "rollback": Step(RollbackConfig, "sat_xception.deploy.endpoint:rollback"),
+    "deployments": Step(DeploymentsConfig, "sat_xception.deploy.endpoint:list_deployments"),
     "serve": Step(ServeConfig, "sat_xception.serve.server:serve"),
     "predict": Step(PredictConfig, "sat_xception.serve.predict:predict"),
     "notify": Step(NotifyConfig, "sat_xception.notify:notify"),

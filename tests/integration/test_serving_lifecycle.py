@@ -95,7 +95,7 @@ def test_a_new_version_takes_over_under_load_without_a_failed_request(root, tmp_
         with EndpointClient(address, NAME) as client:
             while not done.is_set():
                 try:
-                    answers.append(client._transport.predict("serving_default", IMAGES)["probabilities"])
+                    answers.append(client._transport.predict("serving_default", IMAGES, 60)["probabilities"])
                 except RequestError as error:
                     failures.append(error)
 
@@ -296,7 +296,8 @@ def slow_root(tmp_path_factory) -> Path:
 
 
 def test_status_is_answered_while_all_threads_are_busy(slow_root):
-    with RunningServer(serve_config(slow_root)) as server:
+    # Not merged, or six would take the time of two.
+    with RunningServer(serve_config(slow_root, batch_size=1)) as server, httpx.Client() as client:
         url = f"{server.rest_url}/v1/models/{NAME}"
         answers: list[int] = []
 
@@ -309,7 +310,7 @@ def test_status_is_answered_while_all_threads_are_busy(slow_root):
             worker.start()
         statuses = 0
         while any(worker.is_alive() for worker in workers):
-            assert httpx.get(url).status_code == 200
+            assert client.get(url).status_code == 200
             statuses += 1
     assert answers == [200] * count
     assert statuses > 5
@@ -342,19 +343,19 @@ def test_stopping_finishes_a_grpc_call_under_way(slow_root):
         assert call.result().outputs["seconds"].float_val == [0.5]
 
 
-def test_too_many_waiting_requests_are_told_to_come_back(slow_root, monkeypatch):
-    monkeypatch.setattr("sat_xception.serve.dispatch._MAX_WAITING", 1)
-    with RunningServer(serve_config(slow_root)) as server, contextlib.ExitStack() as stack:
+def test_too_many_requests_are_told_to_come_back(slow_root):
+    with RunningServer(serve_config(slow_root, max_queue=1)) as server, contextlib.ExitStack() as stack:
         # Long enough for a busy machine to ask twice meanwhile.
         connection, _ = send(server.rest_url, {"instances": [2.0]})
         stack.callback(connection.close)
         url = f"{server.rest_url}/v1/models/{NAME}:predict"
         response = httpx.post(url, json={"instances": [0.0]})
-        assert response.status_code == 503
-        assert "waiting already" in response.json()["error"]
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
+        assert "under way already" in response.json()["error"]
         with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as caught:
             PredictionServiceStub(channel).Predict(seconds_request(0.0), timeout=30)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
         assert b"200 OK" in connection.recv(1000)
         assert httpx.post(url, json={"instances": [0.0]}).status_code == 200
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 
 import numpy as np
@@ -71,7 +72,17 @@ def test_a_version_holds_what_serving_deploying_and_people_need(version):
     names = {path.name for path in version.iterdir()}
     assert names >= {"saved_model.pb", "variables", "assets.extra", "golden.json", "model.json", "MODEL_CARD.md"}
     assert names >= {"digests.json", "report.html", "model_card.json"}
+    assert names >= {"batching_params.pbtxt", "batching_params_bulk.pbtxt"}
     assert not [path for path in version.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_batching_parameters_are_whole_settings_of_tensorflow_serving(version):
+    for name in ("batching_params.pbtxt", "batching_params_bulk.pbtxt"):
+        settings = [line for line in (version / name).read_text().splitlines() if not line.startswith("#")]
+        values = dict(re.fullmatch(r"(\w+) \{ value: (\d+) \}", line).groups() for line in settings)
+        # BatchingParameters of session_bundle_config.proto.
+        assert values.keys() == {"max_batch_size", "batch_timeout_micros", "max_enqueued_batches"}
+        assert int(values["max_batch_size"]) >= 32  # what predict sends
 
 
 def test_digests_cover_every_file(version):

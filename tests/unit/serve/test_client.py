@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
+import grpc
 import numpy as np
 import pytest
+import trustme
+from tensorflow_serving.apis import get_model_status_pb2
 
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.serve.access import Access
 from sat_xception.serve.addresses import bound_socket, is_loopback, reachable
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
@@ -82,28 +89,50 @@ def test_nobody_listening_is_unavailable_with_advice(scheme):
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:8501", "ftp://host:1", "http://", "grpc://host", "grpc://host:8500/path", "http://host:x"]
+    "address",
+    [
+        "127.0.0.1:8501",
+        "ftp://host:1",
+        "http://",
+        "grpc://host",
+        "grpcs://host",
+        "grpc://host:8500/path",
+        "http://host:x",
+    ],
 )
 def test_an_address_of_another_form_is_refused(address):
     with pytest.raises(ConfigError, match="endpoint"):
         EndpointClient(address, NAME)
 
 
+class Seen(NamedTuple):
+    """A request that a scripted server got."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
 @contextmanager
 def scripted_server(
-    *answers: tuple[int, bytes], delay_s: float = 0.0
-) -> Iterator[tuple[str, list[tuple[str, str, bytes]]]]:
+    *answers: tuple[int, bytes] | tuple[int, bytes, dict[str, str]],
+    delay_s: float = 0.0,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[tuple[str, list[Seen]]]:
     """Serve the answers one after another, the last one for ever; yield the address and the requests seen."""
-    seen: list[tuple[str, str, bytes]] = []
+    seen: list[Seen] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, content = answers[min(len(seen), len(answers) - 1)]
-            seen.append((self.command, self.path, body))
+            status, content, *more = answers[min(len(seen), len(answers) - 1)]
+            seen.append(Seen(self.command, self.path, body, dict(self.headers)))
             time.sleep(delay_s)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
@@ -112,11 +141,17 @@ def scripted_server(
         def log_message(self, *message: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a handshake that a client broke off
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}", seen
         finally:
             server.shutdown()
             thread.join()
@@ -126,12 +161,13 @@ def ok(content: object) -> tuple[int, bytes]:
     return 200, json.dumps(content).encode()
 
 
-def test_503_is_tried_again():
-    with scripted_server((503, b"busy"), (503, b"{}"), ok({"predictions": [[0.25, 0.75]]})) as (address, seen):
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_is_told_to_come_back_does(status):
+    with scripted_server((status, b"busy"), (status, b"{}"), ok({"predictions": [[0.25, 0.75]]})) as (address, seen):
         with EndpointClient(address, "m") as client:
             np.testing.assert_array_equal(client.predict([b"x"]), [[0.25, 0.75]])
     assert len(seen) == 3
-    assert seen[0] == seen[2]
+    assert seen[0].body == seen[2].body
 
 
 @pytest.mark.parametrize(
@@ -140,7 +176,7 @@ def test_503_is_tried_again():
         (400, Code.INVALID_ARGUMENT),
         (404, Code.NOT_FOUND),
         (413, Code.RESOURCE_EXHAUSTED),
-        (429, Code.RESOURCE_EXHAUSTED),
+        (401, Code.UNAUTHENTICATED),
         (500, Code.INTERNAL),
         (418, Code.UNKNOWN),
     ],
@@ -183,7 +219,7 @@ def test_the_path_holds_name_version_and_prefix():
     with scripted_server(ok({"predictions": [[1.0]]})) as (address, seen):
         with EndpointClient(f"{address}/gateway/", "a b", version=3) as client:
             client.predict([b"x"])
-    method, path, body = seen[0]
+    method, path, body, _ = seen[0]
     assert (method, path) == ("POST", "/gateway/v1/models/a%20b/versions/3:predict")
     assert json.loads(body) == {"instances": [{"image_bytes": {"b64": "eA=="}}]}
 
@@ -235,3 +271,166 @@ def test_asking_over_rest_needs_no_tensorflow():
 def test_hosts_are_known_for_what_they_are(host, loopback, reached):
     assert is_loopback(host) is loopback
     assert reachable(host) == reached
+
+
+def test_the_hour_that_an_endpoint_names_is_kept_and_not_beyond_the_deadline():
+    wait = {"Retry-After": "1"}
+    with scripted_server((429, b"{}", wait), ok({"predictions": [[1.0]]})) as (address, seen):
+        started = time.monotonic()
+        with EndpointClient(address, "m") as client:
+            client.predict([b"x"])
+        assert time.monotonic() - started >= 1.0
+    with scripted_server((503, b"{}", {"Retry-After": "60"})) as (address, seen):
+        with EndpointClient(address, "m", timeout_s=5) as client, pytest.raises(RequestError, match="503"):
+            client.predict([b"x"])
+    assert len(seen) == 1
+
+
+@pytest.fixture
+def token_file(tmp_path) -> Path:
+    file = tmp_path / "token"
+    file.write_text("first-secret\n")
+    return file
+
+
+def test_the_token_is_read_for_each_call_and_sent_with_the_host_to_ask_for(token_file):
+    with scripted_server(ok({"predictions": [[1.0]]})) as (address, seen):
+        with EndpointClient(address, "m", access=Access(token_file, None, "schools.example")) as client:
+            client.predict([b"x"])
+            token_file.write_text("second-secret")
+            client.predict([b"x"])
+    headers = [request.headers for request in seen]
+    assert [each["Authorization"] for each in headers] == ["Bearer first-secret", "Bearer second-secret"]
+    assert {each["Host"] for each in headers} == {"schools.example"}
+
+
+def test_a_token_that_an_endpoint_sends_back_is_hidden(token_file, caplog):
+    with scripted_server((401, b'{"error": "first-secret is not known"}')) as (address, _):
+        with (
+            caplog.at_level("DEBUG"),
+            EndpointClient(address, "m", access=Access(token_file)) as client,
+            pytest.raises(RequestError, match=r"401: \*\*\* is not known\. Check --token-file") as caught,
+        ):
+            client.predict([b"x"])
+    assert caught.value.code is Code.UNAUTHENTICATED
+    assert "first-secret" not in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "two words", "line\nline", "b\u00e9"])
+def test_a_file_that_holds_no_token_is_named_without_its_content(tmp_path, content):
+    file = tmp_path / "token"
+    file.write_text(content)
+    with scripted_server(ok({})) as (address, seen), EndpointClient(address, "m", access=Access(file)) as client:
+        with pytest.raises(ConfigError, match="must hold one token") as caught:
+            client.status()
+    assert not content or content not in str(caught.value)
+    assert not seen
+    with EndpointClient("http://127.0.0.1:1", "m", access=Access(tmp_path / "none")) as client:
+        with pytest.raises(ConfigError, match="can't read --token-file"):
+            client.status()
+
+
+def test_a_token_without_tls_is_warned_of_unless_it_stays_on_this_machine(token_file, caplog):
+    for address, warned in (("http://10.0.0.1:80", True), ("http://127.0.0.1:80", False), ("https://10.0.0.1", False)):
+        caplog.clear()
+        EndpointClient(address, "m", access=Access(token_file)).close()
+        assert ("without TLS" in caplog.text) is warned
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> tuple[trustme.CA, Path]:
+    authority, file = trustme.CA(), tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return authority, file
+
+
+def test_tls_is_checked_against_the_authorities_of_a_file_under_the_host_asked_for(certificates, token_file):
+    authority, ca_file = certificates
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("schools.example").configure_cert(context)
+    with scripted_server(ok({"predictions": [[1.0]]}), tls=context) as (address, seen):
+        with EndpointClient(address, "m", access=Access(token_file, ca_file, "schools.example:443")) as client:
+            client.predict([b"x"])
+        for wrong in (Access(None, None, "schools.example"), Access(None, ca_file)):
+            with EndpointClient(address, "m", access=wrong) as client:
+                with pytest.raises(RequestError, match=r"isn't trusted.*Check --ca-file and --host-header"):
+                    client.predict([b"x"])
+    assert len(seen) == 1
+
+
+def test_a_file_that_holds_no_authorities_is_named(tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for file in ("ca.pem", "none.pem"):
+        for scheme in ("https", "grpcs"):
+            with pytest.raises(ConfigError, match=r"--ca-file .* must be a PEM file"):
+                EndpointClient(f"{scheme}://127.0.0.1:1", "m", access=Access(None, tmp_path / file))
+
+
+class Gate(grpc.ServerInterceptor):
+    """Answers every call with a status, and keeps its metadata and the host that it asked for."""
+
+    def __init__(self, *codes: grpc.StatusCode) -> None:
+        self.codes, self.seen = list(codes), []
+
+    def intercept_service(self, continuation, details):
+        def answer(request, context):
+            self.seen.append((dict(context.invocation_metadata()), details.method))
+            code = self.codes[min(len(self.seen), len(self.codes)) - 1]
+            if code is grpc.StatusCode.OK:
+                return get_model_status_pb2.GetModelStatusResponse()
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "100"),))
+            context.abort(code, f"no: {dict(context.invocation_metadata()).get('authorization')}")
+
+        serialize = get_model_status_pb2.GetModelStatusResponse.SerializeToString
+        return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
+
+
+@contextmanager
+def scripted_grpc(*codes: grpc.StatusCode, tls: trustme.LeafCert | None = None) -> Iterator[tuple[str, Gate]]:
+    gate = Gate(*codes)
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[gate])
+    if tls:
+        pair = (tls.private_key_pem.bytes(), tls.cert_chain_pems[0].bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", gate
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_grpc_who_is_told_to_come_back_does(code):
+    with scripted_grpc(code, code, grpc.StatusCode.OK) as (target, gate):
+        with EndpointClient(f"grpc://{target}", "m") as client:
+            assert client.status() == []
+    assert len(gate.seen) == 3
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL])
+def test_grpc_other_failures_are_not_tried_again(code):
+    with scripted_grpc(code) as (target, gate), EndpointClient(f"grpc://{target}", "m") as client:
+        with pytest.raises(RequestError) as caught:
+            client.status()
+    assert caught.value.code.name == code.name
+    assert len(gate.seen) == 1
+
+
+def test_grpc_sends_the_token_over_tls_under_the_host_asked_for_and_hides_it(certificates, token_file):
+    authority, ca_file = certificates
+    leaf = authority.issue_cert("schools.example")
+    denied = grpc.StatusCode.PERMISSION_DENIED
+    with scripted_grpc(grpc.StatusCode.OK, denied, tls=leaf) as (target, gate):
+        access = Access(token_file, ca_file, "schools.example")
+        with EndpointClient(f"grpcs://{target}", "m", access=access) as client:
+            assert client.status() == []
+            with pytest.raises(RequestError, match=r"Bearer \*\*\*\. Check --token-file"):
+                client.status()
+        with EndpointClient(
+            f"grpcs://{target}", "m", timeout_s=2, access=Access(None, None, "schools.example")
+        ) as client:
+            with pytest.raises(RequestError):
+                client.status()
+    assert [metadata["authorization"] for metadata, _ in gate.seen] == ["Bearer first-secret"] * 2

@@ -100,7 +100,7 @@ def test_nan_and_infinity_pass_both_ways():
 
 def test_floats_are_written_in_their_shortest_form():
     array = np.array([0.2, 1, 3e-5, 1 / 3], dtype=np.float32)
-    assert format_response({"x": array}, in_rows=True) == b'{"predictions": [0.2, 1.0, 3e-05, 0.33333334]}'
+    assert format_response({"x": array}, in_rows=True) == b'{"predictions":[0.2,1.0,0.00003,0.33333334]}'
 
 
 def test_strings_are_plain_unless_the_name_says_bytes():

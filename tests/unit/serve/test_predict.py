@@ -3,16 +3,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sat_xception.config import load_config
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.predict import find_images, predict
+from sat_xception.serve.server import RunningServer
 from sat_xception.steps import PredictConfig
-from tests.serving_fixtures import CLASSES, NAME, TOO_HIGH, expected, pixels_of, write_version
+from tests.serving_fixtures import CLASSES, NAME, TOO_HIGH, expected, pixels_of, serve_config, write_version
 
 pytest_plugins = ["tests.serving_fixtures"]
 COUNT = 7
@@ -87,7 +91,11 @@ def test_columns_are_named_after_classes_where_they_are_known(tiles, tmp_path, c
         "reason",
     ]
     assert list(numbered[0]) == ["path", "label", "score", "probability_0", "probability_1", "status", "reason"]
-    assert [list(row.values()) for row in named] == [list(row.values()) for row in numbered]
+    assert [(row["path"], row["label"], row["status"]) for row in named] == [
+        (row["path"], row["label"], row["status"]) for row in numbered
+    ]
+    # A server merges batches, and another batch size rounds otherwise.
+    np.testing.assert_allclose(probabilities(named), probabilities(numbered), atol=1e-6)
 
 
 def test_a_bad_image_is_a_failed_row_and_its_neighbours_are_scored(tiles, tmp_path, source):
@@ -218,3 +226,39 @@ def test_an_endpoint_without_the_classify_signature_is_refused(tiles, tmp_path):
     write_slow_version(tmp_path / NAME / "1")
     with RunningServer(serve_config(tmp_path)) as server, pytest.raises(ModelError, match="not 'classify'"):
         run(tiles, endpoint=server.rest_url)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"model": "m", "token_file": "t"}, "--token-file go with --endpoint"),
+        ({"model": "m", "host_header": "h", "ca_file": "c"}, "--ca-file, --host-header go with --endpoint"),
+        ({"endpoint": "http://h:1", "ca_file": "c"}, "--ca-file goes with an --endpoint of https:// or grpcs://"),
+    ],
+)
+def test_what_a_call_needs_goes_with_an_endpoint(settings, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config(PredictConfig, None, {"inputs": ["x"], **settings})
+    assert told in str(caught.value)
+
+
+def test_an_endpoint_that_goes_away_in_the_middle_ends_the_run_and_leaves_no_file(tiles, tmp_path, tiny_root):
+    server = RunningServer(serve_config(tiny_root))
+    for number in range(60):
+        shutil.copy(tiles / "part-0" / "0.png", tiles / f"more-{number:02d}.png")
+    answered = []
+
+    class Leaving(EndpointClient):
+        def classify(self, images):
+            answer = super().classify(images)
+            answered.append(len(images))
+            if len(answered) == 3:
+                server.stop()
+            return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sat_xception.serve.predict.EndpointClient", Leaving)
+        with pytest.raises(ServiceError, match=r"can't reach|didn't answer"):
+            run(tiles, tmp_path / "scores.csv", endpoint=server.rest_url, timeout_s=2.0)
+    assert sum(answered) < 67
+    assert not (tmp_path / "scores.csv").exists()

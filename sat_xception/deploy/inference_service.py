@@ -1,0 +1,118 @@
+"""The InferenceService of a version, made from the template that the manifests keep on the cluster."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from typing import Any
+
+import yaml
+
+from sat_xception.deploy.release import Release
+
+__all__ = [
+    "RELEASE_ANNOTATIONS",
+    "STOP_ANNOTATION",
+    "difference",
+    "model_name_problem",
+    "predictor_of",
+    "service_of",
+    "version_of",
+]
+
+Object = dict[str, Any]
+
+STOP_ANNOTATION = "serving.kserve.io/stop"
+_VERSION = "sat-xception/version"
+_DIGEST = "sat-xception/package-digest"
+RELEASE_ANNOTATIONS = (_VERSION, _DIGEST)
+# What belongs to the template itself: a copy that carried them would be taken for a part of what owns the template, and
+# removed as one that its repository doesn't have.
+_OF_THE_TEMPLATE = (
+    STOP_ANNOTATION,
+    "kubectl.kubernetes.io/",
+    "argocd.argoproj.io/",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+    "helm.sh/",
+)
+# What the cluster writes into an object, which says nothing about a change.
+_OF_THE_CLUSTER = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
+
+
+def service_of(template: Object, name: str, release: Release) -> Object:
+    """Return the manifest of an InferenceService that serves a release, in the shape of the template.
+
+    Args:
+        template: The template InferenceService, as the cluster has it.
+        name: Name of the new one.
+        release: What it serves.
+    """
+    metadata = template["metadata"]
+    spec = copy.deepcopy(template["spec"])
+    spec["predictor"] = predictor_of(template, release)
+    ours = {_VERSION: str(release.version), _DIGEST: release.digest}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": _kept(metadata.get("labels")),
+            "annotations": _kept(metadata.get("annotations")) | ours,
+        },
+        "spec": spec,
+    }
+
+
+def predictor_of(template: Object, release: Release) -> Object:
+    """Return the template's predictor with a release's storageUri, and no other storage."""
+    predictor: Object = copy.deepcopy(template["spec"]["predictor"])
+    predictor["model"].pop("storage", None)
+    predictor["model"]["storageUri"] = release.storage_uri
+    return predictor
+
+
+def version_of(service: Object) -> int:
+    """Return the version that an InferenceService of ours serves; 0 when it doesn't say."""
+    said = service["metadata"].get("annotations", {}).get(_VERSION, "")
+    return int(said) if said.isdecimal() else 0
+
+
+def model_name_problem(template: Object, runtime: Object, name: str) -> str:
+    """Return why the predictor wouldn't serve the model by its name, or "".
+
+    KServe's own runtime names the model for the InferenceService, so two of them would answer at two addresses, and no
+    route could split one user's traffic between them.
+    """
+    model = template["spec"]["predictor"].get("model", {})
+    arguments = [
+        argument
+        for container in runtime["spec"].get("containers", ())
+        for argument in (*container.get("command", ()), *container.get("args", ()))
+    ]
+    names = [
+        argument.partition("=")[2] for argument in (*arguments, *model.get("args", ())) if "model_name=" in argument
+    ]
+    if not names or names[-1] == name:
+        return ""
+    return f"it serves the model as {names[-1]!r}; set --model_name={name} in the ServingRuntime's args"
+
+
+def difference(before: Object | None, after: Object) -> str:
+    """Return what changes from one state of an object to another as a unified diff of YAML; "" for nothing."""
+    title = f"{after['kind'].lower()}/{after['metadata']['name']}"
+    old = _text(before) if before else []
+    lines = difflib.unified_diff(old, _text(after), f"{title} (now)", f"{title} (planned)", lineterm="", n=2)
+    return "\n".join(lines)
+
+
+def _text(value: Object) -> list[str]:
+    shown = {key: part for key, part in value.items() if key != "status"}
+    shown["metadata"] = {key: part for key, part in value["metadata"].items() if key not in _OF_THE_CLUSTER}
+    return yaml.safe_dump(shown, sort_keys=True, allow_unicode=True).splitlines()
+
+
+def _kept(values: dict[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (values or {}).items() if not key.startswith(_OF_THE_TEMPLATE)}

@@ -1,0 +1,246 @@
+"""What a rollout needs of a cluster, looked at before anything is changed: one table, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
+from sat_xception.deploy.kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
+from sat_xception.deploy.lease import holder_of
+from sat_xception.deploy.traffic import read_weights
+from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.steps import RolloutConfig
+
+__all__ = ["PERMISSIONS", "PREFLIGHT_PERMISSIONS", "Preflight", "inspect_cluster"]
+
+Object = dict[str, Any]
+
+# What a rollout does in its namespace, as the Role sat-xception-deployer of the manifests allows it: (API group,
+# resource) and verbs. A test holds this against what is really asked for.
+PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("serving.kserve.io", "inferenceservices"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("serving.kserve.io", "servingruntimes"): ("get",),
+    ("apps", "deployments"): ("get",),
+    ("", "pods"): ("list",),
+    ("", "pods/log"): ("get",),
+    ("", "services"): ("get",),
+    ("", "events"): ("list",),
+    ("", "configmaps"): ("get", "create", "patch"),
+    ("gateway.networking.k8s.io", "httproutes"): ("get", "patch"),
+    ("coordination.k8s.io", "leases"): ("get", "create", "update"),
+}
+# CustomResourceDefinitions that the preflight reads, by name: the ClusterRole sat-xception-preflight.
+_ISVC_CRD = "inferenceservices.serving.kserve.io"
+_ROUTE_CRD = "httproutes.gateway.networking.k8s.io"
+PREFLIGHT_PERMISSIONS = (_ISVC_CRD, _ROUTE_CRD)
+_DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
+_STANDARD = ("Standard", "RawDeployment")  # the second until KServe 0.15
+_KSERVE_NAMESPACE = "kserve"
+
+
+@dataclass
+class Preflight:
+    """What was found.
+
+    Attributes:
+        strategy: How traffic will be split: "two-services" or "canary".
+        template: The template InferenceService; {} when it isn't there.
+        rows: What was looked at, what is wrong with it ("" for nothing), and what was found.
+        outside: Whether a problem is of the kind that isn't a setting: no answer, no permission, a rollout in progress.
+    """
+
+    strategy: str = "two-services"
+    template: Object = field(default_factory=dict)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    outside: bool = False
+
+    def table(self) -> str:
+        """Return the rows as text."""
+        width = max(len(what) for what, _, _ in self.rows)
+        return "\n".join(
+            f"{what.ljust(width)}  {'PROBLEM' if problem else 'ok     '}  {problem or found}"
+            for what, problem, found in self.rows
+        )
+
+    def check(self) -> None:
+        """Make sure that nothing is wrong.
+
+        Raises:
+            ConfigError: Something is wrong that a setting or a manifest puts right.
+            ServiceError: The cluster doesn't answer or doesn't allow something, or a rollout is in progress.
+        """
+        problems = sum(1 for _, problem, _ in self.rows if problem)
+        if problems:
+            error = ServiceError if self.outside else ConfigError
+            raise error(
+                f"the cluster isn't ready for a rollout, nothing was changed: {problems} to put right\n{self.table()}"
+            )
+
+    def look(self, what: str, look: Callable[[], str]) -> bool:
+        """Add a row: what `look` returns was found, what it raises is a problem; return whether it is well."""
+        try:
+            self.rows.append((what, "", look()))
+        except SatXceptionError as error:
+            self.outside = self.outside or isinstance(error, ServiceError)
+            self.rows.append((what, str(error), ""))
+            return False
+        return True
+
+
+def inspect_cluster(cluster: Cluster, config: RolloutConfig, storage: Callable[[], str]) -> Preflight:
+    """Look at everything that a rollout needs; change nothing.
+
+    Args:
+        cluster: The cluster.
+        config: Settings of the rollout.
+        storage: Returns what was found of the release's storage, or raises.
+    """
+    report = Preflight()
+    if not report.look("API server", lambda: f"{cluster.server_version()} at {cluster.address}"):
+        return report
+    definitions: dict[str, Object] = {}
+    report.look("KServe", lambda: _definition(cluster, _ISVC_CRD, "v1beta1", definitions))
+    report.look("Gateway API", lambda: _definition(cluster, _ROUTE_CRD, "v1", definitions))
+    report.look("permissions", lambda: _permissions(cluster))
+    if report.look("template", lambda: _template(cluster, config, report)):
+        report.look("runtime", lambda: _runtime(cluster, config, report.template))
+    report.look("strategy", lambda: _strategy(cluster, config, report, definitions.get(_ISVC_CRD, {})))
+    if report.strategy == "two-services":
+        report.look("route", lambda: _route(cluster, config))
+    report.look("storage", storage)
+    report.look("lock", lambda: _lock(cluster, config))
+    return report
+
+
+def _definition(cluster: Cluster, name: str, version: str, found: dict[str, Object]) -> str:
+    try:
+        definition = cluster.get(CRD, name)
+    except ServiceError as error:
+        raise ServiceError(f"{error}. The ClusterRole is sat-xception-preflight") from None
+    kind = name.partition(".")[0]
+    if definition is None:
+        what = "KServe" if name == _ISVC_CRD else "the Gateway API"
+        raise ConfigError(f"the cluster has no CustomResourceDefinition {name}: install {what}, see docs/rollout.md")
+    served = {item["name"]: item for item in definition["spec"]["versions"] if item.get("served")}
+    if version not in served:
+        raise ConfigError(
+            f"{name} has versions {', '.join(sorted(served))}, expected {version}: another release is needed"
+        )
+    found[name] = served[version]
+    return f"{kind} {version}"
+
+
+def _permissions(cluster: Cluster) -> str:
+    missing = [
+        f"{verb} {resource}.{group}".rstrip(".")
+        for (group, resource), verbs in PERMISSIONS.items()
+        for verb in verbs
+        if not cluster.may(verb, resource.partition("/")[0], group, resource.partition("/")[2])
+    ]
+    if missing:
+        raise ServiceError(
+            f"this account may not {', '.join(missing)} in namespace {cluster.namespace}: bind the Role "
+            "sat-xception-deployer of the manifests to it"
+        )
+    return f"all {sum(map(len, PERMISSIONS.values()))} that a rollout needs"
+
+
+def _template(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str:
+    name = f"{config.name}-template"
+    found = cluster.get(INFERENCE_SERVICE, name)
+    if found is None:
+        known = [item["metadata"]["name"] for item in cluster.find(INFERENCE_SERVICE)]
+        raise ConfigError(
+            f"there is no InferenceService {name} in namespace {cluster.namespace} (there: "
+            f"{', '.join(known) or 'none'}): apply the manifests, or check --name and --namespace"
+        )
+    mode = found["metadata"].get("annotations", {}).get(_DEPLOYMENT_MODE, "the cluster's default")
+    if mode not in _STANDARD:
+        raise ConfigError(f"{name} has the deployment mode {mode}: annotate it {_DEPLOYMENT_MODE}: Standard")
+    if "model" not in found["spec"]["predictor"]:
+        raise ConfigError(f"{name} has no spec.predictor.model; a rollout sets its storageUri")
+    if found["metadata"]["annotations"].get(STOP_ANNOTATION) != "true":
+        raise ConfigError(f"{name} isn't stopped, and has no model: annotate it {STOP_ANNOTATION}: 'true'")
+    report.template = found
+    return f"{name}, {mode} mode"
+
+
+def _runtime(cluster: Cluster, config: RolloutConfig, template: Object) -> str:
+    name = template["spec"]["predictor"]["model"].get("runtime")
+    if not name:
+        raise ConfigError(
+            f"{template['metadata']['name']} names no runtime, and KServe's own can't load these models: set "
+            "spec.predictor.model.runtime"
+        )
+    runtime = cluster.get(RUNTIME, name)
+    if runtime is None:
+        raise ConfigError(f"there is no ServingRuntime {name} in namespace {cluster.namespace}: apply the manifests")
+    if problem := model_name_problem(template, runtime, config.name):
+        raise ConfigError(f"ServingRuntime {name}: {problem}")
+    return f"{name}, {runtime['spec']['containers'][0].get('image', 'no image')}"
+
+
+def _strategy(cluster: Cluster, config: RolloutConfig, report: Preflight, version: Object) -> str:
+    """Choose how traffic is split; an endpoint stays with the way that it has."""
+    spec = (
+        version.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
+    )
+    has_canary, splits = "canary" in spec, "tracing" in spec  # the second came with 0.21
+    native = cluster.get(INFERENCE_SERVICE, config.name) is not None
+    route = cluster.get(HTTP_ROUTE, f"{config.name}-route") or {}
+    ours = any(read_weights(route).get(f"{config.name}-{slot}-predictor") for slot in "ab")
+    has = "canary" if native and not ours else "two-services" if ours else ""
+    if config.strategy != "auto":
+        report.strategy = config.strategy
+        if has and has != config.strategy:
+            raise ConfigError(
+                f"{config.name} is served by the strategy {has}; leave --strategy out, or remove what serves it first"
+            )
+        if config.strategy == "canary" and not has_canary:
+            raise ConfigError("this KServe has no spec.canary (0.20 has): use --strategy two-services")
+        return f"{config.strategy}, as asked for"
+    report.strategy = has or ("canary" if has_canary and splits and _uses_gateway_api(cluster) else "two-services")
+    if has:
+        return f"{has}, as {config.name} is served now"
+    why = "this KServe splits traffic itself" if report.strategy == "canary" else "works with every KServe"
+    return f"{report.strategy}: {why}"
+
+
+def _uses_gateway_api(cluster: Cluster) -> bool:
+    """Return whether KServe makes HTTPRoutes; False where its configuration can't be read."""
+    try:
+        found = cluster.get(CONFIG_MAP, "inferenceservice-config", namespace=_KSERVE_NAMESPACE)
+    except SatXceptionError:
+        return False
+    ingress = ((found or {}).get("data") or {}).get("ingress", "")
+    return '"enableGatewayApi":true' in "".join(ingress.split())
+
+
+def _route(cluster: Cluster, config: RolloutConfig) -> str:
+    name = f"{config.name}-route"
+    route = cluster.get(HTTP_ROUTE, name)
+    if route is None:
+        raise ConfigError(f"there is no HTTPRoute {name} in namespace {cluster.namespace}: apply the manifests")
+    if not route["spec"].get("parentRefs"):
+        raise ConfigError(
+            f"HTTPRoute {name} has no parentRefs, so no gateway takes it: name your Gateway in the overlay"
+        )
+    weights = read_weights(route)
+    shares = ", ".join(f"{service} {weight} %" for service, weight in weights.items())
+    return f"{name}: {shares or 'no traffic yet'}"
+
+
+def _lock(cluster: Cluster, config: RolloutConfig) -> str:
+    holder = holder_of(cluster.get(LEASE, f"{config.name}-deploy"))
+    # Whether it is alive shows when it renews: the rollout itself watches for that.
+    return f"held by {holder}; a rollout takes it over only if that one is gone" if holder else "free"
+
+
+def storage_row(place: Path, there: bool, files: int) -> str:
+    """Return what was found of a release's storage."""
+    state = "is there already" if there else "will be copied there"
+    return f"{place}: {files} files with the right digests, {state}"

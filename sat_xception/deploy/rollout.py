@@ -1,0 +1,305 @@
+"""Roll a release out on a cluster: make its predictor, prove it, move the traffic in steps, and go back on any failure.
+
+Nothing about a rollout is only in this process: what answers is in the route, what was tried is in the record, and who
+is at it is in the Lease. A run that finds a record "in progress" puts the traffic back before it begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.golden import check_golden, wait_until_available
+from sat_xception.deploy.kinds import Kind
+from sat_xception.deploy.lease import Lock
+from sat_xception.deploy.native_canary import NativeCanary
+from sat_xception.deploy.probe import Probe, agreement, read_golden, read_tiles
+from sat_xception.deploy.records import FAILED, INTERRUPTED, SERVING, History
+from sat_xception.deploy.release import Release
+from sat_xception.deploy.two_services import TwoServices
+from sat_xception.deploy.wait import Predictor, await_predictor
+from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXceptionError, ServiceError
+from sat_xception.log import get_logger
+from sat_xception.serve.access import Access
+from sat_xception.serve.client import EndpointClient
+from sat_xception.steps import RolloutConfig
+
+__all__ = ["Rollout", "Strategy", "ended_by_sigterm", "strategy_of"]
+
+_log = get_logger(__name__)
+Object = dict[str, Any]
+# Times in a row that a predictor must answer its golden tiles before it gets traffic.
+_PROOFS = 3
+
+
+class Strategy(Protocol):
+    """A way to split an endpoint's traffic between the release that answers and the next."""
+
+    name: str
+    route: str
+
+    def current(self) -> Predictor | None:
+        """Return what answers; None when nothing does."""
+
+    def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
+        """Return what `start` applies."""
+
+    def is_as_planned(self, release: Release, current: Predictor) -> bool:
+        """Return whether what answers is this release in the template's present shape."""
+
+    def next(self, release: Release, current: Predictor | None) -> Predictor:
+        """Return the predictor that `start` makes."""
+
+    def start(self, release: Release, current: Predictor | None) -> int:
+        """Make a predictor without traffic; return the generation of its InferenceService."""
+
+    def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
+        """Give the new predictor its share of the traffic."""
+
+    def finish(self, new: Predictor) -> None:
+        """Remove what answered before."""
+
+    def abort(self, current: Predictor | None, new: Predictor) -> None:
+        """Give all the traffic back, and remove the new predictor."""
+
+
+def strategy_of(name: str, cluster: Cluster, config: RolloutConfig, template: Object) -> Strategy:
+    """Return a strategy by its name."""
+    return (NativeCanary if name == NativeCanary.name else TwoServices)(cluster, config, template)
+
+
+class Rollout:
+    """One rollout of an endpoint, by the one who holds its lock."""
+
+    def __init__(
+        self, cluster: Cluster, config: RolloutConfig, strategy: Strategy, template: Object, lock: Lock
+    ) -> None:
+        """Read the history; nothing is changed yet."""
+        self._cluster, self._config, self._strategy = cluster, config, strategy
+        self._template, self._lock = template, lock
+        self.history = History(cluster, config.name)
+
+    def recover(self) -> bool:
+        """Put right what a rollout left that was killed; return whether there was one."""
+        record = self.history.unfinished
+        if record is None:
+            return False
+        _log.warning("recover   the rollout of version %s was interrupted (%s)", record["version"], record["stage"])
+        before = _predictor(record["before"])
+        strategy = strategy_of(record["strategy"], self._cluster, self._config, self._template)
+        if new := _predictor(record["new"]):
+            strategy.abort(before, new)
+        answers = f"version {before.version} answers" if before else "nothing answered before"
+        self.history.end(record, INTERRUPTED, f"its process ended while it was at: {record['stage']}; {answers}")
+        _log.info("recover   %s", answers)
+        return True
+
+    def run(self, source: Path, release: Release, may_be_older: bool = False) -> Object:
+        """Roll a release out; return its record.
+
+        Args:
+            source: Its version on this machine, for the golden tiles.
+            release: What is rolled out.
+            may_be_older: Whether it may be older than what is serving.
+
+        Raises:
+            ConfigError: The cluster refuses the plan. Nothing was changed.
+            ModelError: The version doesn't load or answers wrongly. What answered before answers again.
+            ServiceError: Something of the cluster failed. What answered before answers again.
+        """
+        current = self._strategy.current()
+        if not may_be_older:
+            self._check_newer(release, current)
+        if current and current.version == release.version and self._strategy.is_as_planned(release, current):
+            return self._prove_again(source, release, current)
+        for kind, manifest in self._strategy.plan(release, current):
+            self._cluster.apply(kind, manifest, dry_run=True, force=self._config.force_conflicts)
+        before = None if current is None else asdict(current)
+        facts = self._facts() | {"before": before, "new": None, "stage": "start", "steps": []}
+        record = self.history.begin(release, facts)
+        try:
+            new = self._start(record, release, current)
+            self._prove(record, source, new, current)
+            self._move(record, source, new, current)
+            self._lock.check()
+            self.history.end(record, SERVING)
+        except BaseException as error:
+            self._go_back(record, error)
+        self._strategy.finish(new)
+        _log.info("serving   version %s has all the traffic; the one before is removed", release.version)
+        return record
+
+    def _check_newer(self, release: Release, current: Predictor | None) -> None:
+        if current is not None and current.version > release.version:
+            known = self.history.proved(release.version)
+            raise ConfigError(
+                f"version {current.version} is serving, which is newer than {release.version}; "
+                + (
+                    f"go back with `sat_xception rollback --to {release.version}`"
+                    if known
+                    else "package the model again"
+                )
+            )
+
+    def _start(self, record: Object, release: Release, current: Predictor | None) -> Predictor:
+        # Written before it is made: whoever comes after a kill knows what to remove.
+        new = self._strategy.next(release, current)
+        record["new"] = asdict(new)
+        self._stage(record, f"making {new.service}")
+        generation = self._strategy.start(release, current)
+        self._stage(record, f"waiting for {new.service}")
+        await_predictor(self._cluster, new, generation, self._config.start_minutes * 60, self._lock.check)
+        return new
+
+    def _prove(self, record: Object, source: Path, new: Predictor, current: Predictor | None) -> None:
+        """Ask the new predictor itself, before it gets any traffic."""
+        self._stage(record, "golden tiles of the new predictor")
+        with self._client_of(new) as client:
+            wait_until_available(client, new.version, self._config.timeout_s)
+            _check_signature(client)
+            record["golden_difference"] = max(check_golden(source, client) for _ in range(_PROOFS))
+            golden = read_golden(source)
+            record["golden_tiles"] = len(golden.images)
+            _log.info(
+                "proved    version %s answers its %d golden tiles at %s",
+                new.version,
+                len(golden.images),
+                client.address,
+            )
+            if current is not None and self._config.min_agreement:
+                tiles = [*golden.images, *read_tiles(self._config.tiles)]
+                with self._client_of(current) as old:
+                    share = agreement(client, old, tiles, self._config.min_agreement)
+                record["agreement"] = {"tiles": len(tiles), "share": round(share, 4)}
+                _log.info("compared  old and new give %.0f %% of %s tiles the same class", share * 100, len(tiles))
+
+    def _move(self, record: Object, source: Path, new: Predictor, current: Predictor | None) -> None:
+        golden = read_golden(source)
+        with contextlib.ExitStack() as stack:
+            route = stack.enter_context(
+                EndpointClient(
+                    self._config.endpoint,
+                    self._config.name,
+                    timeout_s=self._config.timeout_s,
+                    access=Access(host=self._config.endpoint_host),
+                    tries_again=False,
+                )
+            )
+            clients = [stack.enter_context(self._client_of(one)) if one else None for one in (new, current)]
+            assert clients[0] is not None
+            probe = Probe(self._config, route, clients[0], clients[1], golden, self._lock.check)
+            for percent in self._config.traffic_steps if current else (100,):
+                self._stage(record, f"{percent} % of the traffic")
+                self._strategy.give(percent, current, new)
+                figures = probe.watch(percent, self._config.step_minutes)
+                record["steps"].append(figures.facts())
+                _log.info("traffic   %d %% at version %s | %s", percent, new.version, figures)
+
+    def _prove_again(self, source: Path, release: Release, current: Predictor) -> Object:
+        """Prove what answers already; change nothing but what an earlier rollout left."""
+        _log.info("deployed  version %s answers already; it is proved again", release.version)
+        with self._client_of(current) as client:
+            difference = check_golden(source, client)
+        self._strategy.finish(current)
+        found = self.history.serving
+        if found is not None and found["digest"] == release.digest:
+            return found
+        facts = self._facts() | {"before": None, "new": asdict(current), "stage": "", "steps": []}
+        proof = {"golden_difference": difference, "golden_tiles": len(read_golden(source).images)}
+        record = self.history.begin(release, facts | proof)
+        self.history.end(record, SERVING, "found serving, without a record")
+        return record
+
+    def _facts(self) -> Object:
+        return {"strategy": self._strategy.name, "by": self._lock.holder, "endpoint": self._config.endpoint}
+
+    def _stage(self, record: Object, stage: str) -> None:
+        self._lock.check()
+        record["stage"] = stage
+        self.history.write()
+
+    def _go_back(self, record: Object, error: BaseException) -> NoReturn:
+        """Give the traffic back, say why in the record, and raise the error with what answers now."""
+        self._lock.check()  # whoever has it now puts things right
+        before = _predictor(record["before"])
+        _log.error("going back from version %s: %s", record["version"], error or type(error).__name__)
+        try:
+            with _undisturbed():
+                if new := _predictor(record["new"]):
+                    self._strategy.abort(before, new)
+                self.history.end(record, FAILED, f"{type(error).__name__}: {error} (at: {record['stage']})")
+        except SatXceptionError as problem:
+            _log.error(
+                "the way back failed as well: %s. Run `sat_xception rollback --name %s` when the cluster is well",
+                problem,
+                self._config.name,
+            )
+            raise error from None
+        answers = f"version {before.version} has all the traffic again" if before else "nothing answers, as before"
+        if isinstance(error, SatXceptionError):
+            kind = ServiceError if isinstance(error, ServiceError) else type(error)  # some of which take a code as well
+            raise kind(f"rolled back, {answers}: {error}") from None
+        _log.error("rolled back, %s", answers)
+        raise error
+
+    def _client_of(self, predictor: Predictor) -> EndpointClient:
+        address = self._config.predictor_url.format(service=predictor.backend, namespace=self._config.namespace)
+        return EndpointClient(address, self._config.name, predictor.version, self._config.timeout_s)
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Turn the first SIGTERM into an error, so that the traffic goes back before the process ends.
+
+    Raises:
+        PreemptedError: SIGTERM came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise PreemptedError("stopped by SIGTERM; run the same command again")
+
+    earlier = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave signals that would end the process for after the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    earlier = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, earlier, strict=True):
+            signal.signal(number, handler)
+
+
+def _predictor(facts: Object | None) -> Predictor | None:
+    return None if facts is None else Predictor(**{**facts, "conditions": tuple(facts["conditions"])})
+
+
+def _check_signature(client: EndpointClient) -> None:
+    """Make sure that the model takes images and gives probabilities, where the server tells its signatures."""
+    signatures: Any = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
+    found = signatures.get("serving_default", {})
+    if set(found.get("inputs", ())) != {"image_bytes"} or "probabilities" not in found.get("outputs", ()):
+        raise ModelError(
+            f"{client.address} serves a model whose serving_default takes {sorted(found.get('inputs', ()))} and gives "
+            f"{sorted(found.get('outputs', ()))}, not image_bytes and probabilities: it isn't one of ours"
+        )

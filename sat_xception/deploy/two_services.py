@@ -1,0 +1,123 @@
+"""Rollout with two InferenceServices behind one weighted HTTPRoute: works with every KServe that has Standard mode.
+
+The endpoint's name stands for `<name>-a` and `<name>-b`. One answers; the other is made anew for the next version, gets
+its share of the route, and then all of it; then the first is removed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sat_xception.deploy.cluster import Cluster
+from sat_xception.deploy.inference_service import difference, service_of, version_of
+from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Kind
+from sat_xception.deploy.release import Release
+from sat_xception.deploy.traffic import read_weights, split_traffic
+from sat_xception.deploy.wait import Predictor
+from sat_xception.errors import ServiceError
+from sat_xception.log import get_logger
+from sat_xception.steps import RolloutConfig
+
+__all__ = ["TwoServices"]
+
+_log = get_logger(__name__)
+Object = dict[str, Any]
+_POLL_S = 0.5
+
+
+class TwoServices:
+    """Moves an endpoint from one of its two InferenceServices to the other."""
+
+    name = "two-services"
+
+    def __init__(self, cluster: Cluster, config: RolloutConfig, template: Object) -> None:
+        """Take the cluster, the settings, and the template InferenceService."""
+        self._cluster, self._config, self._template = cluster, config, template
+        self._services = (f"{config.name}-a", f"{config.name}-b")
+        self.route = f"{config.name}-route"
+
+    def current(self) -> Predictor | None:
+        """Return what gets the traffic, most of it where it is split; None when nothing does."""
+        route = self._cluster.get(HTTP_ROUTE, self.route) or {}
+        weights = read_weights(route)
+        for service in sorted(self._services, key=lambda service: -weights.get(_backend(service), 0)):
+            found = self._cluster.get(INFERENCE_SERVICE, service)
+            if found is not None and weights.get(_backend(service)):
+                return self._predictor(service, version_of(found), found["spec"]["predictor"]["model"]["storageUri"])
+        return None
+
+    def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
+        """Return what `start` applies."""
+        return [(INFERENCE_SERVICE, service_of(self._template, self._other(current), release))]
+
+    def is_as_planned(self, release: Release, current: Predictor) -> bool:
+        """Return whether what answers is this release in the template's present shape."""
+        found = self._cluster.get(INFERENCE_SERVICE, current.service)
+        manifest = service_of(self._template, current.service, release)
+        planned = self._cluster.apply(INFERENCE_SERVICE, manifest, dry_run=True, force=True)
+        return found is not None and not difference(found, planned)
+
+    def next(self, release: Release, current: Predictor | None) -> Predictor:
+        """Return the predictor that `start` makes."""
+        return self._predictor(self._other(current), release.version, release.storage_uri)
+
+    def start(self, release: Release, current: Predictor | None) -> int:
+        """Make the predictor of a release, without traffic; return the generation of its InferenceService."""
+        service = self._other(current)
+        manifest = service_of(self._template, service, release)
+        found = self._cluster.get(INFERENCE_SERVICE, service)
+        if found is not None:
+            planned = self._cluster.apply(INFERENCE_SERVICE, manifest, dry_run=True, force=self._config.force_conflicts)
+            if difference(found, planned):
+                _log.info("remove    %s, which served version %s and has no traffic", service, version_of(found))
+                self._remove(service)
+        applied = self._cluster.apply(INFERENCE_SERVICE, manifest, force=self._config.force_conflicts)
+        return int(applied["metadata"]["generation"])
+
+    def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
+        """Give the new predictor its share of the traffic; all of it where nothing else answers."""
+        weights = {new.backend: percent}
+        if current is not None:
+            weights = {current.backend: 100 - percent, new.backend: percent}
+        split_traffic(self._cluster, self.route, weights, self._config.timeout_s, force=self._config.force_conflicts)
+
+    def finish(self, new: Predictor) -> None:
+        """Remove what answered before; requests that it works on are finished first."""
+        for service in self._services:
+            if service != new.service and self._cluster.get(INFERENCE_SERVICE, service) is not None:
+                time.sleep(self._config.drain_s)
+                self._cluster.delete(INFERENCE_SERVICE, service)
+
+    def abort(self, current: Predictor | None, new: Predictor) -> None:
+        """Give all the traffic back to what answered before, and remove the new predictor."""
+        if current is not None:
+            split_traffic(self._cluster, self.route, {current.backend: 100}, self._config.timeout_s, force=True)
+            time.sleep(self._config.drain_s)
+        else:
+            # Fields that we no longer name are no longer ours: the route is as the manifests made it.
+            metadata = {"name": self.route, "namespace": self._cluster.namespace}
+            self._cluster.apply(HTTP_ROUTE, {"metadata": metadata}, force=True)
+        self._cluster.delete(INFERENCE_SERVICE, new.service)
+
+    def _other(self, current: Predictor | None) -> str:
+        return self._services[1] if current and current.service == self._services[0] else self._services[0]
+
+    def _remove(self, service: str) -> None:
+        self._cluster.delete(INFERENCE_SERVICE, service)
+        deadline = time.monotonic() + self._config.timeout_s
+        while self._cluster.get(INFERENCE_SERVICE, service) is not None:
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"the InferenceService {service} isn't gone {self._config.timeout_s:g} s after it was deleted; is "
+                    "the KServe controller running, which has to finish that?"
+                )
+            time.sleep(_POLL_S)
+
+    @staticmethod
+    def _predictor(service: str, version: int, storage_uri: str) -> Predictor:
+        return Predictor(service, _backend(service), version, storage_uri)
+
+
+def _backend(service: str) -> str:
+    return f"{service}-predictor"

@@ -1,0 +1,87 @@
+"""How a client gets in at an endpoint: a bearer token from a file, whom to trust, which host to ask a gateway for."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from sat_xception.errors import ConfigError
+
+__all__ = ["Access", "hide"]
+
+_HIDDEN = "***"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What goes with every call.
+
+    Attributes:
+        token_file: File with a bearer token. It is read again for each call: whoever writes it may renew it.
+        ca_file: PEM file of the authorities to trust. Default: those that this machine trusts.
+        host: Host to ask for, where the address is that of a gateway: HTTP's Host, gRPC's authority, TLS's name.
+    """
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    host: str = ""
+
+    @property
+    def host_name(self) -> str:
+        """Return the host without its port, as TLS names it."""
+        name, colon, port = self.host.rpartition(":")
+        return name if colon and port.isdigit() else self.host
+
+    def token(self) -> str:
+        """Return the token as the file holds it now; "" without a file.
+
+        Raises:
+            ConfigError: The file can't be read, or doesn't hold one token. The message never holds its content.
+        """
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise ConfigError(f"can't read --token-file {self.token_file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not token or not token.isprintable() or " " in token:
+            raise ConfigError(
+                f"--token-file {self.token_file} must hold one token of printable ASCII, and nothing else"
+            )
+        return token
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return what checks the endpoint's certificate.
+
+        Raises:
+            ConfigError: The file of authorities can't be used.
+        """
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise self._no_authorities(error) from None
+
+    def authorities(self) -> bytes | None:
+        """Return the PEM of the authorities to trust; None for those of gRPC.
+
+        Raises:
+            ConfigError: The file can't be used.
+        """
+        if self.ca_file is None:
+            return None
+        self.ssl_context()
+        try:
+            return self.ca_file.read_bytes()
+        except OSError as error:
+            raise self._no_authorities(error) from None
+
+    def _no_authorities(self, error: Exception) -> ConfigError:
+        return ConfigError(f"--ca-file {self.ca_file} must be a PEM file of certificates: {error}")
+
+
+def hide(token: str, text: str) -> str:
+    """Return a text without the token: an endpoint may send back what it was sent."""
+    return text.replace(token, _HIDDEN) if token else text

@@ -1,0 +1,38 @@
+"""One line a request, over REST or gRPC, for `serve --access-log`."""
+
+from __future__ import annotations
+
+import time
+
+from sat_xception.log import get_logger
+
+__all__ = ["log_access"]
+
+_log = get_logger(__name__)
+_MAX_SHOWN = 200
+
+
+def log_access(
+    interface: str, client: str | None, what: str, outcome: str, seconds: float, size: int | None = None
+) -> None:
+    """Log a request.
+
+    Args:
+        interface: "REST" or "gRPC".
+        client: Where it came from.
+        what: Method and path, as the client wrote them: shown with everything but printable ASCII escaped.
+        outcome: HTTP status or code.
+        seconds: How long it took.
+        size: Bytes of its body, where they are known.
+    """
+    shown = ascii(what[:_MAX_SHOWN])[1:-1]
+    _log.info(
+        "access    %-4s %s %s | %s | %.1f ms | %s bytes | %s",
+        interface,
+        client or "-",
+        shown,
+        outcome,
+        seconds * 1e3,
+        "-" if size is None else size,
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )

@@ -1,0 +1,63 @@
+"""Packages of three versions and a cluster to roll them out on."""
+
+import pytest
+
+from sat_xception.deploy.deploy import deploy
+from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
+from sat_xception.steps import DeployConfig
+from tests.deploy.packages import NAME, write_package
+from tests.kserve_cluster import STORAGE, KServeCluster
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory):
+    """Versions 1, 2 and 3 of different weights, each in a model root of its own."""
+    folder = tmp_path_factory.mktemp("packages")
+    for version in (1, 2, 3):
+        write_package(folder / str(version), version)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fewer_rounds(monkeypatch):
+    """Fewer requests at each step than a rollout sends: enough to see each version answer."""
+    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_ROUNDS", 24)
+
+
+@pytest.fixture
+def cluster(packages, tmp_path, request):
+    """A cluster, and on it an account that may do what the Role allows; a parameter says what else is special."""
+    with KServeCluster(tmp_path, NAME, PERMISSIONS, PREFLIGHT_PERMISSIONS, **getattr(request, "param", {})) as running:
+        running.impostor = packages / "3" / NAME / "3"
+        yield running
+
+
+@pytest.fixture
+def settings(cluster, packages):
+    """Return a function that gives the settings of a deployment of a version."""
+
+    def settings(version, **changes):
+        return {
+            "target": "kserve",
+            "name": NAME,
+            "package": packages / str(version),
+            "model_root": cluster.root,
+            "storage_uri": STORAGE,
+            "endpoint": cluster.endpoint,
+            "predictor_url": cluster.predictor_url,
+            "kubeconfig": cluster.kubeconfig,
+            "step_minutes": 0,
+            "drain_s": 0,
+            "min_agreement": 0,
+            "max_slowdown": 0,
+            "timeout_s": 10,
+            "start_minutes": 1,
+            **changes,
+        }
+
+    return settings
+
+
+@pytest.fixture
+def roll_out(settings):
+    return lambda version, **changes: deploy(DeployConfig(**settings(version, **changes)))

@@ -1,0 +1,470 @@
+"""A cluster with KServe and a gateway for rollouts: objects in `kubernetes_api.py`, real servers as pods, a real proxy.
+
+The controller says of an InferenceService what KServe says: also what isn't true. The gateway splits requests by the
+weights of an HTTPRoute among `sat_xception serve` processes' REST interfaces.
+"""
+
+import asyncio
+import itertools
+import random
+import shutil
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from sat_xception.serve.server import RunningServer
+from sat_xception.steps import ServeConfig
+from tests.kubernetes_api import KubernetesApi
+
+NAMESPACE = "sat-xception"
+KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
+STORAGE = "pvc://models/serving"
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+
+
+class KServeCluster:
+    """The whole of it. `pods` maps a version to what becomes of its pods; see `Pods`.
+
+    Attributes:
+        api: The API server.
+        endpoint: Address that users use.
+        predictor_url: Template of the addresses of predictors.
+        root: Folder that the cluster's pods know as `STORAGE`.
+    """
+
+    def __init__(self, folder, name, allowed=None, crd_names=None, canary=False, lies=True):
+        self.folder, self.name, self.root, self.lies = Path(folder), name, Path(folder) / "root", lies
+        self.api = KubernetesApi(allowed, crd_names)
+        self.api.reads_kserve = bool(canary)
+        self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
+        self.fates = {}
+        self.servers = {}
+        self.ticks = Counter()
+        self.weights = {}
+        self.answered = Counter()
+        self.route_faults = {}
+        self.delays_s = {}
+        self.hold = ""  # a stage of a rollout that isn't left: "making", "waiting", "golden"
+        self.stalled_gateway = self.sticky_gateway = False
+        self.refuses_route = ""
+        self.canary = canary
+        self._random = random.Random(0)
+        self._stopped = threading.Event()
+
+    def __enter__(self):
+        self.api.__enter__()
+        self._write_objects()
+        asyncio.run_coroutine_threadsafe(self._start_gateway(), self.api._loop).result(10)
+        self._thread = threading.Thread(target=self._control, name="controller", daemon=True)
+        self._thread.start()
+        self.kubeconfig = self.api.write_kubeconfig(self.folder / "kubeconfig")
+        return self
+
+    def __exit__(self, *error):
+        self._stopped.set()
+        self._thread.join()
+        asyncio.run_coroutine_threadsafe(self._stop_gateway(), self.api._loop).result(10)
+        self.api.__exit__()
+        for server, _ in self.servers.values():
+            server.stop()
+
+    def _write_objects(self):
+        name, put = self.name, self.api.put
+        spec = {"canary": {}, "tracing": {}} if self.canary else {}
+        for plural, group, version in (
+            ("inferenceservices", KSERVE, "v1beta1"),
+            ("httproutes", GATEWAY, "v1"),
+        ):
+            schema = {"openAPIV3Schema": {"properties": {"spec": {"properties": spec}}}}
+            put(
+                "customresourcedefinitions",
+                {
+                    "metadata": {"name": f"{plural}.{group}"},
+                    "spec": {"versions": [{"name": version, "served": True, "schema": schema}]},
+                },
+                "apiextensions.k8s.io",
+                "",
+            )
+        put(
+            "inferenceservices",
+            {
+                "apiVersion": f"{KSERVE}/v1beta1",
+                "metadata": {
+                    "name": f"{name}-template",
+                    "labels": {
+                        "app.kubernetes.io/part-of": "sat-xception",
+                        "app.kubernetes.io/managed-by": "kustomize",
+                    },
+                    "annotations": {
+                        "serving.kserve.io/deploymentMode": "Standard",
+                        "serving.kserve.io/stop": "true",
+                        "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                    },
+                },
+                "spec": {
+                    "predictor": {
+                        "minReplicas": 1,
+                        "maxReplicas": 3,
+                        "model": {"modelFormat": {"name": "tensorflow", "version": "2"}, "runtime": "tfserving"},
+                    }
+                },
+            },
+            KSERVE,
+        )
+        arguments = [f"--model_name={name}", "--rest_api_port=8080", "--model_base_path=/mnt/models"]
+        put(
+            "servingruntimes",
+            {
+                "metadata": {"name": "tfserving"},
+                "spec": {
+                    "containers": [
+                        {"name": "kserve-container", "image": "tensorflow/serving:2.19.1", "args": arguments}
+                    ]
+                },
+            },
+            KSERVE,
+        )
+        put(
+            "httproutes",
+            {
+                "apiVersion": f"{GATEWAY}/v1",
+                "metadata": {"name": f"{name}-route"},
+                "spec": {"hostnames": ["tiles.example.org"], "parentRefs": [{"name": "gateway"}]},
+            },
+            GATEWAY,
+        )
+        put(
+            "configmaps",
+            {"metadata": {"name": "inferenceservice-config"}, "data": {"ingress": '{"enableGatewayApi": true}'}},
+            namespace="kserve",
+        )
+
+    # KServe and the cluster's own controllers
+
+    def _control(self):
+        while not self._stopped.wait(0.02):
+            for name in self.api.names("inferenceservices", KSERVE):
+                found = self.api.read("inferenceservices", name, KSERVE)
+                if found and found["metadata"].get("annotations", {}).get("serving.kserve.io/stop") != "true":
+                    self._reconcile(found)
+            self._collect()
+            for name in self.api.names("httproutes", GATEWAY):
+                self._take_route(name)
+
+    def _reconcile(self, service):
+        """Take one step towards what an InferenceService asks for."""
+        if self.hold == "waiting":
+            return
+        name, spec = service["metadata"]["name"], service["spec"]
+        backends = [(_backend(name, spec["predictor"]), spec["predictor"])]
+        backends += [(_backend(name, canary["predictor"]), canary["predictor"]) for canary in spec.get("canary", ())]
+        for backend, predictor in backends:
+            uri = predictor["model"]["storageUri"]
+            self._pods_of(service, backend, uri).step()
+        if self.canary:
+            self._route_of(service, backends)
+
+    def _pods_of(self, service, backend, uri):
+        version = int(uri.rsplit("/", 1)[1])
+        tick = self.ticks[backend, service["metadata"]["uid"], uri]
+        self.ticks[backend, service["metadata"]["uid"], uri] += 1
+        return Pods(self, service, backend, uri, self.fates.get(version, "well"), tick)
+
+    def _route_of(self, service, backends):
+        """KServe's own route, with the weights of the canaries."""
+        canaries = service["spec"].get("canary", ())
+        given = [canary["trafficPercent"] for canary in canaries]
+        shares = [100 - sum(given), *given]
+        refs = [
+            {"name": backend, "port": 80, "weight": share}
+            for (backend, _), share in zip(backends, shares, strict=True)
+            if share
+        ]
+        if self.canary == "ignored":
+            refs = [{"name": backends[0][0], "port": 80, "weight": 100}]
+        body = {
+            "metadata": {"name": service["metadata"]["name"]},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]},
+        }
+        found = self.api.read("httproutes", service["metadata"]["name"], GATEWAY)
+        if found is None or found["spec"]["rules"] != body["spec"]["rules"]:
+            self.api.put("httproutes", body, GATEWAY, manager="kserve")
+
+    def _collect(self):
+        """Remove what belongs to predictors that nobody asks for any more."""
+        wanted = set()
+        for name in self.api.names("inferenceservices", KSERVE):
+            found = self.api.read("inferenceservices", name, KSERVE)
+            if found:
+                predictors = [
+                    found["spec"]["predictor"],
+                    *(one["predictor"] for one in found["spec"].get("canary", ())),
+                ]
+                wanted |= {_backend(name, predictor) for predictor in predictors}
+        for backend in self.api.names("deployments", "apps"):
+            if backend not in wanted:
+                for plural, group in (("deployments", "apps"), ("services", ""), ("pods", "")):
+                    self.api.remove(plural, backend, group)
+                server, _ = self.servers.pop(backend, (None, None))
+                if server:
+                    server.stop()
+
+    def _take_route(self, name):
+        """What a gateway controller says of a route, and what its proxies do."""
+        if self.stalled_gateway:
+            return
+        route = self.api.read("httproutes", name, GATEWAY)
+        refs = [ref for rule in route["spec"]["rules"] for ref in rule.get("backendRefs", ())]
+        missing = [ref["name"] for ref in refs if self.api.read("services", ref["name"]) is None]
+        problem = self.refuses_route or (f"Service {missing[0]} not found" if missing else "")
+        generation = route["metadata"]["generation"]
+        conditions = [
+            {"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": generation},
+            {
+                "type": "ResolvedRefs",
+                "status": "False" if problem else "True",
+                "reason": "BackendNotFound" if problem else "ResolvedRefs",
+                "message": problem,
+                "observedGeneration": generation,
+            },
+        ]
+        status = {"parents": [{"parentRef": {"name": "gateway"}, "conditions": conditions}]}
+        if route.get("status") != status:
+            self.api.edit("httproutes", name, lambda body: body.update(status=status), GATEWAY, manager="gateway")
+        self.weights[name] = {ref["name"]: ref.get("weight", 1) for ref in refs}
+
+    # The data plane
+
+    async def _start_gateway(self):
+        self._session = aiohttp.ClientSession()
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_route("*", "/direct/{service}/{path:.*}", self._direct)
+        app.router.add_route("*", "/{path:.*}", self._split)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.endpoint = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.predictor_url = self.endpoint + "/direct/{service}"
+
+    async def _stop_gateway(self):
+        await self._session.close()
+        await self._runner.cleanup()
+
+    async def _direct(self, request):
+        if self.hold == "golden" and request.match_info["service"] not in self.weights[f"{self.name}-route"]:
+            return web.Response(status=503, text="no healthy upstream")
+        if delay_s := self.delays_s.get(request.match_info["service"]):
+            await asyncio.sleep(delay_s)
+        return await self._forward(request, request.match_info["service"], request.match_info["path"])
+
+    async def _split(self, request):
+        if request.host.split(":")[0] not in ("tiles.example.org", "127.0.0.1"):
+            return web.Response(status=404, text="no route for this host")
+        routes = [self.name] if self.canary else [f"{self.name}-route"]
+        weights = next((self.weights[route] for route in routes if self.weights.get(route)), {})
+        if not weights:
+            return web.Response(status=500, text="no backend")
+        [chosen] = self._random.choices([*weights], [*weights.values()])
+        if self.sticky_gateway:
+            chosen = min(weights)
+        self.answered[chosen] += 1
+        fault = self.route_faults.get(chosen)
+        if fault and (answer := fault(request)) is not None:
+            return answer
+        return await self._forward(request, chosen, request.match_info["path"])
+
+    async def _forward(self, request, service, path):
+        server = self.servers.get(service)
+        if server is None:
+            return web.Response(status=503, text="no healthy upstream")
+        url = f"{server[0].rest_url}/{path}"
+        async with self._session.request(
+            request.method, url, data=await request.read(), headers={"Content-Type": "application/json"}
+        ) as answer:
+            return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+
+
+class Pods:
+    """One predictor's Deployment, pods, Service and what KServe says of them, one step further each time.
+
+    Fates: "well", "impostor" (serves other weights under the version's number), "never", "crash", "crash later",
+    "image", "oom", "no node", "blocked", "deadline", "quota", "not loading".
+    """
+
+    def __init__(self, cluster, service, backend, uri, fate, tick):
+        self.cluster, self.api, self.service = cluster, cluster.api, service
+        self.name, self.backend, self.uri, self.fate, self.tick = service["metadata"]["name"], backend, uri, fate, tick
+
+    def step(self):
+        if self.tick > 6:
+            if self.api.read("deployments", self.backend, "apps"):
+                return  # all is said
+            self.tick = 6
+        stage = min(self.tick, 6)
+        deployed = stage >= 1
+        started = stage >= 3
+        ready = stage >= 4 and self.fate in ("well", "impostor")
+        if deployed:
+            self._write_deployment(started, ready)
+        if started:
+            self._write_pod(ready)
+        if ready:
+            self._serve()
+            self.api.put("services", {"metadata": {"name": self.backend}, "spec": {"ports": [{"port": 80}]}})
+        self._say(stage, ready)
+
+    def _write_deployment(self, started, ready):
+        found = self.api.read("deployments", self.backend, "apps")
+        generation = 1 if found is None else found["metadata"]["generation"]
+        conditions = []
+        if self.fate == "deadline" and started:
+            conditions = [
+                {
+                    "type": "Progressing",
+                    "status": "False",
+                    "reason": "ProgressDeadlineExceeded",
+                    "message": "timed out progressing",
+                }
+            ]
+        if self.fate == "quota" and started:
+            refused = (
+                'pods "x" is forbidden: exceeded quota: gpu, requested: limits.memory=4Gi, used: 8Gi, limited: 8Gi'
+            )
+            conditions = [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": refused}]
+        status = {
+            "observedGeneration": generation if started else 0,
+            "replicas": 1,
+            "updatedReplicas": int(started),
+            "availableReplicas": int(ready),
+            "conditions": conditions,
+        }
+        template = {"metadata": {"annotations": {SOURCE: self.uri}}}
+        body = {"metadata": {"name": self.backend}, "spec": {"replicas": 1, "template": template}, "status": status}
+        self.api.put("deployments", {**(found or {}), **body, "metadata": {**(found or body)["metadata"]}}, "apps")
+
+    def _write_pod(self, ready):
+        waiting = {
+            "crash": (
+                "storage-initializer",
+                {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"},
+                {"exitCode": 1, "reason": "Error"},
+            ),
+            "crash later": (
+                "kserve-container",
+                {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"},
+                {"exitCode": 134, "reason": "Error"},
+            ),
+            "image": ("kserve-container", {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}, None),
+            "oom": ("kserve-container", {"reason": "CrashLoopBackOff"}, {"exitCode": 137, "reason": "OOMKilled"}),
+        }.get(self.fate)
+        status = {"phase": "Running" if ready else "Pending"}
+        if self.fate == "no node":
+            status["conditions"] = [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+                }
+            ]
+        if waiting:
+            container, state, ended = waiting
+            kind = "initContainerStatuses" if container == "storage-initializer" else "containerStatuses"
+            last = {"terminated": ended} if ended else {}
+            status[kind] = [{"name": container, "state": {"waiting": state}, "lastState": last, "restartCount": 2}]
+            self.api.logs[self.backend, container] = "first line\nthe last line of its log"
+        labels = {"serving.kserve.io/inferenceservice": self.name}
+        metadata = {"name": self.backend, "labels": labels, "annotations": {SOURCE: self.uri}}
+        self.api.put("pods", {"metadata": metadata, "status": status})
+
+    def _serve(self):
+        running = self.cluster.servers.get(self.backend)
+        if running and running[1] == self.uri:
+            return
+        release = self.cluster.root / self.uri.removeprefix(STORAGE + "/")
+        folder = self.cluster.folder / "pods" / self.service["metadata"]["uid"] / self.uri.rsplit("/", 1)[1]
+        if not folder.exists():
+            shutil.copytree(release, folder / self.cluster.name)
+            if self.fate == "impostor":
+                _swap_weights(folder / self.cluster.name, self.cluster.impostor)
+        server = RunningServer(ServeConfig(model_root=folder, name=self.cluster.name, rest_port=0, grpc_port=0))
+        self.cluster.servers[self.backend] = (server, self.uri)
+
+    def _say(self, stage, ready):
+        """Write the InferenceService's status: what KServe says, true or not."""
+        true = {"status": "True"}
+        unknown = {"status": "Unknown", "reason": "PredictorNotReady", "message": "Deployment rollout in progress"}
+        # Ready from the start, then unknown, then ready again while pods still come up: kserve#4626, #5443.
+        says_ready = ready if not self.cluster.lies else stage != 3
+        conditions = [
+            {"type": kind, **(true if says_ready else unknown)} for kind in ("PredictorReady", "IngressReady", "Ready")
+        ]
+        model = {"transitionStatus": "UpToDate", "states": {"activeModelState": "Loaded", "targetModelState": "Loaded"}}
+        if self.fate == "blocked" and stage >= 3:
+            failure = {
+                "reason": "ModelLoadFailed",
+                "message": "Op type not registered 'DisableCopyOnRead'",
+                "exitCode": 1,
+            }
+            model = {
+                "transitionStatus": "BlockedByFailedLoad",
+                "states": {"activeModelState": "", "targetModelState": "FailedToLoad"},
+                "lastFailureInfo": failure,
+            }
+        # kserve#6081: of the Deployment, not of the InferenceService.
+        status = {"observedGeneration": 1, "conditions": conditions, "modelStatus": model}
+        canaries = self.service["spec"].get("canary", ())
+        mine = next((one for one in canaries if _backend(self.name, one["predictor"]) == self.backend), None)
+        if mine is not None:
+            conditions = [{"type": "CanaryPredictorReady", **(true if ready else unknown)}]
+            status = {
+                "canaryStatuses": [
+                    {
+                        "name": mine["predictor"]["name"],
+                        "ready": ready,
+                        "trafficPercent": mine["trafficPercent"],
+                        **({"modelStatus": model} if stage >= 3 else {}),
+                    }
+                ]
+            }
+
+        def write(body):
+            said = body.setdefault("status", {})
+            kept = [one for one in said.get("conditions", ()) if one["type"] not in {new["type"] for new in conditions}]
+            said |= {**status, "conditions": kept + conditions}
+
+        try:
+            self.api.edit("inferenceservices", self.name, write, KSERVE, manager="kserve")
+        except KeyError:
+            pass  # deleted meanwhile
+
+
+def _swap_weights(model, other):
+    """Give each version other weights, under the same number and with the same digests beside them."""
+    for version in model.iterdir():
+        for part in ("saved_model.pb", "variables", "fingerprint.pb"):
+            source, target = other / part, version / part
+            if source.is_dir():
+                shutil.rmtree(target)
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copyfile(source, target)
+
+
+def _backend(service, predictor):
+    return f"{service}-{predictor['name']}-predictor" if predictor.get("name") else f"{service}-predictor"
+
+
+def until(condition, seconds=20.0):
+    """Wait for something that other threads do."""
+    for _ in itertools.count():
+        if found := condition():
+            return found
+        seconds -= 0.02
+        assert seconds > 0, "it didn't happen"
+        time.sleep(0.02)
