@@ -62,7 +62,8 @@ def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # n
     Raises:
         DataError: Nothing of it is in the grid.
     """
-    parts = shapely.get_parts(places)
+    # First made valid: cutting edges in pieces loses half of a polygon that crosses itself.
+    parts = shapely.get_parts(shapely.make_valid(places))
     dimension = shapely.get_dimensions(parts)
     cut = shapely.segmentize(parts, _PIECE_DEGREES)
     grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(*points.T, zoom), axis=1))

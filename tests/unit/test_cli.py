@@ -23,7 +23,7 @@ from sat_xception.config import POSITIONAL, StepConfig, second_name
 from sat_xception.steps import STEPS, Step
 
 COMMAND = [sys.executable, "-W", "error", "-m", "sat_xception"]
-VISIBLE = sorted({*STEPS, "dataset", "models", "run", "submit", "schedule"} - {"train-folders"})
+VISIBLE = sorted({*STEPS, "bulk", "dataset", "models", "run", "submit", "schedule"} - {"train-folders"})
 # What a help text has no use for.
 HEAVY = (
     "tensorflow",
