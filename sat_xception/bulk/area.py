@@ -66,10 +66,11 @@ def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # n
     parts = shapely.get_parts(shapely.make_valid(places))
     dimension = shapely.get_dimensions(parts)
     cut = shapely.segmentize(parts, _PIECE_DEGREES)
-    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(*points.T, zoom), axis=1))
+    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(points[:, 0], points[:, 1], zoom), axis=1))
     grid[dimension == 2] = shapely.make_valid(grid[dimension == 2])
     if buffer_m:
-        _, middle = grid_to_lonlat(0.0, shapely.get_y(shapely.centroid(grid)), zoom)
+        middles = shapely.centroid(grid)
+        _, middle = grid_to_lonlat(shapely.get_x(middles), shapely.get_y(middles), zoom)
         grid = shapely.buffer(grid, buffer_m / tile_width_m(middle, zoom))
     else:
         corners = np.floor(shapely.get_coordinates(grid[dimension == 0]))
@@ -108,7 +109,7 @@ def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys,
         yield merged(first, count)
         return
     begin = 0
-    for index in np.flatnonzero(part):
+    for index in np.flatnonzero(part).tolist():
         if index > begin:
             yield merged(first[begin:index], count[begin:index])
         begin = index + 1

@@ -20,7 +20,15 @@ from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
 from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
-from sat_xception.bulk.worker import FAILED, ScoringJob, failure_of, is_finished, progress, score_shard
+from sat_xception.bulk.worker import (
+    FAILED,
+    ScoringJob,
+    close_scorer,
+    failure_of,
+    is_finished,
+    progress,
+    score_shard,
+)
 from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
@@ -120,6 +128,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             with ThreadPoolExecutor(1) as pool:
                 shards = [shard for shard, _ in todo]
                 running = pool.submit(run_all, score_shard, shards, options, processes, job=job)
+                running.add_done_callback(lambda _: close_scorer())
                 _follow(running, config.out, plan, todo, tiles)
             _raise_failure(config, running)
             seconds = time.monotonic() - started

@@ -27,7 +27,7 @@ from sat_xception.serve.model_root import here
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "ScoringJob", "is_finished", "progress", "score_shard"]
+__all__ = ["FAILED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
 
 # In the folder of the scores: why the run stopped.
 FAILED = "failed.json"
@@ -109,7 +109,7 @@ def is_finished(out: Path, plan: Plan, shard: int) -> bool:
 
 
 def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
-    model, scorer = _opened(job)
+    model, scorer = _held.get(job)
     path = job.out / shard_name(shard, plan.shards)
     keys = plan.keys(shard)
     rows: list[Row] = [""] * len(keys)
@@ -167,31 +167,47 @@ def _plan(place: Path) -> Plan:
     return read_plan(place)
 
 
-_opening = threading.Lock()
+class _Held:
+    """What this process scores with: one model, whatever threads ask for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: tuple[object, ...] = ()
+        self._opened: tuple[PackagedModel, Scorer] | None = None
+
+    def get(self, job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+        wanted = (job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
+        with self._lock:
+            if self._opened is None or self._job != wanted:
+                self._close()
+                self._opened, self._job = _open(job), wanted
+            return self._opened
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close()
+        self._opened = None
 
 
-def _opened(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
-    """Return the model and what scores with it: one a process, whatever threads ask."""
-    with _opening:
-        return _open(job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
+_held = _Held()
 
 
-@lru_cache(1)
-def _open(
-    version: Path,
-    engine: tuple[tuple[str, Any], ...],
-    out: Path,
-    endpoint: str,
-    in_flight: int,
-    timeout_s: float,
-    threads: int,
-) -> tuple[PackagedModel, Scorer]:
-    model = PackagedModel.read(here(version))
-    if endpoint:
+def close_scorer() -> None:
+    """Let the model or the connection of this process go; no shard may be under way."""
+    _held.close()
+
+
+def _open(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+    model = PackagedModel.read(here(job.version))
+    if job.endpoint:
         from sat_xception.bulk.endpoint import EndpointScorer
 
-        return model, EndpointScorer(endpoint, model.name, model.version, in_flight, timeout_s)
-    return model, _ScorerHere(open_engine(model, dict(engine), out / ENGINE_FOLDER, threads))
+        return model, EndpointScorer(job.endpoint, model.name, model.version, job.in_flight, job.timeout_s)
+    return model, _ScorerHere(open_engine(model, dict(job.engine), job.out / ENGINE_FOLDER, job.threads))
 
 
 class _ScorerHere:

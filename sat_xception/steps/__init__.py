@@ -10,6 +10,7 @@ from sat_xception.steps.bulk import (
     BulkPlanConfig,
     BulkPredictConfig,
     BulkRetryConfig,
+    BulkSimulateConfig,
     BulkStatusConfig,
     ScoringConfig,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "BulkPlanConfig",
     "BulkPredictConfig",
     "BulkRetryConfig",
+    "BulkSimulateConfig",
     "BulkStatusConfig",
     "ConvertConfig",
     "DeployConfig",

@@ -12,7 +12,6 @@ import pytest
 import shapely
 from PIL import Image
 
-from sat_xception.bulk import worker
 from sat_xception.bulk.ledger import tell_status
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
@@ -26,13 +25,6 @@ from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of,
 from tests.tile_server import TileServer
 
 BROKEN = {3: b"\xff\xd8 no image", 41: images(1)[0][:200], 79: b""}
-
-
-@pytest.fixture(autouse=True)
-def anew():
-    """Let no test have the model that another one opened."""
-    worker._open.cache_clear()
-    worker._plan.cache_clear()
 
 
 @pytest.fixture
