@@ -49,6 +49,8 @@ bench: $(READY) ## Measure against peers on this machine, which should do nothin
 	$(BIN)/python bench/assemble.py
 	$(BIN)/python bench/assemble_memory.py 1000 10000 100000
 	$(BIN)/python bench/convert.py 1000 20000 --pixels 256
+	$(BIN)/python bench/bulk_kills.py 1000 10000
+	$(if $(TILES),$(BIN)/python bench/bulk.py "$(TILES)" "$(WEIGHTS)",@echo "bulk: give TILES and WEIGHTS")
 	$(if $(TILES),$(BIN)/python bench/training.py "$(TILES)" "$(WEIGHTS)",@echo "training: give TILES=folder of class folders and WEIGHTS=a MobileNetV2 .h5 file")
 
 format: $(READY) ## Format the code

@@ -32,7 +32,7 @@ from sat_xception.bulk.worker import (
 from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
-from sat_xception.serve.model_root import check_digests, resolve_version
+from sat_xception.serve.model_root import check_digests, has_version, resolve_version
 from sat_xception.steps import BulkPredictConfig
 from sat_xception.storage import GcsPath, get_file, put_file, read_record, remove_files, write_record
 
@@ -110,8 +110,9 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             _log.info("resumed   %s of %s shards were there", f"{plan.shards - len(todo):,}", f"{plan.shards:,}")
         job = ScoringJob(
             plan=config.plan,
+            digest=plan.digest,
             out=config.out,
-            version=version if not config.runner else config.model,
+            version=_address_of(model, config) if config.runner else version,
             source=source,
             engine=tuple(sorted(engine.items())),
             batch_size=config.batch_size,
@@ -276,6 +277,12 @@ def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
         raise ServiceError(f"{config.runner} failed: {lines[-1]}. Finished shards are kept: run again to go on")
     if error is not None:
         raise error
+
+
+def _address_of(model: PackagedModel, config: BulkPredictConfig) -> Path:
+    """Return where other machines find the version: a newer one may come to the model root while they work."""
+    below = (config.model / str(model.version), config.model / config.name / str(model.version))
+    return next((path for path in below if has_version(path)), config.model)
 
 
 def _cores() -> int:

@@ -22,7 +22,7 @@ from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
 from sat_xception.bulk.scores import Row, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
-from sat_xception.errors import SatXceptionError
+from sat_xception.errors import DataError, SatXceptionError
 from sat_xception.serve.model_root import here
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
@@ -39,6 +39,7 @@ class ScoringJob:
 
     Attributes:
         plan: Folder of the plan, here or in a bucket.
+        digest: Digest of its tile ids.
         out: Folder of the scores, here or in a bucket.
         version: Folder of the model's version, here or in a bucket.
         source: Where the images come from.
@@ -53,6 +54,7 @@ class ScoringJob:
     """
 
     plan: Path
+    digest: str
     out: Path
     version: Path
     source: TileSource
@@ -92,7 +94,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
     if get_file(job.out / FAILED) is not None:
         return
     try:
-        plan = _plan(job.plan)
+        plan = _plan(job.plan, job.digest)
         if job.retry or not is_finished(job.out, plan, shard):
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
@@ -163,8 +165,11 @@ def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
 
 
 @lru_cache(2)
-def _plan(place: Path) -> Plan:
-    return read_plan(place)
+def _plan(place: Path, digest: str) -> Plan:
+    plan = read_plan(place)
+    if plan.digest != digest:
+        raise DataError(f"the plan in {place} was replaced while it was carried out; run the command again")
+    return plan
 
 
 class _Held:

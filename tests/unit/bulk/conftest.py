@@ -7,18 +7,21 @@ import pytest
 
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.steps import BulkPlanConfig
-from tests.bulk_tiles import package_version, write_imagery
 
 
 @pytest.fixture(scope="session")
 def packaged_root(tmp_path_factory) -> Path:
     """A model root with version 1 of a tiny model; not to be changed."""
+    from tests.bulk_tiles import package_version
+
     return package_version(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def planned(tmp_path):
     """Return a function that plans so many tiles, of which some are as they are told to be."""
+
+    from tests.bulk_tiles import write_imagery
 
     def plan(count: int, bad: dict[int, bytes] | None = None, shard_tiles: int = 40) -> Path:
         ids = write_imagery(tmp_path / "tiles.mbtiles", count, bad)
