@@ -118,7 +118,7 @@ class _Run:
         self._waiting = [config.shard_tiles] * whole + [rest] * (rest > 0)
         self._left = len(self._waiting)
         self._done = self._world.event()
-        self._machines = 0
+        self._machines = self._ready = 0
         self.most = self.failures = self.lost = 0
         self.machine_seconds = self.ended_s = 0.0
 
@@ -140,15 +140,18 @@ class _Run:
         while self._left:
             yield self._world.timeout(_LOOK_EVERY_S)
             room = self._config.machines - self._machines
-            wanted = min(max(self._machines, _ADD), room, len(self._waiting))
+            # Machines that are still starting are idle: nothing says that there is more to do than they can.
+            wanted = min(max(self._ready, _ADD), room, len(self._waiting)) if self._ready else 0
             if wanted > 0:
                 self._start(wanted, self._config.startup_s)
 
     def _machine(self, delay_s: float) -> Iterator[Any]:
         began = self._world.now
         yield self._world.timeout(delay_s)
+        self._ready += 1
         per_hour = self._config.failures_per_hour
         fails_at = self._world.now + (self._random.expovariate(per_hour / 3600) if per_hour else math.inf)
+        failed = False
         while self._waiting:
             shard = self._waiting.pop()
             takes = shard / self._rate * max(0.1, self._random.gauss(1.0, _SPREAD))
@@ -158,10 +161,14 @@ class _Run:
                 self._waiting.append(shard)
                 self.failures += 1
                 self.lost += round(shard * worked / takes)
+                failed = True
                 break
             yield self._world.timeout(takes)
             self._left -= 1
         self._machines -= 1
+        self._ready -= 1
+        if failed:  # a Deployment starts another one in its place
+            self._start(1, self._config.startup_s)
         self.machine_seconds += self._world.now - began
         if not self._left and not self._done.triggered:
             self._done.succeed()

@@ -96,6 +96,12 @@ def test_failures_lose_work_and_time_but_no_tile():
     assert small.lost_tiles < rough.lost_tiles
 
 
+def test_a_machine_that_fails_is_replaced_also_when_it_was_the_only_one():
+    found = played(machines=1, failures_per_hour=4)
+    assert found.failures > 3
+    assert (found.tiles, found.most_machines) == (1_000_000, 1)
+
+
 def test_the_same_seed_plays_the_same_run_and_a_last_short_shard_counts():
     settings = {"tiles": 1_000_001, "failures_per_hour": 3.0}
     assert played(**settings) == played(**settings) != played(**settings, seed=1)
