@@ -97,11 +97,12 @@ def cover(area: Any, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401 
         area: What `grid_area` returned for this zoom.
         zoom: Of the tiles.
     """
-    yield from _descend(area, 0, 0, zoom)
+    yield from _descend(shapely.get_parts(area), 0, 0, zoom)
 
 
-def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401
-    """Yield the runs below one tile, of which `area` is what covers it."""
+def _descend(parts: Geometries, key: int, level: int, zoom: int) -> Iterator[tuple[Keys, Keys]]:
+    """Yield the runs below one tile, of which `parts` are the polygons that cover it."""
+    area = shapely.multipolygons(parts)
     shapely.prepare(area)
     below = (zoom - level) % _LEVELS or min(_LEVELS, zoom - level)
     first, count, part = _look_below(area, key, level, below, zoom)
@@ -115,9 +116,20 @@ def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys,
         begin = index + 1
         width = zoom - level - below
         child = int(first[index]) >> 2 * width
-        yield from _descend(shapely.intersection(area, _boxes(np.array([child]), width)[0]), child, level + below, zoom)
+        (box,) = _boxes(np.array([child]), width)
+        yield from _descend(_inside(parts, box), child, level + below, zoom)
     if begin < len(first):
         yield merged(first[begin:], count[begin:])
+
+
+def _inside(parts: Geometries, box: Any) -> Geometries:  # noqa: ANN401 - shapely has no types
+    """Return what a box has of polygons, as polygons; most of many small ones are elsewhere."""
+    west, south, east, north = box.bounds
+    bounds = shapely.bounds(parts)
+    near = (bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)
+    found = shapely.get_parts(shapely.intersection(parts[near], box))
+    some: Geometries = found[(shapely.get_dimensions(found) == 2) & ~shapely.is_empty(found)]
+    return some
 
 
 def _look_below(area: Any, key: int, level: int, below: int, zoom: int) -> tuple[Keys, Keys, npt.NDArray[np.bool_]]:  # noqa: ANN401

@@ -101,9 +101,10 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     version = resolve_version(config.model, config.name)
     check_digests(version)
     model = PackagedModel.read(version)
+    _check_place(config.out, retry)
     with _locked(config.out):
         engine = _engine_of(config, model)
-        run = _begin(config, plan, model, engine, retry)
+        run = _begin(config, plan, model, engine)
         todo = _todo(config.out, plan, retry)
         tiles = sum(number for _, number in todo)
         if len(todo) < plan.shards and not retry:
@@ -155,9 +156,7 @@ def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any
     return {"name": "endpoint", "precision": "the server's", "accuracy_loss": 0.0}
 
 
-def _begin(
-    config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any], retry: bool
-) -> dict[str, Any]:
+def _begin(config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any]) -> dict[str, Any]:
     """Write what the run is, or compare it with what is there; return it."""
     imagery = plan.facts["imagery"]
     run = {
@@ -174,10 +173,6 @@ def _begin(
     }
     earlier = read_record(config.out / RUN_FILE)
     if earlier is None:
-        if retry:
-            raise ConfigError(f"--out {config.out} holds no scores to retry; run `sat_xception bulk predict` first")
-        if not isinstance(config.out, GcsPath) and (found := _foreign(config.out)):
-            raise ConfigError(f"--out {config.out} holds something else ({found!r}); name a new folder")
         write_record(config.out / RUN_FILE, run)
     else:
         for key, flag in _SAME.items():
@@ -190,9 +185,16 @@ def _begin(
     return run
 
 
-def _foreign(out: Path) -> str:
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    return next((name for name in names if name not in (ENGINE_FOLDER, _LOCK)), "")
+def _check_place(out: Path, retry: bool) -> None:
+    """Refuse a folder of somebody else, and one without scores where some are to be scored again."""
+    if read_record(out / RUN_FILE) is not None:
+        return
+    if retry:
+        raise ConfigError(f"--out {out} holds no scores to retry; run `sat_xception bulk predict` first")
+    if not isinstance(out, GcsPath) and out.is_dir():
+        for path in sorted(out.iterdir()):
+            if path.name not in (ENGINE_FOLDER, _LOCK):
+                raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
 
 
 def _remove(path: Path) -> None:
