@@ -10,8 +10,8 @@ VALIDATE_LOCK := requirements/validate$(OLD_GLIBC).txt
 READY := .venv/.ready .venv-validate/.ready
 
 # Images: validate has its own TensorFlow; train has a second one, train-gpu.
-WITH_TENSORFLOW := train evaluate package serve
-WITHOUT_TENSORFLOW := assemble convert gate deploy notify
+WITH_TENSORFLOW := train evaluate package serve bulk_plan bulk_predict
+WITHOUT_TENSORFLOW := assemble convert gate deploy notify bulk_publish
 BASE_IMAGE ?= python:3.13-slim-trixie
 
 # Settings of `make run`.
@@ -61,6 +61,8 @@ bench: $(READY) ## Measure against peers on this machine, which should do nothin
 	$(BIN)/python bench/assemble.py
 	$(BIN)/python bench/assemble_memory.py 1000 10000 100000
 	$(BIN)/python bench/convert.py 1000 20000 --pixels 256
+	$(BIN)/python bench/bulk_kills.py 1000 10000
+	$(if $(TILES),$(BIN)/python bench/bulk.py "$(TILES)" "$(WEIGHTS)",@echo "bulk: give TILES and WEIGHTS")
 	$(if $(TILES),$(BIN)/python bench/training.py "$(TILES)" "$(WEIGHTS)",@echo "training: give TILES=folder of class folders and WEIGHTS=a MobileNetV2 .h5 file")
 	$(if $(TILES),$(BIN)/python bench/endpoint.py "$(TILES)" "$(WEIGHTS)",@echo "endpoint: give TILES and WEIGHTS")
 

@@ -62,13 +62,15 @@ def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # n
     Raises:
         DataError: Nothing of it is in the grid.
     """
-    parts = shapely.get_parts(places)
+    # First made valid: cutting edges in pieces loses half of a polygon that crosses itself.
+    parts = shapely.get_parts(shapely.make_valid(places))
     dimension = shapely.get_dimensions(parts)
     cut = shapely.segmentize(parts, _PIECE_DEGREES)
-    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(*points.T, zoom), axis=1))
+    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(points[:, 0], points[:, 1], zoom), axis=1))
     grid[dimension == 2] = shapely.make_valid(grid[dimension == 2])
     if buffer_m:
-        _, middle = grid_to_lonlat(0.0, shapely.get_y(shapely.centroid(grid)), zoom)
+        middles = shapely.centroid(grid)
+        _, middle = grid_to_lonlat(shapely.get_x(middles), shapely.get_y(middles), zoom)
         grid = shapely.buffer(grid, buffer_m / tile_width_m(middle, zoom))
     else:
         corners = np.floor(shapely.get_coordinates(grid[dimension == 0]))
@@ -95,11 +97,12 @@ def cover(area: Any, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401 
         area: What `grid_area` returned for this zoom.
         zoom: Of the tiles.
     """
-    yield from _descend(area, 0, 0, zoom)
+    yield from _descend(shapely.get_parts(area), 0, 0, zoom)
 
 
-def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401
-    """Yield the runs below one tile, of which `area` is what covers it."""
+def _descend(parts: Geometries, key: int, level: int, zoom: int) -> Iterator[tuple[Keys, Keys]]:
+    """Yield the runs below one tile, of which `parts` are the polygons that cover it."""
+    area = shapely.multipolygons(parts)
     shapely.prepare(area)
     below = (zoom - level) % _LEVELS or min(_LEVELS, zoom - level)
     first, count, part = _look_below(area, key, level, below, zoom)
@@ -107,15 +110,26 @@ def _descend(area: Any, key: int, level: int, zoom: int) -> Iterator[tuple[Keys,
         yield merged(first, count)
         return
     begin = 0
-    for index in np.flatnonzero(part):
+    for index in np.flatnonzero(part).tolist():
         if index > begin:
             yield merged(first[begin:index], count[begin:index])
         begin = index + 1
         width = zoom - level - below
         child = int(first[index]) >> 2 * width
-        yield from _descend(shapely.intersection(area, _boxes(np.array([child]), width)[0]), child, level + below, zoom)
+        (box,) = _boxes(np.array([child]), width)
+        yield from _descend(_inside(parts, box), child, level + below, zoom)
     if begin < len(first):
         yield merged(first[begin:], count[begin:])
+
+
+def _inside(parts: Geometries, box: Any) -> Geometries:  # noqa: ANN401 - shapely has no types
+    """Return what a box has of polygons, as polygons; most of many small ones are elsewhere."""
+    west, south, east, north = box.bounds
+    bounds = shapely.bounds(parts)
+    near = (bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)
+    found = shapely.get_parts(shapely.intersection(parts[near], box))
+    some: Geometries = found[(shapely.get_dimensions(found) == 2) & ~shapely.is_empty(found)]
+    return some
 
 
 def _look_below(area: Any, key: int, level: int, below: int, zoom: int) -> tuple[Keys, Keys, npt.NDArray[np.bool_]]:  # noqa: ANN401

@@ -45,14 +45,14 @@ class OpenVinoEngine:
         check_precision(precision)
         core = ov.Core()
         try:
-            network = core.read_model(network / NETWORK_FILE)
+            model = core.read_model(network / NETWORK_FILE)
         except RuntimeError as error:
             raise ModelError(f"{network / NETWORK_FILE} is damaged: {error}; remove {network}") from None
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(network, "CPU", settings)
-        self._side = int(network.inputs[0].partial_shape[1].get_length())
+        self._compiled = core.compile_model(model, "CPU", settings)
+        self._side = int(model.inputs[0].partial_shape[1].get_length())
         # A request isn't to be used by two threads; one batch keeps all cores busy.
         self._lock = threading.Lock()
 

@@ -225,9 +225,14 @@ def _pages(first: Keys, count: Keys) -> Iterator[Keys]:
         yield _expanded(first[runs] + skipped, np.minimum(ends[runs], end) - before - skipped)
 
 
-@lru_cache(8)
 def dataset_files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
     """Return the files of a dataset, each with its first row, of all rows, and the row after its last."""
+    # It is asked for each batch; another dataset may have come to the same folder.
+    return _dataset_files(folder, (folder / "dataset.json").stat().st_mtime_ns)
+
+
+@lru_cache(8)
+def _dataset_files(folder: Path, changed_ns: int) -> tuple[tuple[Path, int, int], ...]:
     from sat_xception.data.manifest import read_dataset
 
     files, begin = [], 0

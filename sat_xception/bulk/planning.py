@@ -201,7 +201,13 @@ def _dataset(config: BulkPlanConfig) -> _Source:
     imagery = {"url": shown(str(described.get("config", {}).get("imagery", ""))), "attribution": ""}
     imagery["attribution"] = described.get("attribution", "")
     settings = {"tile_size": 0, "max_pixels": config.max_pixels}
-    facts = {"area": described["name"], "zoom": None, "dataset": str(folder), "imagery": imagery | settings}
+    facts = {
+        "area": described["name"],
+        "zoom": None,
+        "dataset": str(folder),
+        "dataset digest": described["digest"],
+        "imagery": imagery | settings,
+    }
     runs: Runs = iter([(np.array([0]), np.array([rows]))] if rows else [])
     return _Source(seen(runs), seen, lambda keys: _names(folder, keys), None, facts)
 

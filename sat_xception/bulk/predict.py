@@ -20,11 +20,19 @@ from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
 from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
-from sat_xception.bulk.worker import FAILED, ScoringJob, failure_of, is_finished, progress, score_shard
+from sat_xception.bulk.worker import (
+    FAILED,
+    ScoringJob,
+    close_scorer,
+    failure_of,
+    is_finished,
+    progress,
+    score_shard,
+)
 from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
-from sat_xception.serve.model_root import check_digests, resolve_version
+from sat_xception.serve.model_root import check_digests, has_version, resolve_version
 from sat_xception.steps import BulkPredictConfig
 from sat_xception.storage import GcsPath, get_file, put_file, read_record, remove_files, write_record
 
@@ -97,9 +105,10 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     version = resolve_version(config.model, config.name)
     check_digests(version)
     model = PackagedModel.read(version)
+    _check_place(config.out, retry)
     with _locked(config.out, config.part):
         engine = _engine_of(config, model)
-        run = _begin(config, plan, model, engine, retry)
+        run = _begin(config, plan, model, engine)
         todo = [(shard, number) for shard, number in _todo(config.out, plan, retry) if config.has_shard(shard)]
         tiles = sum(number for _, number in todo)
         asked = sum(map(config.has_shard, range(plan.shards)))
@@ -107,8 +116,9 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             _log.info("resumed   %s of %s shards were there", f"{asked - len(todo):,}", f"{asked:,}")
         job = ScoringJob(
             plan=config.plan,
+            digest=plan.digest,
             out=config.out,
-            version=version if not config.runner else config.model,
+            version=_address_of(model, config) if config.runner else version,
             source=source,
             engine=tuple(sorted(engine.items())),
             batch_size=config.batch_size,
@@ -125,6 +135,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             with ThreadPoolExecutor(1) as pool:
                 shards = [shard for shard, _ in todo]
                 running = pool.submit(run_all, score_shard, shards, options, processes, job=job)
+                running.add_done_callback(lambda _: close_scorer())
                 _follow(running, config.out, plan, todo, tiles)
             _raise_failure(config, running)
             seconds = time.monotonic() - started
@@ -165,9 +176,7 @@ def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any
     return {"name": "endpoint", "precision": "the server's", "accuracy_loss": 0.0}
 
 
-def _begin(
-    config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any], retry: bool
-) -> dict[str, Any]:
+def _begin(config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any]) -> dict[str, Any]:
     """Write what the run is, or compare it with what is there; return it."""
     imagery = plan.facts["imagery"]
     run = {
@@ -184,10 +193,6 @@ def _begin(
     }
     earlier = read_record(config.out / RUN_FILE)
     if earlier is None:
-        if retry:
-            raise ConfigError(f"--out {config.out} holds no scores to retry; run `sat_xception bulk predict` first")
-        if not isinstance(config.out, GcsPath) and (found := _foreign(config.out)):
-            raise ConfigError(f"--out {config.out} holds something else ({found!r}); name a new folder")
         write_record(config.out / RUN_FILE, run)
     else:
         for key, flag in _SAME.items():
@@ -200,9 +205,16 @@ def _begin(
     return run
 
 
-def _foreign(out: Path) -> str:
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    return next((name for name in names if name != ENGINE_FOLDER and not name.startswith(_LOCK)), "")
+def _check_place(out: Path, retry: bool) -> None:
+    """Refuse a folder of somebody else, and one without scores where some are to be scored again."""
+    if read_record(out / RUN_FILE) is not None:
+        return
+    if retry:
+        raise ConfigError(f"--out {out} holds no scores to retry; run `sat_xception bulk predict` first")
+    if not isinstance(out, GcsPath) and out.is_dir():
+        for path in sorted(out.iterdir()):
+            if path.name != ENGINE_FOLDER and not path.name.startswith(_LOCK):
+                raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
 
 
 def _remove(path: Path) -> None:
@@ -287,6 +299,12 @@ def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
         raise ServiceError(f"{config.runner} failed: {lines[-1]}. Finished shards are kept: run again to go on")
     if error is not None:
         raise error
+
+
+def _address_of(model: PackagedModel, config: BulkPredictConfig) -> Path:
+    """Return where other machines find the version: a newer one may come to the model root while they work."""
+    below = (config.model / str(model.version), config.model / config.name / str(model.version))
+    return next((path for path in below if has_version(path)), config.model)
 
 
 def _cores() -> int:

@@ -117,7 +117,8 @@ def choose_engine(wanted: str) -> str:
         has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
         wanted = "openvino" if installed["openvino"] and not has_gpu else "tensorflow"
     if not installed[wanted]:
-        raise ConfigError(f"--engine {wanted} isn't installed: pip install 'sat-xception[bulk,{wanted}]'")
+        extra = "bulk,openvino" if wanted == "openvino" else "bulk"
+        raise ConfigError(f"--engine {wanted} isn't installed: pip install 'sat-xception[{extra}]'")
     return wanted
 
 

@@ -74,7 +74,7 @@ def write_shard(
     """
     failed = np.array([isinstance(row, str) for row in rows], bool)
     values = np.full((len(rows), len(classes)), np.nan, np.float32)
-    for index in np.flatnonzero(~failed):
+    for index in np.flatnonzero(~failed).tolist():
         values[index] = rows[index]
     best = np.where(failed, 0, np.nan_to_num(values, nan=-1.0).argmax(axis=1)) if len(rows) else np.empty(0, int)
     columns: dict[str, pa.Array] = {name: tiles[name].combine_chunks() for name in ("tile_id", "x", "y", "z")}

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sat_xception.bulk.order import Keys, tiles_of
 from sat_xception.bulk.plan import Plan, dataset_columns
+from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
@@ -107,10 +108,13 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
 
     Raises:
         ConfigError: The plan doesn't keep the whole address, and `imagery` isn't given; or it is for another plan.
+        DataError: The plan's dataset isn't there, or is another by now.
     """
     if "dataset" in plan.facts:
         if imagery:
             raise ConfigError(f"--imagery isn't asked: the images of this plan are those of {plan.facts['dataset']}")
+        if read_dataset(Path(plan.facts["dataset"]))["digest"] != plan.facts["dataset digest"]:
+            raise DataError(f"{plan.facts['dataset']} has changed since it was planned; plan it again")
         return TileSource("", plan.facts["imagery"], workers, 0.0, plan.facts["dataset"])
     settings = plan.facts["imagery"]
     if not imagery and "***" in settings["url"]:

@@ -22,12 +22,12 @@ from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
 from sat_xception.bulk.scores import Row, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
-from sat_xception.errors import SatXceptionError
+from sat_xception.errors import DataError, SatXceptionError
 from sat_xception.serve.model_root import here
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "ScoringJob", "is_finished", "progress", "score_shard"]
+__all__ = ["FAILED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
 
 # In the folder of the scores: why the run stopped.
 FAILED = "failed.json"
@@ -39,6 +39,7 @@ class ScoringJob:
 
     Attributes:
         plan: Folder of the plan, here or in a bucket.
+        digest: Digest of its tile ids.
         out: Folder of the scores, here or in a bucket.
         version: Folder of the model's version, here or in a bucket.
         source: Where the images come from.
@@ -53,6 +54,7 @@ class ScoringJob:
     """
 
     plan: Path
+    digest: str
     out: Path
     version: Path
     source: TileSource
@@ -92,7 +94,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
     if get_file(job.out / FAILED) is not None:
         return
     try:
-        plan = _plan(job.plan)
+        plan = _plan(job.plan, job.digest)
         if job.retry or not is_finished(job.out, plan, shard):
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
@@ -109,7 +111,7 @@ def is_finished(out: Path, plan: Plan, shard: int) -> bool:
 
 
 def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
-    model, scorer = _opened(job)
+    model, scorer = _held.get(job)
     path = job.out / shard_name(shard, plan.shards)
     keys = plan.keys(shard)
     rows: list[Row] = [""] * len(keys)
@@ -163,35 +165,54 @@ def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
 
 
 @lru_cache(2)
-def _plan(place: Path) -> Plan:
-    return read_plan(place)
+def _plan(place: Path, digest: str) -> Plan:
+    plan = read_plan(place)
+    if plan.digest != digest:
+        raise DataError(f"the plan in {place} was replaced while it was carried out; run the command again")
+    return plan
 
 
-_opening = threading.Lock()
+class _Held:
+    """What this process scores with: one model, whatever threads ask for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: tuple[object, ...] = ()
+        self._opened: tuple[PackagedModel, Scorer] | None = None
+
+    def get(self, job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+        wanted = (job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
+        with self._lock:
+            if self._opened is None or self._job != wanted:
+                self._close()
+                self._opened, self._job = _open(job), wanted
+            return self._opened
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close()
+        self._opened = None
 
 
-def _opened(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
-    """Return the model and what scores with it: one a process, whatever threads ask."""
-    with _opening:
-        return _open(job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
+_held = _Held()
 
 
-@lru_cache(1)
-def _open(
-    version: Path,
-    engine: tuple[tuple[str, Any], ...],
-    out: Path,
-    endpoint: str,
-    in_flight: int,
-    timeout_s: float,
-    threads: int,
-) -> tuple[PackagedModel, Scorer]:
-    model = PackagedModel.read(here(version))
-    if endpoint:
+def close_scorer() -> None:
+    """Let the model or the connection of this process go; no shard may be under way."""
+    _held.close()
+
+
+def _open(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+    model = PackagedModel.read(here(job.version))
+    if job.endpoint:
         from sat_xception.bulk.endpoint import EndpointScorer
 
-        return model, EndpointScorer(endpoint, model.name, model.version, in_flight, timeout_s)
-    return model, _ScorerHere(open_engine(model, dict(engine), out / ENGINE_FOLDER, threads))
+        return model, EndpointScorer(job.endpoint, model.name, model.version, job.in_flight, job.timeout_s)
+    return model, _ScorerHere(open_engine(model, dict(job.engine), job.out / ENGINE_FOLDER, job.threads))
 
 
 class _ScorerHere:

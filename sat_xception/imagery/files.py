@@ -112,7 +112,7 @@ class MBTilesSource:
             row = database.execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
         if row is None:
             raise TileFailure(MISSING)
-        size, data = row
+        size, data = row[0] or 0, row[1] or b""  # SQLite makes NULL of no bytes
         if size > self._max_bytes:
             raise TileFailure(f"{size:,} bytes, limit {self._max_bytes:,}")
         return bytes(data)

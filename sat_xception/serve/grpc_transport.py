@@ -68,13 +68,20 @@ class GrpcTransport:
         """Return a signature's outputs for encoded images, by name.
 
         Raises:
-            RequestError: With the endpoint's code.
+            RequestError: With the endpoint's code; FAILED_PRECONDITION when another version answered than was pinned.
         """
         request = PredictRequest()
         self._address(request.model_spec)
         request.model_spec.signature_name = signature
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string, [len(images)]))
         response = self._call(self._predictions.Predict, request, timeout_s)
+        answered = response.model_spec.version.value
+        if self._version is not None and answered != self._version:
+            raise RequestError(
+                Code.FAILED_PRECONDITION,
+                f"{self._address_given} answered with version {answered or 'unknown'} of {self._name}, {self._version} "
+                "was asked: something between here and the server sends requests elsewhere",
+            )
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
     def status(self, timeout_s: float) -> list[VersionStatus]:

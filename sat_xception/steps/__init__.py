@@ -10,6 +10,7 @@ from sat_xception.steps.bulk import (
     BulkPlanConfig,
     BulkPredictConfig,
     BulkRetryConfig,
+    BulkSimulateConfig,
     BulkStatusConfig,
     ScoringConfig,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "BulkPlanConfig",
     "BulkPredictConfig",
     "BulkRetryConfig",
+    "BulkSimulateConfig",
     "BulkStatusConfig",
     "ConvertConfig",
     "DeployConfig",

@@ -19,6 +19,7 @@ __all__ = [
     "BulkPlanConfig",
     "BulkPredictConfig",
     "BulkRetryConfig",
+    "BulkSimulateConfig",
     "BulkStatusConfig",
     "EngineName",
     "EnginePrecision",
@@ -181,6 +182,24 @@ class BulkRetryConfig(BulkPredictConfig):
         if part:
             raise ValueError("all failed tiles are scored again; leave --part out")
         return part
+
+
+class BulkSimulateConfig(StepConfig):
+    """Play a bulk run with a queue, machines that start late and fail, and see when it is through and what it costs."""
+
+    tiles: int = Field(gt=0, description="Tiles to score.")
+    backend: str = Field("t4", description="Kind of machine; see docs/bulk.md for their names.")
+    backbone: str = Field("xception", description="What the model is made of.")
+    tiles_per_s: float = Field(0.0, ge=0, description="Rate of one machine. Default: what is published for it.")
+    machines: int = Field(1, gt=0, le=100_000, description="Most machines at once.")
+    min_machines: int = Field(0, ge=0, description="Machines at the beginning. Default: all of them.")
+    prestarted: bool = Field(False, description="They are started before the run, and not paid for till then.")
+    startup_s: float = Field(180.0, ge=0, description="Seconds until a machine scores: node, image, model.")
+    failures_per_hour: float = Field(0.0, ge=0, le=60, description="How often a machine fails an hour it is up.")
+    shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
+    prices: FileOrNone = setting_of(BulkPlanConfig, "prices")
+    seed: int = Field(0, description="Of the chances.")
+    as_json: bool = Field(False, description="Print JSON.", json_schema_extra=second_name("--json"))
 
 
 class BulkStatusConfig(StepConfig):

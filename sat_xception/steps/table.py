@@ -14,7 +14,13 @@ from sat_xception.config import StepConfig, load_config
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
-from sat_xception.steps.bulk import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
+from sat_xception.steps.bulk import (
+    BulkPlanConfig,
+    BulkPredictConfig,
+    BulkRetryConfig,
+    BulkSimulateConfig,
+    BulkStatusConfig,
+)
 from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
 from sat_xception.steps.publish import PublishConfig, ReviewConfig
@@ -137,6 +143,7 @@ BULK_VERBS: dict[str, Step] = {
     "plan": Step(BulkPlanConfig, "sat_xception.bulk.planning:plan_tiles"),
     "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
     "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:tell_status"),
+    "simulate": Step(BulkSimulateConfig, "sat_xception.bulk.simulate:simulate"),
     "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
     "publish": Step(PublishConfig, "sat_xception.bulk.publish:publish"),
 }

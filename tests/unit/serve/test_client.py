@@ -434,3 +434,34 @@ def test_grpc_sends_the_token_over_tls_under_the_host_asked_for_and_hides_it(cer
             with pytest.raises(RequestError):
                 client.status()
     assert [metadata["authorization"] for metadata, _ in gate.seen] == ["Bearer first-secret"] * 2
+
+
+def test_an_answer_of_another_version_than_the_pinned_one_is_refused():
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+    from tensorflow_serving.apis.predict_pb2 import PredictResponse
+    from tensorflow_serving.apis.prediction_service_pb2_grpc import (
+        PredictionServiceServicer,
+        add_PredictionServiceServicer_to_server,
+    )
+
+    class Elsewhere(PredictionServiceServicer):
+        def Predict(self, request, context):
+            response = PredictResponse()
+            response.model_spec.version.value = request.model_spec.version.value + 1
+            return response
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_PredictionServiceServicer_to_server(Elsewhere(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with (
+            EndpointClient(f"grpc://127.0.0.1:{port}", NAME, version=3) as client,
+            pytest.raises(RequestError, match="answered with version 4 of tiny, 3 was asked") as caught,
+        ):
+            client.predict(pngs(1))
+        assert caught.value.code is Code.FAILED_PRECONDITION
+    finally:
+        server.stop(None)

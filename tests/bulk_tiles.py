@@ -1,0 +1,62 @@
+"""Imagery of drawn tiles, and a packaged model that is small enough to be converted in a moment."""
+
+import base64
+import functools
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+
+from sat_xception.bulk.order import tiles_of
+from sat_xception.storage import folder_digests, write_json
+from tests.serving_fixtures import NAME, VERSION, encoded, expected, pixels_of, write_version
+
+ZOOM = 16
+
+
+def package_version(root: Path, version: int = VERSION, seed: int = 0) -> Path:
+    """Write `root/tiny/<version>` with golden tiles and digests, as package does."""
+    folder = write_version(root / NAME / str(version), seed)
+    pixels = pixels_of(4, seed=9)
+    tiles = [
+        {
+            "id": str(index),
+            "label": "school",
+            "image_bytes": {"b64": base64.b64encode(encoded(tile)).decode()},
+            "probabilities": probabilities.tolist(),
+        }
+        for index, (tile, probabilities) in enumerate(zip(pixels, expected(pixels, seed), strict=True))
+    ]
+    facts = json.loads((folder / "model.json").read_text()) | {"version": version, "backbone": "mobilenetv2"}
+    write_json(folder / "model.json", facts)
+    golden = {"signature_name": "serving_default", "classes": facts["classes"], "tolerance": 1e-3, "tiles": tiles}
+    write_json(folder / "golden.json", golden)
+    write_json(folder / "digests.json", folder_digests(folder))
+    return root
+
+
+@functools.cache
+def images(count: int) -> tuple[bytes, ...]:
+    return tuple(encoded(tile, "PNG") for tile in pixels_of(count, seed=3))
+
+
+def write_imagery(path: Path, count: int, bad: dict[int, bytes] | None = None) -> list[str]:
+    """Write an MBTiles file of the first tiles in the order of plans; return their ids."""
+    x, y = (axis.tolist() for axis in tiles_of(np.arange(count)))
+    some = images(min(count, 50))
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE metadata (name, value)")
+    database.execute(
+        "CREATE TABLE tiles (zoom_level INT, tile_column INT, tile_row INT, tile_data BLOB, "
+        "PRIMARY KEY (zoom_level, tile_column, tile_row))"
+    )
+    rows = (
+        (ZOOM, x[index], 2**ZOOM - 1 - y[index], (bad or {}).get(index, some[index % len(some)]))
+        for index in range(count)
+        if (bad or {}).get(index, b"-") is not None
+    )
+    database.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    database.commit()
+    database.close()
+    return [f"{ZOOM}/{x[index]}/{y[index]}" for index in range(count)]

@@ -1,0 +1,113 @@
+"""The model in OpenVINO: the package's answers, in less exact numbers only when asked, with what they cost."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from sat_xception.bulk import engines, openvino_engine, scorer
+from sat_xception.bulk.engines import open_engine, prepare_engine
+from sat_xception.bulk.frozen import network_of
+from sat_xception.bulk.openvino_engine import OpenVinoEngine, write_network
+from sat_xception.bulk.scorer import PackagedModel, choose_engine
+from sat_xception.errors import ConfigError, ModelError
+from sat_xception.serve.models import SavedModelSession
+from tests.serving_fixtures import pixels_of
+
+ov = pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def model(packaged):
+    """The small MobileNetV2 that was really trained, calibrated, exported and packaged."""
+    return PackagedModel.read(packaged / "school-classifier" / "1")
+
+
+@pytest.fixture(scope="module")
+def network(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    graph, size = network_of(model.folder)
+    assert size == 32
+    write_network(graph, folder)
+    return folder
+
+
+@pytest.mark.parametrize("side", [32, 48, 256, 20])
+def test_it_answers_as_the_served_model_for_tiles_of_any_size(model, network, side):
+    pixels = pixels_of(9, side=side)
+    engine = OpenVinoEngine(network, "fp32")
+    found = engine.run(np.stack([engine.fit(tile) for tile in pixels]))
+    with SavedModelSession(model.folder) as served:
+        wanted = served.predict("images", {"images": pixels})["probabilities"]
+    assert np.abs(found - wanted).max() < 1e-5
+
+
+def test_the_answer_to_a_tile_does_not_depend_on_its_batch(network):
+    engine = OpenVinoEngine(network, "fp32")
+    pixels = pixels_of(33)
+    whole = engine.run(pixels)
+    assert np.array_equal(np.concatenate([engine.run(pixels[at : at + 8]) for at in range(0, 33, 8)]), whole)
+
+
+def test_it_is_converted_once_and_proven_on_golden_tiles(model, tmp_path, monkeypatch):
+    facts = prepare_engine(model, "openvino", "fp32", None, tmp_path)
+    assert (facts["name"], facts["precision"], facts["accuracy_loss"]) == ("openvino", "fp32", 0.0)
+    monkeypatch.setattr(engines, "_other_process", lambda: pytest.fail("it was converted again"))
+    assert prepare_engine(model, "openvino", "fp32", None, tmp_path) == facts
+    open_engine(model, facts, tmp_path).close()
+    right = openvino_engine.OpenVinoEngine.fit
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "fit", lambda self, pixels: 255 - right(self, pixels))
+    with pytest.raises(ModelError, match="the engine openvino answers golden tile"):
+        open_engine(model, facts, tmp_path)
+
+
+def test_eight_bit_numbers_come_with_what_they_cost(model, examples, tmp_path, caplog):
+    pytest.importorskip("nncf")
+    caplog.set_level(logging.INFO)
+    facts = prepare_engine(model, "openvino", "int8", examples, tmp_path)
+    assert facts["validation_tiles"] > 0
+    assert -1 <= facts["accuracy_loss"] < 0.5
+    assert json.loads((tmp_path / "engine.json").read_text())["accuracy_loss"] == facts["accuracy_loss"]
+    network = ov.Core().read_model(tmp_path / "network.xml")
+    assert any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops())
+
+
+def test_numbers_that_this_processor_lacks_are_refused_and_not_replaced(model, tmp_path, monkeypatch):
+    class Core:
+        def get_property(self, device, name):
+            return ["FP32"]
+
+    monkeypatch.setattr(openvino_engine.ov, "Core", Core)
+    with pytest.raises(ConfigError, match="--precision bf16: this processor can't, it has FP32"):
+        prepare_engine(model, "openvino", "bf16", None, tmp_path)
+
+
+def test_a_model_without_one_input_size_is_refused(tmp_path):
+    from tests.bulk_tiles import package_version
+    from tests.serving_fixtures import NAME, write_slow_version
+
+    root = package_version(tmp_path)
+    with pytest.raises(ModelError, match="no signature 'images'"):
+        network_of(write_slow_version(root / NAME / "2"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "gpus", "chosen"),
+    [
+        ("auto", {"openvino", "tensorflow"}, [], "openvino"),
+        ("auto", {"openvino", "tensorflow"}, ["/dev/nvidia0"], "tensorflow"),
+        ("auto", {"tensorflow"}, [], "tensorflow"),
+        ("tensorflow", {"openvino", "tensorflow"}, [], "tensorflow"),
+    ],
+)
+def test_auto_is_openvino_on_processors(monkeypatch, wanted, installed, gpus, chosen):
+    monkeypatch.setattr(scorer.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(scorer.Path, "glob", lambda self, pattern: iter(gpus))
+    assert choose_engine(wanted) == chosen
+
+
+def test_an_engine_that_is_named_and_not_installed_is_never_another(monkeypatch):
+    monkeypatch.setattr(scorer.importlib.util, "find_spec", lambda name: None if name == "openvino" else name)
+    with pytest.raises(ConfigError, match="--engine openvino isn't installed"):
+        choose_engine("openvino")

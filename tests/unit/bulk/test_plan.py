@@ -1,0 +1,152 @@
+"""Plans: every tile in exactly one shard, what is scored already left out, digests that prove it."""
+
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sat_xception.bulk.order import keys_of, tile_ids
+from sat_xception.bulk.plan import IdDigest, Plan, PlanWriter, read_plan
+from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.scored import without
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.steps import BulkPlanConfig
+
+NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"
+
+
+def plan_of(tmp_path, name="plan", **settings):
+    settings = {"imagery": NOWHERE, "probe": 0, "zoom": 12, "shard_tiles": 7, **settings}
+    plan_tiles(BulkPlanConfig(out=tmp_path / name, **settings))
+    return read_plan(tmp_path / name)
+
+
+def keys_in(plan):
+    return [plan.keys(shard).tolist() for shard in range(plan.shards)]
+
+
+@pytest.mark.parametrize("shard_tiles", [1, 3, 10, 1000])
+@pytest.mark.parametrize("runs", [[(0, 1)], [(5, 10)], [(0, 3), (3, 4), (100, 20)], [(2, 9), (12, 1), (20, 9)]])
+def test_shards_hold_every_key_once_in_order(tmp_path, runs, shard_tiles):
+    keys = [key for first, count in runs for key in range(first, first + count)]
+    with PlanWriter(tmp_path, shard_tiles, lambda keys: tile_ids(keys, 9)) as writer:
+        for first, count in runs:
+            writer.add(np.array([first]), np.array([count]))
+        writer.add(np.empty(0, np.int64), np.empty(0, np.int64))
+    facts = writer.facts()
+    plan = Plan(tmp_path, facts | {"zoom": 9})
+    assert [key for shard in keys_in(plan) for key in shard] == keys
+    assert {len(shard) for shard in keys_in(plan)[:-1]} <= {shard_tiles}
+    text = "".join(f"{name}\n" for name in tile_ids(np.array(keys), 9).to_pylist())
+    assert facts["digest of tile ids"] == hashlib.sha256(text.encode()).hexdigest()
+    assert (facts["planned"], facts["shards"]) == (len(keys), -(-len(keys) // shard_tiles))
+
+
+def test_the_digest_depends_on_each_id_and_not_on_how_they_come():
+    ids = pa.array(["a", "bc", "d/é", ""])
+    one, parts, other = IdDigest(), IdDigest(), IdDigest()
+    one.add(ids)
+    for begin, end in ((0, 1), (1, 1), (1, 3), (3, 4)):
+        parts.add(ids[begin:end])
+    other.add(pa.array(["ab", "c", "d/é", ""]))
+    assert one.hexdigest() == parts.hexdigest() == hashlib.sha256("a\nbc\nd/é\n\n".encode()).hexdigest()
+    assert other.hexdigest() != one.hexdigest()
+
+
+def test_the_same_area_gives_the_same_plan_and_another_order_of_a_list_does_too(tmp_path):
+    plans = [plan_of(tmp_path, name, bbox="24,46,24.5,46.4") for name in ("a", "b")]
+    assert [(path.name, path.read_bytes()) for path in sorted(plans[0].folder.glob("runs*"))] == [
+        (path.name, path.read_bytes()) for path in sorted(plans[1].folder.glob("runs*"))
+    ]
+    ids = [name for keys in keys_in(plans[0]) for name in tile_ids(np.array(keys), 12).to_pylist()]
+    for name, order in (("up", ids), ("down", [*ids[::-1], ids[3], "", ids[4]])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(order))
+        assert plan_of(tmp_path, name, tiles=tmp_path / f"{name}.txt").digest == plans[0].digest
+
+
+def test_a_table_of_tiles_is_a_list(tmp_path):
+    (tmp_path / "tiles.csv").write_text("Z,X,Y,note\n9,300,200,a\n9,300,201,b\n")
+    plan = plan_of(tmp_path, tiles=tmp_path / "tiles.csv")
+    assert plan.facts["zoom"] == 9
+    assert keys_in(plan) == [[int(keys_of(300, 200)), int(keys_of(300, 201))]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", "12/1/2\nx/y/z\n", "line 2: expected z/x/y"),
+        ("b.txt", "3/9/1\n", "line 1: there is no tile 3/9/1"),
+        ("c.txt", "3/1/1\n4/1/1\n", "2 zooms"),
+        ("d.csv", "lon,lat\n24,46\n", "give places, which aren't tiles, as --area"),
+        ("e.txt", "", "0 zooms"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=told):
+        plan_of(tmp_path, tiles=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "one of --area, --bbox, --tiles and --dataset"),
+        ({"bbox": "1,2,3,4", "tiles": "t.txt"}, "one of --area"),
+        ({"bbox": "1,2,3,4", "imagery": ""}, "give --imagery"),
+        ({"bbox": "1,2,3,4", "buffer_m": 5.0}, "--buffer-m goes with --area"),
+        ({"bbox": "1,2,3,4", "scored": ("s",)}, "--scored needs --model"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, settings, told):
+    with pytest.raises(ValueError, match=told):
+        BulkPlanConfig(**{"out": tmp_path, "imagery": NOWHERE, **settings})
+
+
+def test_a_backend_that_is_not_known_is_told_before_anything_else(tmp_path):
+    with pytest.raises(ConfigError, match="--backend tpu isn't known; there are a10, a100"):
+        plan_of(tmp_path, bbox="24,46,24.1,46.1", backend="tpu")
+
+
+def test_a_key_in_the_address_is_not_kept(tmp_path):
+    plan = plan_of(tmp_path, bbox="24,46,24.1,46.1", imagery="http://tiles/{z}/{x}/{y}?key=secret")
+    assert "secret" not in "".join(path.read_text(errors="replace") for path in plan.folder.iterdir())
+    assert plan.facts["imagery"]["url"] == "http://tiles/{z}/{x}/{y}?key=***"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_without_others_are_the_keys_without_theirs(seed):
+    rng = np.random.default_rng(seed)
+
+    def runs(parts, most):
+        edges = np.unique(rng.integers(0, most, 2 * parts))
+        edges = edges[: len(edges) // 2 * 2].reshape(-1, 2)
+        return edges[:, 0], edges[:, 1] - edges[:, 0]
+
+    def keys(first, count):
+        return {
+            key
+            for begin, length in zip(first.tolist(), count.tolist(), strict=True)
+            for key in range(begin, begin + length)
+        }
+
+    first, count = runs(12, 300)
+    theirs = runs(int(rng.integers(0, 12)), 300)
+    middle = len(first) // 2
+    parts = iter([(first[:middle], count[:middle]), (first[middle:], count[middle:])])
+    found = [pair for part in without(parts, *theirs) for pair in zip(*(side.tolist() for side in part), strict=True)]
+    assert found == sorted(found)
+    assert {key for begin, length in found for key in range(begin, begin + length)} == keys(first, count) - keys(
+        *theirs
+    )
+
+
+def test_a_plan_that_is_damaged_says_so(tmp_path):
+    plan = plan_of(tmp_path, bbox="24,46,24.1,46.1")
+    (plan.folder / "runs.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"bulk plan. again"):
+        plan.keys(0)
+    (plan.folder / "plan.json").write_text(json.dumps({"planned": 3}))
+    with pytest.raises(DataError, match="has no 'shards'"):
+        read_plan(plan.folder)

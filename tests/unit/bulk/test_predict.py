@@ -1,0 +1,345 @@
+"""Scoring a plan: every tile has a row, whatever happens; what is finished is kept; engines agree with the package."""
+
+import io
+import json
+import os
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from PIL import Image
+
+from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.predict import predict_tiles, retry_failed
+from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.protocol import Code, RequestError
+from sat_xception.serve.server import RunningServer
+from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
+from tests.bulk_tiles import images, package_version, write_imagery
+from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, serve_config
+from tests.tile_server import TileServer
+
+BROKEN = {3: b"\xff\xd8 no image", 41: images(1)[0][:200], 79: b""}
+
+
+@pytest.fixture
+def config(packaged_root, tmp_path):
+    def make(plan, name="scores", kind=BulkPredictConfig, **settings):
+        settings = {"engine": "tensorflow", "batch_size": 16, **settings}
+        if settings.get("endpoint"):
+            del settings["engine"]
+        return kind(**{"plan": plan, "model": packaged_root, "name": NAME, "out": tmp_path / name, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def server(packaged_root):
+    with RunningServer(serve_config(packaged_root)) as running:
+        yield running
+
+
+def rows_of(folder):
+    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("scores-*.parquet"))])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("scores*"))}
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 100])
+def test_planned_is_scored_and_failed_for_any_number_of_tiles(planned, config, count):
+    result = predict_tiles(config(planned(count)))
+    assert (result.facts["planned"], result.facts["scored"], result.facts["failed"]) == (count, count, 0)
+    rows = rows_of(result.folder)
+    assert rows.num_rows == count
+    pixels = pixels_of(min(count, 50), seed=3)
+    wanted = expected(pixels)[np.arange(count) % len(pixels)]
+    found = np.stack([rows[f"probability/{name}"].to_numpy() for name in ("not-school", "school")], axis=1)
+    assert np.abs(found - wanted).max() < 1e-5
+    names = np.array(["not-school", "school"])
+    assert rows["label"].to_pylist() == names[wanted.argmax(axis=1)].tolist()
+
+
+def test_broken_tiles_fail_with_a_reason_and_their_neighbours_are_scored(planned, config, tmp_path):
+    whole = predict_tiles(config(planned(100), "whole"))
+    (tmp_path / "tiles.mbtiles").unlink()
+    write_imagery(tmp_path / "tiles.mbtiles", 100, {**BROKEN, 50: None})
+    result = predict_tiles(config(tmp_path / "plan", "some"))
+    assert (result.facts["scored"], result.facts["failed"]) == (96, 4)
+    rows, sound = rows_of(result.folder), rows_of(whole.folder)
+    failed = {index for index, status in enumerate(rows["status"].to_pylist()) if status == "failed"}
+    assert failed == {3, 41, 50, 79}
+    reasons = [reason for reason in rows["reason"].to_pylist() if reason]
+    assert reasons[0].startswith("can't be decoded") and reasons[2:] == ["no tile in the imagery", "zero bytes"]
+    kept = pa.array([index not in failed for index in range(100)])
+    for name in ("probability/school", "label", "tile_id"):
+        if name == "probability/school":
+            both = [part.filter(kept)[name].to_numpy() for part in (rows, sound)]
+            assert np.abs(both[0] - both[1]).max() < 1e-6
+        else:
+            assert rows.filter(kept)[name].equals(sound.filter(kept)[name])
+
+
+def test_scores_are_geoparquet_of_the_tiles_outlines(planned, config):
+    result = predict_tiles(config(planned(100)))
+    path = sorted(result.folder.glob("scores-*.parquet"))[1]
+    assert path.name == "scores-00001-of-00003.parquet"
+    table = pq.read_table(path)
+    assert [str(table.schema.field(name).type) for name in ("tile_id", "x", "y", "z", "probability/school")] == [
+        *("string", "int32", "int32", "int32", "float"),
+    ]
+    assert set(table["model_version"].to_pylist()) == {"1"}
+    geo = json.loads(table.schema.metadata[b"geo"])
+    assert (geo["version"], geo["primary_column"]) == ("1.1.0", "geometry")
+    import mercantile
+
+    for row in table.slice(0, 3).to_pylist():
+        outline = shapely.from_wkb(row["geometry"])
+        assert outline.bounds == pytest.approx(tuple(mercantile.bounds(row["x"], row["y"], row["z"])))
+        assert tuple(row["bbox"].values()) == pytest.approx(outline.bounds)
+        assert row["tile_id"] == f"{row['z']}/{row['x']}/{row['y']}"
+    assert geo["columns"]["geometry"]["bbox"] == pytest.approx(
+        shapely.total_bounds(shapely.from_wkb(table["geometry"].to_pylist())).tolist()
+    )
+
+
+def test_a_shard_that_is_lost_is_scored_again_to_the_same_bytes_and_others_are_kept(planned, config):
+    plan = planned(100, BROKEN)
+    folder = predict_tiles(config(plan)).folder
+    before, old = contents(folder), os.stat(folder / "scores-00000-of-00003.parquet")
+    (folder / "scores-00002-of-00003.parquet").unlink()
+    (folder / "scores-00001-of-00003.parquet").write_bytes(b"half a fi")
+    result = predict_tiles(config(plan))
+    assert result.tiles == 60
+    assert contents(folder) == before
+    assert os.stat(folder / "scores-00000-of-00003.parquet").st_mtime_ns == old.st_mtime_ns
+
+
+def test_failed_tiles_are_scored_again_and_nothing_else_is(planned, config, tmp_path):
+    plan = planned(100, BROKEN)
+    folder = predict_tiles(config(plan)).folder
+    old = os.stat(folder / "scores-00002-of-00003.parquet").st_mtime_ns
+    (tmp_path / "tiles.mbtiles").unlink()
+    write_imagery(tmp_path / "tiles.mbtiles", 100, {41: b""})
+    result = retry_failed(config(plan, kind=BulkRetryConfig))
+    assert (result.facts["scored"], result.facts["failed"], result.tiles) == (99, 1, 3)
+    assert rows_of(folder)["reason"].to_pylist()[41] == "zero bytes"
+    assert os.stat(folder / "scores-00002-of-00003.parquet").st_mtime_ns == old
+    whole = predict_tiles(config(plan, "whole")).folder
+    assert rows_of(folder)["tile_id"].equals(rows_of(whole)["tile_id"])
+
+
+def test_what_was_scored_is_left_out_of_the_next_plan(planned, config, packaged_root, tmp_path):
+    folder = predict_tiles(config(planned(100, BROKEN))).folder
+    settings = {"imagery": "i/{z}/{x}/{y}", "probe": 0, "model": packaged_root, "name": NAME, "scored": (folder,)}
+    plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=tmp_path / "again", engine="tensorflow", **settings))
+    facts = json.loads((tmp_path / "again" / "plan.json").read_text())
+    assert (facts["planned"], facts["left out"]) == (3, 97)
+
+
+def test_another_plan_model_or_engine_is_refused_and_the_scores_stay(planned, config, tmp_path):
+    plan = planned(30)
+    folder = predict_tiles(config(plan)).folder
+    before = contents(folder)
+    package_version(tmp_path / "other", 2, seed=1)
+    with pytest.raises(ConfigError, match="another --model"):
+        predict_tiles(config(plan, model=tmp_path / "other"))
+    (tmp_path / "tiles.txt").write_text("16/0/0\n")
+    settings = {"imagery": "i/{z}/{x}/{y}", "probe": 0}
+    plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=tmp_path / "short", **settings))
+    with pytest.raises(ConfigError, match="another --plan"):
+        predict_tiles(config(tmp_path / "short"))
+    assert contents(folder) == before
+
+
+def test_a_folder_of_somebody_is_left_alone(planned, config, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "thesis.txt").write_text("all of it")
+    with pytest.raises(ConfigError, match=r"something else \('thesis.txt'\)"):
+        predict_tiles(config(planned(5)))
+
+
+def test_a_model_that_was_changed_since_it_was_packaged_scores_nothing(planned, config, model_copy):
+    golden = model_copy / NAME / "1" / "golden.json"
+    golden.write_text(golden.read_text().replace("school", "pool"))
+    with pytest.raises(DataError, match=r"golden.json changed since it was packaged"):
+        predict_tiles(config(planned(5), model=model_copy))
+
+
+def test_an_engine_that_answers_otherwise_than_the_package_scores_nothing(planned, config, model_copy):
+    from sat_xception.storage import folder_digests, write_json
+
+    version = model_copy / NAME / "1"
+    golden = json.loads((version / "golden.json").read_text())
+    golden["tiles"][2]["probabilities"].reverse()
+    write_json(version / "golden.json", golden)
+    (version / "digests.json").unlink()
+    write_json(version / "digests.json", folder_digests(version))
+    with pytest.raises(ModelError, match="the engine tensorflow answers golden tile 2"):
+        predict_tiles(config(planned(5), model=model_copy))
+
+
+def test_tiles_that_all_fail_are_an_error_and_still_accounted_for(planned, config, tmp_path):
+    plan = planned(5, dict.fromkeys(range(5), b"{}"))
+    with pytest.raises(DataError, match="none of 5 tiles could be scored; most common: text instead of an image"):
+        predict_tiles(config(plan))
+    assert tell_status(BulkStatusConfig(scores=tmp_path / "scores")).failed == 5
+
+
+def test_lost_rows_and_foreign_ones_are_found(planned, config):
+    from sat_xception.bulk.ledger import close_ledger
+
+    result = predict_tiles(config(planned(100)))
+    run = json.loads((result.folder / "run.json").read_text())
+    path = result.folder / "scores-00001-of-00003.parquet"
+    table = pq.read_table(path)
+    for change, told in (
+        (table.slice(1), "99 tiles, 100 were planned"),
+        (pa.concat_tables([table.slice(1, 1), table.slice(1)]), "other tiles than were planned, or some twice"),
+    ):
+        pq.write_table(change, path)
+        with pytest.raises(DataError, match=told):
+            close_ledger(result.folder, run)
+
+
+def test_the_status_of_a_run_that_was_stopped_closes(planned, config, tmp_path):
+    folder = predict_tiles(config(planned(100, BROKEN))).folder
+    (folder / "scores-00001-of-00003.parquet").unlink()
+    (folder / "scores.json").unlink()
+    status = tell_status(BulkStatusConfig(scores=folder))
+    assert (status.planned, status.scored, status.failed, status.waiting, status.closed) == (100, 59, 1, 40, False)
+    assert "2 of 3 shards | not closed" in status.summary()
+    with pytest.raises(ConfigError, match=r"holds no run\.json"):
+        tell_status(BulkStatusConfig(scores=tmp_path))
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_server_gives_the_scores_that_the_model_here_gives(planned, config, server, scheme):
+    plan = planned(100, BROKEN)
+    here = rows_of(predict_tiles(config(plan, "here")).folder)
+    address = f"grpc://{server.grpc_address}" if scheme == "grpc" else server.rest_url
+    result = predict_tiles(config(plan, "there", endpoint=address))
+    there = rows_of(result.folder)
+    assert result.facts["engine"]["name"] == "endpoint"
+    for name in ("tile_id", "label", "status", "reason", "model_version"):
+        assert here[name].equals(there[name])
+    both = [np.nan_to_num(rows["probability/school"].to_numpy()) for rows in (here, there)]
+    assert np.abs(both[0] - both[1]).max() < 1e-6
+
+
+def test_a_tile_that_the_server_refuses_fails_alone(planned, config, server):
+    high = encoded(pixels_of(1, side=TOO_HIGH)[0])
+    result = predict_tiles(config(planned(30, {7: high}), endpoint=f"grpc://{server.grpc_address}"))
+    rows = rows_of(result.folder)
+    assert [index for index, status in enumerate(rows["status"].to_pylist()) if status == "failed"] == [7]
+    assert "the image is too high" in rows["reason"].to_pylist()[7]
+
+
+def test_a_format_that_the_server_cannot_read_is_sent_as_a_png(planned, config, server):
+    content = io.BytesIO()
+    Image.fromarray(pixels_of(1, seed=5)[0]).save(content, "BMP")
+    result = predict_tiles(config(planned(4, {2: content.getvalue()}), endpoint=server.rest_url))
+    found = rows_of(result.folder)["probability/school"].to_pylist()[2]
+    assert found == pytest.approx(float(expected(pixels_of(1, seed=5))[0, 1]), abs=1e-5)
+
+
+def test_a_server_with_another_model_is_refused_before_a_tile_is_sent(planned, config, server, tmp_path):
+    root = package_version(tmp_path / "other", 1, seed=1)
+    with pytest.raises(ModelError, match="answers golden tile"):
+        predict_tiles(config(planned(5), model=root, endpoint=server.rest_url))
+    package_version(tmp_path / "newer", 7)
+    with pytest.raises(RequestError) as caught:
+        predict_tiles(config(tmp_path / "plan", model=tmp_path / "newer", endpoint=f"grpc://{server.grpc_address}"))
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_server_that_goes_away_stops_the_run_keeps_what_is_finished_and_the_run_goes_on(
+    planned, config, packaged_root, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("sat_xception.bulk.endpoint._RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr("sat_xception.serve.client._RETRY_DELAYS_S", (0.01,))
+    plan = planned(100)
+    asked = threading.Semaphore(6)
+    whole = EndpointClient.predict
+    running = RunningServer(serve_config(packaged_root))
+    with running:
+
+        def predict(client, images):
+            if not asked.acquire(blocking=False):
+                running.stop()
+            return whole(client, images)
+
+        monkeypatch.setattr(EndpointClient, "predict", predict)
+        address = running.rest_url
+        with pytest.raises(ServiceError, match=r"(?s)Asked 3 times. Finished shards are kept"):
+            predict_tiles(config(plan, endpoint=address, in_flight=1))
+    monkeypatch.setattr(EndpointClient, "predict", whole)
+    status = tell_status(BulkStatusConfig(scores=tmp_path / "scores"))
+    assert 0 < status.finished < 3
+    with RunningServer(serve_config(packaged_root)) as again:
+        result = predict_tiles(config(plan, endpoint=again.rest_url))
+    assert (result.facts["scored"], result.tiles) == (100, status.waiting)
+
+
+def test_tiles_come_from_a_server_that_fails_at_times_and_are_never_too_many_at_once(
+    config, packaged_root, tmp_path, monkeypatch
+):
+    (tmp_path / "t.txt").write_text("\n".join(f"10/{x}/{y}" for x in range(8) for y in range(8)))
+    script = {(1, 1): [(503, {}), "tile"], (2, 5): ["half", "tile"], (3, 3): ["html as jpeg"], (7, 7): [(404, {})]}
+    with TileServer(images(9), script, delay_s=0.01) as tiles:
+        settings = {"imagery": tiles.template, "workers": 5, "probe": 8, "engine": "tensorflow"}
+        plan = plan_tiles(BulkPlanConfig(tiles=tmp_path / "t.txt", out=tmp_path / "plan", **settings))
+        assert "measured on " in plan.summary()
+        tiles.most_in_flight = 0
+        result = predict_tiles(config(tmp_path / "plan", workers=5, batch_size=4))
+    assert (result.facts["scored"], result.facts["failed"]) == (62, 2)
+    assert tiles.most_in_flight <= 5
+    reasons = dict(
+        zip(rows_of(result.folder)["tile_id"].to_pylist(), rows_of(result.folder)["reason"].to_pylist(), strict=True)
+    )
+    assert reasons["10/3/3"] == "text instead of an image" and "404" in reasons["10/7/7"]
+
+
+def test_imagery_that_is_down_stops_the_run(config, tmp_path, monkeypatch):
+    from sat_xception.imagery.fetch import FetchConfig
+
+    (tmp_path / "t.txt").write_text("\n".join(f"10/{x}/1" for x in range(40)))
+    settings = {"imagery": "http://127.0.0.1:9/{z}/{x}/{y}", "probe": 0}
+    plan_tiles(BulkPlanConfig(tiles=tmp_path / "t.txt", out=tmp_path / "plan", **settings))
+    fast = lambda **given: FetchConfig(**given, backoff_s=0.001, give_up_after=8)  # noqa: E731
+    monkeypatch.setattr("sat_xception.bulk.tiles.FetchConfig", fast)
+    with pytest.raises(ServiceError, match="the imagery can't be had: 8 tiles in a row failed"):
+        predict_tiles(config(tmp_path / "plan"))
+    assert not list((tmp_path / "scores").glob("scores-*"))
+
+
+def test_two_runs_do_not_write_one_folder(planned, config, tmp_path):
+    import fcntl
+
+    plan = planned(5)
+    (tmp_path / "scores").mkdir()
+    with (tmp_path / "scores" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run is writing"):
+            predict_tiles(config(plan))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"endpoint": "http://h:1", "precision": "int8", "calibrate": "e"}, "the --endpoint has its own"),
+        ({"precision": "int8", "calibrate": "e"}, "is of --engine openvino"),
+        ({"engine": "auto", "precision": "int8"}, "needs --calibrate"),
+        ({"beam_options": ("--x=1",)}, "no --runner"),
+        ({"runner": "FlinkRunner", "processes": 2}, "--processes is for this machine"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(config, tmp_path, settings, told):
+    with pytest.raises(ValueError, match=told):
+        config(tmp_path, **settings)

@@ -1,0 +1,133 @@
+"""What a plan takes, and runs that are played: the figures of docs/bulk.md among them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sat_xception.bulk.probe import Probe
+from sat_xception.bulk.simulate import machines_for, simulate
+from sat_xception.bulk.sizing import BACKENDS, Backend, estimate, read_backends
+from sat_xception.errors import ConfigError
+from sat_xception.steps import BulkSimulateConfig
+
+DOCS = Path(__file__).parents[3] / "docs" / "bulk.md"
+MEASURED = Probe(tiles=24, bytes_per_tile=10_000, fetched_per_s=500, scored_per_s=100, backbone="mobilenetv2")
+
+
+def test_this_machine_is_reckoned_with_what_was_measured():
+    found = estimate(360_000, MEASURED, BACKENDS["this-machine"], 1)
+    assert (found.seconds, found.bytes, found.usd, found.mbit_per_s) == (3600, 3.6e9, 0, 8)
+    assert found.lines()[0] == "time      1 h 00 m at 100.0 tiles/s (measured here)"
+    assert "measured on 24" in found.lines()[1]
+
+
+def test_slow_imagery_is_what_it_takes():
+    found = estimate(1000, Probe(4, 1e4, 10.0, 100.0, "xception"), BACKENDS["this-machine"], 1)
+    assert found.seconds == 100
+    assert "reading the imagery is slower than scoring, which is 100.0" in found.lines()[0]
+
+
+def test_machines_share_the_work_and_cost_what_they_cost():
+    backend = Backend(tiles_per_s={"mobilenetv2": 1000}, usd_per_hour=0.5, source="a paper")
+    found = estimate(36_000_000, MEASURED, backend, 10)
+    assert (found.seconds, found.usd) == (3600, 5.0)
+    assert "a paper, x 10" in found.lines()[0]
+
+
+def test_what_was_not_measured_is_said():
+    found = estimate(1000, Probe(), BACKENDS["this-machine"], 1)
+    assert found.lines()[0].startswith("time      not known: give --model")
+    assert "assumed" in found.lines()[1]
+    assert "of Xception, as no --model was given" in estimate(1000, Probe(), BACKENDS["t4"], 1).lines()[0]
+
+
+def test_prices_of_a_file_are_used_and_wrong_ones_are_told(tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text("ours: {tiles_per_s: {xception: 7}, usd_per_hour: 2}\n")
+    assert read_backends(path)["ours"] == Backend(
+        tiles_per_s={"xception": 7}, usd_per_hour=2, source="prices.yaml", price_source="prices.yaml"
+    )
+    assert "t4" in read_backends(path)
+    with pytest.raises(ConfigError, match="no rate of mobilenetv2 is known"):
+        estimate(10, MEASURED, read_backends(path)["ours"], 1)
+    for content, told in (
+        ("ours: {usd: 2}\n", "usd: Extra inputs"),
+        ("- a\n", "isn't a mapping"),
+        ("a: 3\n", "mapping"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=told):
+            read_backends(path)
+
+
+def played(**settings):
+    return simulate(BulkSimulateConfig(**{"tiles": 1_000_000, "machines": 10, "tiles_per_s": 100, **settings}))
+
+
+def test_machines_that_are_ready_and_never_fail_take_the_time_that_is_reckoned():
+    found = played(prestarted=True)
+    assert found.ideal_seconds == 1000
+    # The last shard of each machine: 100 seconds, of which half are lost on average.
+    assert 1000 <= found.seconds < 1150
+    assert found.failures == found.lost_tiles == 0
+    assert found.most_machines == 10
+
+
+def test_starting_takes_its_time_and_its_money():
+    cold, warm = played(startup_s=300), played(prestarted=True, startup_s=300)
+    assert cold.seconds == pytest.approx(warm.seconds + 300)
+    assert cold.machine_hours == pytest.approx(warm.machine_hours + 10 * 300 / 3600)
+
+
+def test_machines_that_scale_are_later_than_machines_that_are_there():
+    there, scaled = played(startup_s=120), played(startup_s=120, min_machines=1)
+    assert scaled.most_machines == there.most_machines == 10
+    assert scaled.seconds > there.seconds + 60
+
+
+def test_failures_lose_work_and_time_but_no_tile():
+    calm, rough = played(tiles=2_000_000), played(tiles=2_000_000, failures_per_hour=6)
+    assert rough.failures > 5
+    assert 0 < rough.lost_tiles < rough.failures * 10_000
+    assert rough.seconds > calm.seconds
+    assert rough.tiles == 2_000_000
+    small = played(tiles=2_000_000, failures_per_hour=6, shard_tiles=1000)
+    assert small.lost_tiles < rough.lost_tiles
+
+
+def test_a_machine_that_fails_is_replaced_also_when_it_was_the_only_one():
+    found = played(machines=1, failures_per_hour=4)
+    assert found.failures > 3
+    assert (found.tiles, found.most_machines) == (1_000_000, 1)
+
+
+def test_the_same_seed_plays_the_same_run_and_a_last_short_shard_counts():
+    settings = {"tiles": 1_000_001, "failures_per_hour": 3.0}
+    assert played(**settings) == played(**settings) != played(**settings, seed=1)
+    assert played(tiles=1, machines=3).tiles == 1
+
+
+def test_a_rate_that_nobody_knows_is_asked_for():
+    with pytest.raises(ConfigError, match="give --tiles-per-s"):
+        simulate(BulkSimulateConfig(tiles=1, backend="cpu-core", backbone="vit"))
+
+
+def rows_of_the_docs():
+    """Return (backbone, backend, million tiles an hour, machines) of the table in the docs."""
+    text = DOCS.read_text(encoding="utf-8").split("## What an hour's tiles need")[1].split("\n## ")[0]
+    names = [name.strip(" `") for name in re.search(r"^\| model \|.*$", text, re.M)[0].split("|")[3:-1]]
+    for line in re.findall(r"^\| (?:xception|mobilenetv2) \|.*$", text, re.M):
+        backbone, millions, *machines = (cell.strip() for cell in line.split("|")[1:-1])
+        for backend, number in zip(names, machines, strict=True):
+            yield backbone, backend, int(millions), int(number.replace(",", ""))
+
+
+@pytest.mark.parametrize(("backbone", "backend", "millions", "machines"), list(rows_of_the_docs()))
+def test_the_machines_of_the_docs_are_enough_and_fewer_are_not(backbone, backend, millions, machines):
+    rate = BACKENDS[backend].tiles_per_s[backbone]
+    assert machines_for(millions * 1e6, rate) == machines
+    settings = {"backend": backend, "backbone": backbone, "shard_tiles": 2000, "prestarted": True}
+    found = simulate(BulkSimulateConfig(tiles=millions * 10**6, machines=machines, **settings))
+    assert found.seconds < 3600 * 1.06 + 2000 / rate
+    assert found.seconds > 3600 * (machines - 1) / machines * 0.98
