@@ -194,7 +194,7 @@ def training(
         deploy_namespace: Namespace of the endpoint on the cluster.
         deploy_start_minutes: How long new pods may take to be ready, in minutes, above 0.
         deploy_step_minutes: How long each share of the traffic is watched, in minutes.
-        deploy_storage_uri: deploy_model_root as the cluster's pods name it, as "pvc://models/serving". Empty: the same.
+        deploy_storage_uri: Model root as the cluster's pods name it, as "pvc://models/serving". Empty: the same.
         deploy_strategy: How traffic is split: "auto", "two-services" or "canary".
         deploy_target: Where to: "local", a model root that a server follows, or "kserve", a cluster.
         deploy_traffic_steps: Shares of the traffic, in %, that the new version gets in turn; the last is 100.

@@ -111,7 +111,11 @@ def run(data, tmp_path_factory, pipeline_parameters):
     package.python_func(winner=winner, **models, **places, **made.of("package", **kinds))
     outputs = made.of("deploy", deployment=dsl.Artifact, summary=dsl.Markdown)
     root = {"model_root": str(made.path("model-root")), "endpoint": ""}
-    deploy.python_func(served_model=made["package/served_model"], name="schools", **root, **run, **outputs)
+    # As the pipeline's own defaults have it: of all this, a model root on this machine uses nothing.
+    traffic = {"strategy": "auto", "traffic_steps": [10, 50, 100], "step_minutes": 2.0, "start_minutes": 15.0}
+    cluster = {"target": "local", "endpoint_host": "", "namespace": "sat-xception", "storage_uri": ""}
+    limits = {"min_agreement": 0.7, "max_slowdown": 2.0, **traffic, **cluster}
+    deploy.python_func(served_model=made["package/served_model"], name="schools", **root, **limits, **run, **outputs)
     return made
 
 
