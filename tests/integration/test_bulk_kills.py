@@ -15,7 +15,7 @@ from sat_xception.bulk.engines import prepare_engine
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.steps import BulkPlanConfig
-from tests.bulk_tiles import images, package_version
+from tests.bulk_tiles import export_version, images
 from tests.serving_fixtures import NAME
 from tests.tile_server import TileServer
 
@@ -29,7 +29,7 @@ SHARDS = -(-COUNT // SHARD)
 def made(tmp_path_factory):
     """A model root, the network that OpenVINO takes of it, and a list of tiles."""
     folder = tmp_path_factory.mktemp("bulk")
-    root = package_version(folder / "models")
+    root = export_version(folder / "models")
     model = PackagedModel.read(root / NAME / "1")
     prepare_engine(model, "openvino", "fp32", None, folder / "engine")
     (folder / "tiles.txt").write_text("\n".join(f"10/{x}/{y}" for x in range(18) for y in range(18)))
