@@ -9,31 +9,48 @@ from pathlib import Path
 import numpy as np
 
 from sat_xception.bulk.order import tiles_of
+from sat_xception.model.export import export_model
 from sat_xception.storage import folder_digests, write_json
-from tests.serving_fixtures import NAME, VERSION, encoded, expected, pixels_of, write_version
+from tests.serving_fixtures import CLASSES, NAME, VERSION, encoded, expected, pixels_of, write_version
+from tests.small_models import small_network
 
 ZOOM = 16
+_GOLDEN = 4
 
 
 def package_version(root: Path, version: int = VERSION, seed: int = 0) -> Path:
     """Write `root/tiny/<version>` with golden tiles and digests, as package does."""
     folder = write_version(root / NAME / str(version), seed)
-    pixels = pixels_of(4, seed=9)
+    facts = json.loads((folder / "model.json").read_text())
+    _complete(folder, facts, expected(pixels_of(_GOLDEN, seed=9), seed))
+    return root
+
+
+def export_version(root: Path, version: int = VERSION) -> Path:
+    """Write `root/tiny/<version>` as package's own export makes it, of a network with random weights."""
+    folder = root / NAME / str(version)
+    folder.parent.mkdir(parents=True)
+    model = small_network(len(CLASSES), seed=0)
+    export_model(model, CLASSES, folder)
+    facts = {"name": NAME, "classes": CLASSES, "positive_label": "school", "threshold": 0.5}
+    _complete(folder, facts, np.asarray(model(pixels_of(_GOLDEN, seed=9))))
+    return root
+
+
+def _complete(folder: Path, facts: dict[str, object], probabilities: np.ndarray) -> None:
+    write_json(folder / "model.json", facts | {"version": int(folder.name), "backbone": "mobilenetv2"})
     tiles = [
         {
             "id": str(index),
             "label": "school",
             "image_bytes": {"b64": base64.b64encode(encoded(tile)).decode()},
-            "probabilities": probabilities.tolist(),
+            "probabilities": row.tolist(),
         }
-        for index, (tile, probabilities) in enumerate(zip(pixels, expected(pixels, seed), strict=True))
+        for index, (tile, row) in enumerate(zip(pixels_of(_GOLDEN, seed=9), probabilities, strict=True))
     ]
-    facts = json.loads((folder / "model.json").read_text()) | {"version": version, "backbone": "mobilenetv2"}
-    write_json(folder / "model.json", facts)
     golden = {"signature_name": "serving_default", "classes": facts["classes"], "tolerance": 1e-3, "tiles": tiles}
     write_json(folder / "golden.json", golden)
     write_json(folder / "digests.json", folder_digests(folder))
-    return root
 
 
 @functools.cache

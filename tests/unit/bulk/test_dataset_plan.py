@@ -32,7 +32,7 @@ def test_every_tile_is_scored_once_and_the_rest_of_it_later(tmp_path, packaged_r
     dataset = dataset_of(tmp_path / "dataset", 700, located)
     assert len(list(dataset.glob("tiles-*"))) == 3
 
-    def run(name, **settings):
+    def run(name, /, **settings):
         plan_tiles(BulkPlanConfig(dataset=dataset, probe=3, shard_tiles=300, out=tmp_path / f"plan-{name}", **settings))
         config = {"model": packaged_root, "name": NAME, "engine": "tensorflow", "out": tmp_path / name}
         return predict_tiles(BulkPredictConfig(plan=tmp_path / f"plan-{name}", **config))

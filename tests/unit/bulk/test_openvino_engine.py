@@ -13,15 +13,16 @@ from sat_xception.bulk.openvino_engine import OpenVinoEngine, write_network
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
 from sat_xception.errors import ConfigError, ModelError
 from sat_xception.serve.models import SavedModelSession
-from tests.serving_fixtures import pixels_of
+from tests.bulk_tiles import export_version, package_version
+from tests.serving_fixtures import NAME, pixels_of, write_slow_version
 
 ov = pytest.importorskip("openvino")
 
 
 @pytest.fixture(scope="module")
-def model(packaged):
-    """The small MobileNetV2 that was really trained, calibrated, exported and packaged."""
-    return PackagedModel.read(packaged / "school-classifier" / "1")
+def model(tmp_path_factory):
+    """A network with random weights, as package exports it."""
+    return PackagedModel.read(export_version(tmp_path_factory.mktemp("models")) / NAME / "1")
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +85,10 @@ def test_numbers_that_this_processor_lacks_are_refused_and_not_replaced(model, t
 
 
 def test_a_model_without_one_input_size_is_refused(tmp_path):
-    from tests.bulk_tiles import package_version
-    from tests.serving_fixtures import NAME, write_slow_version
-
-    root = package_version(tmp_path)
     with pytest.raises(ModelError, match="no signature 'images'"):
-        network_of(write_slow_version(root / NAME / "2"))
+        network_of(write_slow_version(tmp_path / "slow"))
+    with pytest.raises(ModelError, match="no input of one size was found"):
+        network_of(package_version(tmp_path / "models") / NAME / "1")
 
 
 @pytest.mark.parametrize(
