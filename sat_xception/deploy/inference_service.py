@@ -97,7 +97,8 @@ def model_name_problem(template: Object, runtime: Object, name: str) -> str:
     ]
     if not names or names[-1] == name:
         return ""
-    return f"it serves the model as {names[-1]!r}; set --model_name={name} in the ServingRuntime's args"
+    place = "the args of the template's model, or of the runtime"
+    return f"it serves the model as {names[-1]!r}; set --model_name={name} in {place}"
 
 
 def difference(before: Object | None, after: Object) -> str:

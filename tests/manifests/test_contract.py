@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
 from tests.manifests import check
 
 TEMPLATE = "InferenceService", "school-classifier-template"
@@ -102,20 +103,6 @@ def test_the_endpoint_scales_by_what_its_autoscaler_can_read(overlay):
         assert predictor["maxReplicas"] == predictor["minReplicas"] == 1
 
 
-DEPLOYER = {
-    ("serving.kserve.io", "inferenceservices"): {"get", "list", "watch", "create", "patch", "delete"},
-    ("serving.kserve.io", "servingruntimes"): {"get"},
-    ("gateway.networking.k8s.io", "httproutes"): {"get", "patch"},
-    ("apps", "deployments"): {"get", "list", "watch"},
-    ("", "pods"): {"get", "list"},
-    ("", "services"): {"get", "list"},
-    ("", "pods/log"): {"get"},
-    ("", "events"): {"list"},
-    ("", "configmaps"): {"get", "list", "create", "patch"},
-    ("coordination.k8s.io", "leases"): {"get", "create", "update"},
-}
-
-
 def test_the_deployer_may_do_what_it_does_and_nothing_else(overlay):
     objects = objects_of(overlay)
     assert [name for kind, name in objects if kind == "Role"] == ["sat-xception-deployer"]
@@ -126,21 +113,17 @@ def test_the_deployer_may_do_what_it_does_and_nothing_else(overlay):
             for resource in rule["resources"]:
                 assert (group, resource) not in granted
                 granted[group, resource] = set(rule["verbs"])
-    assert granted == DEPLOYER
+    assert granted == {resource: set(verbs) for resource, verbs in PERMISSIONS.items()}
 
 
-def test_the_cluster_is_asked_for_three_definitions_alone(overlay):
+def test_the_cluster_is_asked_for_its_definitions_alone(overlay):
     objects = objects_of(overlay)
     assert [name for kind, name in objects if kind == "ClusterRole"] == ["sat-xception-preflight"]
     (rule,) = objects["ClusterRole", "sat-xception-preflight"]["rules"]
     assert rule == {
         "apiGroups": ["apiextensions.k8s.io"],
         "resources": ["customresourcedefinitions"],
-        "resourceNames": [
-            "inferenceservices.serving.kserve.io",
-            "servingruntimes.serving.kserve.io",
-            "httproutes.gateway.networking.k8s.io",
-        ],
+        "resourceNames": list(PREFLIGHT_PERMISSIONS),
         "verbs": ["get"],
     }
 
