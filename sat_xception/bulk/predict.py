@@ -22,6 +22,7 @@ from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
     FAILED,
+    STOPPED,
     ScoringJob,
     close_scorer,
     failure_of,
@@ -34,11 +35,13 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.model_root import check_digests, has_version, resolve_version
 from sat_xception.steps import BulkPredictConfig
-from sat_xception.storage import GcsPath, get_file, put_file, read_record, remove_files, write_record
+from sat_xception.storage import GcsPath, get_file, list_files, put_file, read_record, remove_files, write_record
 
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
 
 _log = get_logger(__name__)
+# How often finished shards are looked for, in a folder and in a bucket.
+_LOOK_EVERY_S = {False: 0.5, True: 10.0}
 # What a run must be the same in to go on from its finished shards.
 _SAME = {"digest of tile ids": "--plan", "model": "--model", "engine": "--engine, --precision or --endpoint"}
 
@@ -180,8 +183,7 @@ def _begin(config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: 
                 raise ConfigError(
                     f"--out {config.out} holds scores of another {flag}; name a new folder, or remove that one"
                 )
-    if get_file(config.out / FAILED) is not None:
-        _remove(config.out / FAILED)
+    remove_files(config.out / STOPPED)
     return run
 
 
@@ -195,13 +197,6 @@ def _check_place(out: Path, retry: bool) -> None:
         for path in sorted(out.iterdir()):
             if path.name not in (ENGINE_FOLDER, _LOCK):
                 raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
-
-
-def _remove(path: Path) -> None:
-    if isinstance(path, GcsPath):
-        remove_files(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _todo(out: Path, plan: Plan, retry: bool) -> list[tuple[int, int]]:
@@ -250,10 +245,11 @@ def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[i
     finished = 0
     try:
         while not running.done():
-            wait([running], timeout=0.5)
+            wait([running], timeout=_LOOK_EVERY_S[isinstance(out, GcsPath)])
             here = progress.tiles - before
             if not here:  # other processes do the work
-                done = [shard for shard in waiting if (out / shard_name(shard, plan.shards)).exists()]
+                there = {path.name for path in (list_files(out) if isinstance(out, GcsPath) else out.glob("scores-*"))}
+                done = [shard for shard in waiting if shard_name(shard, plan.shards) in there]
                 finished += sum(waiting.pop(shard) for shard in done)
             for _ in range(min(max(here, finished), tiles) - seen):
                 next(told, None)

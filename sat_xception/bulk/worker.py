@@ -27,10 +27,11 @@ from sat_xception.serve.model_root import here
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
+__all__ = ["FAILED", "STOPPED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
 
-# In the folder of the scores: why the run stopped.
-FAILED = "failed.json"
+# In the folder of the scores: why the run stopped, in a folder of its own, which can be removed in a bucket, too.
+STOPPED = "stopped"
+FAILED = f"{STOPPED}/failed.json"
 
 
 @dataclass(frozen=True)
