@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -97,7 +96,6 @@ def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
 
 
 def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
-    seconds = 0.0
     options = pipeline_options(config.runner, config.beam_options)
     plan = read_plan(config.plan)
     source = open_tiles(plan, config.imagery, config.workers, config.rate_per_s)
@@ -120,28 +118,37 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             source=source,
             engine=tuple(sorted(engine.items())),
             batch_size=config.batch_size,
-            run=uuid.uuid4().hex,
             endpoint=config.endpoint,
             in_flight=config.in_flight,
             timeout_s=config.timeout_s,
-            threads=_cores() // config.processes if config.processes > 1 else 0,
+            threads=max(1, _cores() // config.processes) if config.processes > 1 else 0,
             retry=retry,
         )
+        started = time.monotonic()
         if todo:
-            processes = min(config.processes, len(todo))
-            started = time.monotonic()
-            with ThreadPoolExecutor(1) as pool:
-                shards = [shard for shard, _ in todo]
-                running = pool.submit(run_all, score_shard, shards, options, processes, job=job)
-                running.add_done_callback(lambda _: close_scorer())
-                _follow(running, config.out, plan, todo, tiles)
-            _raise_failure(config, running)
-            seconds = time.monotonic() - started
+            _score_all(config, plan, todo, options, job)
+        seconds = time.monotonic() - started
         facts = close_ledger(config.out, run)
     if plan.planned and not facts["scored"]:
         reason = next(iter(facts["reasons"]))
         raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
     return BulkPredictResult(config.out, facts, tiles, seconds)
+
+
+def _score_all(
+    config: BulkPredictConfig,
+    plan: Plan,
+    todo: Sequence[tuple[int, int]],
+    options: Any,  # noqa: ANN401 - Beam has no types
+    job: ScoringJob,
+) -> None:
+    """Score shards on Beam, and show how far they are; a failure in any process is raised here."""
+    processes = min(config.processes, len(todo))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_all, score_shard, [shard for shard, _ in todo], options, processes, job=job)
+        running.add_done_callback(lambda _: close_scorer())
+        _follow(running, config.out, plan, todo, sum(number for _, number in todo))
+    _raise_failure(config, running)
 
 
 def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any]:

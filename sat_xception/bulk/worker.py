@@ -46,7 +46,6 @@ class ScoringJob:
         source: Where the images come from.
         engine: What `prepare_engine` returned; or `{"name": "endpoint"}`.
         batch_size: Most tiles that are scored at once.
-        run: Id of the run; the folder may be another's by now, if this one was killed and started again.
         endpoint: Address of a server; "" scores here.
         in_flight: Requests to the server at once.
         timeout_s: Deadline of a request.
@@ -61,7 +60,6 @@ class ScoringJob:
     source: TileSource
     engine: tuple[tuple[str, Any], ...]
     batch_size: int
-    run: str
     endpoint: str = ""
     in_flight: int = 4
     timeout_s: float = 60.0
@@ -100,7 +98,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
-        facts = {"kind": kind, "exit_code": getattr(error, "exit_code", 1), "run": job.run}
+        facts = {"kind": kind}
         told = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
         put_file(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
 
