@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
     FAILED,
+    STOPPED,
     ScoringJob,
     close_scorer,
     failure_of,
@@ -34,11 +34,13 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.model_root import check_digests, has_version, resolve_version
 from sat_xception.steps import BulkPredictConfig
-from sat_xception.storage import GcsPath, get_file, put_file, read_record, remove_files, write_record
+from sat_xception.storage import GcsPath, get_file, list_files, put_file, read_record, remove_files, write_record
 
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
 
 _log = get_logger(__name__)
+# How often finished shards are looked for, in a folder and in a bucket.
+_LOOK_EVERY_S = {False: 0.5, True: 10.0}
 # What a run must be the same in to go on from its finished shards.
 _SAME = {"digest of tile ids": "--plan", "model": "--model", "engine": "--engine, --precision or --endpoint"}
 
@@ -98,7 +100,6 @@ def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
 
 
 def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
-    seconds = 0.0
     options = pipeline_options(config.runner, config.beam_options)
     plan = read_plan(config.plan)
     source = open_tiles(plan, config.imagery, config.workers, config.rate_per_s)
@@ -122,23 +123,16 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             source=source,
             engine=tuple(sorted(engine.items())),
             batch_size=config.batch_size,
-            run=uuid.uuid4().hex,
             endpoint=config.endpoint,
             in_flight=config.in_flight,
             timeout_s=config.timeout_s,
-            threads=_cores() // config.processes if config.processes > 1 else 0,
+            threads=max(1, _cores() // config.processes) if config.processes > 1 else 0,
             retry=retry,
         )
+        started = time.monotonic()
         if todo:
-            processes = min(config.processes, len(todo))
-            started = time.monotonic()
-            with ThreadPoolExecutor(1) as pool:
-                shards = [shard for shard, _ in todo]
-                running = pool.submit(run_all, score_shard, shards, options, processes, job=job)
-                running.add_done_callback(lambda _: close_scorer())
-                _follow(running, config.out, plan, todo, tiles)
-            _raise_failure(config, running)
-            seconds = time.monotonic() - started
+            _score_all(config, plan, todo, options, job)
+        seconds = time.monotonic() - started
         if config.part:
             return BulkPredictResult(config.out, _facts_of_part(config, plan, run), tiles, seconds)
         facts = close_ledger(config.out, run)
@@ -159,6 +153,22 @@ def _facts_of_part(config: BulkPredictConfig, plan: Plan, run: dict[str, Any]) -
         "failed": sum(facts.failed for facts in found),
         "reasons": {},
     }
+
+
+def _score_all(
+    config: BulkPredictConfig,
+    plan: Plan,
+    todo: Sequence[tuple[int, int]],
+    options: Any,  # noqa: ANN401 - Beam has no types
+    job: ScoringJob,
+) -> None:
+    """Score shards on Beam, and show how far they are; a failure in any process is raised here."""
+    processes = min(config.processes, len(todo))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_all, score_shard, [shard for shard, _ in todo], options, processes, job=job)
+        running.add_done_callback(lambda _: close_scorer())
+        _follow(running, config.out, plan, todo, sum(number for _, number in todo))
+    _raise_failure(config, running)
 
 
 def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any]:
@@ -200,8 +210,7 @@ def _begin(config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: 
                 raise ConfigError(
                     f"--out {config.out} holds scores of another {flag}; name a new folder, or remove that one"
                 )
-    if get_file(config.out / FAILED) is not None:
-        _remove(config.out / FAILED)
+    remove_files(config.out / STOPPED)
     return run
 
 
@@ -215,13 +224,6 @@ def _check_place(out: Path, retry: bool) -> None:
         for path in sorted(out.iterdir()):
             if path.name != ENGINE_FOLDER and not path.name.startswith(_LOCK):
                 raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
-
-
-def _remove(path: Path) -> None:
-    if isinstance(path, GcsPath):
-        remove_files(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _todo(out: Path, plan: Plan, retry: bool) -> list[tuple[int, int]]:
@@ -270,10 +272,11 @@ def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[i
     finished = 0
     try:
         while not running.done():
-            wait([running], timeout=0.5)
+            wait([running], timeout=_LOOK_EVERY_S[isinstance(out, GcsPath)])
             here = progress.tiles - before
             if not here:  # other processes do the work
-                done = [shard for shard in waiting if (out / shard_name(shard, plan.shards)).exists()]
+                there = {path.name for path in (list_files(out) if isinstance(out, GcsPath) else out.glob("scores-*"))}
+                done = [shard for shard in waiting if shard_name(shard, plan.shards) in there]
                 finished += sum(waiting.pop(shard) for shard in done)
             for _ in range(min(max(here, finished), tiles) - seen):
                 next(told, None)

@@ -27,10 +27,11 @@ from sat_xception.serve.model_root import here
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
+__all__ = ["FAILED", "STOPPED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
 
-# In the folder of the scores: why the run stopped.
-FAILED = "failed.json"
+# In the folder of the scores: why the run stopped, in a folder of its own, which can be removed in a bucket, too.
+STOPPED = "stopped"
+FAILED = f"{STOPPED}/failed.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class ScoringJob:
         source: Where the images come from.
         engine: What `prepare_engine` returned; or `{"name": "endpoint"}`.
         batch_size: Most tiles that are scored at once.
-        run: Id of the run; the folder may be another's by now, if this one was killed and started again.
         endpoint: Address of a server; "" scores here.
         in_flight: Requests to the server at once.
         timeout_s: Deadline of a request.
@@ -60,7 +60,6 @@ class ScoringJob:
     source: TileSource
     engine: tuple[tuple[str, Any], ...]
     batch_size: int
-    run: str
     endpoint: str = ""
     in_flight: int = 4
     timeout_s: float = 60.0
@@ -99,7 +98,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
-        facts = {"kind": kind, "exit_code": getattr(error, "exit_code", 1), "run": job.run}
+        facts = {"kind": kind}
         told = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
         put_file(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
 

@@ -69,7 +69,9 @@ def test_the_command_starts_and_has_its_verb(image):
 def test_everything_that_the_step_imports_is_there(image):
     name, _ = image
     step = step_of(name)
-    loaded = run(name, "-c", f"from sat_xception.steps import step_named; step_named('{step}').load()", entrypoint="python3")
+    loaded = run(
+        name, "-c", f"from sat_xception.steps import step_named; step_named('{step}').load()", entrypoint="python3"
+    )
     assert loaded.returncode == 0, loaded.stderr
 
 

@@ -1,0 +1,68 @@
+"""Plan, model and scores in a bucket: workers read and write them by themselves, and a lost shard is scored again."""
+
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+
+from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.predict import predict_tiles, retry_failed
+from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.worker import FAILED
+from sat_xception.serve.model_root import new_version
+from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
+from sat_xception.storage import GcsPath, fetch_folder, get_file, put_file
+from sat_xception.storage import gcs as storage_gcs
+from tests.bulk_tiles import export_version, write_imagery
+from tests.serving_fixtures import NAME
+from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
+
+pytest.importorskip("openvino")
+# The client library leaves the body of a refused download unread, and its connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture
+def proxy(monkeypatch, tmp_path) -> Iterator[StorageProxy]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(storage_gcs, "_FIRST_PAUSE_S", 0.05)
+    with running_emulator("bulk") as emulator, running_proxy(emulator, monkeypatch) as proxy:
+        yield proxy
+
+
+def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
+    bad = {3: b"no image"}
+    (tmp_path / "tiles.txt").write_text("\n".join(write_imagery(tmp_path / "tiles.mbtiles", 90, bad)))
+    settings = {"imagery": str(tmp_path / "tiles.mbtiles"), "probe": 0, "shard_tiles": 40}
+    for plan in (GcsPath("gs://bulk/plan"), tmp_path / "plan"):
+        plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=plan, **settings))
+    version = export_version(tmp_path / "models") / NAME / "1"
+    with new_version(GcsPath(f"gs://bulk/models/{NAME}/1")) as work:
+        for path in version.rglob("*"):
+            if path.is_file():
+                (work / path.relative_to(version)).parent.mkdir(parents=True, exist_ok=True)
+                (work / path.relative_to(version)).write_bytes(path.read_bytes())
+    common = {"name": NAME, "engine": "openvino"}
+    here = {"plan": tmp_path / "plan", "model": tmp_path / "models", "out": tmp_path / "scores", **common}
+    there = {"plan": "gs://bulk/plan", "model": "gs://bulk/models", "out": "gs://bulk/scores", **common}
+    result, local = predict_tiles(BulkPredictConfig(**there)), predict_tiles(BulkPredictConfig(**here))
+    assert (result.facts["planned"], result.facts["scored"], result.facts["failed"]) == (90, 89, 1)
+    assert result.facts == local.facts
+    names = ("scores-00000-of-00003.parquet", "scores-00001-of-00003.parquet", "scores-00002-of-00003.parquet")
+    for name in names:
+        assert get_file(GcsPath("gs://bulk/scores") / name) == (tmp_path / "scores" / name).read_bytes()
+    assert tell_status(BulkStatusConfig(scores="gs://bulk/scores")).closed
+    with_bucket = bucket_of("bulk")
+    with_bucket.blob(f"scores/{names[1]}").delete()
+    assert tell_status(BulkStatusConfig(scores="gs://bulk/scores")).waiting == 40
+    # Why an earlier run stopped is of no concern to this one.
+    put_file(b'{"kind": "ServiceError", "error": "down"}', GcsPath("gs://bulk/scores") / FAILED)
+    assert predict_tiles(BulkPredictConfig(**there)).tiles == 40
+    (tmp_path / "tiles.mbtiles").unlink()
+    write_imagery(tmp_path / "tiles.mbtiles", 90)
+    assert retry_failed(BulkRetryConfig(**there)).facts["failed"] == 0
+    # The next plan leaves out what is scored, and finds it as it is fetched.
+    folder = fetch_folder(GcsPath("gs://bulk/scores"), "scores.json")
+    assert sum(pq.read_metadata(path).num_rows for path in folder.glob("scores-*")) == 90
+    assert PackagedModel.read(version).facts() == result.facts["model"]
