@@ -53,14 +53,14 @@ def bulk_inference(
     area_tiles: str = "",
     area_zoom: int = 18,
     imagery_attribution: str = "",
-    imagery_bands: list[int] = [1, 2, 3],  # noqa: B006 - kfp writes the default into the compiled pipeline
+    imagery_bands: list[int] = [],  # noqa: B006 - kfp writes the default into the compiled pipeline
     imagery_contact: str = "",
     imagery_rate_per_s: float = 0.0,
     imagery_scale: list[float] = [],  # noqa: B006
     imagery_tile_size: int = 0,
     imagery_tms: bool = False,
-    imagery_token_env: str = "IMAGERY_TOKEN",
-    imagery_workers: int = 32,
+    imagery_token_env: str = "",
+    imagery_workers: int = 16,
     model_name: str = "school-classifier",
     publish_area_name: str = "name",
     publish_areas: str = "",
@@ -86,13 +86,14 @@ def bulk_inference(
         area_zoom: Zoom of the tiles, from 0 to 22.
         imagery: Where the tiles' images come from: an address with {z}, {x} and {y}, a folder, an archive, gs://.
         imagery_attribution: Whom the imagery's licence wants named.
-        imagery_bands: Bands of a GeoTIFF that are red, green and blue.
+        imagery_bands: Bands of a GeoTIFF that are red, green and blue. Empty: as the file says.
         imagery_contact: Who asks, for servers that want to know.
         imagery_rate_per_s: Most requests a second of each scoring task to the imagery; 0 is no limit.
         imagery_scale: Values of a GeoTIFF that are black and white.
         imagery_tile_size: Width and height that a tile must have, in pixels; 0 is any.
         imagery_tms: Whether rows are counted from the south.
-        imagery_token_env: Environment variable with the imagery's token.
+        imagery_token_env: Environment variable with the imagery's token, IMAGERY_TOKEN where the Secret
+            sat-xception-imagery has it.
         imagery_workers: Tiles in flight at once in each scoring task, from 1 to 256.
         model_name: Name the model is served as.
         model_root: Model root, here or at gs://; the newest version is taken, and no other during the run.

@@ -16,6 +16,7 @@ from sat_xception.bulk.ledger import tell_status
 from sat_xception.steps import BulkStatusConfig
 from tests.bulk_tiles import package_version
 from tests.conftest import draw_tile, encode
+from tests.serving_fixtures import NAME
 
 ZOOM, WEST, NORTH, SIDE = 18, 148_000, 93_000, 3
 
@@ -90,6 +91,7 @@ def world(tmp_path_factory):
         "imagery": str(folder / "imagery"),
         "bbox": ",".join(map(str, box)),
         "model_root": models,
+        "name": NAME,
         "scores": folder / "scores",
         "shard_tiles": 4,
         "parts": 2,
@@ -119,7 +121,7 @@ def test_an_area_becomes_a_map_to_review_and_is_not_scored_twice(world):
 
 def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(world, tmp_path):
     _, settings = world
-    with pytest.raises(StepFailedError, match=r"step bulk_plan failed: .*no version") as failed:
+    with pytest.raises(StepFailedError, match="step bulk_plan failed: no packaged model at") as failed:
         run_bulk(BulkRunConfig(out=tmp_path / "runs", **{**settings, "model_root": tmp_path / "none"}))
     assert failed.value.exit_code == 2
 
