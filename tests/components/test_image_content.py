@@ -35,7 +35,10 @@ def checkout(tmp_path_factory):
         ("sat_xception/evaluate/gate.py", {"gate"}),
         ("sat_xception/deploy/golden.py", {"deploy", "bulk_plan", "bulk_predict"}),
         ("sat_xception/model/train.py", {"train", "train-gpu"}),
-        ("sat_xception/model/preprocess.py", {"train", "train-gpu", "evaluate", "package", "bulk_plan", "bulk_predict"}),
+        (
+            "sat_xception/model/preprocess.py",
+            {"train", "train-gpu", "evaluate", "package", "bulk_plan", "bulk_predict"},
+        ),
         ("sat_xception/data/tfrecord.py", {"convert"}),
         ("sat_xception/serve/server.py", {"serve", "deploy"}),
         ("sat_xception/errors.py", set(IMAGES)),
