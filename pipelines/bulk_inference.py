@@ -133,6 +133,7 @@ def bulk_inference(
             workers=imagery_workers,
             model=model_root,
             name=model_name,
+            engine=scoring_engine,
             scored_under=scores,
             shard_tiles=scoring_shard_tiles,
             parts=scoring_parts,

@@ -26,7 +26,8 @@ from sat_xception.storage import GcsPath, Stored
 __all__ = ["BulkRunConfig", "BulkRunResult", "run_bulk"]
 
 _log = get_logger(__name__)
-_STEPS = ("bulk-plan", "bulk-predict", "bulk-publish")
+# The parts are in folders of their own; the predict that closes the ledger proves that they ran.
+_STEPS = ("bulk-plan", "bulk-predict-2", "bulk-publish")
 # Settings that the pipeline's parameters call otherwise; the others of imagery begin with `imagery_`.
 _AREA = {"area": "area", "bbox": "area_bbox", "tiles": "area_tiles", "zoom": "area_zoom", "buffer_m": "area_buffer_m"}
 _SCORING = ("endpoint", "engine", "batch_size", "in_flight", "shard_tiles", "parts")

@@ -24,6 +24,7 @@ def bulk_plan(
     workers: int,
     model: str,
     name: str,
+    engine: str,
     scored_under: str,
     shard_tiles: int,
     parts: int,
@@ -50,6 +51,7 @@ def bulk_plan(
         workers: Tiles in flight at once.
         model: Model root.
         name: Name the model is served as.
+        engine: What is going to run the model, and is measured here.
         scored_under: Folder of the scores of all runs.
         shard_tiles: Tiles a shard.
         parts: Tasks that score side by side.
