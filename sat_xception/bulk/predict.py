@@ -136,7 +136,8 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
         if config.part:
             return BulkPredictResult(config.out, _facts_of_part(config, plan, run), tiles, seconds)
         facts = close_ledger(config.out, run)
-    if plan.planned and not facts["scored"]:
+    # What is left of an area after earlier runs may be just the tiles that never can be scored.
+    if plan.planned and not facts["scored"] and not plan.facts.get("left out"):
         reason = next(iter(facts["reasons"]))
         raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
     return BulkPredictResult(config.out, facts, tiles, seconds)
