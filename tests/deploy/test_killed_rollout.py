@@ -51,10 +51,8 @@ def answering(cluster):
 # The stage, and what holds a rollout there long enough to be killed.
 STAGES = {
     "making": {},
-    "waiting": {},
     "golden": {},
     "50 %": {"traffic_steps": (50, 100), "step_minutes": 1},
-    "100 %": {"traffic_steps": (100,), "step_minutes": 1},
     "finished": {"traffic_steps": (100,), "drain_s": 60},
 }
 

@@ -62,7 +62,7 @@ def finished(folder):
 
 @pytest.mark.parametrize(
     ("flags", "moments"),
-    [((), (0, 1, SHARDS // 2, SHARDS - 4)), (("--processes", "2"), (SHARDS // 2,))],
+    [((), (1, SHARDS - 4)), (("--processes", "2"), (SHARDS // 2,))],
     ids=["one process", "two processes"],
 )
 def test_a_run_that_is_killed_and_started_again_ends_with_the_bytes_of_one_that_was_not(
