@@ -27,7 +27,7 @@ def load(endpoint):
     answered, stopped = [], threading.Event()
 
     def ask():
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             while not stopped.is_set():
                 answered.append(client.post(f"{endpoint}/v1/models/{NAME}:predict", content=body).status_code)
                 stopped.wait(0.005)

@@ -1,7 +1,6 @@
 """A training that is killed at any moment goes on from there, and ends as if nothing had happened."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -127,7 +126,7 @@ def test_with_both_checkpoints_damaged_it_begins_anew(undisturbed, tmp_path):
 def test_a_notice_ends_the_step_saves_and_says_what_to_do(undisturbed, tmp_path):
     with heeding_sigterm() as notice:
         with pytest.raises(PreemptedError, match=r"0123456789abcdef: run the same command again") as caught:
-            run_phase(tmp_path, 3, notice, at_step=lambda: os.kill(os.getpid(), signal.SIGTERM))
+            run_phase(tmp_path, 3, notice, at_step=lambda: signal.raise_signal(signal.SIGTERM))
     assert caught.value.exit_code == 75
     state = checkpoints_in(tmp_path).load("head")
     assert (state.facts["epoch"], state.facts["step"]) == (0, 4)
