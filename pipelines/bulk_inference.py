@@ -166,6 +166,8 @@ def bulk_inference(
             areas=publish_areas,
             area_name=publish_area_name,
             imagery=imagery,
+            imagery_attribution=imagery_attribution,
+            imagery_tms=imagery_tms,
             imagery_token_env=imagery_token_env,
             with_tiles=publish_with_tiles,
             most_reviewed=publish_most_reviewed,

@@ -14,6 +14,8 @@ def bulk_publish(
     areas: str,
     area_name: str,
     imagery: str,
+    imagery_attribution: str,
+    imagery_tms: bool,
     imagery_token_env: str,
     with_tiles: bool,
     most_reviewed: int,
@@ -30,6 +32,8 @@ def bulk_publish(
         areas: File of polygons to count by; "" when there is none.
         area_name: Column of the areas that holds their names.
         imagery: Imagery that the review page shows; "" is the one that was scored.
+        imagery_attribution: Whom the imagery's licence wants named.
+        imagery_tms: Whether rows are counted from the south.
         imagery_token_env: Environment variable with the imagery's token.
         with_tiles: Whether the candidates' tiles are copied beside the review page.
         most_reviewed: Candidates on the review page, the best ones.
@@ -47,6 +51,7 @@ def bulk_publish(
         return
     places = {"known": known, "areas": areas, "area_name": area_name, "known_distance_m": known_distance_m}
     page = {"imagery": imagery, "imagery_token_env": imagery_token_env, "with_tiles": with_tiles}
+    page |= {"imagery_attribution": imagery_attribution, "imagery_tms": imagery_tms}
     settings = {**places, **page, "threshold": threshold or None, "most_reviewed": most_reviewed}
     run_step("bulk_publish", scores=scores, out=publication.path, **settings)
     shutil.copyfile(f"{publication.path}/report.html", report.path)
