@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field, model_validator
 
-from pipelines.local_runner import FAILURE, check_path, check_steps_ran, run_pipeline
+from pipelines.local_runner import FAILURE, check_path, check_steps_ran, run_pipeline, whole_path
 from sat_xception.cli import add_step, run_app
 from sat_xception.config import setting_of
 from sat_xception.log import duration, get_logger
 from sat_xception.steps import TERMINATION_LOG_ENV, BulkPlanConfig, BulkPredictConfig, PublishConfig, ServeConfig, Step
 from sat_xception.steps.bulk import BulkImageryConfig
 from sat_xception.steps.kinds import Place
-from sat_xception.storage import GcsPath, Stored
+from sat_xception.storage import Stored
 
 __all__ = ["BulkRunConfig", "BulkRunResult", "run_bulk"]
 
@@ -124,8 +124,8 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
 def pipeline_arguments(config: BulkRunConfig) -> dict[str, Any]:
     """Return the pipeline's parameters for a run; files are named by their whole path."""
     given = {name: getattr(config, name) for name in type(config).model_fields}
-    files = {name: _whole(given[name]) for name in ("area", "tiles", "imagery", "known", "areas")}
-    given |= files | {"model_root": _whole(config.model_root), "scores": _whole(config.scores)}
+    files = {name: whole_path(given[name]) for name in ("area", "tiles", "imagery", "known", "areas")}
+    given |= files | {"model_root": whole_path(config.model_root), "scores": whole_path(config.scores)}
     given |= {name: list(given[name]) for name in ("imagery_bands", "imagery_scale")}
     imagery = {name: value for name, value in given.items() if name.startswith("imagery_")}
     asking = {f"imagery_{name}": given[name] for name in ("tile_size", "workers", "rate_per_s")}
@@ -140,12 +140,6 @@ def pipeline_arguments(config: BulkRunConfig) -> dict[str, Any]:
         "model_root": given["model_root"],
         "scores": given["scores"],
     }
-
-
-def _whole(place: str | Path) -> str:
-    """Return a place by its whole path; an address, and nothing, stay as they are."""
-    text = str(place)
-    return text if not text or "://" in text or isinstance(place, GcsPath) else str(Path(text).resolve())
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

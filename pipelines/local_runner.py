@@ -15,7 +15,7 @@ from typing import Any
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import duration
 
-__all__ = ["FAILURE", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline"]
+__all__ = ["FAILURE", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline", "whole_path"]
 
 # Gets the reason when a step fails.
 FAILURE = "failure.json"
@@ -98,6 +98,12 @@ def check_path(path: Path) -> None:
     """
     if "python3" in str(path):
         raise ConfigError(f"--out {path}: kfp's local runner rewrites 'python3' in paths; choose a folder without it")
+
+
+def whole_path(place: str | Path) -> str:
+    """Return a place by its whole path, as steps elsewhere find it; an address, and nothing, stay as they are."""
+    text = str(place)
+    return text if not text or "://" in text else str(Path(text).resolve())
 
 
 class _RunLog(io.TextIOBase):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.local_runner import whole_path
 from sat_xception.config import setting_of
 from sat_xception.log import get_logger
 from sat_xception.model.weights import find_weights, identify_weights
@@ -121,7 +122,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data_seed": config.seed,
         "data_skip_unchanged": config.skip_unchanged,
         **{f"data_{name}": _parameter(getattr(config, name)) for name in LabelsConfig.model_fields},
-        "data_imagery": _place(config.imagery),
+        "data_imagery": whole_path(config.imagery),
         "deploy_model_name": config.name,
         "deploy_model_root": str(config.model_root),
         "evaluate_goal": config.goal,
@@ -144,11 +145,6 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
         "xception_weights": weights["xception"],
     }
-
-
-def _place(imagery: str) -> str:
-    """Return imagery that is a folder or a file by its whole path; an address stays as it is."""
-    return imagery if not imagery or "://" in imagery else str(Path(imagery).resolve())
 
 
 def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
