@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-UV := $(BIN)/uv pip install --quiet --require-hashes --python
+# Compiled at once: importing TensorFlow, which every step of a run does, takes half as long.
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python
 
 # TensorFlow Data Validation has an environment of its own; where glibc is older than 2.39, an older version of it.
 OLD_GLIBC := $(shell $(PYTHON) -c "import platform as p; name, v = p.libc_ver(); print('-old-glibc' if name == 'glibc' and tuple(map(int, v.split('.'))) < (2, 39) else '')")
