@@ -8,6 +8,7 @@ golden tiles before anything is scored (see `engines`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,14 @@ class OpenVinoEngine:
         """
         self.at_once = 1
         check_precision(precision)
-        core = ov.Core()
         try:
-            model = core.read_model(network / NETWORK_FILE)
+            model = _core().read_model(network / NETWORK_FILE)
         except RuntimeError as error:
             raise ModelError(f"{network / NETWORK_FILE} is damaged: {error}; remove {network}") from None
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(model, "CPU", settings)
+        self._compiled = _core().compile_model(model, "CPU", settings)
         self._side = int(model.inputs[0].partial_shape[1].get_length())
         # A request isn't to be used by two threads; one batch keeps all cores busy.
         self._lock = threading.Lock()
@@ -71,13 +71,23 @@ class OpenVinoEngine:
         del self._compiled
 
 
+@functools.cache
+def _core() -> ov.Core:
+    """Return this process's one OpenVINO runtime.
+
+    Its CPU plugin changes the stack that signals are handled on, and puts the earlier one back when it goes: where
+    several go in another order than they came, that one is gone already, and the next SIGTERM a segmentation fault.
+    """
+    return ov.Core()
+
+
 def check_precision(precision: str) -> None:
     """Refuse numbers that this processor would quietly replace by others.
 
     Raises:
         ConfigError: It can't calculate with them.
     """
-    able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}[precision] not in able:
         raise ConfigError(
             f"--precision {precision}: this processor can't, it has {', '.join(sorted(able))}; give another --precision"

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from sat_xception.serve.models import SavedModelSession
 from tests.bulk_tiles import export_version, package_version
 from tests.serving_fixtures import NAME, pixels_of, write_slow_version
 
-ov = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_eight_bit_numbers_come_with_what_they_cost(model, examples, tmp_path, c
     assert facts["validation_tiles"] > 0
     assert -1 <= facts["accuracy_loss"] < 0.5
     assert json.loads((tmp_path / "engine.json").read_text())["accuracy_loss"] == facts["accuracy_loss"]
-    network = ov.Core().read_model(tmp_path / "network.xml")
+    network = openvino_engine._core().read_model(tmp_path / "network.xml")
     assert any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops())
 
 
@@ -79,9 +81,30 @@ def test_numbers_that_this_processor_lacks_are_refused_and_not_replaced(model, t
         def get_property(self, device, name):
             return ["FP32"]
 
-    monkeypatch.setattr(openvino_engine.ov, "Core", Core)
+    monkeypatch.setattr(openvino_engine, "_core", Core)
     with pytest.raises(ConfigError, match="--precision bf16: this processor can't, it has FP32"):
         prepare_engine(model, "openvino", "bf16", None, tmp_path)
+
+
+_SIGNALLED = """
+import faulthandler, pathlib, signal, sys
+from sat_xception.bulk.openvino_engine import OpenVinoEngine
+
+faulthandler.enable()  # with this, Python too has a stack for signals
+signal.signal(signal.SIGTERM, lambda *_: print("heeded"))
+first, second = (OpenVinoEngine(pathlib.Path(sys.argv[1]), "fp32") for _ in range(2))
+first.close()
+del first
+second.close()
+del second
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_networks_that_came_and_went_is_heeded(network):
+    command = [sys.executable, "-c", _SIGNALLED, str(network)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heeded\n"), done.stderr
 
 
 def test_a_model_without_one_input_size_is_refused(tmp_path):
