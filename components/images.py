@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -116,16 +116,15 @@ def step_code(step: str) -> tuple[str, ...]:
     and at what the component imports.
     """
     found: set[str] = set()
-    waiting = [*_ENTRY_MODULES, _module_of(step)]
+    waiting = [file for module in (*_ENTRY_MODULES, _module_of(step)) if (file := _file_of(module))]
     component = ROOT / "components" / step / "component.py"
     if component.is_file():
         waiting += _imports(component)
     while waiting:
-        file = _file_of(waiting.pop())
-        if file is None or file in found:
-            continue
-        found.add(file)
-        waiting += _imports(ROOT / file)
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _imports(ROOT / file)
     for file, folder in _DATA.items():
         if file in found:
             found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
@@ -161,8 +160,10 @@ def _module_of(step: str) -> str:
     raise LookupError(f"{_PACKAGE}/steps/table.py has no step {step!r}")
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Yield the modules of the package that a file imports, and the packages that they are in."""
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Return the files of the package that a file imports, with those of the packages that they are in."""
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -172,7 +173,8 @@ def _imports(path: Path) -> Iterator[str]:
         for name in names:
             parts = name.split(".")
             if parts[0] == _PACKAGE:
-                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+                modules |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return tuple(file for module in sorted(modules) if (file := _file_of(module)))
 
 
 def _file_of(module: str) -> str | None:
