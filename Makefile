@@ -42,7 +42,7 @@ run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipe
 	@$(BIN)/sat_xception run --runner "$(RUNNER)" --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
 test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
-	$(BIN)/pytest -n 2 --dist loadscope -m "not cluster and not gpu and not docker" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope --max-worker-restart 0 -m "not cluster and not gpu and not docker" $(ARGS)
 
 test-endpoint: $(READY) ## Run the contract tests against a running endpoint: URL=http://host:port, NAME=model, GRPC=host:port
 	@test -n "$(URL)" || { echo "say where it is: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }
