@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
+import os
+import queue
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from sat_xception.errors import ConfigError, ModelError
 __all__ = ["NETWORK_FILE", "OpenVinoEngine", "check_precision", "write_network"]
 
 NETWORK_FILE = "network.xml"
+# Tiles that a core works on together: 400 tiles/s of MobileNetV2 0.35 on 2 cores with 8, 366 with 16, 364 with 32, as
+# more of what a layer hands to the next one stays in the cache.
+_PART = 8
 _HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
 
 
@@ -42,19 +46,25 @@ class OpenVinoEngine:
             ConfigError: This processor can't calculate with such numbers.
             ModelError: The network is damaged.
         """
-        self.at_once = 1
         check_precision(precision)
         try:
             model = _core().read_model(network / NETWORK_FILE)
         except RuntimeError as error:
             raise ModelError(f"{network / NETWORK_FILE} is damaged: {error}; remove {network}") from None
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = _core().compile_model(model, "CPU", settings)
+        # As many batches at once as cores, each on one of them: no core waits for another's share of a layer.
+        self.at_once = threads or len(os.sched_getaffinity(0))
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": self.at_once,
+            "INFERENCE_NUM_THREADS": self.at_once,
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = _core().compile_model(model, "CPU", settings)
         self._side = int(model.inputs[0].partial_shape[1].get_length())
-        # A request isn't to be used by two threads; one batch keeps all cores busy.
-        self._lock = threading.Lock()
+        # A request isn't to be used by two threads.
+        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(self.at_once):
+            self._idle.put(compiled.create_infer_request())
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Return a tile in the network's size."""
@@ -62,13 +72,16 @@ class OpenVinoEngine:
 
     def run(self, pixels: Pixels) -> Probabilities:
         """Return the probabilities of tiles that `fit` returned."""
-        with self._lock:
-            found: Probabilities = self._compiled(pixels)[0].copy()
-        return found
+        request = self._idle.get()
+        try:
+            parts = [pixels[at : at + _PART] for at in range(0, len(pixels), _PART)]
+            return np.concatenate([request.infer([part])[0] for part in parts])
+        finally:
+            self._idle.put(request)
 
     def close(self) -> None:
         """Let the network go."""
-        del self._compiled
+        del self._idle
 
 
 @functools.cache

@@ -1,9 +1,10 @@
 """What `model/preprocess.py` does to a tile of another size than the model's, without TensorFlow, to the same bytes.
 
-Along each axis, antialiased bilinear resizing is a sum of a few neighbours, each times a weight. The weights are worked
-out in 32-bit numbers and in TensorFlow's own order (ComputeSpansCore and GatherSpans in
-tensorflow/core/kernels/image/scale_and_translate_op.cc), rows before columns: many sums end exactly between two levels,
-and another order of the same operations rounds them the other way.
+Along each axis, antialiased bilinear resizing is a sum of a few neighbours, each times a weight: a sparse matrix, which
+SciPy multiplies in the order of its columns. The weights are worked out in 32-bit numbers and in TensorFlow's own order
+(ComputeSpansCore and GatherSpans in tensorflow/core/kernels/image/scale_and_translate_op.cc), rows before columns: many
+sums end exactly between two levels, and another order of the same operations rounds them the other way. So may a SciPy
+that was compiled to multiply and add in one rounding, as on ARM; the golden tiles tell whether that matters.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 __all__ = ["resized"]
 
@@ -25,39 +27,29 @@ def resized(pixels: Pixels, side: int) -> Pixels:
     height, width, channels = pixels.shape
     if (height, width) == (side, side):
         return pixels
-    rows = _weighted(pixels.reshape(height, width * channels).astype(np.float32), side)
-    turned = np.ascontiguousarray(rows.reshape(side, width, channels).transpose(1, 0, 2))
-    columns = _weighted(turned.reshape(width, side * channels), side).reshape(side, side, channels)
+    rows = _sums(height, side, 1) @ pixels.reshape(height, width * channels).astype(np.float32)
+    columns: Floats = _sums(width, side, channels) @ rows.T  # [side * channels, side]
     np.rint(columns, out=columns)
     np.clip(columns, 0, 255, out=columns)
-    return np.ascontiguousarray(columns.astype(np.uint8).transpose(1, 0, 2))
-
-
-def _weighted(lines: Floats, after: int) -> Floats:
-    """Return `float32 [after, n]`: weighted sums of neighbouring lines of `float32 [before, n]`."""
-    (index, weight), *others = _taps(len(lines), after)
-    total: Floats = lines[index] * weight
-    for index, weight in others:
-        some = lines[index]
-        some *= weight
-        total += some
-    return total
+    return np.ascontiguousarray(columns.astype(np.uint8).T).reshape(side, side, channels)
 
 
 @lru_cache(64)
-def _taps(before: int, after: int) -> tuple[tuple[npt.NDArray[np.int64], Floats], ...]:
-    """Return which line each sum adds first, second, …, `int64 [after]`, and its weight, `float32 [after, 1]`."""
+def _sums(before: int, after: int, channels: int) -> sp.csr_array:
+    """Return the weights of each sum, `float32 [after * channels, before * channels]`, channels side by side."""
     step = _ONE / (np.float32(after) / np.float32(before))
     reach = max(step, _ONE)
     middle = (np.arange(after, dtype=np.float32) + _HALF) * step
     first = np.clip(np.ceil(middle - reach - _HALF), 0, before - 1).astype(np.int64)
     last = np.clip(np.floor(middle + reach - _HALF), 0, before - 1).astype(np.int64)
-    taps = []
+    index = first[:, None] + np.arange(int((last - first).max()) + 1)
+    distance = np.abs(((index.astype(np.float32) + _HALF) - middle[:, None]) * (_ONE / reach))
+    inside = (distance < 1) & (index <= last[:, None])
+    weight = np.where(inside, _ONE - distance, np.float32(0)).astype(np.float32)
     total = np.zeros(after, np.float32)
-    for number in range(int((last - first).max()) + 1):
-        index = np.minimum(first + number, last)
-        distance = np.abs(((index.astype(np.float32) + _HALF) - middle) * (_ONE / reach))
-        weight = np.where((distance < 1) & (first + number <= last), _ONE - distance, np.float32(0)).astype(np.float32)
-        total += weight
-        taps.append((index, weight))
-    return tuple((index, (weight * (_ONE / total))[:, None]) for index, weight in taps)
+    for tap in weight.T:
+        total += tap
+    weight *= (_ONE / total)[:, None]
+    row, tap = np.nonzero(inside)
+    sums = sp.csr_array((weight[row, tap], (row, index[row, tap])), shape=(after, before))
+    return sp.csr_array(sp.kron(sums, sp.eye_array(channels, dtype=np.float32), format="csr"))
