@@ -1,13 +1,15 @@
 """Kill a bulk run three times with SIGKILL, and compare its end with that of a run that was left alone.
 
-    python bench/bulk_kills.py [COUNT …]
+    python bench/bulk_kills.py [--tiles FOLDER] [COUNT …]
 
-A small network scores so many tiles (100,000 unless said) out of an MBTiles file. For each count: how long the run that
-was left alone took, its peak memory, and whether the other one's ledger closes with the same bytes. Ends with 1 if not.
+A small network scores so many tiles (100,000 unless said) out of an MBTiles file: those of a folder over and over, or
+drawn ones. For each count: how long the run that was left alone took, its peak memory, and whether the other one's
+ledger closes with the same bytes. Ends with 1 if not.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -27,19 +29,30 @@ from PIL import Image
 _ZOOM, _SHARD, _KILLS, _NAME = 17, 2_000, 3, "school-classifier"
 
 
-def main(counts: list[int]) -> int:
+def main() -> int:
     """Run each count; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("counts", type=int, nargs="*", default=[100_000], metavar="COUNT")
+    parser.add_argument("--tiles", type=Path, help="folder of images, below which all .jpg files are taken")
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepare:
+        _prepare(arguments.prepare)
+        return 0
+    images = [_draw(number) for number in range(200)]
+    if arguments.tiles:
+        images = [path.read_bytes() for path in sorted(arguments.tiles.rglob("*.jpg"))]
     with tempfile.TemporaryDirectory(prefix="bench-bulk-kills-") as name:
         folder = Path(name)
         _prepare_model(folder)
         print(f"{'tiles':>9}{'tiles/s':>9}{'peak MB':>9}  {_KILLS} kills")
-        return max(_compare(folder, count) for count in counts)
+        return max(_compare(folder, count, [*images, b"no image"]) for count in arguments.counts)
 
 
-def _compare(folder: Path, count: int) -> int:
+def _compare(folder: Path, count: int, images: list[bytes]) -> int:
     work = folder / str(count)
     work.mkdir()
-    _prepare_plan(work, count)
+    _prepare_plan(work, count, images)
     started = time.perf_counter()
     process = subprocess.Popen(_command(folder, work, "whole"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
@@ -89,13 +102,12 @@ def _draw(number: int) -> bytes:
     return content.getvalue()
 
 
-def _prepare_plan(folder: Path, count: int) -> None:
+def _prepare_plan(folder: Path, count: int, images: list[bytes]) -> None:
     from sat_xception.bulk.order import tiles_of
     from sat_xception.bulk.planning import plan_tiles
     from sat_xception.steps import BulkPlanConfig
 
     x, y = (axis.tolist() for axis in tiles_of(np.arange(count)))
-    images = [*(_draw(number) for number in range(200)), b"no image"]
     database = sqlite3.connect(folder / "tiles.mbtiles")
     database.execute("CREATE TABLE metadata (name, value)")
     database.execute(
@@ -139,7 +151,4 @@ def _prepare(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--prepare"]:
-        _prepare(Path(sys.argv[2]))
-    else:
-        sys.exit(main([int(count) for count in sys.argv[1:]] or [100_000]))
+    sys.exit(main())
