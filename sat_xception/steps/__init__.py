@@ -14,7 +14,14 @@ from sat_xception.steps.bulk import (
     BulkStatusConfig,
     ScoringConfig,
 )
-from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
+from sat_xception.steps.data import (
+    BuildConfig,
+    ConvertConfig,
+    DiffConfig,
+    ExportFoldersConfig,
+    SampleAreaConfig,
+    ValidateConfig,
+)
 from sat_xception.steps.model import (
     SMALLEST_INPUT,
     BackboneName,
@@ -82,6 +89,7 @@ __all__ = [
     "ReviewConfig",
     "RollbackConfig",
     "RolloutConfig",
+    "SampleAreaConfig",
     "ScoringConfig",
     "SearchConfig",
     "ServeConfig",

@@ -8,7 +8,7 @@ from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of
 from sat_xception.steps.assemble import AssembleConfig
 from sat_xception.steps.kinds import Dataset, DatasetRecords, Examples, FileOrNone, Place, Result, ResultOrNone
 
-__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ExportFoldersConfig", "ValidateConfig"]
+__all__ = ["BuildConfig", "ConvertConfig", "DiffConfig", "ExportFoldersConfig", "SampleAreaConfig", "ValidateConfig"]
 
 
 class ConvertConfig(StepConfig):
@@ -111,3 +111,10 @@ class ExportFoldersConfig(StepConfig):
 
     dataset: Dataset = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
     out: Result = Field(description="Folder to write, here or at gs://.", json_schema_extra=POSITIONAL)
+
+
+class SampleAreaConfig(StepConfig):
+    """Draw an area of the synthetic sample's places, with its imagery and known schools, to try bulk scoring on."""
+
+    out: Result = Field(description="Folder to write.", json_schema_extra=POSITIONAL)
+    side: int = Field(24, gt=1, le=512, description="Tiles along each side of the area, at zoom 18.")

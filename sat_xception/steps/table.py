@@ -21,7 +21,14 @@ from sat_xception.steps.bulk import (
     BulkSimulateConfig,
     BulkStatusConfig,
 )
-from sat_xception.steps.data import BuildConfig, ConvertConfig, DiffConfig, ExportFoldersConfig, ValidateConfig
+from sat_xception.steps.data import (
+    BuildConfig,
+    ConvertConfig,
+    DiffConfig,
+    ExportFoldersConfig,
+    SampleAreaConfig,
+    ValidateConfig,
+)
 from sat_xception.steps.model import EvaluateConfig, GateConfig, PackageConfig, TrainConfig, TrainFoldersConfig
 from sat_xception.steps.publish import PublishConfig, ReviewConfig
 from sat_xception.steps.rollout import DeployConfig, DeploymentsConfig, RollbackConfig
@@ -136,6 +143,7 @@ DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.data.build:build_dataset"),
     "diff": Step(DiffConfig, "sat_xception.data.diff:diff_datasets"),
     "export-folders": Step(ExportFoldersConfig, "sat_xception.data.export_folders:export_folders"),
+    "sample-area": Step(SampleAreaConfig, "sat_xception.sample.area:write_sample_area"),
 }
 
 # All tiles of an area: `sat_xception bulk <verb>`.
