@@ -18,7 +18,6 @@ from aiohttp import web
 
 from sat_xception.serve.server import RunningServer
 from sat_xception.steps import ServeConfig
-from tests.kubernetes_api import KubernetesApi
 
 NAMESPACE = "sat-xception"
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
@@ -30,15 +29,15 @@ class KServeCluster:
     """The whole of it. `pods` maps a version to what becomes of its pods; see `Pods`.
 
     Attributes:
-        api: The API server.
+        api: The API server: that of `kubernetes_api.py`, or a real one.
         endpoint: Address that users use.
         predictor_url: Template of the addresses of predictors.
         root: Folder that the cluster's pods know as `STORAGE`.
     """
 
-    def __init__(self, folder, name, allowed=None, crd_names=None, canary=False, lies=True):
+    def __init__(self, folder, name, api, canary=False, lies=True):
         self.folder, self.name, self.root, self.lies = Path(folder), name, Path(folder) / "root", lies
-        self.api = KubernetesApi(allowed, crd_names)
+        self.api = api
         self.api.reads_kserve = bool(canary)
         self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
         self.fates = {}
@@ -58,7 +57,10 @@ class KServeCluster:
     def __enter__(self):
         self.api.__enter__()
         self._write_objects()
-        asyncio.run_coroutine_threadsafe(self._start_gateway(), self.api._loop).result(10)
+        self._loop = asyncio.new_event_loop()
+        self._looping = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
+        self._looping.start()
+        asyncio.run_coroutine_threadsafe(self._start_gateway(), self._loop).result(10)
         self._thread = threading.Thread(target=self._control, name="controller", daemon=True)
         self._thread.start()
         self.kubeconfig = self.api.write_kubeconfig(self.folder / "kubeconfig")
@@ -67,7 +69,10 @@ class KServeCluster:
     def __exit__(self, *error):
         self._stopped.set()
         self._thread.join()
-        asyncio.run_coroutine_threadsafe(self._stop_gateway(), self.api._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop_gateway(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._looping.join()
+        self._loop.close()
         self.api.__exit__()
         for server, _ in self.servers.values():
             server.stop()
@@ -222,17 +227,21 @@ class KServeCluster:
         missing = [ref["name"] for ref in refs if self.api.read("services", ref["name"]) is None]
         problem = self.refuses_route or (f"Service {missing[0]} not found" if missing else "")
         generation = route["metadata"]["generation"]
+        always = {"observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z"}
         conditions = [
-            {"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": generation},
+            {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", **always},
             {
                 "type": "ResolvedRefs",
                 "status": "False" if problem else "True",
                 "reason": "BackendNotFound" if problem else "ResolvedRefs",
                 "message": problem,
-                "observedGeneration": generation,
+                **always,
             },
         ]
-        status = {"parents": [{"parentRef": {"name": "gateway"}, "conditions": conditions}]}
+        parent = {"group": GATEWAY, "kind": "Gateway", "name": "gateway"}
+        status = {
+            "parents": [{"parentRef": parent, "controllerName": "tests.invalid/gateway", "conditions": conditions}]
+        }
         if route.get("status") != status:
             self.api.edit("httproutes", name, lambda body: body.update(status=status), GATEWAY, manager="gateway")
         self.weights[name] = {ref["name"]: ref.get("weight", 1) for ref in refs}

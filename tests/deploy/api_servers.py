@@ -16,11 +16,13 @@ import pytest
 import yaml
 
 from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
-from tests.kubernetes_api import KubernetesApi
+from tests.kubernetes_api import ACCOUNT, KubernetesApi
 
 NAMESPACE = "sat-xception"
 CRDS = Path(__file__).parents[3] / "shared" / "crds"
-TOKEN = "token-of-the-tests"
+ADMINISTRATOR, DEPLOYER = "token-of-the-administrator", "token-of-the-deployer"
+# What a rollout's pod has: the account that our manifests bind the Role to.
+TOKENS = f"{ADMINISTRATOR},tester,1,system:masters\n{DEPLOYER},{ACCOUNT},2\n"
 
 
 @contextmanager
@@ -29,20 +31,40 @@ def api_server(kind, folder):
     if kind == "fake":
         with KubernetesApi(PERMISSIONS, PREFLIGHT_PERMISSIONS) as api:
             yield api.write_kubeconfig(folder / "kubeconfig")
-        return
-    if kind == "cluster":
+    elif kind == "cluster":
         if not os.environ.get("KUBECONFIG"):
             pytest.skip("no $KUBECONFIG: no cluster to test on")
         yield Path(os.environ["KUBECONFIG"])
-        return
+    else:
+        with real_api_server(folder) as url:
+            yield write_kubeconfig(folder / "kubeconfig", url, ADMINISTRATOR)
+
+
+@contextmanager
+def real_api_server(folder):
+    """Yield the address of a real one with the definitions and the namespaces, or skip."""
     assets = Path(os.environ.get("KUBEBUILDER_ASSETS", ""))
     if not (assets / "kube-apiserver").is_file() or not (assets / "etcd").is_file():
         pytest.skip("$KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver")
     if not CRDS.is_dir():
         pytest.skip(f"no CustomResourceDefinitions at {CRDS}")
-    with _processes(assets, folder) as kubeconfig:
-        _install(kubeconfig)
-        yield kubeconfig
+    with _processes(assets, folder) as url:
+        _install(write_kubeconfig(folder / "administrator", url, ADMINISTRATOR))
+        yield url
+
+
+def write_kubeconfig(path, url, token):
+    cluster = {"server": url, "insecure-skip-tls-verify": True}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "t",
+        "clusters": [{"name": "t", "cluster": cluster}],
+        "users": [{"name": "t", "user": {"token": token}}],
+        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @contextmanager
@@ -54,7 +76,7 @@ def _processes(assets, folder):
     form = serialization.PrivateFormat.TraditionalOpenSSL
     pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
     (folder / "sa.key").write_bytes(pem)
-    (folder / "tokens.csv").write_text(f"{TOKEN},tester,1,system:masters\n")
+    (folder / "tokens.csv").write_text(TOKENS)
     clients, peers, secure = _free_port(), _free_port(), _free_port()
     etcd = [
         assets / "etcd",
@@ -83,18 +105,7 @@ def _processes(assets, folder):
         for command in (etcd, server):
             with (folder / f"{command[0].name}.log").open("wb") as log:
                 running.append(subprocess.Popen([str(part) for part in command], stdout=log, stderr=log))
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "t",
-            "clusters": [
-                {"name": "t", "cluster": {"server": f"https://127.0.0.1:{secure}", "insecure-skip-tls-verify": True}}
-            ],
-            "users": [{"name": "t", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
-        }
-        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-        yield folder / "kubeconfig"
+        yield f"https://127.0.0.1:{secure}"
     finally:
         for process in reversed(running):
             process.terminate()
@@ -112,6 +123,7 @@ def _install(kubeconfig):
         while True:
             try:
                 client.CoreV1Api(api).create_namespace({"metadata": {"name": NAMESPACE}})
+                client.CoreV1Api(api).create_namespace({"metadata": {"name": "kserve"}})
                 break
             except (HTTPError, ApiException):
                 if time.monotonic() > deadline:

@@ -10,6 +10,7 @@ from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
 from sat_xception.steps import DeployConfig
 from tests.deploy.packages import NAME, write_package
 from tests.kserve_cluster import STORAGE, KServeCluster
+from tests.kubernetes_api import KubernetesApi
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,12 @@ def fewer_rounds(monkeypatch):
 @pytest.fixture
 def cluster(packages, tmp_path, request):
     """A cluster, and on it an account that may do what the Role allows; a parameter says what else is special."""
-    with KServeCluster(tmp_path, NAME, PERMISSIONS, PREFLIGHT_PERMISSIONS, **getattr(request, "param", {})) as running:
+    api = KubernetesApi(PERMISSIONS, PREFLIGHT_PERMISSIONS)
+    yield from run_cluster(api, packages, tmp_path, **getattr(request, "param", {}))
+
+
+def run_cluster(api, packages, folder, **special):
+    with KServeCluster(folder, NAME, api, **special) as running:
         running.impostor = packages / "3" / NAME / "3"
         yield running
     del running

@@ -31,11 +31,11 @@ def marked():
     return np.where(pattern, HIGH, LOW).astype(np.uint8)[:, :, None].repeat(3, axis=2)
 
 
-def views_of(tile, count, key=(1, 2)):
+def views_of(tile, count, key=(1, 2), crop=1.0):
     keys = tf.data.Dataset.range(count).map(
         lambda place: tf.stack([tf.constant(key[0], tf.int64), key[1] + 1000 * place])
     )
-    views = keys.map(lambda one: random_view(tf.constant(tile), one))
+    views = keys.map(lambda one: random_view(tf.constant(tile), one, crop))
     return np.array(list(views.as_numpy_iterator()), np.uint8).reshape(count, *tile.shape)
 
 
@@ -98,3 +98,18 @@ def test_white_and_black_stay_near_white_and_black():
     white, black = np.full((8, 8, 3), 255, dtype=np.uint8), np.zeros((8, 8, 3), dtype=np.uint8)
     assert views_of(white, 50).min() >= 229
     assert views_of(black, 50).max() <= 26
+
+
+def test_a_cut_shows_so_much_of_the_tile_and_no_less_in_its_own_size():
+    side, low, high = 64, 70, 180
+    ramp = np.linspace(low, high, side).astype(np.uint8)
+    across, down = np.meshgrid(ramp, ramp)
+    tile = np.stack([across, down, np.full_like(across, 125)], axis=2)
+    found = views_of(tile, 300, crop=0.5).astype(float)
+    assert found.shape == (300, side, side, 3)
+    spans = np.ptp(found, axis=(1, 2))[:, :2] / (high - low)
+    # Contrast changes both spans by up to 15 %, and a turn swaps them.
+    area, aspect = spans.prod(axis=1), spans[:, 0] / spans[:, 1]
+    assert 0.5 * 0.85**2 - 0.03 < area.min() < 0.55 and 0.9 < area.max() < 1.15**2 + 0.03
+    assert 0.76 < aspect.min() < 0.9 and 1.1 < aspect.max() < 1.31
+    np.testing.assert_array_equal(views_of(tile, 5, crop=0.5), views_of(tile, 5, crop=0.5))

@@ -1,0 +1,85 @@
+"""The same rollouts where the API server, its definitions and the rights of the rollout's account are real.
+
+KServe, the kubelet and the gateway are still those of the tests. Needs `$KUBEBUILDER_ASSETS`; see `api_servers.py`.
+"""
+# ruff: noqa: F401 - what is imported are the tests
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.api_servers import ADMINISTRATOR, DEPLOYER, real_api_server, write_kubeconfig
+from tests.deploy.conftest import run_cluster
+from tests.deploy.test_on_our_manifests import (
+    test_a_version_is_rolled_out_in_the_shape_of_the_template,
+    test_the_checks_of_the_cluster_find_nothing_wrong,
+)
+from tests.deploy.test_rollback import (
+    go_back,
+    listed,
+    test_a_release_whose_files_were_changed_is_no_target,
+    test_a_version_that_never_proved_itself_is_no_target,
+    test_an_endpoint_without_history_says_so,
+    test_rollback_goes_to_the_version_before_and_twice_to_where_it_was,
+    test_rollback_to_a_version_skips_those_between,
+)
+from tests.deploy.test_rollout import (
+    test_a_changed_template_is_rolled_out_with_the_same_version,
+    test_a_copy_of_the_template_carries_nothing_that_is_the_templates_own,
+    test_a_first_version_gets_all_the_traffic,
+    test_a_model_that_answers_golden_tiles_wrongly_is_rolled_back_by_itself,
+    test_a_route_that_the_gateway_refuses_is_told_in_its_words,
+    test_a_version_that_fails_only_under_traffic_is_rolled_back,
+    test_an_older_version_is_refused_with_the_way_to_go_back,
+    test_deploying_the_same_version_again_proves_it_and_changes_nothing,
+    test_the_next_version_takes_over_in_steps_and_no_request_of_a_user_fails,
+    test_the_oldest_records_fall_out_but_never_the_one_that_serves,
+)
+from tests.manifests import check
+from tests.real_kubernetes_api import RealKubernetesApi
+
+if not os.environ.get("KUBEBUILDER_ASSETS"):
+    pytest.skip("no $KUBEBUILDER_ASSETS: no real API server to test on", allow_module_level=True)
+
+# Definitions of these are options of a cluster, and not among those that are there.
+OPTIONS = ("ScaledObject", "ServiceMonitor", "PrometheusRule", "ClusterStorageContainer")
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Return the folder of kubeconfigs and the address of a server on which our account has its rights, and no more."""
+    folder = tmp_path_factory.mktemp("api")
+    with real_api_server(folder) as url:
+        write_kubeconfig(folder / "deployer", url, DEPLOYER)
+        apply(folder, [item for item in check.render(check.ROOT / "base") if item["kind"] in RIGHTS])
+        yield folder, url
+
+
+def apply(folder, objects, *flags):
+    kubectl = Path(sys.executable).with_name("kubectl")
+    command = [kubectl, "--kubeconfig", folder / "administrator", "apply", "--server-side", *flags, "-f", "-"]
+    text = yaml.safe_dump_all(objects)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def cluster(server, packages, tmp_path, request):
+    folder, url = server
+    api = RealKubernetesApi(url, ADMINISTRATOR, folder / "deployer")
+    yield from run_cluster(api, packages, tmp_path, **getattr(request, "param", {}))
+
+
+@pytest.mark.parametrize("folder", sorted(check.ROOT.glob("overlays/*")), ids=lambda folder: folder.name)
+def test_the_server_takes_our_manifests(server, folder):
+    objects = [item for item in check.render(folder) if item["kind"] not in OPTIONS]
+    names = {item["metadata"].get("namespace") for item in objects} - {None, "sat-xception"}
+    assert not names
+    taken = apply(server[0], objects, "--dry-run=server").splitlines()
+    assert len(taken) == len(objects) > 10
