@@ -349,6 +349,7 @@ class Pods:
             "observedGeneration": generation if started else 0,
             "replicas": 1,
             "updatedReplicas": int(started),
+            "readyReplicas": int(ready),
             "availableReplicas": int(ready),
             "conditions": conditions,
         }

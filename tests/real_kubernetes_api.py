@@ -21,10 +21,10 @@ POD = {"containers": [CONTAINER], "initContainers": [{**CONTAINER, "name": "stor
 class RealKubernetesApi:
     """The server at `url`, as its administrator."""
 
-    def __init__(self, url, token, kubeconfig):
+    def __init__(self, url, context, token, kubeconfig):
         self.kinds, self.logs, self._kubeconfig = dict(KINDS), {}, kubeconfig
         headers = {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(base_url=url, headers=headers, verify=False, trust_env=False, timeout=30)
+        self._client = httpx.Client(base_url=url, headers=headers, verify=context, trust_env=False, timeout=30)
 
     def __enter__(self):
         return self

@@ -37,7 +37,7 @@ def api_server(kind, folder):
         yield Path(os.environ["KUBECONFIG"])
     else:
         with real_api_server(folder) as url:
-            yield write_kubeconfig(folder / "kubeconfig", url, ADMINISTRATOR)
+            yield write_kubeconfig(folder, url, ADMINISTRATOR)
 
 
 @contextmanager
@@ -49,12 +49,13 @@ def real_api_server(folder):
     if not CRDS.is_dir():
         pytest.skip(f"no CustomResourceDefinitions at {CRDS}")
     with _processes(assets, folder) as url:
-        _install(write_kubeconfig(folder / "administrator", url, ADMINISTRATOR))
+        _install(write_kubeconfig(folder, url, ADMINISTRATOR))
         yield url
 
 
-def write_kubeconfig(path, url, token):
-    cluster = {"server": url, "insecure-skip-tls-verify": True}
+def write_kubeconfig(folder, url, token):
+    """Write a kubeconfig into the folder of a real one's files, for whom the token stands."""
+    cluster = {"server": url, "certificate-authority": str(certificate(folder))}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -63,8 +64,14 @@ def write_kubeconfig(path, url, token):
         "users": [{"name": "t", "user": {"token": token}}],
         "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
     }
+    path = folder / f"kubeconfig-{token}"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def certificate(folder):
+    """Return the file of the certificate that a real one makes itself."""
+    return folder / "certs" / "apiserver.crt"
 
 
 @contextmanager
@@ -105,6 +112,11 @@ def _processes(assets, folder):
         for command in (etcd, server):
             with (folder / f"{command[0].name}.log").open("wb") as log:
                 running.append(subprocess.Popen([str(part) for part in command], stdout=log, stderr=log))
+        deadline = time.monotonic() + 60
+        while not certificate(folder).is_file():
+            assert running[1].poll() is None, (folder / "kube-apiserver.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "no certificate after a minute"
+            time.sleep(0.1)
         yield f"https://127.0.0.1:{secure}"
     finally:
         for process in reversed(running):
