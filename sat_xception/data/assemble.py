@@ -181,10 +181,16 @@ def _check_failures(bench: Workbench, limit: float) -> None:
     for row in first:
         _log.warning("left out  %s: %s", row.id, row.reason)
     if failed > limit * len(bench):
+        # Imported here: class folders have no imagery.
+        from sat_xception.imagery.files import MISSING
+
+        advice = "Remove or repair them"
+        if reason == MISSING:
+            advice = "Take imagery that reaches further, draw negatives where there is some (--negatives-within)"
         raise DataError(
             f"{failed:,} of {len(bench):,} tiles can't be read ({failed / len(bench):.1%}, limit {limit:.1%}); "
             f"most common: {reason} x {times:,}; the first is {first[0].source}. "
-            "Remove or repair them, or raise --max-failed"
+            f"{advice}, or raise --max-failed"
         )
 
 

@@ -367,7 +367,7 @@ def test_what_failed_is_asked_for_again_by_the_next_run(tmp_path, imagery):
     content = missing.read_bytes()
     missing.unlink()
     try:
-        with pytest.raises(DataError, match="no tile in the imagery x 1"):
+        with pytest.raises(DataError, match=r"no tile in the imagery x 1; .*--negatives-within"):
             _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0)
     finally:
         missing.write_bytes(content)
