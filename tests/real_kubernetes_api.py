@@ -35,7 +35,23 @@ class RealKubernetesApi:
                 for name in self.names(plural, group):
                     self.remove(plural, name, group)
         self.remove("configmaps", "inferenceservice-config", namespace="kserve")
+        self.reads_kserve = False
         self._client.close()
+
+    @property
+    def reads_kserve(self):
+        """Whether the rollout's account may read KServe's settings."""
+        return self._client.get(_READERS).status_code == 200
+
+    @reads_kserve.setter
+    def reads_kserve(self, may):
+        if not may:
+            self._client.delete(_READERS)
+            return
+        everyone = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}
+        role = {"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "view"}
+        body = {"metadata": {"name": "readers"}, "subjects": [everyone], "roleRef": role}
+        _check(self._client.post(_READERS.rpartition("/")[0], json=body))
 
     def write_kubeconfig(self, path):
         path.write_text(self._kubeconfig.read_text())
@@ -106,6 +122,7 @@ class RealKubernetesApi:
         return self._client.put(path, json=body, params={"fieldManager": manager})
 
 
+_READERS = "/apis/rbac.authorization.k8s.io/v1/namespaces/kserve/rolebindings/readers"
 _OF_KUBERNETES = ("kube-root-ca.crt", "kubernetes")
 
 

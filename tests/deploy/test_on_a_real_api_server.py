@@ -2,7 +2,7 @@
 
 KServe, the kubelet and the gateway are still those of the tests. Needs `$KUBEBUILDER_ASSETS`; see `api_servers.py`.
 """
-# ruff: noqa: F401 - what is imported are the tests
+# ruff: noqa: F401, F811 - what is imported are tests and fixtures
 
 import os
 import ssl
@@ -15,6 +15,34 @@ import yaml
 
 from tests.deploy.api_servers import ADMINISTRATOR, DEPLOYER, certificate, real_api_server, write_kubeconfig
 from tests.deploy.conftest import run_cluster
+from tests.deploy.test_killed_rollout import (
+    STAGES,
+    start,
+    test_sigterm_gives_the_traffic_back_before_the_process_ends,
+)
+from tests.deploy.test_killed_rollout import (
+    test_after_a_kill_users_are_answered_and_the_same_command_finishes as after_a_kill,
+)
+from tests.deploy.test_lock import (
+    api,
+    test_a_lock_is_renewed_while_it_is_held,
+    test_a_lock_that_somebody_took_over_ends_the_work_at_the_next_look,
+    test_a_renewal_that_meets_a_conflict_goes_on_with_the_newer_lease,
+    test_the_lock_of_somebody_who_is_gone_is_taken_over,
+    test_two_that_begin_at_once_dont_both_get_it,
+)
+from tests.deploy.test_native_canary import (
+    NATIVE,
+)
+from tests.deploy.test_native_canary import (
+    test_a_canary_that_answers_wrongly_is_taken_out as a_wrong_canary,
+)
+from tests.deploy.test_native_canary import (
+    test_a_canary_whose_pods_end_is_taken_out_with_their_reason as a_crashing_canary,
+)
+from tests.deploy.test_native_canary import (
+    test_the_canary_gets_its_shares_and_becomes_the_stable_predictor as a_good_canary,
+)
 from tests.deploy.test_on_our_manifests import (
     test_a_version_is_rolled_out_in_the_shape_of_the_template,
     test_the_checks_of_the_cluster_find_nothing_wrong,
@@ -93,3 +121,16 @@ def test_the_server_takes_our_manifests(server, folder):
     assert not names
     taken = apply(*server, objects, "--dry-run=server").splitlines()
     assert len(taken) == len(objects) > 10
+
+
+# Not while an object is made: a real server isn't kept from it.
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "making"])
+def test_after_a_kill(cluster, roll_out, start, stage):
+    after_a_kill(cluster, roll_out, start, stage)
+
+
+# These definitions have `spec.canary`, of a KServe that doesn't split by it: it has to be asked for.
+@NATIVE
+@pytest.mark.parametrize("happens", [a_good_canary, a_wrong_canary, a_crashing_canary])
+def test_a_canary(cluster, roll_out, happens):
+    happens(cluster, lambda version: roll_out(version, strategy="canary"))

@@ -73,7 +73,7 @@ def test_every_optimizer_learns_at_the_rate_that_is_given(name):
     keras.utils.set_random_seed(0)
     settings = config(optimizer=name, dropout=0)
     model = classifier(settings)
-    compile_model(model, settings, 0.1)
+    compile_model(model, settings, 0.1, settings.label_smoothing)
     assert type(model.optimizer).__name__.lower() == name
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
     model.fit(rows, labels, epochs=5, verbose=0)
@@ -83,7 +83,7 @@ def test_every_optimizer_learns_at_the_rate_that_is_given(name):
 def test_smoothed_labels_give_the_loss_of_the_formula():
     settings = config(label_smoothing=0.3)
     model = classifier(settings)
-    compile_model(model, settings, 0.1)
+    compile_model(model, settings, 0.1, settings.label_smoothing)
     rows, labels = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2])
     logs = -np.log(model.predict(rows, verbose=0))
     expected = 0.7 * logs[np.arange(6), labels] + 0.3 * logs.mean(axis=1)
@@ -93,7 +93,7 @@ def test_smoothed_labels_give_the_loss_of_the_formula():
 def test_a_model_with_every_option_loads_without_our_code(tmp_path):
     settings = config(head_units=8, label_smoothing=0.1, optimizer="sgd")
     model = classifier(settings)
-    compile_model(model, settings, 0.1)
+    compile_model(model, settings, 0.1, settings.label_smoothing)
     rows, labels = np.ones((4, 4), np.float32), np.array([0, 1, 2, 0])
     model.fit(rows, labels, verbose=0)
     uncompiled(model).save(tmp_path / "model.keras")

@@ -142,6 +142,21 @@ def test_a_phase_that_makes_the_model_worse_is_thrown_away(ruined, examples, tmp
     assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == head
 
 
+def test_fine_tuning_is_shown_parts_of_tiles_and_labels_that_are_smoothed(examples):
+    config = TrainConfig(examples=examples, out="-", **COMMON, fine_tune_crop=0.3, fine_tune_label_smoothing=0.4)
+    run = Run(config, 32, ["not-school", "school"], None)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax", kernel_initializer="zeros")]
+    model, batches, _ = run.fine_tuning(keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers]))
+    shown, parts, whole = (next(iter(data.epoch(0)))[0] for data in (batches, run.training(0.3), run.training()))
+    np.testing.assert_array_equal(shown, parts)
+    assert not np.array_equal(parts, whole)
+    layers[1].bias.assign(np.log([0.9, 0.1]))
+    label_0 = np.zeros((1, 32, 32, 3), np.uint8), np.array([0])
+    # Of 0.4 each class gets a half.
+    expected = -(0.8 * np.log(0.9) + 0.2 * np.log(0.1))
+    assert model.evaluate(*label_0, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, mobilenet_weights, tmp_path):
     make_folders(tmp_path / "train", count=16)
     swapped = make_folders(tmp_path / "valid", count=6, start=50)
