@@ -121,7 +121,7 @@ def _fit(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input(rows.shape[2:]), *head_layers(config, classes)])
-    compile_model(model, config, config.head_learning_rate)
+    compile_model(model, config, config.head_learning_rate, smoothing)
     inputs = np.concatenate([rows[index, learn] for index in range(views)])
     labels = np.tile(target[learn], views)
     weights = (len(learn) / classes / np.bincount(target[learn], minlength=classes))[labels]

@@ -121,7 +121,7 @@ def training(
     mobilenetv2_weights: str = "imagenet",
     train_batch_size: int = 32,
     train_checkpoints: str = "",
-    train_fine_tune_epochs: int = 10,
+    train_fine_tune_epochs: int = 24,
     train_head_epochs: int = 100,
     train_search_trials: int = 0,
     xception_input_size: int = 256,

@@ -30,8 +30,8 @@ class Backbone:
         build: Its constructor.
         input_size: Height and width it gets by default, in pixels.
         smallest_input: Smallest input size that the constructor takes.
-        fine_tune_from: First layer that fine-tuning changes by default: the last stage of the network.
-        fine_tune_learning_rate: Adam's highest rate for that; docs/training.md has what was measured, which is little.
+        fine_tune_from: First layer that fine-tuning changes by default; all of a stage learn or none.
+        fine_tune_learning_rate: Adam's highest rate for that; docs/training.md has what was measured.
         scratch_learning_rate: Adam's first rate from random weights. On the synthetic sample MobileNetV2 with alpha
             0.35 learns nothing in 25 epochs at 1e-3 and reaches 0.9 at 4e-3; Xception does best at 1e-3.
         has_alpha: Whether it takes a width multiplier.
@@ -53,8 +53,8 @@ BACKBONES = {
         keras.applications.MobileNetV2,
         224,
         SMALLEST_INPUT["mobilenetv2"],
-        "block_13_expand",
-        1e-3,
+        "block_6_expand",
+        3e-4,
         4e-3,
         has_alpha=True,
     ),

@@ -36,12 +36,13 @@ def head_layers(config: TrainConfig, classes: int) -> list[keras.layers.Layer]:
 
 
 def compile_model(
-    model: keras.Model, config: TrainConfig, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    model: keras.Model,
+    config: TrainConfig,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    label_smoothing: float,
 ) -> None:
-    """Get a classifier ready to learn labels `int64 [n]`, with the optimizer and label smoothing that are asked for."""
-    loss = (
-        _SmoothedCrossentropy(config.label_smoothing) if config.label_smoothing else "sparse_categorical_crossentropy"
-    )
+    """Get a classifier ready to learn labels `int64 [n]`, with the optimizer that is asked for."""
+    loss = _SmoothedCrossentropy(label_smoothing) if label_smoothing else "sparse_categorical_crossentropy"
     model.compile(_OPTIMIZERS[config.optimizer](learning_rate), loss, metrics=["accuracy"])
 
 

@@ -83,6 +83,7 @@ class TileBatches:
         batch_size: Tiles a step.
         seed: Seed of order and augmentation.
         weigh: Gives how much a tile counts in the loss, from its label and its own weight.
+        crop: Smallest share of a tile that is cut out; see `random_view`.
     """
 
     tiles: tf.data.Dataset
@@ -90,6 +91,7 @@ class TileBatches:
     batch_size: int
     seed: int
     weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight
+    crop: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -110,7 +112,7 @@ class TileBatches:
         def augment(tile: tuple[tf.Tensor, ...], place: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image, label, weight = tile
             key = tf.stack([tf.constant(self.seed, tf.int64), place])
-            return random_view(image, key), label, self.weigh(label, weight)
+            return random_view(image, key, self.crop), label, self.weigh(label, weight)
 
         return rest.map(augment, num_parallel_calls=tf.data.AUTOTUNE).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
 
@@ -122,6 +124,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     weigh: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _own_weight,
+    crop: float = 1.0,
 ) -> TileBatches:
     """Return a split as training data; see `TileBatches`.
 
@@ -132,7 +135,7 @@ def training_batches(
     count = read_index(folder).count(split)
     if count * input_size * input_size * 3 <= _CACHE_BYTES:
         tiles = tiles.cache()
-    return TileBatches(tiles, count, batch_size, seed, weigh)
+    return TileBatches(tiles, count, batch_size, seed, weigh, crop)
 
 
 def _order_seed(seed: int, epoch: int) -> int:

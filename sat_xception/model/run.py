@@ -66,10 +66,10 @@ class Run:
         by_class = [(self.class_weight or {}).get(index, 1.0) for index in range(len(self.classes))]
         return weights * tf.gather(tf.constant(by_class), labels)
 
-    def training(self) -> TileBatches:
-        """Return the tiles to learn from."""
-        config = self.config
-        return training_batches(config.examples, "train", self.input_size, config.batch_size, config.seed, self.weigh)
+    def training(self, crop: float = 1.0) -> TileBatches:
+        """Return the tiles to learn from; `crop` as in `augment.random_view`."""
+        config, size = self.config, self.input_size
+        return training_batches(config.examples, "train", size, config.batch_size, config.seed, self.weigh, crop)
 
     def validation(self) -> tf.data.Dataset:
         """Return the tiles to judge by."""
@@ -88,7 +88,7 @@ class Run:
     def head_training(self, layers: Sequence[keras.layers.Layer], train: Features, valid: Features) -> Lesson:
         """Return what the head learns from, frozen features, and the head alone as a model."""
         model = keras.Sequential([keras.Input(train.rows.shape[1:], name="features"), *layers], name="head_model")
-        compile_model(model, self.config, self.config.head_learning_rate)
+        compile_model(model, self.config, self.config.head_learning_rate, self.config.label_smoothing)
         inputs, labels = tf.constant(train.rows), tf.constant(train.labels)
         batches = FeatureBatches(inputs, labels, self.weigh(labels, train.weights), _HEAD_BATCH, self.config.seed)
         checks = tf.data.Dataset.from_tensor_slices((valid.rows, valid.labels)).batch(_HEAD_BATCH)
@@ -96,9 +96,10 @@ class Run:
 
     def fine_tuning(self, model: keras.Model) -> Lesson:
         """Return what fine-tuning learns from, and the model ready for it."""
-        config, batches = self.config, self.training()
+        config, batches = self.config, self.training(self.config.fine_tune_crop)
         rate = config.fine_tune_learning_rate or get_backbone(config.backbone).fine_tune_learning_rate
-        compile_model(model, config, _warm_up_and_cosine(rate, config.fine_tune_epochs, batches.steps))
+        schedule = _warm_up_and_cosine(rate, config.fine_tune_epochs, batches.steps)
+        compile_model(model, config, schedule, config.fine_tune_label_smoothing)
         return model, batches, self.validation()
 
     def fit(

@@ -28,7 +28,13 @@ _HEAD = (
     "label_smoothing",
     "class_weights",
 )
-_FINE_TUNING = ("fine_tune_learning_rate", "fine_tune_from", "batch_size")
+_FINE_TUNING = (
+    "fine_tune_learning_rate",
+    "fine_tune_from",
+    "fine_tune_crop",
+    "fine_tune_label_smoothing",
+    "batch_size",
+)
 
 
 class Suggester(Protocol):

@@ -57,7 +57,13 @@ class TrainConfig(StepConfig):
     alpha: float = Field(1.0, gt=0, description="Width multiplier of MobileNetV2.")
     batch_size: int = Field(32, gt=0, description="Tiles a step.")
     head_epochs: int = Field(100, gt=0, description="Most epochs of the head on frozen features.")
-    fine_tune_epochs: int = Field(10, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
+    fine_tune_epochs: int = Field(24, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
+    fine_tune_crop: float = Field(
+        0.5, gt=0, le=1, description="Smallest share of a tile that fine-tuning cuts out and enlarges; 1: whole."
+    )
+    fine_tune_label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="Share of each label that fine-tuning spreads evenly over the classes."
+    )
     fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
     optimizer: OptimizerName = Field("adam", description="Optimizer of every phase; sgd has a momentum of 0.9.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the head.")
@@ -74,7 +80,9 @@ class TrainConfig(StepConfig):
     head_units: int = Field(0, ge=0, description="Width of a hidden layer below the last one; 0 has none.")
     head_activation: ActivationName = Field("relu", description="Activation of the hidden layer.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last layer's inputs dropped in training.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread evenly over the classes.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label spread evenly over the classes, other than in fine-tuning."
+    )
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
     views: int = Field(4, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
     seed: int = Field(0, description="Seed of weights, order and augmentation.")

@@ -201,7 +201,7 @@ def test_katib_reads_the_accuracy_from_the_summary_and_from_nothing_else(experim
     progress = [
         "head      epoch 1/100  loss 0.6  accuracy 0.5000  validation loss 0.5  accuracy 0.6000 (best 0.6000)",
         "head      best validation accuracy 0.9800 after 12 epochs",
-        "kept      the head: fine-tuning reached 0.9000, not more than 0.9520",
+        "kept      the head: fine-tuning reached 0.9000, less than 0.9520",
     ]
     (pattern,) = experiment.spec.metricsCollectorSpec.source.filter.metricsFormat
     found = [
