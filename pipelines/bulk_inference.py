@@ -21,6 +21,7 @@ from pipelines.resources import (
     SCORING,
     SMALL,
     acts_outside,
+    asks_endpoint,
     place,
     reads_imagery,
     reads_storage,
@@ -154,10 +155,10 @@ def bulk_inference(
         }
         with dsl.ParallelFor(planned.outputs["Output"], name="parts") as part:
             scored = bulk_predict(part=part, after=[], **scoring)
-            retry(_reads(scored, "Score tiles"), SCORING, pause_s=60)
+            retry(asks_endpoint(_reads(scored, "Score tiles")), SCORING, pause_s=60)
         # What a part left, which is nothing where all went well; and the proof that no tile is lost.
         closed = bulk_predict(part="", after=dsl.Collected(scored.outputs["Output"]), **scoring)
-        retry(_reads(closed, "Close the ledger"), SCORING, pause_s=60)
+        retry(asks_endpoint(_reads(closed, "Close the ledger")), SCORING, pause_s=60)
         published = bulk_publish(
             scores=closed.outputs["Output"],
             threshold=publish_threshold,

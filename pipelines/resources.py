@@ -22,6 +22,7 @@ __all__ = [
     "TRAINING",
     "Kind",
     "acts_outside",
+    "asks_endpoint",
     "place",
     "reads_imagery",
     "reads_storage",
@@ -36,6 +37,7 @@ _DAY = 24 * _HOUR
 # The user of the images. A number, because Kubernetes can't check that a user with a name isn't root.
 _USER = 65532
 _STORAGE_KEY_FOLDER = "/var/run/secrets/sat-xception-storage"
+_ENDPOINT_FOLDER = "/var/run/secrets/sat-xception-endpoint"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,18 @@ def reads_storage(task: dsl.PipelineTask) -> dsl.PipelineTask:
     secret = "sat-xception-storage"
     kubernetes.use_secret_as_volume(task, secret, mount_path=_STORAGE_KEY_FOLDER, optional=True)
     return kubernetes.use_secret_as_env(task, secret, {"path": "GOOGLE_APPLICATION_CREDENTIALS"}, optional=True)
+
+
+def asks_endpoint(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the task the endpoint's token and authorities from the Secret `sat-xception-endpoint`, if there is one.
+
+    Its keys `token-path` and `ca-path` say where these files of it are, in the folder that it is mounted at. As with
+    the storage's key, a variable that named a file that isn't there would be refused.
+    """
+    secret = "sat-xception-endpoint"
+    kubernetes.use_secret_as_volume(task, secret, mount_path=_ENDPOINT_FOLDER, optional=True)
+    variables = {"token-path": "SAT_XCEPTION_TOKEN_FILE", "ca-path": "SAT_XCEPTION_CA_FILE"}
+    return kubernetes.use_secret_as_env(task, secret, variables, optional=True)
 
 
 def reads_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:

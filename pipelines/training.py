@@ -28,6 +28,7 @@ from pipelines.resources import (
     SMALL,
     TRAINING,
     acts_outside,
+    asks_endpoint,
     place,
     reads_imagery,
     reads_storage,
@@ -373,7 +374,7 @@ def training(
                 model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
             ).after(checked)
             # What serves is seen by no input.
-            reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving")))
+            asks_endpoint(reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving"))))
             decision = place(
                 gate(
                     xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
@@ -427,4 +428,5 @@ def training(
                     content=content,
                     run=run,
                 )
-                reads_storage(acts_outside(retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)))
+                retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
+                asks_endpoint(reads_storage(acts_outside(deployed)))

@@ -50,6 +50,7 @@ class KServeCluster:
         self.hold = ""  # a stage of a rollout that isn't left: "making", "waiting", "golden"
         self.stalled_gateway = self.sticky_gateway = False
         self.refuses_route = ""
+        self.token = ""  # that the gateway asks users for
         self.canary = canary
         self._random = random.Random(0)
         self._stopped = threading.Event()
@@ -265,6 +266,7 @@ class KServeCluster:
         await self._runner.cleanup()
 
     async def _direct(self, request):
+        assert "Authorization" not in request.headers  # which is for the gateway
         if self.hold == "golden" and request.match_info["service"] not in self.weights[f"{self.name}-route"]:
             return web.Response(status=503, text="no healthy upstream")
         if delay_s := self.delays_s.get(request.match_info["service"]):
@@ -275,6 +277,8 @@ class KServeCluster:
         if request.host.split(":")[0] not in ("tiles.example.org", "127.0.0.1"):
             return web.Response(status=404, text="no route for this host")
         routes = [self.name] if self.canary else [f"{self.name}-route"]
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.json_response({"error": "Jwt is missing"}, status=401)
         weights = next((self.weights[route] for route in routes if self.weights.get(route)), {})
         if not weights:
             return web.Response(status=500, text="no backend")

@@ -13,6 +13,7 @@ from sat_xception.bulk.scores import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
+from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
 
@@ -44,7 +45,7 @@ class EndpointScorer:
             ConfigError: The address has another form.
         """
         self.at_once = in_flight
-        self.client = EndpointClient(address, name, version, timeout_s)
+        self.client = EndpointClient(address, name, version, timeout_s, Access.find())
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Return a tile as it is: the server gets it encoded."""

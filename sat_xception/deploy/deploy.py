@@ -17,6 +17,7 @@ from sat_xception.deploy.release import copy_version
 from sat_xception.deploy.report import DeployResult, PlanResult
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
+from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import (
     check_digests,
@@ -97,8 +98,9 @@ def deploy_locally(config: DeployConfig) -> DeployResult:
 def _prove(config: DeployConfig, source: Path, version: int) -> float:
     with _endpoint(config) as addresses:
         differences = []
+        access = Access.find() if config.endpoint else Access()
         for address in addresses:
-            with EndpointClient(address, config.name, version=version) as client:
+            with EndpointClient(address, config.name, version=version, access=access) as client:
                 wait_until_available(client, version, config.timeout_s)
                 differences.append(check_golden(source, client))
     return max(differences)

@@ -187,7 +187,7 @@ class Rollout:
                     self._config.endpoint,
                     self._config.name,
                     timeout_s=self._config.timeout_s,
-                    access=Access(host=self._config.endpoint_host),
+                    access=Access.find(host=self._config.endpoint_host),
                     tries_again=False,
                 )
             )
@@ -250,7 +250,9 @@ class Rollout:
 
     def _client_of(self, predictor: Predictor) -> EndpointClient:
         address = self._config.predictor_url.format(service=predictor.backend, namespace=self._config.namespace)
-        return EndpointClient(address, self._config.name, predictor.version, self._config.timeout_s)
+        # The token is the endpoint's: predictors, behind it, get none.
+        access = Access(ca_file=Access.find().ca_file)
+        return EndpointClient(address, self._config.name, predictor.version, self._config.timeout_s, access)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.model.input import encoded_examples
+from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import here, known_versions, read_classes
 from sat_xception.serve.models import SavedModelSession
@@ -104,7 +105,7 @@ def _newest_version(config: EvaluateConfig) -> Path | None:
 
 def _answering(config: EvaluateConfig) -> VersionStatus | None:
     """Return the version that answers at the endpoint; its number is None where the endpoint doesn't say it."""
-    with EndpointClient(config.endpoint, config.name) as client:
+    with EndpointClient(config.endpoint, config.name, access=Access.find()) as client:
         try:
             states = client.status()
         except RequestError as error:
@@ -140,5 +141,5 @@ def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesInd
             raise _OtherClassesError(f"answers with {sorted(set(answer.labels))}, the examples hold {classes}")
         return answer.probabilities
 
-    with EndpointClient(config.endpoint, config.name, version=version) as client:
+    with EndpointClient(config.endpoint, config.name, version=version, access=Access.find()) as client:
         yield ask

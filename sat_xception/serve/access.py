@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from sat_xception.errors import ConfigError
 
-__all__ = ["Access", "hide"]
+__all__ = ["CA_FILE", "TOKEN_FILE", "Access", "hide"]
 
+# What every step finds them by that has no flag for them, in a pipeline's pod too.
+_TOKEN_FILE_ENV, _CA_FILE_ENV = "SAT_XCEPTION_TOKEN_FILE", "SAT_XCEPTION_CA_FILE"
+# How messages name them.
+TOKEN_FILE, CA_FILE = f"--token-file (or ${_TOKEN_FILE_ENV})", f"--ca-file (or ${_CA_FILE_ENV})"
 _HIDDEN = "***"
 
 
@@ -26,6 +31,11 @@ class Access:
     token_file: Path | None = None
     ca_file: Path | None = None
     host: str = ""
+
+    @classmethod
+    def find(cls, token_file: Path | None = None, ca_file: Path | None = None, host: str = "") -> Access:
+        """Return what is given, and of the files what the environment names where none is given."""
+        return cls(token_file or _named(_TOKEN_FILE_ENV), ca_file or _named(_CA_FILE_ENV), host)
 
     @property
     def host_name(self) -> str:
@@ -44,12 +54,12 @@ class Access:
         try:
             token = self.token_file.read_text(encoding="ascii").strip()
         except OSError as error:
-            raise ConfigError(f"can't read --token-file {self.token_file}: {error.strerror}") from None
+            raise ConfigError(f"can't read {TOKEN_FILE} {self.token_file}: {error.strerror}") from None
         except UnicodeDecodeError:
             token = ""
         if not token or not token.isprintable() or " " in token:
             raise ConfigError(
-                f"--token-file {self.token_file} must hold one token of printable ASCII, and nothing else"
+                f"{TOKEN_FILE} {self.token_file} must hold one token of printable ASCII, and nothing else"
             )
         return token
 
@@ -79,7 +89,12 @@ class Access:
             raise self._no_authorities(error) from None
 
     def _no_authorities(self, error: Exception) -> ConfigError:
-        return ConfigError(f"--ca-file {self.ca_file} must be a PEM file of certificates: {error}")
+        return ConfigError(f"{CA_FILE} {self.ca_file} must be a PEM file of certificates: {error}")
+
+
+def _named(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
 
 
 def hide(token: str, text: str) -> str:

@@ -83,9 +83,7 @@ class EndpointClient:
         self._timeout_s, self._tries_again = timeout_s, tries_again
         self._transport = _transport(address, name, version, access)
         if access.token_file and not _is_private(address):
-            _log.warning(
-                "warning   the token of --token-file goes to %s without TLS; use https:// or grpcs://", address
-            )
+            _log.warning("warning   the token goes to %s without TLS; use https:// or grpcs://", address)
 
     def __enter__(self) -> EndpointClient:
         """Return the client."""

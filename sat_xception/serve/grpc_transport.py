@@ -17,7 +17,7 @@ from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from sat_xception.serve.access import Access, hide
+from sat_xception.serve.access import CA_FILE, TOKEN_FILE, Access, hide
 from sat_xception.serve.messages import metadata_to_json
 from sat_xception.serve.protocol import RETRY_PUSHBACK, Code, RequestError, VersionStatus
 
@@ -137,10 +137,10 @@ class GrpcTransport:
         if code is Code.DEADLINE_EXCEEDED:
             message += f". It had {timeout_s:.3g} s; send fewer images or raise --timeout-s"
         if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
-            message += ". Check --token-file"
+            message += f". Check {TOKEN_FILE}"
         retry_after_s = None
         if code is Code.UNAVAILABLE and "CERTIFICATE" in said:
-            message += ". Check --ca-file and --host-header"
+            message += f". Check {CA_FILE} and --host-header"
         elif code is Code.UNAVAILABLE:
             message += ". Is the server running, and is this its gRPC port?"
             retry_after_s = _pushback_s(error)

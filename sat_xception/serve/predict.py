@@ -189,7 +189,7 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
         with scorer.model:
             yield scorer, scorer.classes
         return
-    access = Access(config.token_file, config.ca_file, config.host_header)
+    access = Access.find(config.token_file, config.ca_file, config.host_header)
     with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s, access=access) as client:
         signatures = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
         if CLASSIFY_SIGNATURE not in signatures:

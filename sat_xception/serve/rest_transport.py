@@ -13,7 +13,7 @@ import numpy.typing as npt
 import orjson
 import pybase64
 
-from sat_xception.serve.access import Access, hide
+from sat_xception.serve.access import CA_FILE, TOKEN_FILE, Access, hide
 from sat_xception.serve.addresses import is_loopback
 from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError, VersionStatus
 
@@ -129,7 +129,7 @@ class RestTransport:
         except httpx.ConnectError as error:
             if "CERTIFICATE" in str(error):  # asking again changes no certificate
                 raise RequestError(
-                    Code.UNAVAILABLE, f"{url} isn't trusted: {error}. Check --ca-file and --host-header"
+                    Code.UNAVAILABLE, f"{url} isn't trusted: {error}. Check {CA_FILE} and --host-header"
                 ) from None
             raise self._unreachable(url, error) from None
         except httpx.RemoteProtocolError as error:
@@ -178,7 +178,7 @@ def _refusal(url: str, response: httpx.Response, said: str) -> RequestError:
     status = response.status_code
     message = f"{url} answered {status}: {said}"
     if status in (401, 403):
-        message += ". Check --token-file"
+        message += f". Check {TOKEN_FILE}"
     return RequestError(
         Code.from_http(status), message, status, _retry_after(response) if status in (429, 503) else None
     )

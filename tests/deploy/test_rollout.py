@@ -155,6 +155,17 @@ def test_the_host_that_the_gateway_routes_by_can_be_given(cluster, roll_out):
     assert cluster.weights[ROUTE] == {A: 100}
 
 
+def test_a_gateway_that_asks_for_a_token_gets_it_and_predictors_dont(cluster, roll_out, tmp_path, monkeypatch):
+    cluster.token = "secret-of-the-users"
+    with pytest.raises(ServiceError, match=r"401: .*Check --token-file \(or \$SAT_XCEPTION_TOKEN_FILE\)"):
+        roll_out(1, timeout_s=1)
+    (tmp_path / "token").write_text(cluster.token)
+    monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "token"))
+    roll_out(1)
+    roll_out(2)
+    assert cluster.weights[ROUTE] == {B: 100}
+
+
 def test_deploying_the_same_version_again_proves_it_and_changes_nothing(cluster, roll_out):
     roll_out(1)
     before = cluster.api.read("inferenceservices", f"{NAME}-a", KSERVE)["metadata"]["uid"], records(cluster)

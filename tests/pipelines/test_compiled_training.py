@@ -313,19 +313,24 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
         if "secretAsEnv" in config
     }
     storage = ("sat-xception-storage", "path", "GOOGLE_APPLICATION_CREDENTIALS")
+    endpoint = {
+        ("sat-xception-endpoint", "token-path", "SAT_XCEPTION_TOKEN_FILE"),
+        ("sat-xception-endpoint", "ca-path", "SAT_XCEPTION_CA_FILE"),
+    }
     assert variables == {
         "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
         "validate": {storage},
         "train": {storage},
         "train-2": {storage},
-        "evaluate-3": {storage},
+        "evaluate-3": {storage, *endpoint},
         "gate": {storage},
-        "deploy": {storage},
+        "deploy": {storage, *endpoint},
         "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), storage},
     }
     for name in variables:
-        (volume,) = on_kubernetes[name]["secretAsVolume"]
-        assert (volume["secretName"], volume["optional"]) == ("sat-xception-storage", True)
+        volumes = [(volume["secretName"], volume["optional"]) for volume in on_kubernetes[name]["secretAsVolume"]]
+        asks = [("sat-xception-endpoint", True)] if name in ("deploy", "evaluate-3") else []
+        assert volumes == [("sat-xception-storage", True), *asks]
 
 
 def test_no_task_is_told_of_credentials_that_may_not_be_there(containers):

@@ -304,6 +304,15 @@ def test_the_token_is_read_for_each_call_and_sent_with_the_host_to_ask_for(token
     assert {each["Host"] for each in headers} == {"schools.example"}
 
 
+def test_files_that_the_environment_names_are_used_where_none_is_given(token_file, tmp_path, monkeypatch):
+    assert Access.find() == Access()
+    monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(token_file))
+    monkeypatch.setenv("SAT_XCEPTION_CA_FILE", str(tmp_path / "ca.pem"))
+    assert Access.find(host="h") == Access(token_file, tmp_path / "ca.pem", "h")
+    given = Access(tmp_path / "mine", tmp_path / "my.pem")
+    assert Access.find(given.token_file, given.ca_file) == given
+
+
 def test_a_token_that_an_endpoint_sends_back_is_hidden(token_file, caplog):
     with scripted_server((401, b'{"error": "first-secret is not known"}')) as (address, _):
         with (
