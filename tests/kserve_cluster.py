@@ -254,7 +254,7 @@ class KServeCluster:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/direct/{service}/{path:.*}", self._direct)
         app.router.add_route("*", "/{path:.*}", self._split)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
