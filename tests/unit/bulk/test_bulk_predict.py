@@ -249,6 +249,12 @@ def test_a_format_that_the_server_cannot_read_is_sent_as_a_png(planned, config, 
     assert found == pytest.approx(float(expected(pixels_of(1, seed=5))[0, 1]), abs=1e-5)
 
 
+def test_the_token_that_the_environment_names_goes_to_the_endpoint(config, planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="can't read --token-file"):
+        predict_tiles(config(planned(2), endpoint="http://127.0.0.1:1"))
+
+
 def test_a_server_with_another_model_is_refused_before_a_tile_is_sent(planned, config, server, tmp_path):
     root = package_version(tmp_path / "other", 1, seed=1)
     with pytest.raises(ModelError, match="answers golden tile"):

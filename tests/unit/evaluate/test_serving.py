@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sat_xception.errors import DataError, ModelError, ServiceError
+from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.evaluate.evaluate import evaluate
 from sat_xception.evaluate.gate import gate
 from sat_xception.model.package import package
@@ -78,6 +78,12 @@ def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path, monkeyp
     monkeypatch.setattr(client, "_RETRY_DELAYS_S", ())
     with pytest.raises(ServiceError):
         score(endpoint=server.rest_url, out=tmp_path / "gone")
+
+
+def test_the_token_that_the_environment_names_goes_along(score, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="can't read --token-file"):
+        score(endpoint="http://127.0.0.1:1")
 
 
 def test_a_first_run_finds_nothing_serving_and_says_so(score, served, tmp_path):
