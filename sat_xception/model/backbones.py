@@ -48,7 +48,7 @@ class Backbone:
 
 BACKBONES = {
     # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
-    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block14_sepconv1", 3e-4, 1e-3),
+    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block13_sepconv1", 3e-4, 1e-3),
     "mobilenetv2": Backbone(
         keras.applications.MobileNetV2,
         224,
