@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.imagery.files import south_row
 from sat_xception.log import track
 from sat_xception.sample.tiles import SAMPLE_SEED, draw_tile
 from sat_xception.steps import SampleAreaConfig
@@ -86,8 +87,7 @@ def write_sample_area(config: SampleAreaConfig) -> SampleAreaResult:
                 content = io.BytesIO()
                 label = "school" if is_school[index] else "not-school"
                 draw_tile(label, index, _SEED).save(content, "JPEG", quality=85)
-                # MBTiles counts rows from the south.
-                place = (_ZOOM, int(x[index]), 2**_ZOOM - 1 - int(y[index]))
+                place = (_ZOOM, int(x[index]), south_row(int(y[index]), _ZOOM))
                 database.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (*place, content.getvalue()))
         outline = [[west, south], [east, south], [east, north], [west, north], [west, south]]
         write_json(work / "area.geojson", _collection([{"type": "Polygon", "coordinates": [outline]}]))
