@@ -78,7 +78,6 @@ class StorageProxy(ThreadingHTTPServer):
         self.emulator = urlsplit(emulator).netloc
         self.faults: list[Fault] = []
         self.requests: list[str] = []
-        self.latency_s = 0.0
         # Bytes that are replaced in every answer, and what with.
         self.rewrite = (b"", b"")
         self.lock = threading.Lock()
@@ -129,7 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
         uploaded = re.search(rb'"name":\s*"([^"]+)"', body[:4096]) if self.path.startswith("/upload/") else None
         name = uploaded[1].decode() if uploaded else ""
         action = self.server.fault_of(f"{self.command} {self.path} {name}")
-        time.sleep(self.server.latency_s)
         if callable(action):
             action()
         if isinstance(action, int):
