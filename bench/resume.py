@@ -8,6 +8,7 @@ fine-tuning). Ends with 1 when a history or a digest of weights differs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -39,31 +40,38 @@ def main(kills: int = 10, seed: int = 0) -> int:
         _write_examples(folder)
         for kind, settings in _PHASES.items():
             command = _command(folder, {"weights": folder / "random.weights.h5", **settings})
-            subprocess.run([*command, "--out", folder / kind / "left-alone"], check=True, capture_output=True)
+            _, writes, _ = _run(command, folder / kind / "left-alone")
+            moments = [0, *sorted(rng.sample(range(1, writes), (kills + 1) // 2))]
+            gaps = [after - before for before, after in itertools.pairwise(moments)]
             out, done = folder / kind / "killed", 0
-            while done < (kills + 1) // 2 and not out.exists():
-                done += _kill_once([*command, "--out", out], out.with_name("killed.checkpoints"), rng.randint(1, 8))
-            if not out.exists():
-                subprocess.run([*command, "--out", out], check=True, capture_output=True)
-            ends = [_end_of(folder / kind / out) for out in ("left-alone", "killed")]
+            while not out.exists():
+                killed, _, resumed = _run(command, out, gaps.pop(0) if gaps else None)
+                print(f"           {resumed or 'anew'}", flush=True)
+                done += killed
+            ends = [_end_of(folder / kind / end) for end in ("left-alone", "killed")]
             same &= ends[0] == ends[1]
             print(f"{kind:10} {done} kills | {'same' if ends[0] == ends[1] else 'DIFFERENT'}")
     return 0 if same else 1
 
 
-def _kill_once(command: list[object], checkpoints: Path, writes: int) -> int:
-    """Kill a training somewhere after its so many-th write of a checkpoint; return 1, or 0 when it was faster."""
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    seen = _written(checkpoints)
-    while writes and process.poll() is None:
-        time.sleep(0.001)
-        if (now := _written(checkpoints)) != seen:
-            seen, writes = now, writes - 1
-    process.kill()
-    _, log = process.communicate()
-    resumed = [line.removeprefix("resume    ") for line in log.splitlines() if line.startswith("resume    ")]
-    print(f"           {'; '.join(resumed[1:]) or 'anew'}", flush=True)
-    return int(process.returncode == -signal.SIGKILL)
+def _run(command: list[str], out: Path, kill_after: int | None = None) -> tuple[bool, int, str]:
+    """Train, killed after so many writes of a checkpoint: whether it was, how many there were, where it resumed."""
+    checkpoints, writes = out.with_name(f"{out.name}.checkpoints"), 0
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=log)
+        seen = _written(checkpoints)
+        while process.poll() is None and (kill_after is None or writes < kill_after):
+            time.sleep(0.001)
+            if (now := _written(checkpoints)) != seen:
+                seen, writes = now, writes + 1
+        process.kill()
+        killed = process.wait() == -signal.SIGKILL
+        log.seek(0)
+        lines = log.read().splitlines()
+    if not killed and process.returncode:
+        sys.exit("\n".join(lines[-5:]))
+    resumed = [line.removeprefix("resume    ") for line in lines if line.startswith("resume    ")]
+    return killed, writes, "; ".join(resumed[1:])
 
 
 def _written(folder: Path) -> list[tuple[str, int]]:
@@ -80,7 +88,7 @@ def _end_of(folder: Path) -> tuple[object, str]:
     return history, json.loads((folder / "train.json").read_text())["weights_digest"]
 
 
-def _command(folder: Path, settings: dict[str, object]) -> list[object]:
+def _command(folder: Path, settings: dict[str, object]) -> list[str]:
     common = {"examples": folder / "examples", "backbone": "mobilenetv2", "alpha": 0.35, "input-size": 32}
     common |= {"batch-size": 8, "checkpoint-minutes": 0}
     flags = [item for name, value in {**common, **settings}.items() for item in (f"--{name}", value)]
