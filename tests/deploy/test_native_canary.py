@@ -66,7 +66,7 @@ def test_a_kserve_that_doesnt_split_is_noticed_by_its_route(cluster, roll_out):
     with pytest.raises(
         ServiceError, match=r"rolled back, version 1 .* it splits \{'school-classifier-v1-predictor': 100\}"
     ):
-        roll_out(2, timeout_s=1.5)
+        roll_out(2, timeout_s=4)
     assert "canary" not in spec(cluster)
 
 

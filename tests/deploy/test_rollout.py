@@ -112,7 +112,7 @@ def test_wrong_answers_behind_the_route_are_noticed(cluster, roll_out):
 
 def test_a_slower_version_is_rolled_back_unless_that_is_meant(cluster, roll_out):
     roll_out(1)
-    cluster.delays_s[B] = 0.15
+    cluster.delays_s[B] = 0.3
     with pytest.raises(ModelError, match=r"at the 95th percentile.*--max-slowdown 2"):
         roll_out(2, max_slowdown=2, traffic_steps=(50, 100))
     assert cluster.weights[ROUTE] == {A: 100}
@@ -137,14 +137,14 @@ def test_a_gateway_that_keeps_clients_at_one_backend_is_noticed(cluster, roll_ou
     with pytest.raises(
         ServiceError, match=r"version 2 has answered no request to .* doesn't split as the HTTPRoute says"
     ):
-        roll_out(2, timeout_s=1)
+        roll_out(2, timeout_s=4)
     assert cluster.weights[ROUTE] == {A: 100}
 
 
 def test_a_route_that_the_gateway_refuses_is_told_in_its_words(cluster, roll_out):
     cluster.refuses_route = "Gateway has no listener for this host"
     with pytest.raises(ServiceError, match="Gateway has no listener for this host"):
-        roll_out(1, timeout_s=1)
+        roll_out(1, timeout_s=4)
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-template"]
 
 
@@ -158,7 +158,7 @@ def test_the_host_that_the_gateway_routes_by_can_be_given(cluster, roll_out):
 def test_a_gateway_that_asks_for_a_token_gets_it_and_predictors_dont(cluster, roll_out, tmp_path, monkeypatch):
     cluster.token = "secret-of-the-users"
     with pytest.raises(ServiceError, match=r"401: .*Check --token-file \(or \$SAT_XCEPTION_TOKEN_FILE\)"):
-        roll_out(1, timeout_s=1)
+        roll_out(1, timeout_s=4)
     (tmp_path / "token").write_text(cluster.token)
     monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "token"))
     roll_out(1)
