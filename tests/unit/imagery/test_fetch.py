@@ -36,7 +36,7 @@ def square(count):
 
 def fetch(server, folder, tiles=None, config=QUICK, imagery=None, template=None):
     tiles = tiles or [(1, 1, 8)]
-    source = open_imagery(template or server.template, imagery or ImageryConfig(timeout_s=0.5))
+    source = open_imagery(template or server.template, imagery or ImageryConfig(timeout_s=1.5))
     with FetchStore(folder) as store:
         counts = fetch_tiles(tiles, source, store, config, len(tiles))
         kept = list(store)
@@ -63,8 +63,8 @@ def test_no_tiles_are_no_error(images, tmp_path):
         ((403, {}), "HTTP 403", False),
         ((404, {}), "HTTP 404", False),
         ((503, {}), "HTTP 503, 3 times", True),
-        ("hang", "no whole answer in 0.5 s, 3 times", True),
-        ("drip", "no whole answer in 0.5 s, 3 times", True),
+        ("hang", "no whole answer in 1.5 s, 3 times", True),
+        ("drip", "no whole answer in 1.5 s, 3 times", True),
         ("half", "connection failed: RemoteProtocolError, 3 times", True),
         ("reset", "connection failed: ", True),
         ("html", "HTTP 200 with text/html, not an image", False),
@@ -102,7 +102,7 @@ def test_a_fault_that_passes_costs_nothing_but_time(images, tmp_path, fault):
 @pytest.mark.parametrize("asks", ["seconds", "date", "nothing"])
 def test_everyone_waits_when_the_server_asks_for_patience(images, tmp_path, asks):
     tiles = square(30)
-    header = {"seconds": "1", "date": formatdate(time.time() + 2, usegmt=True), "nothing": ""}[asks]
+    header = {"seconds": "1", "date": formatdate(time.time() + 4, usegmt=True), "nothing": ""}[asks]
     with TileServer(images, {(0, 0): [(429, {"Retry-After": header}), "tile"]}) as server:
         counts, _ = fetch(server, tmp_path, tiles, replace(QUICK, workers=2))
         gaps = np.diff(server.times)
