@@ -80,7 +80,7 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_bytes_of_one_that_
         assert whole.returncode == 0, err
         assert f"{COUNT} planned" in out
         tiles.asked.clear()
-        finished_once = {}
+        asked_when_finished = {}
         for moment in moments:
             process = run("killed", *flags, "--workers", 4)
             while process.poll() is None and not (
@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_bytes_of_one_that_
             assert not (tmp_path / "killed" / "scores.json").exists()
             for name in scored(tmp_path / "killed"):
                 tile = tuple(map(int, name.split("/")[1:]))
-                finished_once.setdefault(tile, tiles.asked[tile])
+                asked_when_finished.setdefault(tile, tiles.asked[tile])
         last = run("killed", *flags, "--workers", 16)
         out, err = last.communicate(timeout=120)
         assert last.returncode == 0, err
@@ -105,9 +105,10 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_bytes_of_one_that_
     assert facts["failed"] == sum((x + y) % 21 == 20 for x in range(18) for y in range(18))
     ids = scored(tmp_path / "killed")
     assert len(ids) == len(set(ids)) == COUNT
-    # What was finished wasn't fetched again.
-    assert len(finished_once) >= SHARD
-    assert {tile: tiles.asked[tile] for tile in finished_once} == finished_once
+    # What was finished wasn't fetched again; a tile that was under way at a kill may be, once.
+    assert len(asked_when_finished) >= SHARD
+    assert {tile: tiles.asked[tile] for tile in asked_when_finished} == asked_when_finished
+    assert max(tiles.asked.values()) <= 2
 
 
 def test_the_keyboard_stops_a_run_in_the_middle_of_a_shard(made, run, tmp_path):

@@ -441,7 +441,7 @@ def test_a_download_that_fails_is_a_failure_of_a_service_and_leaves_nothing(faul
     with pytest.raises(ServiceError, match=told) as caught:
         fetch_file("gs://models/w.h5", tmp_path)
     assert "?" not in str(caught.value), "a query may hold a secret"
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
     assert contents(tmp_path) == {}
 
 
@@ -461,7 +461,7 @@ def test_a_server_that_is_down_is_given_up_soon(tmp_path, monkeypatch):
     started = time.monotonic()
     with pytest.raises(ServiceError):
         fetch_file("gs://models/w.h5", tmp_path)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
 
 
 def test_nothing_here_needs_the_cloud_library_until_a_bucket_is_named():

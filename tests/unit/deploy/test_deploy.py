@@ -135,7 +135,7 @@ def test_an_older_version_is_refused_as_it_would_never_answer(run, packages, roo
     started = time.monotonic()
     with pytest.raises(ConfigError, match="holds version 2, which is newer than 1"):
         run()
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 5
     assert versions(root) == ["2"]
 
 
@@ -242,7 +242,7 @@ def test_an_endpoint_that_never_gets_the_version_is_told_in_time(run, packages, 
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"version 2 doesn't answer at .* after 1 s .*--model-root"):
         run(packages / "2", endpoint=running.rest_url, timeout_s=1)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
     assert versions(root) == []
 
 
@@ -259,7 +259,7 @@ def test_nobody_listening_is_told_in_time(run, root):
     started = time.monotonic()
     with pytest.raises(ServiceError, match=rf"doesn't answer at http://127\.0\.0\.1:{port} after 1 s"):
         run(endpoint=f"http://127.0.0.1:{port}", timeout_s=1)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 15
     assert versions(root) == []
 
 

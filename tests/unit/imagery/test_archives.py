@@ -140,7 +140,7 @@ def test_a_number_without_an_end_costs_no_time(tmp_path, archive):
     started = time.monotonic()
     with pytest.raises(DataError, match="the archive is damaged"):
         read(tmp_path / "endless.pmtiles")
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
 
 
 # GeoTIFF

@@ -114,7 +114,7 @@ def test_a_server_that_asks_for_a_day_gets_no_more_than_the_limit(images, tmp_pa
     started = time.monotonic()
     with TileServer(images, {(1, 1): [(429, {"Retry-After": "86400"}), "tile"]}) as server:
         fetch(server, tmp_path)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "RGBA", "P", "L"])

@@ -175,7 +175,7 @@ def test_a_download_that_fails_is_told_at_once_with_what_to_do_instead(no_networ
         ServiceError, match=rf"can't be downloaded.*--weights PATH.*\${IMAGENET_DIR_ENV}.*--weights none"
     ):
         build_backbone("mobilenetv2", 96, 1.3, find_weights("imagenet", "mobilenetv2", 1.3))
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 30
     assert capsys.readouterr().out == ""
 
 
