@@ -55,6 +55,8 @@ IMAGES = (
     "bulk_publish",
 )
 _PACKAGE = "sat_xception"
+# Components that share an image, where it isn't the one of their own name.
+_SHARING = {"assemble": ("check",), "evaluate": ("evaluate_serving",)}
 # Where images are before they are pushed anywhere.
 LOCAL_REGISTRY = "sat-xception"
 # What every step needs of the package: the command, and the table of steps.
@@ -113,13 +115,13 @@ def step_code(step: str) -> tuple[str, ...]:
     """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
 
     Imports inside functions count too. It begins at the module that `sat_xception/steps/table.py` names for the step,
-    and at what the component imports.
+    and at what the components that run in the image import.
     """
     found: set[str] = set()
     waiting = [file for module in (*_ENTRY_MODULES, _module_of(step)) if (file := _file_of(module))]
-    component = ROOT / "components" / step / "component.py"
-    if component.is_file():
-        waiting += _imports(component)
+    for component in (step, *_SHARING.get(step, ())):
+        if (contract := ROOT / "components" / component / "component.py").is_file():
+            waiting += _imports(contract)
     while waiting:
         file = waiting.pop()
         if file not in found:

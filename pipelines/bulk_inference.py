@@ -17,7 +17,6 @@ from components.bulk_publish.component import bulk_publish
 from components.notify.component import notify
 from pipelines.resources import (
     DATA,
-    KEEP,
     SCORING,
     SMALL,
     acts_outside,
@@ -26,6 +25,7 @@ from pipelines.resources import (
     reads_imagery,
     reads_storage,
     reads_webhook,
+    retention,
     retry,
 )
 
@@ -42,7 +42,7 @@ def _reads(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
 @dsl.pipeline(
     name=PIPELINE_NAME,
     description="Score all tiles of an area and publish what was found, for review.",
-    pipeline_config=KEEP,
+    pipeline_config=retention(),
 )
 def bulk_inference(
     imagery: str,

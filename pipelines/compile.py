@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import sys
 from pathlib import Path
 
+import yaml
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.images import unbuilt_images
-from pipelines import bulk_inference, training
+from pipelines.wellformed import find_problems
 from sat_xception import __version__
+from sat_xception.errors import SatXceptionError, ServiceError
 
 __all__ = ["compile_pipelines"]
 
-# By the name of the file: the pipeline, its name on the server, and the one that people see.
+# By the name of the file: the pipeline, and the name that people see.
 _PIPELINES = {
-    "training": (training.training, training.PIPELINE_NAME, "School classifier: training"),
-    "bulk-inference": (bulk_inference.bulk_inference, bulk_inference.PIPELINE_NAME, "Tiles: bulk inference"),
+    "training": ("pipelines.training:training", "School classifier: training"),
+    "bulk-inference": ("pipelines.bulk_inference:bulk_inference", "Tiles: bulk inference"),
 }
 
 
@@ -26,15 +30,26 @@ def compile_pipelines(folder: Path) -> list[Path]:
 
     The same code gives the same bytes. A version is named after a digest of the first file: what is applied again
     unchanged changes nothing, and what has changed is a version beside the others.
+
+    Raises:
+        ConfigError: $KFP_VERSION is no version that is supported.
+        ServiceError: The compiler wrote a pipeline that Kubeflow's driver can't run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [path for name in _PIPELINES for path in _compile(name, folder)]
 
 
 def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
-    pipeline, name, display_name = _PIPELINES[file_name]
+    place, display_name = _PIPELINES[file_name]
+    module, function = place.split(":")
+    # Imported here: the pipelines read the environment, which may be wrong.
+    pipeline = getattr(importlib.import_module(module), function)
+    name = pipeline.pipeline_spec.pipeline_info.name
     spec, manifests = folder / f"{file_name}.yaml", folder / f"{file_name}-pipeline.yaml"
     compiler.Compiler().compile(pipeline, str(spec))
+    documents = list(yaml.safe_load_all(spec.read_text(encoding="utf-8")))
+    if problems := find_problems(documents[0], documents[1] if len(documents) > 1 else {}):
+        raise ServiceError(f"Kubeflow could not run {spec}, as kfp compiled it: {'; '.join(problems)}")
     digest = hashlib.sha256(spec.read_bytes()).hexdigest()[:12]
     options = KubernetesManifestOptions(
         pipeline_name=name,
@@ -50,8 +65,13 @@ def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    for written in compile_pipelines(Path("build")):
-        print(f"wrote     {written}")
+    try:
+        written = compile_pipelines(Path("build"))
+    except SatXceptionError as error:
+        print(f"error     {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    for path in written:
+        print(f"wrote     {path}")
     if missing := unbuilt_images():
         print(
             f"note      {len(missing)} of its images aren't built from this code yet ({missing[0]} is one): make images"

@@ -20,14 +20,14 @@ from pipelines.local_runner import FAILURE, StepFailedError, check_path, check_s
 from pipelines.run_config import RunConfig, pipeline_arguments
 from pipelines.run_result import RunResult
 from sat_xception.cli import add_step, run_app
-from sat_xception.last_run import NO_NEW_DATA
 from sat_xception.log import get_logger
 from sat_xception.steps import TERMINATION_LOG_ENV, NotifyConfig, Step
 
 __all__ = ["StepFailedError", "run"]
 
 _log = get_logger(__name__)
-_STEPS = ("assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "evaluate-3", "gate")
+_EVALUATIONS = ("evaluate", "evaluate-2", "evaluate-serving")
+_STEPS = ("check", "assemble", "convert", "validate", "train", "train-2", *_EVALUATIONS, "gate")
 _STEPS_OF_A_WINNER = ("package", "deploy")
 _WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
 # Parameters that name what steps read, and what they write, besides their outputs.
@@ -41,7 +41,9 @@ _READ = (
     "mobilenetv2_weights",
     "xception_weights",
 )
-_WRITTEN = ("data_baseline", "data_tile_cache")
+_WRITTEN = ("data_baseline", "data_store", "data_tile_cache")
+# Of kfp's local runner, in the folder of all runs: which outputs a task with the same inputs and code had.
+_CACHE = ".cache"
 
 
 def run(config: RunConfig) -> RunResult:
@@ -61,16 +63,13 @@ def run(config: RunConfig) -> RunResult:
     with _step_runner(config, folder, arguments) as runner:
         from pipelines.training import training
 
-        outputs = run_pipeline(training, runner, folder, arguments)
-    check_steps_ran(outputs, _STEPS[:1])
-    if _found_nothing_new(outputs):
-        shutil.copyfile(outputs / "assemble" / "report", folder / "report.html")
-        return RunResult(config.out / run_id, None, None, None, time.monotonic() - started)
+        cache = (config.out / _CACHE).resolve() if config.store else None
+        outputs = run_pipeline(training, runner, folder, arguments, cache)
     check_steps_ran(outputs, _STEPS)
     decision = _read(outputs / "gate" / "decision" / "decision.json")
     served = deployment = None
     report = outputs / "gate" / "decision" / "report.html"
-    if decision["winner"] != "none":
+    if decision["winner"] != "none" and not decision["already_serving"]:
         check_steps_ran(outputs, _STEPS_OF_A_WINNER)
         deployment = _read(outputs / "deploy" / "deployment" / "deployment.json")
         version = outputs / "package" / "served_model" / config.name / str(deployment["version"])
@@ -103,11 +102,6 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
     with step_containers(folder, model_root, config.name, read, write, failure | secrets) as (runner, endpoint):
         arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
         yield runner
-
-
-def _found_nothing_new(outputs: Path) -> bool:
-    answer = _read(outputs / "assemble" / "executor_output.json")["parameterValues"]["Output"]
-    return bool(answer == NO_NEW_DATA)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,15 +15,17 @@ from typing import Any
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import duration
 
-__all__ = ["FAILURE", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline", "whole_path"]
+__all__ = ["FAILURE", "RUN_LOG", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline", "whole_path"]
 
 # Gets the reason when a step fails.
 FAILURE = "failure.json"
+RUN_LOG = "run.log"
 # How kfp's log marks the lines that a step printed.
 _STEP_STARTS = re.compile(r"Executing task '(.+)'")
 _STEP_LOG_STARTS = "Streamed logs:"
 _COLOURS = re.compile(r"\x1b\[\d+m")
 _STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
+_STEP_CACHED = re.compile(r"Task (\S+) cache hit")
 
 
 class StepFailedError(SatXceptionError):
@@ -39,8 +41,21 @@ class StepFailedError(SatXceptionError):
         self.exit_code = exit_code
 
 
-def run_pipeline(pipeline: Any, runner: Any, folder: Path, arguments: dict[str, Any]) -> Path:  # noqa: ANN401 - kfp has no types
-    """Run a pipeline; what its steps say goes to stderr, all that kfp says to `run.log`.
+def run_pipeline(
+    pipeline: Any,  # noqa: ANN401 - kfp has no types
+    runner: Any,  # noqa: ANN401
+    folder: Path,
+    arguments: dict[str, Any],
+    cache: Path | None = None,
+) -> Path:
+    """Run a pipeline; the steps' own log lines go to stderr, and everything that kfp logs to `run.log`.
+
+    Args:
+        pipeline: The pipeline.
+        runner: kfp's runner.
+        folder: Folder of the run; the outputs of the steps go below it.
+        arguments: The pipeline's parameters.
+        cache: Folder of kfp's local cache; None runs every step.
 
     Returns:
         The folder with each step's outputs.
@@ -53,9 +68,10 @@ def run_pipeline(pipeline: Any, runner: Any, folder: Path, arguments: dict[str, 
     from pipelines.resources import without_retries
 
     failure = folder / FAILURE
-    local.init(runner, pipeline_root=str(folder))
+    cached = {"enable_caching": True, "cache_root": str(cache)} if cache else {}
+    local.init(runner, pipeline_root=str(folder), **cached)
     with (
-        (folder / "run.log").open("w", encoding="utf-8") as file,
+        (folder / RUN_LOG).open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(_RunLog(file)),
         warnings.catch_warnings(),
     ):
@@ -74,20 +90,24 @@ def _raise_failure(failure: Path, folder: Path, error: RuntimeError | None) -> N
     told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
     what = told.get("error") or f"the pipeline failed: {_COLOURS.sub('', str(error))}"
     step = f"step {told['step']} failed: " if told else ""
-    raise StepFailedError(f"{step}{what}\n          full log: {folder}/run.log", told.get("exit_code", 1)) from None
+    raise StepFailedError(f"{step}{what}\n          full log: {folder}/{RUN_LOG}", told.get("exit_code", 1)) from None
 
 
 def check_steps_ran(outputs: Path, needed: tuple[str, ...]) -> None:
-    """Look for the outputs of steps that had to run.
+    """Check that each step ran, or was taken from the cache.
 
     Raises:
         StepFailedError: A step didn't run.
     """
     # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS; so does its
     # DockerRunner, now and then, of a container that failed and was removed before it was asked how it ended.
-    missing = [step for step in needed if not (outputs / step / "executor_output.json").is_file()]
+    log = (outputs.parent / RUN_LOG).read_text(encoding="utf-8")
+    cached = set(_STEP_CACHED.findall(_COLOURS.sub("", log)))
+    missing = [
+        step for step in needed if step not in cached and not (outputs / step / "executor_output.json").is_file()
+    ]
     if missing:
-        raise StepFailedError(f"these steps didn't run: {', '.join(missing)}; full log: {outputs.parent}/run.log", 1)
+        raise StepFailedError(f"these steps didn't run: {', '.join(missing)}; full log: {outputs.parent}/{RUN_LOG}", 1)
 
 
 def check_path(path: Path) -> None:
@@ -132,6 +152,8 @@ class _RunLog(io.TextIOBase):
         plain = _COLOURS.sub("", line)
         if started := _STEP_STARTS.search(plain):
             self._step, self._started = started[1], time.monotonic()
+        elif cached := _STEP_CACHED.search(plain):
+            sys.stderr.write(f"step      {cached[1]} is unchanged: taken from an earlier run\n")
         elif _STEP_LOG_STARTS in plain:
             self._in_step = True
         elif _STEP_LOG_ENDS.search(plain):

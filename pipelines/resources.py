@@ -8,14 +8,16 @@ again can help, and a run on one machine has none.
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
 from kfp.dsl.graph_component import GraphComponent
 
+from sat_xception.errors import ConfigError
+
 __all__ = [
     "DATA",
-    "KEEP",
     "ROLLOUT",
     "SCORING",
     "SMALL",
@@ -27,6 +29,7 @@ __all__ = [
     "reads_imagery",
     "reads_storage",
     "reads_webhook",
+    "retention",
     "retry",
     "use_gpus",
     "without_retries",
@@ -70,11 +73,28 @@ TRAINING = Kind(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
 # Fetches, decodes and scores: the model has the cores, and memory is that of a batch and of TensorFlow.
 SCORING = Kind(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
 
-# Kubernetes objects of a finished run are of use while somebody looks into it. The run itself, its parameters, metrics
-# and artifacts stay in Kubeflow. The deadline ends a run that waits for a node that never comes.
-KEEP = dsl.PipelineConfig(
-    ttl_seconds_after_success=3 * _DAY, ttl_seconds_after_failure=14 * _DAY, active_deadline_seconds=5 * _DAY
-)
+
+def retention() -> dsl.PipelineConfig:
+    """Return how long the Kubernetes objects of a run are kept, and how long a run may take.
+
+    Kubeflow Pipelines 2.17 takes these settings; 2.16, which the Kubeflow distribution 26.03 has, refuses a pipeline
+    that holds them. So they are left out unless $KFP_VERSION is 2.17 or newer; it is 2.16 by default.
+
+    Raises:
+        ConfigError: $KFP_VERSION is no version, or one that is older than 2.16.
+    """
+    text = os.environ.get("KFP_VERSION", "2.16")
+    parts = text.split(".")
+    version = tuple(int(part) for part in parts[:2]) if all(part.isdecimal() for part in parts) else (0,)
+    if version < (2, 16):
+        raise ConfigError(f"KFP_VERSION={text}: expected the version of Kubeflow Pipelines, 2.16 or newer, as 2.17.0")
+    if version < (2, 17):
+        return dsl.PipelineConfig()
+    # Kubernetes objects of a finished run are of use while somebody looks into it. The run itself, its parameters,
+    # metrics and artifacts stay in Kubeflow. The deadline ends a run that waits for a node that never comes.
+    return dsl.PipelineConfig(
+        ttl_seconds_after_success=3 * _DAY, ttl_seconds_after_failure=14 * _DAY, active_deadline_seconds=5 * _DAY
+    )
 
 
 def place(task: dsl.PipelineTask, kind: Kind, name: str) -> dsl.PipelineTask:
@@ -117,13 +137,16 @@ def use_gpus(
 
     Args:
         task: A training.
-        kind: Resource name, such as "nvidia.com/gpu".
-        count: Number in digits. Kubeflow's driver reads text alone here: of a number it makes no request, and doesn't
-            say so. With "0" it writes a limit of 0, which Kubernetes accepts and places on any node.
+        kind: Parameter with the resource name, such as "nvidia.com/gpu".
+        count: Parameter with the number in digits. Kubeflow's driver reads text alone here: of a number it makes no
+            request, without an error. With "0" it writes a limit of 0, which Kubernetes accepts and places on any node.
         node_selector: Labels that a node must have.
         tolerations: Tolerations as Kubernetes writes them.
     """
     task.set_accelerator_type(kind).set_accelerator_limit(count)
+    # The compiler hands a group the parameters that are registered with the tasks in it. The setters above write theirs
+    # into the container alone, and Kubeflow's driver would not find them among the inputs of the group.
+    task.register_pipeline_channels([kind, count])
     kubernetes.add_node_selector_json(task, node_selector)
     return kubernetes.add_toleration_json(task, tolerations)
 

@@ -77,16 +77,16 @@ class RunConfig(LabelsConfig):
     baseline: ResultOrNone = Field(
         None, description="Folder, here or at gs://, that holds what is kept of the last run for the next one."
     )
-    skip_unchanged: bool = Field(
-        False, description="End early, and well, when dataset, parameters and code are those of the last finished run."
+    store: ResultOrNone = Field(
+        None,
+        description="Folder or gs:// address that keeps datasets by their digest: steps that an earlier run in --out "
+        "computed from the same data, settings and code are taken from it.",
     )
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> RunConfig:
         if self.labels and self.data not in ("", "sample"):
             raise ValueError("give either --data or --labels")
-        if self.skip_unchanged and self.baseline is None:
-            raise ValueError("--skip-unchanged needs --baseline, the folder that says what the last run was made of")
         if self.runner == "docker" and isinstance(self.model_root, GcsPath):
             raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
         return self
@@ -120,7 +120,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data_near_duplicate_bits": config.near_duplicate_bits,
         "data_positive_label": config.positive_label,
         "data_seed": config.seed,
-        "data_skip_unchanged": config.skip_unchanged,
+        "data_store": _parameter(config.store),
         **{f"data_{name}": _parameter(getattr(config, name)) for name in LabelsConfig.model_fields},
         "data_imagery": whole_path(config.imagery),
         "deploy_model_name": config.name,

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sat_xception.last_run import NO_NEW_DATA
 from sat_xception.log import duration
 
 __all__ = ["RunResult"]
@@ -23,28 +22,20 @@ class RunResult:
 
     Attributes:
         folder: The run's folder: outputs of every step, `run.log`, `report.html`.
-        decision: What the gate decided; None when nothing was new and the run ended before it.
-        served: `model.json` of the packaged model; None when no model passed.
-        deployment: The deployment record; None when no model passed.
+        decision: What the gate decided.
+        served: `model.json` of the packaged model; None when there was no model to deploy.
+        deployment: The deployment record; None when there was no model to deploy.
         seconds: Whole time.
     """
 
     folder: Path
-    decision: dict[str, Any] | None
+    decision: dict[str, Any]
     served: dict[str, Any] | None
     deployment: dict[str, Any] | None
     seconds: float
 
     def summary(self) -> str:
         """Return the tables: both models, the gate's checks, the model that answers, and what to do next."""
-        if self.decision is None:
-            return "\n".join(
-                [
-                    f"run       {NO_NEW_DATA}; every step after assemble was skipped",
-                    f"report    {self.folder}/report.html",
-                    f"took      {duration(self.seconds)}",
-                ]
-            )
         buffer = io.StringIO()
         console = Console(file=buffer, width=max(100, shutil.get_terminal_size().columns))
         if self.decision["synthetic"]:

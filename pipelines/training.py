@@ -1,29 +1,29 @@
 """The training pipeline: tiles in, a gated, packaged, answering model out.
 
-    assemble -> convert -> validate -> train xception    -> evaluate -> gate -> package -> deploy
-                                    -> train mobilenetv2 -> evaluate ->
-                                    -> evaluate what is serving      ->
+    check -> assemble -> convert -> validate -> train xception    -> evaluate -> gate -> [package -> deploy]
+                                             -> train mobilenetv2 -> evaluate ->
+                                             -> evaluate what is serving      ->
 
-It ends after assemble when nothing is new and that is asked for, after the gate when no model passes, and with notify
-in any case. The two trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py
-pipelines/training.py` works. The UI shows the parameters sorted by name, so each begins with what it is about.
+Package and deploy are in a group, which is skipped when there is no model to deploy; notify runs in any case. The two
+trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py pipelines/training.py`
+works. The UI shows the parameters sorted by name, so each begins with what it is about.
 """
 
 from kfp import dsl
 
 from components.assemble.component import assemble
+from components.check.component import check
 from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate
+from components.evaluate_serving.component import evaluate_serving
 from components.gate.component import gate
-from components.images import code_digest
 from components.notify.component import notify
 from components.package.component import package
 from components.train.component import train
 from components.validate.component import validate
 from pipelines.resources import (
     DATA,
-    KEEP,
     ROLLOUT,
     SMALL,
     TRAINING,
@@ -33,23 +33,21 @@ from pipelines.resources import (
     reads_imagery,
     reads_storage,
     reads_webhook,
+    retention,
     retry,
     use_gpus,
 )
-from sat_xception.last_run import NO_NEW_DATA
 
 __all__ = ["PIPELINE_NAME", "training"]
 
 PIPELINE_NAME = "school-classifier-training"
 _NO_WINNER = "none"
-# Steps whose code has a say in what comes of a dataset.
-_MAKING = ("convert", "validate", "train", "evaluate", "gate", "package", "deploy")
 
 
 @dsl.pipeline(
     name=PIPELINE_NAME,
     description="Train Xception and MobileNetV2 side by side; deploy the better if it is good enough.",
-    pipeline_config=KEEP,
+    pipeline_config=retention(),
 )
 def training(
     data: str = "sample",
@@ -83,9 +81,9 @@ def training(
     data_positive_label: str = "",
     data_rate_per_s: float = 0.0,
     data_seed: int = 0,
-    data_skip_unchanged: bool = False,
     data_slice_columns: list[str] = [],  # noqa: B006
     data_split_column: str = "",
+    data_store: str = "",
     data_tile_cache: str = "",
     data_tile_size: int = 0,
     data_workers: int = 16,
@@ -174,10 +172,10 @@ def training(
         data_positive_label: The class that is looked for. Empty: "school", or X where the other class is "not-X".
         data_rate_per_s: Most requests a second to the imagery; 0 is no limit.
         data_seed: Seed of the split and of training, a whole number.
-        data_skip_unchanged: Whether a run ends early, and well, when its dataset, its parameters and the code are
-            those of the last finished run. Needs data_baseline.
         data_slice_columns: Columns of data_labels to keep with each tile, as slices.
         data_split_column: Column of data_labels that gives the split. Empty: "split", where there is one.
+        data_store: Folder or gs:// address that keeps datasets by their digest, so that a run on unchanged data takes
+            what was computed before. Empty: every run computes everything.
         data_tile_cache: Folder, on a volume that is mounted, that keeps fetched tiles from run to run. Empty: none.
         data_tile_size: Width and height that a tile must have, in pixels; 0 is any.
         data_workers: Tiles in flight at once, from 1 to 256.
@@ -197,7 +195,8 @@ def training(
         deploy_step_minutes: How long each share of the traffic is watched, in minutes.
         deploy_storage_uri: Model root as the cluster's pods name it, as "pvc://models/serving". Empty: the same.
         deploy_strategy: How traffic is split: "auto", "two-services" or "canary".
-        deploy_target: Where to: "local", a model root that a server follows, or "kserve", a cluster.
+        deploy_target: Where to: "kserve", a cluster; "local", a model root that a server follows; or "none", which ends
+            with the packaged model.
         deploy_traffic_steps: Shares of the traffic, in %, that the new version gets in turn; the last is 100.
         evaluate_goal: What the threshold of the class that is looked for is chosen for, on the validation split: "f1",
             "recall-at-precision:0.9" or "precision-at-recall:0.9", with any share.
@@ -234,199 +233,193 @@ def training(
         xception_weights: What Xception starts from: "imagenet" (downloaded), a path or gs:// address of a .h5
             file, or "none".
     """
-    # What a run leaves for the next one; Kubeflow's name of the run tells its own record from an older one.
+    # Kubeflow's id of the run tells its own record from an older one.
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     ending = place(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
     with dsl.ExitHandler(reads_storage(reads_webhook(acts_outside(ending))), name="run"):
-        dataset = place(
+        checked = check(
             # All parameters: it checks them before it reads a tile.
-            assemble(
-                data=data,
-                data_accept_anomalies=data_accept_anomalies,
-                data_baseline=data_baseline,
-                data_block_zoom=data_block_zoom,
-                data_fractions=data_fractions,
-                data_imagery=data_imagery,
-                data_imagery_attribution=data_imagery_attribution,
-                data_imagery_bands=data_imagery_bands,
-                data_imagery_contact=data_imagery_contact,
-                data_imagery_scale=data_imagery_scale,
-                data_imagery_tms=data_imagery_tms,
-                data_imagery_token_env=data_imagery_token_env,
-                data_keep_near_duplicates=data_keep_near_duplicates,
-                data_label=data_label,
-                data_label_column=data_label_column,
-                data_labels=data_labels,
-                data_max_drift=data_max_drift,
-                data_max_failed=data_max_failed,
-                data_max_skew=data_max_skew,
-                data_near_duplicate_bits=data_near_duplicate_bits,
-                data_negative_label=data_negative_label,
-                data_negatives_buffer_m=data_negatives_buffer_m,
-                data_negatives_distance_m=data_negatives_distance_m,
-                data_negatives_lookalikes=data_negatives_lookalikes,
-                data_negatives_ratio=data_negatives_ratio,
-                data_negatives_review=data_negatives_review,
-                data_negatives_review_weight=data_negatives_review_weight,
-                data_negatives_within=data_negatives_within,
-                data_positive_label=data_positive_label,
-                data_rate_per_s=data_rate_per_s,
-                data_seed=data_seed,
-                data_skip_unchanged=data_skip_unchanged,
-                data_slice_columns=data_slice_columns,
-                data_split_column=data_split_column,
-                data_tile_cache=data_tile_cache,
-                data_tile_size=data_tile_size,
-                data_workers=data_workers,
-                data_zoom=data_zoom,
-                deploy_endpoint=deploy_endpoint,
-                deploy_endpoint_host=deploy_endpoint_host,
-                deploy_max_slowdown=deploy_max_slowdown,
-                deploy_min_agreement=deploy_min_agreement,
-                deploy_model_name=deploy_model_name,
-                deploy_model_root=deploy_model_root,
-                deploy_namespace=deploy_namespace,
-                deploy_start_minutes=deploy_start_minutes,
-                deploy_step_minutes=deploy_step_minutes,
-                deploy_storage_uri=deploy_storage_uri,
-                deploy_strategy=deploy_strategy,
-                deploy_target=deploy_target,
-                deploy_traffic_steps=deploy_traffic_steps,
-                evaluate_goal=evaluate_goal,
-                gate_max_calibration_error=gate_max_calibration_error,
-                gate_max_loss=gate_max_loss,
-                gate_min_accuracy=gate_min_accuracy,
-                gate_min_precision=gate_min_precision,
-                gate_min_recall=gate_min_recall,
-                gate_min_slice_accuracy=gate_min_slice_accuracy,
-                gate_min_slice_recall=gate_min_slice_recall,
-                gate_min_slice_tiles=gate_min_slice_tiles,
-                gpu_count=gpu_count,
-                gpu_node_selector=gpu_node_selector,
-                gpu_tolerations=gpu_tolerations,
-                gpu_type=gpu_type,
-                mobilenetv2_alpha=mobilenetv2_alpha,
-                mobilenetv2_input_size=mobilenetv2_input_size,
-                mobilenetv2_scratch_epochs=mobilenetv2_scratch_epochs,
-                mobilenetv2_weights=mobilenetv2_weights,
-                train_batch_size=train_batch_size,
-                train_checkpoints=train_checkpoints,
-                train_fine_tune_epochs=train_fine_tune_epochs,
-                train_head_epochs=train_head_epochs,
-                train_search_trials=train_search_trials,
-                xception_input_size=xception_input_size,
-                xception_scratch_epochs=xception_scratch_epochs,
-                xception_weights=xception_weights,
-                code=code_digest(_MAKING),
+            data=data,
+            data_accept_anomalies=data_accept_anomalies,
+            data_baseline=data_baseline,
+            data_block_zoom=data_block_zoom,
+            data_fractions=data_fractions,
+            data_imagery=data_imagery,
+            data_imagery_attribution=data_imagery_attribution,
+            data_imagery_bands=data_imagery_bands,
+            data_imagery_contact=data_imagery_contact,
+            data_imagery_scale=data_imagery_scale,
+            data_imagery_tms=data_imagery_tms,
+            data_imagery_token_env=data_imagery_token_env,
+            data_keep_near_duplicates=data_keep_near_duplicates,
+            data_label=data_label,
+            data_label_column=data_label_column,
+            data_labels=data_labels,
+            data_max_drift=data_max_drift,
+            data_max_failed=data_max_failed,
+            data_max_skew=data_max_skew,
+            data_near_duplicate_bits=data_near_duplicate_bits,
+            data_negative_label=data_negative_label,
+            data_negatives_buffer_m=data_negatives_buffer_m,
+            data_negatives_distance_m=data_negatives_distance_m,
+            data_negatives_lookalikes=data_negatives_lookalikes,
+            data_negatives_ratio=data_negatives_ratio,
+            data_negatives_review=data_negatives_review,
+            data_negatives_review_weight=data_negatives_review_weight,
+            data_negatives_within=data_negatives_within,
+            data_positive_label=data_positive_label,
+            data_rate_per_s=data_rate_per_s,
+            data_seed=data_seed,
+            data_slice_columns=data_slice_columns,
+            data_split_column=data_split_column,
+            data_store=data_store,
+            data_tile_cache=data_tile_cache,
+            data_tile_size=data_tile_size,
+            data_workers=data_workers,
+            data_zoom=data_zoom,
+            deploy_endpoint=deploy_endpoint,
+            deploy_endpoint_host=deploy_endpoint_host,
+            deploy_max_slowdown=deploy_max_slowdown,
+            deploy_min_agreement=deploy_min_agreement,
+            deploy_model_name=deploy_model_name,
+            deploy_model_root=deploy_model_root,
+            deploy_namespace=deploy_namespace,
+            deploy_start_minutes=deploy_start_minutes,
+            deploy_step_minutes=deploy_step_minutes,
+            deploy_storage_uri=deploy_storage_uri,
+            deploy_strategy=deploy_strategy,
+            deploy_target=deploy_target,
+            deploy_traffic_steps=deploy_traffic_steps,
+            evaluate_goal=evaluate_goal,
+            gate_max_calibration_error=gate_max_calibration_error,
+            gate_max_loss=gate_max_loss,
+            gate_min_accuracy=gate_min_accuracy,
+            gate_min_precision=gate_min_precision,
+            gate_min_recall=gate_min_recall,
+            gate_min_slice_accuracy=gate_min_slice_accuracy,
+            gate_min_slice_recall=gate_min_slice_recall,
+            gate_min_slice_tiles=gate_min_slice_tiles,
+            gpu_count=gpu_count,
+            gpu_node_selector=gpu_node_selector,
+            gpu_tolerations=gpu_tolerations,
+            gpu_type=gpu_type,
+            mobilenetv2_alpha=mobilenetv2_alpha,
+            mobilenetv2_input_size=mobilenetv2_input_size,
+            mobilenetv2_scratch_epochs=mobilenetv2_scratch_epochs,
+            mobilenetv2_weights=mobilenetv2_weights,
+            train_batch_size=train_batch_size,
+            train_checkpoints=train_checkpoints,
+            train_fine_tune_epochs=train_fine_tune_epochs,
+            train_head_epochs=train_head_epochs,
+            train_search_trials=train_search_trials,
+            xception_input_size=xception_input_size,
+            xception_scratch_epochs=xception_scratch_epochs,
+            xception_weights=xception_weights,
+            run=run,
+        )
+        reads_storage(reads_imagery(acts_outside(retry(place(checked, DATA, "Check settings"), DATA, pause_s=15))))
+        # Cached by the source, which is the same as long as the dataset in the store is.
+        dataset = place(assemble(source=checked.outputs["source"]), DATA, "Assemble tiles")
+        reads_storage(reads_imagery(retry(dataset, DATA, pause_s=15)))
+        converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
+        examples = converted.outputs["examples"]
+        validated = validate(
+            examples=examples,
+            accept=data_accept_anomalies,
+            max_skew=data_max_skew,
+            max_drift=data_max_drift,
+            baseline=data_baseline,
+            baseline_run=checked.outputs["baseline_run"],
+        )
+        reads_storage(place(validated, DATA, "Validate data"))
+        shared = {
+            "examples": examples,
+            "batch_size": train_batch_size,
+            "checkpoints": train_checkpoints,
+            "head_epochs": train_head_epochs,
+            "fine_tune_epochs": train_fine_tune_epochs,
+            "search_trials": train_search_trials,
+            "seed": data_seed,
+        }
+        train_xception = train(
+            backbone="xception",
+            weights=xception_weights,
+            input_size=xception_input_size,
+            alpha=1.0,
+            scratch_epochs=xception_scratch_epochs,
+            **shared,
+        )
+        train_mobilenetv2 = train(
+            backbone="mobilenetv2",
+            weights=mobilenetv2_weights,
+            input_size=mobilenetv2_input_size,
+            alpha=mobilenetv2_alpha,
+            scratch_epochs=mobilenetv2_scratch_epochs,
+            **shared,
+        )
+        for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
+            retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(validated)
+            reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
+        xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
+
+        scoring = {"examples": examples, "goal": evaluate_goal, "batch_size": train_batch_size}
+        score_xception = evaluate(model=xception, **scoring)
+        score_mobilenetv2 = evaluate(model=mobilenetv2, **scoring)
+        score_serving = evaluate_serving(
+            model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
+        ).after(validated)
+        # What serves is seen by no input.
+        asks_endpoint(reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving"))))
+        decision = place(
+            gate(
+                xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
+                mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
+                serving=score_serving.outputs["evaluation"],
+                min_accuracy=gate_min_accuracy,
+                min_recall=gate_min_recall,
+                min_precision=gate_min_precision,
+                min_slice_accuracy=gate_min_slice_accuracy,
+                min_slice_recall=gate_min_slice_recall,
+                min_slice_tiles=gate_min_slice_tiles,
+                max_calibration_error=gate_max_calibration_error,
+                max_loss=gate_max_loss,
+                baseline=data_baseline,
                 run=run,
             ),
-            DATA,
-            "Assemble tiles",
+            SMALL,
+            "Gate",
         )
-        reads_storage(reads_imagery(acts_outside(retry(dataset, DATA, pause_s=15))))
-        # The one value that assemble returns; see the gate's below.
-        content = dataset.outputs["Output"]
-        with dsl.If(content != NO_NEW_DATA, name="new-data"):
-            converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
-            examples = converted.outputs["examples"]
-            checked = validate(
+        reads_storage(acts_outside(decision))
+        # The one value that the gate returns: a condition on a named output would silently be false in the local
+        # runner.
+        winner = decision.outputs["Output"]
+        with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
+            packaged = package(
+                winner=winner,
+                xception=xception,
+                mobilenetv2=mobilenetv2,
                 examples=examples,
-                accept=data_accept_anomalies,
-                max_skew=data_max_skew,
-                max_drift=data_max_drift,
+                decision=decision.outputs["decision"],
+                name=deploy_model_name,
+            )
+            place(packaged, DATA, "Package for TensorFlow Serving")
+            deployed = deploy(
+                served_model=packaged.outputs["served_model"],
+                name=deploy_model_name,
+                target=deploy_target,
+                model_root=deploy_model_root,
+                endpoint=deploy_endpoint,
+                endpoint_host=deploy_endpoint_host,
+                namespace=deploy_namespace,
+                storage_uri=deploy_storage_uri,
+                strategy=deploy_strategy,
+                traffic_steps=deploy_traffic_steps,
+                step_minutes=deploy_step_minutes,
+                start_minutes=deploy_start_minutes,
+                min_agreement=deploy_min_agreement,
+                max_slowdown=deploy_max_slowdown,
                 baseline=data_baseline,
+                run=run,
             )
-            reads_storage(acts_outside(place(checked, DATA, "Validate data")))
-            shared = {
-                "examples": examples,
-                "batch_size": train_batch_size,
-                "checkpoints": train_checkpoints,
-                "head_epochs": train_head_epochs,
-                "fine_tune_epochs": train_fine_tune_epochs,
-                "search_trials": train_search_trials,
-                "seed": data_seed,
-            }
-            train_xception = train(
-                backbone="xception",
-                weights=xception_weights,
-                input_size=xception_input_size,
-                alpha=1.0,
-                scratch_epochs=xception_scratch_epochs,
-                **shared,
-            )
-            train_mobilenetv2 = train(
-                backbone="mobilenetv2",
-                weights=mobilenetv2_weights,
-                input_size=mobilenetv2_input_size,
-                alpha=mobilenetv2_alpha,
-                scratch_epochs=mobilenetv2_scratch_epochs,
-                **shared,
-            )
-            for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
-                retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(checked)
-                reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
-            xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
-
-            scoring = {"examples": examples, "goal": evaluate_goal, "batch_size": train_batch_size}
-            score_xception = evaluate(model=xception, **scoring)
-            score_mobilenetv2 = evaluate(model=mobilenetv2, **scoring)
-            score_serving = evaluate(
-                model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
-            ).after(checked)
-            # What serves is seen by no input.
-            asks_endpoint(reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving"))))
-            decision = place(
-                gate(
-                    xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
-                    mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
-                    serving=score_serving.outputs["evaluation"],
-                    min_accuracy=gate_min_accuracy,
-                    min_recall=gate_min_recall,
-                    min_precision=gate_min_precision,
-                    min_slice_accuracy=gate_min_slice_accuracy,
-                    min_slice_recall=gate_min_slice_recall,
-                    min_slice_tiles=gate_min_slice_tiles,
-                    max_calibration_error=gate_max_calibration_error,
-                    max_loss=gate_max_loss,
-                    baseline=data_baseline,
-                    content=content,
-                    run=run,
-                ),
-                SMALL,
-                "Gate",
-            )
-            reads_storage(acts_outside(decision))
-            # The one value that the gate returns: a condition on a named output would silently be false in the local
-            # runner.
-            winner = decision.outputs["Output"]
-            with dsl.If(winner != _NO_WINNER, name="a-model-passed"):
-                packaged = package(
-                    winner=winner,
-                    xception=xception,
-                    mobilenetv2=mobilenetv2,
-                    examples=examples,
-                    decision=decision.outputs["decision"],
-                    name=deploy_model_name,
-                )
-                place(packaged, DATA, "Package for TensorFlow Serving")
-                deployed = deploy(
-                    served_model=packaged.outputs["served_model"],
-                    name=deploy_model_name,
-                    target=deploy_target,
-                    model_root=deploy_model_root,
-                    endpoint=deploy_endpoint,
-                    endpoint_host=deploy_endpoint_host,
-                    namespace=deploy_namespace,
-                    storage_uri=deploy_storage_uri,
-                    strategy=deploy_strategy,
-                    traffic_steps=deploy_traffic_steps,
-                    step_minutes=deploy_step_minutes,
-                    start_minutes=deploy_start_minutes,
-                    min_agreement=deploy_min_agreement,
-                    max_slowdown=deploy_max_slowdown,
-                    baseline=data_baseline,
-                    content=content,
-                    run=run,
-                )
-                retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
-                asks_endpoint(reads_storage(acts_outside(deployed)))
+            retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
+            asks_endpoint(reads_storage(acts_outside(deployed)))

@@ -19,6 +19,11 @@ __all__ = ["NotifyResult", "notify"]
 _log = get_logger(__name__)
 _TRIES = 3
 _PAUSE_S = 1.0
+# Kubeflow's driver fills a final status in from ML Metadata (backend/src/v2/driver/resolve.go), whose states these are;
+# kfp's local runners have SUCCEEDED and FAILED.
+_STATES = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELED": "CANCELLED"}
+_KNOWN_STATES = ("SUCCEEDED", "FAILED", "CANCELLED")
+_NOT_REPORTED = "Kubeflow doesn't report how; see the run"
 # These log every address whole, httpx at the level INFO, which kfp's executor shows of every library.
 for _library in ("httpx", "httpcore"):
     logging.getLogger(_library).setLevel(logging.WARNING)
@@ -50,15 +55,15 @@ def notify(config: NotifyConfig) -> NotifyResult:
         ConfigError: The address is no http(s) address.
         ServiceError: The webhook didn't take the message, three times.
     """
-    message = config.message or _outcome(config)
-    text = f"{config.pipeline}: {config.state}" + (f": {message}" if message else "")
+    state, message = _ending(config)
+    text = f"{config.pipeline}: {state}" + (f": {message}" if message else "")
     address = os.environ.get(config.webhook_env, "")
     if not address:
         return NotifyResult(text, "")
     host = _host(address)
     if not host:
         raise ConfigError(f"${config.webhook_env} doesn't hold an http(s) address")
-    body = {"text": text, "pipeline": config.pipeline, "state": config.state, "message": message}
+    body = {"text": text, "pipeline": config.pipeline, "state": state, "message": message}
     problem = ""
     for attempt in range(1, _TRIES + 1):
         try:
@@ -74,8 +79,21 @@ def notify(config: NotifyConfig) -> NotifyResult:
     raise ServiceError(f"the webhook at {host} didn't take the message ({problem}); check ${config.webhook_env}")
 
 
+def _ending(config: NotifyConfig) -> tuple[str, str]:
+    """Return how the run ended and what there is to say of it.
+
+    The state of a group of tasks stays RUNNING in ML Metadata when its last task was skipped, cached or never started:
+    only the launcher of a task that ran updates it. Then the record of the run tells whether it finished.
+    """
+    state = _STATES.get(config.state, config.state)
+    message = config.message or _outcome(config)
+    if state in _KNOWN_STATES:
+        return state, message
+    return ("SUCCEEDED", message) if message else ("ENDED", _NOT_REPORTED)
+
+
 def _outcome(config: NotifyConfig) -> str:
-    """Return how the run ended, where the baseline says it; without that, the rest is told."""
+    """Return how the run ended, where its record in the baseline can be read; else ""."""
     try:
         return outcome_of(config.baseline, config.run) if config.baseline else ""
     except SatXceptionError as error:

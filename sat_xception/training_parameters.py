@@ -6,8 +6,7 @@ rules are those of the steps' configurations; only what no step takes, the GPUs,
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,12 +31,11 @@ from sat_xception.steps.kinds import ResultOrNone
 __all__ = [
     "NO_PARAMETERS",
     "TASKS",
+    "DatasetStore",
     "GpuRequest",
-    "LastRunRequest",
     "TaskParameters",
     "Toleration",
     "check_parameters",
-    "parameters_digest",
 ]
 
 _FLAG = re.compile(r"--([a-z][a-z-]*)")
@@ -72,17 +70,10 @@ class GpuRequest(StepConfig):
     tolerations: tuple[Toleration, ...] = Field(description="Taints that don't keep the training off a node.")
 
 
-class LastRunRequest(StepConfig):
-    """What a run asks of the one before."""
+class DatasetStore(StepConfig):
+    """Where datasets are kept from run to run."""
 
-    baseline: ResultOrNone = Field(description="Folder that holds what is kept of the last run.")
-    skip_unchanged: bool = Field(description="Whether a run ends early when nothing is new.")
-
-    @model_validator(mode="after")
-    def _knows_the_last_run(self) -> LastRunRequest:
-        if self.skip_unchanged and self.baseline is None:
-            raise ValueError("--skip-unchanged needs --baseline, the folder that says what the last run was made of")
-        return self
+    store: ResultOrNone = Field(None, description="Folder or gs:// address that keeps datasets by their digest.")
 
 
 @dataclass(frozen=True)
@@ -171,23 +162,26 @@ TASKS: Mapping[str, TaskParameters] = {
     ),
     "evaluate": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
     "evaluate-2": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
-    "evaluate-3": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
+    "evaluate-serving": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
     "gate": TaskParameters(GateConfig, {name: f"gate_{name}" for name in _LIMITS}),
     "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
     "deploy": TaskParameters(DeployConfig, {**_WHERE_SERVING, **{name: f"deploy_{name}" for name in _ROLLOUT}}),
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
-_LAST_RUN = TaskParameters(LastRunRequest, {name: f"data_{name}" for name in ("baseline", "skip_unchanged")})
-# Parameters of assemble that change what comes after it, though not the digest of its dataset.
-_DESCRIBING = ("data_positive_label", "data_imagery_attribution")
-# Where trainings keep what they need to go on after a kill changes nothing of their result.
-_KEEPING = ("train_checkpoints",)
+_STORE = TaskParameters(DatasetStore, {"store": "data_store"})
+# The launcher of Kubeflow Pipelines sets it in the pod of every task (argocompiler/container.go); nothing else does.
+_POD_ENV = "KFP_POD_NAME"
+# Written by one task of a run and read by another, or by the next run.
+_KEPT = ("data_baseline", "data_store", "data_tile_cache", "train_checkpoints")
 # Stand for what a task gets from the task before: whether it is there is not a question of parameters.
 _PLACES = {"evaluations": (Path("."),)}
 
 
 def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
-    """Check every parameter of the pipeline by the rules of the step that takes it; touch no file and no network.
+    """Check every parameter of the pipeline by the rules of the step that takes it.
+
+    In a pod of Kubeflow Pipelines, also check that what is kept is kept outside of it, and that the deploy target can
+    work there.
 
     Args:
         given: Every parameter of the pipeline by its name; anything else in it is left alone.
@@ -200,8 +194,10 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
     """
     given, problems = _with_one_source(given)
     wrong = dict.fromkeys(problems)  # in order, and each once: several tasks may take the same parameter
-    for task in (*TASKS.values(), _GPUS, _LAST_RUN):
+    for task in (*TASKS.values(), _GPUS, _STORE):
         wrong |= dict.fromkeys(_check(task, given))
+    if _POD_ENV in os.environ:
+        wrong |= dict.fromkeys(_problems_in_a_pod(given))
     if wrong:
         raise ConfigError(
             f"wrong pipeline parameters: {'; '.join(wrong)}. No data was read; start a run with other values"
@@ -209,24 +205,30 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
     return TASKS["assemble"].values(given)
 
 
-def parameters_digest(given: Mapping[str, object]) -> str:
-    """Return a digest of the parameters that have a say in a run's result, given its dataset.
+def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
+    """Return what can't work on a cluster, where each task has a pod, and so a disk, of its own."""
+    problems = [
+        f"{name}: {given[name]!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume"
+        for name in _KEPT
+        if given[name] and _is_lost_with_the_pod(str(given[name]))
+    ]
+    root, target = str(given["deploy_model_root"]), given["deploy_target"]
+    if target != "none" and _is_lost_with_the_pod(root):
+        problems.append(
+            f"deploy_model_root: {root!r} is lost with its pod, and nothing could serve it; give a gs:// address that "
+            "the endpoint's pods can read, or set deploy_target to 'none' to end with a packaged model"
+        )
+    if target == "local" and not given["deploy_endpoint"]:
+        problems.append(
+            "deploy_target: 'local' needs deploy_endpoint on a cluster, the address of a server that follows "
+            "deploy_model_root; set deploy_target to 'kserve' to deploy to KServe, or to 'none' to end with a packaged "
+            "model"
+        )
+    return problems
 
-    Where tiles come from and how they are fetched isn't in it: what came of that is in the dataset's own digest. Nor
-    are the GPUs, the place of checkpoints, nor what is asked of the last run.
 
-    Args:
-        given: Every parameter of the pipeline by its name; anything else in it is left alone.
-    """
-    tasks = (task for name, task in TASKS.items() if name != "assemble")
-    taken = {parameter for task in tasks for parameter in task.settings.values()}
-    names = taken.union(_DESCRIBING).difference(_LAST_RUN.settings.values(), _KEEPING)
-    return hashlib.sha256(json.dumps({name: _plain(given[name]) for name in sorted(names)}).encode()).hexdigest()
-
-
-def _plain(value: object) -> object:
-    """Return a value in the form that it has on every way here: Kubeflow makes 1.0 of 1."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _is_lost_with_the_pod(path: str) -> bool:
+    return "://" not in path and not (Path(path).is_absolute() and Path(path).is_dir())
 
 
 def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:

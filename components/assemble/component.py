@@ -6,190 +6,22 @@ from components.images import image
 
 
 @dsl.component(base_image=image("assemble"), install_kfp_package=False)
-def assemble(
-    data: str,
-    data_accept_anomalies: list[str],
-    data_baseline: str,
-    data_block_zoom: int,
-    data_fractions: list[float],
-    data_imagery: str,
-    data_imagery_attribution: str,
-    data_imagery_bands: list[int],
-    data_imagery_contact: str,
-    data_imagery_scale: list[float],
-    data_imagery_tms: bool,
-    data_imagery_token_env: str,
-    data_keep_near_duplicates: bool,
-    data_label: str,
-    data_label_column: str,
-    data_labels: str,
-    data_max_drift: float,
-    data_max_failed: float,
-    data_max_skew: float,
-    data_near_duplicate_bits: int,
-    data_negative_label: str,
-    data_negatives_buffer_m: float,
-    data_negatives_distance_m: float,
-    data_negatives_lookalikes: str,
-    data_negatives_ratio: float,
-    data_negatives_review: str,
-    data_negatives_review_weight: float,
-    data_negatives_within: str,
-    data_positive_label: str,
-    data_rate_per_s: float,
-    data_seed: int,
-    data_skip_unchanged: bool,
-    data_slice_columns: list[str],
-    data_split_column: str,
-    data_tile_cache: str,
-    data_tile_size: int,
-    data_workers: int,
-    data_zoom: int,
-    deploy_endpoint: str,
-    deploy_endpoint_host: str,
-    deploy_max_slowdown: float,
-    deploy_min_agreement: float,
-    deploy_model_name: str,
-    deploy_model_root: str,
-    deploy_namespace: str,
-    deploy_start_minutes: float,
-    deploy_step_minutes: float,
-    deploy_storage_uri: str,
-    deploy_strategy: str,
-    deploy_target: str,
-    deploy_traffic_steps: list[int],
-    evaluate_goal: str,
-    gate_max_calibration_error: float,
-    gate_max_loss: float,
-    gate_min_accuracy: float,
-    gate_min_precision: float,
-    gate_min_recall: float,
-    gate_min_slice_accuracy: float,
-    gate_min_slice_recall: float,
-    gate_min_slice_tiles: int,
-    gpu_count: str,
-    gpu_node_selector: dict[str, str],
-    gpu_tolerations: list[dict[str, object]],
-    gpu_type: str,
-    mobilenetv2_alpha: float,
-    mobilenetv2_input_size: int,
-    mobilenetv2_scratch_epochs: int,
-    mobilenetv2_weights: str,
-    train_batch_size: int,
-    train_checkpoints: str,
-    train_fine_tune_epochs: int,
-    train_head_epochs: int,
-    train_search_trials: int,
-    xception_input_size: int,
-    xception_scratch_epochs: int,
-    xception_weights: str,
-    code: str,
-    run: str,
-    dataset: dsl.Output[dsl.Dataset],
-    report: dsl.Output[dsl.HTML],
-) -> str:
-    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for every tile considered, a digest.
-
-    It is the pipeline's first step: it takes all of the pipeline's parameters, and checks them before it reads a tile.
-    It returns what the run is made of, in digests, or "no new data" when the run shall end here.
+def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
+    """Gather labelled tiles into a dataset, or take the dataset from the store.
 
     Args:
-        data: Folder of class folders, or "sample" for the synthetic sample; it gives way to `data_labels`.
-        data_accept_anomalies: Checked; for the validate step.
-        data_baseline: Folder that says what the last finished run was made of; "" when there is none.
-        data_block_zoom: Zoom of the blocks that share a split.
-        data_fractions: Shares of train, valid and test.
-        data_imagery: Imagery of `data_labels`.
-        data_imagery_attribution: Whom the imagery's licence wants named.
-        data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
-        data_imagery_contact: For the owner of the tile server.
-        data_imagery_scale: Values of a GeoTIFF that become black and white; empty for 0 and 255.
-        data_imagery_tms: Whether rows count from the south.
-        data_imagery_token_env: Environment variable that fills {token} in the template.
-        data_keep_near_duplicates: Whether tiles that look the same stay, within a split; across splits they stop the
-            run.
-        data_label: Class of every labelled place, instead of a column.
-        data_label_column: Column of the labels that holds the class.
-        data_labels: Labelled places, instead of `data`; "" when there are none.
-        data_max_drift: Checked; for the validate step.
-        data_max_failed: Largest share of tiles that may be unreadable.
-        data_max_skew: Checked; for the validate step.
-        data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
-            7.
-        data_negative_label: Class of the negatives.
-        data_negatives_buffer_m: Their least distance from any labelled place, in metres.
-        data_negatives_distance_m: Their largest distance from a labelled place, in metres.
-        data_negatives_lookalikes: Second layer, whose tiles are negatives.
-        data_negatives_ratio: Random negatives a positive tile.
-        data_negatives_review: Reviewed tiles, which overrule the labels.
-        data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
-            above 0.
-        data_negatives_within: Polygons to draw random negatives in.
-        data_positive_label: The class that is looked for; "" leaves the choice to the names.
-        data_rate_per_s: Most requests a second.
-        data_seed: Part of the hash that deals tiles to splits.
-        data_skip_unchanged: Whether the run ends here when nothing is new.
-        data_slice_columns: Columns of the labels to keep with each tile.
-        data_split_column: Column of data_labels that gives the split. Empty: "split", where there is one.
-        data_tile_cache: Folder that keeps fetched tiles.
-        data_tile_size: Width and height that a tile must have, in pixels.
-        data_workers: Tiles in flight at once.
-        data_zoom: Zoom of the tiles, with `data_labels`.
-        deploy_endpoint: Checked; for the evaluate and deploy steps.
-        deploy_endpoint_host: Checked; for the deploy step.
-        deploy_max_slowdown: Checked; for the deploy step.
-        deploy_min_agreement: Checked; for the deploy step.
-        deploy_model_name: Checked; for the evaluate, package and deploy steps.
-        deploy_model_root: Checked; for the evaluate and deploy steps.
-        deploy_namespace: Checked; for the deploy step.
-        deploy_start_minutes: Checked; for the deploy step.
-        deploy_step_minutes: Checked; for the deploy step.
-        deploy_storage_uri: Checked; for the deploy step.
-        deploy_strategy: Checked; for the deploy step.
-        deploy_target: Checked; for the deploy step.
-        deploy_traffic_steps: Checked; for the deploy step.
-        evaluate_goal: Checked; for the evaluate step.
-        gate_max_calibration_error: Checked; for the gate step.
-        gate_max_loss: Checked; for the gate step.
-        gate_min_accuracy: Checked; for the gate step.
-        gate_min_precision: Checked; for the gate step.
-        gate_min_recall: Checked; for the gate step.
-        gate_min_slice_accuracy: Checked; for the gate step.
-        gate_min_slice_recall: Checked; for the gate step.
-        gate_min_slice_tiles: Checked; for the gate step.
-        gpu_count: Checked; for the cluster.
-        gpu_node_selector: Checked; for the cluster.
-        gpu_tolerations: Checked; for the cluster.
-        gpu_type: Checked; for the cluster.
-        mobilenetv2_alpha: Checked; for the train step.
-        mobilenetv2_input_size: Checked; for the train step.
-        mobilenetv2_scratch_epochs: Checked; for the train step.
-        mobilenetv2_weights: Checked; for the train step.
-        train_batch_size: Checked; for the train and evaluate steps.
-        train_checkpoints: Checked; for the train step.
-        train_fine_tune_epochs: Checked; for the train step.
-        train_head_epochs: Checked; for the train step.
-        train_search_trials: Checked; for the train step.
-        xception_input_size: Checked; for the train step.
-        xception_scratch_epochs: Checked; for the train step.
-        xception_weights: Checked; for the train step.
-        code: Digest of the code of the steps that follow.
-        run: What Kubeflow calls the run.
+        source: Address of the dataset in the store, or the settings to assemble it with, as the check task returns it.
         dataset: The dataset.
         report: Page with counts, what was left out and why, and some tiles.
     """
-    parameters = dict(locals())  # before there is anything else in it
-
     import shutil
+    from pathlib import Path
 
-    from sat_xception.last_run import RunContent, look_for_news
-    from sat_xception.steps import run_step, telling_why
-    from sat_xception.training_parameters import check_parameters, parameters_digest
+    from sat_xception.data.source import take_dataset
+    from sat_xception.steps import telling_why
 
     with telling_why("assemble"):
-        result = run_step("assemble", out=dataset.path, **check_parameters(parameters))
-        content = RunContent(result.digest, parameters_digest(parameters), code)
-        answer = look_for_news(content, data_baseline, data_skip_unchanged, run)
+        result = take_dataset(source, Path(dataset.path))
+    print(result.summary(), flush=True)
     shutil.copyfile(f"{dataset.path}/report.html", report.path)
-    dataset.metadata.update({"digest": result.digest, "run": answer, **result.counts["by_status"]})
-    return answer
+    dataset.metadata.update({"digest": result.digest, **result.counts["by_status"]})

@@ -22,7 +22,6 @@ def deploy(
     min_agreement: float,
     max_slowdown: float,
     baseline: str,
-    content: str,
     run: str,
     deployment: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
@@ -31,7 +30,7 @@ def deploy(
 
     Args:
         served_model: Model root of the package step.
-        target: "local", a model root that a server follows, or "kserve".
+        target: "local", a model root that a server follows; "kserve"; or "none", which leaves the package where it is.
         name: Name the model is served as.
         model_root: Model root of the endpoint.
         endpoint: Address of the server that follows the model root; "" starts one for the proof. On a cluster the
@@ -45,15 +44,13 @@ def deploy(
         start_minutes: How long new pods may take to be ready.
         min_agreement: Least share of tiles that old and new give the same class.
         max_slowdown: How many times slower than the old the new may be; 0: any.
-        baseline: Folder of the baseline, which is told that the run has finished; "" when there is none.
-        content: What the run is made of, as assemble says.
-        run: What Kubeflow calls the run.
+        baseline: Folder that records how the run ended; "" for none.
+        run: Id of the run.
         deployment: The deployment record.
         summary: The version, where it answers, and how to ask it.
     """
     import pathlib
 
-    from sat_xception.deploy.report import deployment_markdown
     from sat_xception.last_run import finish_run
     from sat_xception.steps import run_step, telling_why
 
@@ -62,7 +59,7 @@ def deploy(
     traffic = {"strategy": strategy, "traffic_steps": traffic_steps, "step_minutes": step_minutes, **limits}
     where |= {"endpoint_host": endpoint_host, "storage_uri": storage_uri}
     result = run_step("deploy", package=served_model.path, out=deployment.path, **where, **traffic)
-    pathlib.Path(summary.path).write_text(deployment_markdown(result.record), encoding="utf-8")
+    pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
     with telling_why("deploy"):
-        finish_run(baseline, content, run, result.outcome())
+        finish_run(baseline, run, result.outcome())
     deployment.metadata.update({"name": name, "version": str(result.record["version"])})

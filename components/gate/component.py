@@ -19,10 +19,9 @@ def gate(
     max_calibration_error: float,
     max_loss: float,
     baseline: str,
-    content: str,
     run: str,
     decision: dsl.Output[dsl.Artifact],
-    checks: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
     """Return the winner's name, or "none" when nothing may be deployed.
@@ -39,11 +38,10 @@ def gate(
         min_slice_tiles: Tiles that a slice must have to be judged.
         max_calibration_error: Largest expected calibration error, once calibrated.
         max_loss: How much less accurate than what is serving a model may be; 1 doesn't compare.
-        baseline: Folder of the baseline, which is told that a run without a winner has finished; "" when there is none.
-        content: What the run is made of, as assemble says.
-        run: What Kubeflow calls the run.
+        baseline: Folder that records how a run without a model to deploy ended; "" for none.
+        run: Id of the run.
         decision: The decision with every check's figure and limit.
-        checks: The same as a table.
+        metrics: Main figures of both models and of what is serving, to compare runs by.
         report: Page with both models side by side.
     """
     import shutil
@@ -55,9 +53,10 @@ def gate(
     how |= {"min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
     how |= {"min_slice_tiles": min_slice_tiles, "max_calibration_error": max_calibration_error, "serving": serving.path}
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **how)
-    shutil.copyfile(f"{decision.path}/decision.md", checks.path)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
-    if result.winner == "none":
+    for figure, value in result.main_figures().items():
+        metrics.log_metric(figure, value)
+    if result.to_deploy == "none":
         with telling_why("gate"):
-            finish_run(baseline, content, run, result.decision["reason"])
-    return str(result.winner)
+            finish_run(baseline, run, result.decision["reason"])
+    return str(result.to_deploy)

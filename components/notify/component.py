@@ -11,8 +11,8 @@ def notify(pipeline: str, baseline: str, run: str, status: dsl.PipelineTaskFinal
 
     Args:
         pipeline: Name of the pipeline.
-        baseline: Folder of the baseline, whose record says how the run ended; "" when there is none.
-        run: What Kubeflow calls the run.
+        baseline: Folder with the record of how the run ended; "" for none.
+        run: Id of the run.
         status: How it ended, filled in by Kubeflow.
     """
     from sat_xception.steps import run_step

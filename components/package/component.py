@@ -14,8 +14,6 @@ def package(
     decision: dsl.Input[dsl.Artifact],
     name: str,
     served_model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
     card: dsl.Output[dsl.Markdown],
 ) -> None:
     """Export the winner for TensorFlow Serving, prove that it answers as Keras does, score the test split once.
@@ -28,9 +26,7 @@ def package(
         decision: The gate's decision.
         name: Name the model is served as.
         served_model: Model root with the new version.
-        metrics: Figures on the validation split, and on the test split through the exported model.
-        report: Page of the whole run.
-        card: The model card.
+        card: The model card, with the figures on the validation and the test split.
     """
     import shutil
 
@@ -39,8 +35,5 @@ def package(
     model = {"xception": xception, "mobilenetv2": mobilenetv2}[winner]
     places = {"model": model.path, "examples": examples.path, "decision": decision.path, "out": served_model.path}
     result = run_step("package", name=name, **places)
-    shutil.copyfile(f"{result.folder}/report.html", report.path)
     shutil.copyfile(f"{result.folder}/MODEL_CARD.md", card.path)
     served_model.metadata.update({"name": name, "version": str(result.served["version"]), "backbone": winner})
-    for figure, value in result.main_figures().items():
-        metrics.log_metric(figure, value)

@@ -20,8 +20,6 @@ def train(
     search_trials: int,
     checkpoints: str,
     model: dsl.Output[dsl.Model],
-    tensorboard: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
     """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept.
@@ -40,9 +38,7 @@ def train(
         search_trials: Heads that a search tries first; 0 is no search.
         checkpoints: Folder or gs:// address from which a training goes on that was killed; "" is one that is lost with
             the pod.
-        model: Keras model with its history and description.
-        tensorboard: TensorBoard's logs.
-        metrics: Validation accuracy, epochs, the phase whose weights were kept, seconds.
+        model: Keras model with its history and description, and TensorBoard's logs in `tensorboard/`.
         curves: Page with the learning curves.
     """
     import shutil
@@ -51,10 +47,8 @@ def train(
 
     schedule = {"head_epochs": head_epochs, "fine_tune_epochs": fine_tune_epochs, "scratch_epochs": scratch_epochs}
     network = {"backbone": backbone, "weights": weights, "input_size": input_size, "alpha": alpha}
-    places = {"examples": examples.path, "out": model.path, "tensorboard": tensorboard.path}
+    places = {"examples": examples.path, "out": model.path}
     kept = {"checkpoints": checkpoints, "batch_size": batch_size, "seed": seed, "search_trials": search_trials}
     result = run_step("train", **kept, **schedule, **network, **places)
     shutil.copyfile(f"{model.path}/curves.html", curves.path)
-    for name, value in result.main_figures().items():
-        metrics.log_metric(name, value)
     model.metadata.update({"backbone": backbone, "valid_accuracy": result.valid_accuracy, "phase": result.phase})

@@ -14,6 +14,7 @@ def validate(
     max_skew: float,
     max_drift: float,
     baseline: str,
+    baseline_run: str,
     statistics: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
@@ -24,7 +25,8 @@ def validate(
         accept: Anomalies that don't stop the run, as "<split>:<feature>:<kind>".
         max_skew: Largest distance of a feature's distribution between training and another split.
         max_drift: Largest distance of a feature's distribution in training from that of the last accepted run.
-        baseline: Folder that keeps schema and statistics of the last accepted run; "" when there is none.
+        baseline: Folder that keeps schema and statistics of the last accepted run; "" for none.
+        baseline_run: The run that reads and renews the baseline; "" without one. It keeps the cache from skipping that.
         statistics: Statistics, schema and anomalies.
         report: Page with the statistics and the anomalies.
     """

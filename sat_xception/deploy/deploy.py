@@ -2,7 +2,8 @@
 
 Target "local" is a model root, here or in a bucket, which `sat_xception serve` follows as TensorFlow Serving does. The
 version is copied, then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version
-before goes on serving. Target "kserve" is a cluster: see `endpoint`.
+before goes on serving. Target "kserve" is a cluster: see `endpoint`. With target "none" the package is checked and left
+where it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sat_xception.deploy.golden import check_golden, wait_until_available
 from sat_xception.deploy.release import copy_version
-from sat_xception.deploy.report import DeployResult, PlanResult
+from sat_xception.deploy.report import DeployResult, NotDeployedResult, PlanResult
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
@@ -33,17 +34,30 @@ __all__ = ["deploy", "deploy_locally"]
 _log = get_logger(__name__)
 
 
-def deploy(config: DeployConfig) -> DeployResult | PlanResult:
+def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResult:
     """Put the newest packaged version where it answers, and prove that it does.
 
     Raises:
         SatXceptionError: As `deploy_locally` and `deploy_to_cluster` say.
     """
+    if config.target == "none":
+        return _check_package(config)
     if config.target == "kserve":
         from sat_xception.deploy.endpoint import deploy_to_cluster
 
         return deploy_to_cluster(config)
     return deploy_locally(config)
+
+
+def _check_package(config: DeployConfig) -> NotDeployedResult:
+    source = resolve_version(config.package, config.name)
+    check_digests(source)
+    served = read_json(source / "model.json", made_by="package")
+    record = {"target": "none", **{key: served[key] for key in ("name", "version", "backbone", "model")}}
+    if config.out:
+        with atomic_folder(config.out, record="deployment.json") as work:
+            write_json(work / "deployment.json", record)
+    return NotDeployedResult(record)
 
 
 def deploy_locally(config: DeployConfig) -> DeployResult:

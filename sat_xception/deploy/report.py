@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from sat_xception.markdown import plain, table
 
-__all__ = ["DeployResult", "PlanResult", "deployment_markdown"]
+__all__ = ["DeployResult", "NotDeployedResult", "PlanResult", "deployment_markdown"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,38 @@ class DeployResult:
         if not record["endpoint"]:
             lines.append(f"start it  {record['serve_command']}")
         return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """Return the record as a page of the Kubeflow UI."""
+        return deployment_markdown(self.record)
+
+
+@dataclass(frozen=True)
+class NotDeployedResult:
+    """A package that was checked and left where it is.
+
+    Attributes:
+        record: Name and version, backbone, and digest of the Keras model.
+    """
+
+    record: dict[str, Any]
+
+    def outcome(self) -> str:
+        """Return what was packaged, in a few words."""
+        return f"{self.record['backbone']} is packaged as {self.record['name']} version {self.record['version']}"
+
+    def summary(self) -> str:
+        """Return what was packaged, and that nothing was deployed."""
+        return f"deploy    nothing (target none): {self.outcome()}"
+
+    def markdown(self) -> str:
+        """Return what to do with the package, as a page of the Kubeflow UI."""
+        name = self.record["name"]
+        return (
+            f"# {plain(name)} version {self.record['version']} is packaged and not deployed\n\n"
+            "`deploy_target` is `none`. The package is the artifact `served_model` of the task Package. Download it, "
+            f"and serve it:\n\n    sat_xception serve --model-root served_model --name {name}\n"
+        )
 
 
 @dataclass(frozen=True)

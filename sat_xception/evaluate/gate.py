@@ -2,7 +2,8 @@
 
 Every candidate is checked against every limit and against what is serving, on the same validation tiles. Of those that
 pass, the one with the highest validation accuracy wins; on a tie the one with the lower calibration error, then the one
-with fewer seconds of training, then the first by name.
+with fewer seconds of training, then the first by name. A winner that is serving already, by the digest of its Keras
+model, need not be deployed again.
 """
 
 from __future__ import annotations
@@ -44,6 +45,23 @@ class GateResult:
     def winner(self) -> str:
         """Backbone of the winner, or "none"."""
         return str(self.decision["winner"])
+
+    @property
+    def to_deploy(self) -> str:
+        """Backbone of the model to deploy; "none" where no model passed, or the winner is serving already."""
+        return NO_WINNER if self.decision["already_serving"] else self.winner
+
+    def main_figures(self) -> dict[str, float]:
+        """Return the figures that runs are compared by in the Kubeflow UI, for each candidate and for what serves."""
+        scored = {candidate["backbone"]: candidate["metrics"] for candidate in self.decision["candidates"]}
+        if self.decision["serving"] and self.decision["serving"]["metrics"]:
+            scored["serving"] = self.decision["serving"]["metrics"]
+        return {
+            f"{name} {figure}": value
+            for name, metrics in scored.items()
+            for figure, value in {**metrics["positive"], **metrics}.items()
+            if figure in ("accuracy", "precision", "recall", "calibration_error")
+        }
 
     def summary(self) -> str:
         """Return the winner, and why."""
@@ -108,10 +126,16 @@ def decide(
     candidates.sort(key=_rank)
     winner = next((candidate["backbone"] for candidate in candidates if candidate["passed"]), NO_WINNER)
     first = candidates[0]
+    model = next((candidate["model"] for candidate in candidates if candidate["passed"]), "")
+    already_serving = bool(model) and serving is not None and serving.get("model") == model
+    reason = _reason(winner, candidates)
+    if already_serving and serving:
+        reason += f"; it is serving already, as version {serving['serving']['version']}: there is nothing to deploy"
     return {
         "winner": winner,
-        "model": next((candidate["model"] for candidate in candidates if candidate["passed"]), ""),
-        "reason": _reason(winner, candidates),
+        "already_serving": already_serving,
+        "model": model,
+        "reason": reason,
         "candidates": sorted(candidates, key=lambda candidate: str(candidate["backbone"])),
         "comparisons": list(comparisons),
         "serving": serving,

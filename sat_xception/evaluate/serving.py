@@ -17,7 +17,7 @@ from sat_xception.log import get_logger, track
 from sat_xception.model.input import encoded_examples
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import here, known_versions, read_classes
+from sat_xception.serve.model_root import has_version, here, known_versions, read_classes
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.steps import EvaluateConfig
@@ -44,7 +44,7 @@ class Serving:
         name: Name it is served as.
         version: Its version; None where nothing is serving or the endpoint doesn't say.
         probabilities: `float32 [n, classes]` of the split's tiles in stored order; None when it wasn't scored.
-        facts: `backbone` and `model` of its `model.json`; empty at an endpoint.
+        facts: `backbone` and `model` of its `model.json`; empty where the model root doesn't hold the version.
     """
 
     state: Literal["scored", "nothing", "other classes"]
@@ -75,7 +75,7 @@ def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
         _log.info("serving   nothing: %s", reason)
         return Serving("nothing", reason, place, config.name)
     version = here(folder) if folder else None
-    facts = _facts(version) if version else {}
+    facts = _facts(version or _packaged(config, served.version))
     try:
         with _saved_model(version, examples) if version else _endpoint(config, served.version, examples) as ask:
             probabilities = _score(ask, config, examples)
@@ -92,9 +92,21 @@ def _score(ask: _Predict, config: EvaluateConfig, examples: ExamplesIndex) -> np
     return np.concatenate([ask(data) for _, data, _ in track(batches, "serving", total)])
 
 
-def _facts(version: Path) -> dict[str, str]:
+def _facts(version: Path | None) -> dict[str, str]:
+    if version is None:
+        return {}
     described = read_json(version / "model.json", made_by="package")
     return {key: str(described.get(key, "")) for key in ("backbone", "model")}
+
+
+def _packaged(config: EvaluateConfig, number: int | None) -> Path | None:
+    """Return the package of the version that an endpoint serves, where the model root has it."""
+    if config.model_root is None or number is None:
+        return None
+    # `deploy --target kserve` gives each version a folder of its own.
+    below = (config.name, f"{config.name}-releases/{number}")
+    found = (config.model_root / folder / str(number) for folder in below)
+    return next((here(folder) for folder in found if has_version(folder)), None)
 
 
 def _newest_version(config: EvaluateConfig) -> Path | None:

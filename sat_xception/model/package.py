@@ -52,17 +52,6 @@ class PackageResult:
     folder: Path
     served: dict[str, Any]
 
-    def main_figures(self) -> dict[str, float]:
-        """Return the figures of each split that was scored, for the Kubeflow UI."""
-        return {
-            f"{split} {name}": value
-            for split, metrics in self.served["metrics"].items()
-            for name, value in (
-                ("accuracy", metrics["accuracy"]),
-                *((name, metrics["positive"][name]) for name in ("precision", "recall", "f1")),
-            )
-        }
-
     def summary(self) -> str:
         """Return the version and its test accuracy."""
         test = self.served["metrics"].get("test")

@@ -81,15 +81,6 @@ class TrainResult:
     epochs: int
     seconds: float
 
-    def main_figures(self) -> dict[str, float | str]:
-        """Return the figures that runs are compared by, for the Kubeflow UI."""
-        return {
-            "validation accuracy": self.valid_accuracy,
-            "epochs": self.epochs,
-            "kept phase": self.phase,
-            "seconds": round(self.seconds, 1),
-        }
-
     def summary(self) -> str:
         """Return the accuracy and where the model is."""
         return (

@@ -101,8 +101,10 @@ _LOCAL = ("name", "endpoint", "timeout_s", "out")
 class DeployConfig(RolloutConfig):
     """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does."""
 
-    target: Literal["local", "kserve"] = Field(
-        "local", description="Where to: a model root that `sat_xception serve` watches, or KServe on a cluster."
+    target: Literal["local", "kserve", "none"] = Field(
+        "local",
+        description="Where to: a model root that `sat_xception serve` watches, or KServe on a cluster. With none, the "
+        "package is checked and left where it is.",
     )
     package: Place = Field(description="Model root written by package.")
     model_root: Place = Field(description="Model root of the endpoint.")
@@ -118,6 +120,8 @@ class DeployConfig(RolloutConfig):
 
     @model_validator(mode="after")
     def _fits_the_target(self) -> DeployConfig:
+        if self.target == "none":
+            return self
         if self.target == "local":
             fields = {**RolloutConfig.model_fields, "storage_uri": None, "dry_run": None}
             for name in fields.keys() - set(_LOCAL):

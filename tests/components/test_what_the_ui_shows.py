@@ -1,26 +1,19 @@
-"""Every page, table and figure that a run leaves for the Kubeflow UI, made by the components themselves.
+"""Every page, table and figure that a run leaves for the Kubeflow UI.
 
-The tiles, the classes and their files have the names that somebody who means harm would give them.
+The components of the compiled pipeline make them, run by kfp's own executor on what the real driver gives them. The
+tiles, the classes and their files have the names that somebody who means harm would give them.
 """
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from kfp import dsl
 
-from components.assemble.component import assemble
-from components.convert.component import convert
-from components.deploy.component import deploy
-from components.evaluate.component import evaluate
-from components.gate.component import gate
-from components.package.component import package
-from components.train.component import train
-from components.validate.component import validate
-from tests.components.artifacts import Artifacts
+from pipelines.training import training
+from tests.components.launcher import Launcher
 from tests.conftest import draw_tile, encode
 
 pytestmark = pytest.mark.timeout(600)
@@ -31,9 +24,9 @@ CLASSES = [f"not-{HOSTILE}", HOSTILE]
 # (kubeflow/pipelines#5585), and figures go through a gRPC message of 4 MB at most (kubeflow/pipelines#11949).
 MOST_HTML, MOST_MARKDOWN, MOST_METADATA = 2_000_000, 50_000, 1_000_000
 INLINE = ("data:image/jpeg;base64,", "data:image/png;base64,", "#")
-PAGES = {"assemble/report", "validate/report", "train/curves", "evaluate/report", "evaluate-3/report"}
-PAGES |= {"gate/report", "package/report"}
-TEXTS = {"convert/summary", "gate/checks", "package/card", "deploy/summary"}
+PAGES = {"assemble/report", "validate/report", "train/curves", "evaluate/report", "evaluate-serving/report"}
+PAGES |= {"gate/report"}
+TEXTS = {"package/card", "deploy/summary"}
 
 
 class Tags(HTMLParser):
@@ -65,85 +58,97 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory, pipeline_parameters):
-    """Run the components one after the other; return their outputs by `<step>/<output>`."""
-    made = Artifacts(tmp_path_factory.mktemp("run"))
-    parameters = {**pipeline_parameters, "data": str(data), "data_positive_label": HOSTILE}
-    run = {"baseline": str(made.path("baseline")), "run": "run-1"}
-    parameters |= {"data_baseline": run["baseline"], "code": "c0de", "run": run["run"]}
-    run["content"] = assemble.python_func(**parameters, **made.of("assemble", dataset=dsl.Dataset, report=dsl.HTML))
-    outputs = made.of("convert", examples=dsl.Dataset, summary=dsl.Markdown)
-    convert.python_func(dataset=made["assemble/dataset"], **outputs)
+    """Run the components one after the other, as a run of the pipeline does."""
+    folder = tmp_path_factory.mktemp("run")
+    spec = json_format.MessageToDict(training.pipeline_spec)
+    given = {**pipeline_parameters, "data": str(data), "data_positive_label": HOSTILE}
+    given |= {"data_baseline": str(folder / "baseline"), "data_store": str(folder / "store")}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        launcher = Launcher(spec, folder, monkeypatch)
+        run_all(launcher, given, folder)
+        yield launcher
+
+
+def run_all(launcher, given, folder):
+    made = launcher.outputs
+    checked = launcher.run("check", **given, run="run-1")
+    launcher.run("assemble", source=checked["source"])
+    launcher.run("convert", dataset=made["assemble/dataset"])
     examples = made["convert/examples"]
-    outputs = made.of("validate", statistics=dsl.Artifact, report=dsl.HTML)
-    validate.python_func(examples=examples, accept=["*:*:*"], max_skew=0.3, max_drift=0.1, baseline="", **outputs)
-    schedule = {
-        "head_epochs": 1,
-        "fine_tune_epochs": 0,
-        "scratch_epochs": 2,
-        "batch_size": 32,
-        "seed": 0,
-        "search_trials": 0,
-        "checkpoints": "",
-    }
+    limits = {"accept": ["*:*:*"], "max_skew": 0.3, "max_drift": 0.1}
+    baseline = {"baseline": given["data_baseline"], "baseline_run": checked["baseline_run"]}
+    launcher.run("validate", examples=examples, **limits, **baseline)
+    schedule = {"head_epochs": 1, "fine_tune_epochs": 0, "scratch_epochs": 2, "batch_size": 32, "seed": 0}
+    schedule |= {"search_trials": 0, "checkpoints": ""}
     network = {"backbone": "mobilenetv2", "weights": "none", "input_size": 32, "alpha": 0.35}
-    kinds = {"model": dsl.Model, "tensorboard": dsl.Artifact, "metrics": dsl.Metrics, "curves": dsl.HTML}
-    train.python_func(examples=examples, **network, **schedule, **made.of("train", **kinds))
-    kinds = {"evaluation": dsl.Artifact, "metrics": dsl.Metrics, "classification": dsl.ClassificationMetrics}
-    outputs = made.of("evaluate", report=dsl.HTML, **kinds)
-    scoring = {"examples": examples, "goal": "f1", "batch_size": 32}
-    evaluate.python_func(model=made["train/model"], **scoring, **outputs)
-    other = made.path("other-evaluation")
-    shutil.copytree(made.path("evaluate/evaluation"), other)
-    twin = json.loads((made.path("evaluate/evaluation") / "evaluation.json").read_text())
+    launcher.run("train", examples=examples, **network, **schedule)
+    model, scoring = made["train/model"], {"examples": examples, "goal": "f1", "batch_size": 32}
+    launcher.run("evaluate", model=model, **scoring)
+    launcher.run("evaluate", task="evaluate-2", model=model, **scoring)
+    path = made["evaluate-2/evaluation"].path / "evaluation.json"
+    twin = json.loads(path.read_text())
     twin |= {"backbone": "xception", "model": "0" * 64, "metrics": {**twin["metrics"], "accuracy": 0.0}}
-    (other / "evaluation.json").write_text(json.dumps(twin))
+    path.write_text(json.dumps(twin))
+    root = {"model_root": str(folder / "model-root"), "endpoint": ""}
+    launcher.run("evaluate-serving", name="schools", **root, **scoring)
+    candidates = {"xception": made["evaluate-2/evaluation"], "mobilenetv2": made["evaluate/evaluation"]}
     limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
-    both = {"xception": made.artifact(dsl.Artifact, "other-evaluation"), "mobilenetv2": made["evaluate/evaluation"]}
-    outputs = made.of("evaluate-3", report=dsl.HTML, **kinds)
-    evaluate.python_func(model_root=str(made.path("model-root")), **scoring, **outputs)
-    both["serving"] = made["evaluate-3/evaluation"]
     limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
-    outputs = made.of("gate", decision=dsl.Artifact, checks=dsl.Markdown, report=dsl.HTML)
-    winner = gate.python_func(**both, **limits, **run, **outputs)
-    kinds = {"served_model": dsl.Model, "metrics": dsl.Metrics, "report": dsl.HTML, "card": dsl.Markdown}
-    models = {"xception": made.artifact(dsl.Model, "absent"), "mobilenetv2": made["train/model"]}
-    places = {"examples": examples, "decision": made["gate/decision"], "name": "schools"}
-    package.python_func(winner=winner, **models, **places, **made.of("package", **kinds))
-    outputs = made.of("deploy", deployment=dsl.Artifact, summary=dsl.Markdown)
-    root = {"model_root": str(made.path("model-root")), "endpoint": ""}
+    ending = {"baseline": given["data_baseline"], "run": "run-1"}
+    decided = launcher.run("gate", **candidates, serving=made["evaluate-serving/evaluation"], **limits, **ending)
+    models = {"xception": model, "mobilenetv2": model}
+    inputs = {"examples": examples, "decision": made["gate/decision"], "name": "schools"}
+    launcher.run("package", in_group=True, winner=decided["Output"], **models, **inputs)
     # As the pipeline's own defaults have it: of all this, a model root on this machine uses nothing.
     traffic = {"strategy": "auto", "traffic_steps": [10, 50, 100], "step_minutes": 2.0, "start_minutes": 15.0}
     cluster = {"target": "local", "endpoint_host": "", "namespace": "sat-xception", "storage_uri": ""}
     limits = {"min_agreement": 0.7, "max_slowdown": 2.0, **traffic, **cluster}
-    deploy.python_func(served_model=made["package/served_model"], name="schools", **root, **limits, **run, **outputs)
-    return made
+    served = made["package/served_model"]
+    launcher.run("deploy", in_group=True, served_model=served, name="schools", **root, **limits, **ending)
 
 
 def text_of(run, name):
-    return run.path(name).read_text(encoding="utf-8")
+    return run.outputs[name].path.read_text(encoding="utf-8")
+
+
+def names(run, kind):
+    return {name for name, output in run.outputs.items() if output.kind is kind} - {"evaluate-2/report"}
 
 
 def test_the_baseline_knows_how_the_run_ended(run):
-    record = json.loads((run.path("baseline") / "last-run.json").read_text())
-    assert record["run"] == "run-1"
-    version = run["deploy/deployment"].metadata["version"]
-    assert record["outcome"] == f"mobilenetv2 is deployed as schools version {version}"
-    assert record["dataset"] == run["assemble/dataset"].metadata["digest"]
+    record = json.loads((run.folder / "baseline" / "last-run.json").read_text())
+    version = run.outputs["deploy/deployment"].metadata["version"]
+    assert (record["run"], record["outcome"]) == ("run-1", f"mobilenetv2 is deployed as schools version {version}")
 
 
-def test_these_are_all_the_pages_and_texts(run):
-    assert run.names(dsl.HTML) == PAGES
-    assert run.names(dsl.Markdown) == TEXTS
+def test_these_are_all_the_pages_texts_and_figures(run):
+    assert names(run, dsl.HTML) == PAGES
+    assert names(run, dsl.Markdown) == TEXTS
+    assert names(run, dsl.Metrics) == {"gate/metrics"}
 
 
 def test_no_output_is_empty(run):
-    for name, artifact in run.items():
-        if isinstance(artifact, dsl.Metrics | dsl.ClassificationMetrics):
-            assert bool(artifact.metadata) == (not name.startswith("evaluate-3/")), "nothing is serving before a run"
-        elif run.path(name).is_dir():
-            assert any(path.stat().st_size for path in run.path(name).rglob("*") if path.is_file()), name
+    for name, output in run.outputs.items():
+        if output.kind is dsl.Metrics:
+            assert output.metadata, name
+        elif output.path.is_dir():
+            assert any(path.stat().st_size for path in output.path.rglob("*") if path.is_file()), name
         else:
-            assert run.path(name).stat().st_size > 0, name
+            assert output.path.stat().st_size > 0, name
+
+
+def test_every_artifact_is_a_page_for_people_or_read_by_a_later_task(run):
+    tasks = json_format.MessageToDict(training.pipeline_spec)["components"]
+    read = set()
+    for component in tasks.values():
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            for source in task.get("inputs", {}).get("artifacts", {}).values():
+                made = source.get("taskOutputArtifact", {"producerTask": "", "outputArtifactKey": ""})
+                read.add(f"{made['producerTask']}/{made['outputArtifactKey']}".replace("train-2", "train"))
+    pages = names(run, dsl.HTML) | names(run, dsl.Markdown) | names(run, dsl.Metrics)
+    # What people download: TFDV's statistics and schema, and the record of the deployment.
+    kept = {"validate/statistics", "deploy/deployment"}
+    assert {name for name in run.outputs if not name.startswith("evaluate-2/")} - pages - kept <= read
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -178,8 +183,8 @@ def test_a_text_is_small_and_holds_no_markup_of_the_data(run, name):
 
 
 def test_figures_are_small_and_are_numbers_that_json_holds(run):
-    for name in run.names(dsl.Metrics) | run.names(dsl.ClassificationMetrics):
-        metadata = json.dumps(run[name].metadata, allow_nan=False)
+    for name in names(run, dsl.Metrics):
+        metadata = json.dumps(run.outputs[name].metadata, allow_nan=False)
         assert len(metadata) < MOST_METADATA, name
 
 
@@ -188,40 +193,41 @@ def test_assemble_shows_why_a_tile_was_left_out_and_some_that_were_not(run):
     parsed = Tags(page)
     assert "81 tiles considered" in parsed.text
     assert f"{HOSTILE}cut.jpg" in parsed.text
-    by_split = json.loads((Path(run["assemble/dataset"].path) / "dataset.json").read_text())["counts"]["by_split"]
+    by_split = json.loads((run.outputs["assemble/dataset"].path / "dataset.json").read_text())["counts"]["by_split"]
     shown = sum(min(6, number) for by_class in by_split.values() for number in by_class.values())
     assert page.count("data:image/jpeg;base64,") == shown > 24
 
 
-def test_convert_counts_tiles_files_and_size(run):
-    head, _, *rows = text_of(run, "convert/summary").splitlines()
-    assert head == "| split | tiles | classes | files | MB |"
-    assert [row.split("|")[1].strip() for row in rows] == ["train", "valid", "test"]
-    assert sum(int(row.split("|")[2]) for row in rows) == 80
-
-
-def test_train_logs_the_figures_that_trainings_are_compared_by(run):
-    figures = run["train/metrics"].metadata
-    assert set(figures) == {"validation accuracy", "epochs", "kept phase", "seconds"}
-    assert (figures["epochs"], figures["kept phase"]) == (2, "scratch")
+def test_train_keeps_the_curves_and_tensorboards_logs(run):
+    model = run.outputs["train/model"]
+    assert model.metadata["phase"] == "scratch"
+    assert list(model.path.glob("tensorboard/**/events.out.tfevents.*"))
 
 
 def test_evaluate_and_gate_show_the_most_confident_mistakes(run):
-    evaluation = json.loads((run.path("evaluate/evaluation") / "evaluation.json").read_text())
+    evaluation = json.loads((run.outputs["evaluate/evaluation"].path / "evaluation.json").read_text())
     wrong = round((1 - evaluation["metrics"]["accuracy"]) * evaluation["metrics"]["count"])
     assert text_of(run, "evaluate/report").count("data:image/jpeg;base64,") == min(wrong, 12)
     assert text_of(run, "gate/report").count("data:image/jpeg;base64,") == 2 * min(wrong, 12)
 
 
-def test_package_shows_the_card_and_the_figures_of_both_splits(run):
-    assert text_of(run, "package/card").startswith("# schools ")
-    figures = set(run["package/metrics"].metadata)
-    assert figures == {
-        f"{part} {name}" for part in ("valid", "test") for name in ("accuracy", "precision", "recall", "f1")
+def test_package_shows_the_card_with_the_figures_of_both_splits(run):
+    card = text_of(run, "package/card")
+    assert card.startswith("# schools ")
+    assert {"valid", "test"} <= set(re.findall(r"\b(valid|test)\b", card))
+
+
+def test_the_gate_shows_the_figures_that_runs_are_compared_by(run):
+    figures = run.outputs["gate/metrics"].metadata
+    assert figures.keys() == {
+        f"{model} {figure}"
+        for model in ("xception", "mobilenetv2")
+        for figure in ("accuracy", "precision", "recall", "calibration_error")
     }
+    assert figures["xception accuracy"] == 0
 
 
 def test_deploy_names_the_version_that_answers(run):
-    version = run["package/served_model"].metadata["version"]
+    version = run.outputs["package/served_model"].metadata["version"]
     assert text_of(run, "deploy/summary").startswith(f"# schools version {version} answers")
-    assert run["deploy/deployment"].metadata == {"name": "schools", "version": version}
+    assert run.outputs["deploy/deployment"].metadata == {"name": "schools", "version": version}

@@ -12,18 +12,23 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.compile import _PIPELINES, compile_pipelines
-from pipelines.resources import without_retries
+from pipelines.compile import compile_pipelines
+from pipelines.resources import retention, without_retries
 from pipelines.training import training
 from sat_xception.steps import AssembleConfig
 from sat_xception.training_parameters import NO_PARAMETERS, TASKS
 
 ROOT = Path(__file__).parents[2]
-PURE = {"convert", "train", "train-2", "evaluate", "evaluate-2", "package"}
-# Validate, the gate and deploy write what the next run is compared with.
-# What serves is seen by no input of its evaluation.
-ACTS_OUTSIDE = {"assemble", "validate", "evaluate-3", "gate", "deploy", "notify"}
-GROUPS = ("exit-handler-1", "condition-2", "condition-3")
+# Validate reads and renews the baseline, if there is one: then the run is one of its inputs.
+PURE = {"assemble", "convert", "validate", "train", "train-2", "evaluate", "evaluate-2", "package"}
+# The tiles may have changed unseen. What serves is seen by no input of its evaluation. The gate and deploy record how
+# the run ended.
+ACTS_OUTSIDE = {"check", "evaluate-serving", "gate", "deploy", "notify"}
+GROUPS = ("exit-handler-1", "condition-2")
+TRIED_AGAIN = {"check", "assemble", "train", "train-2", "deploy"}
+# Output artifacts: each is a node of the graph in the UI.
+ARTIFACTS = {"check": 0, "assemble": 2, "convert": 1, "validate": 2, "train": 2, "train-2": 2, "evaluate": 2}
+ARTIFACTS |= {"evaluate-2": 2, "evaluate-serving": 2, "gate": 3, "package": 2, "deploy": 2, "notify": 0}
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +98,7 @@ def test_a_version_is_named_after_what_is_in_it(compiled, tmp_path, monkeypatch)
         return list(yaml.safe_load_all(path.read_text()))[1]["metadata"]["name"]
 
     first, again = name(compiled[1]), name(compile_pipelines(tmp_path / "again")[1])
-    changed = (without_retries(training), *_PIPELINES["training"][1:])
-    monkeypatch.setitem(_PIPELINES, "training", changed)
+    monkeypatch.setattr("pipelines.training.training", without_retries(training))
     other = name(compile_pipelines(tmp_path / "other")[1])
     assert first == again != other
     assert len(first) <= 63  # a label's value, which Kubeflow makes of it
@@ -130,42 +134,36 @@ def test_both_trainings_wait_for_the_data_and_not_for_each_other(tasks):
         assert sorted(tasks[name]["dependentTasks"]) == ["convert", "validate"]
 
 
+def test_the_first_screen_of_a_run_is_flat_but_for_what_hangs_on_the_gate(documents):
+    """One group holds everything, since only an exit handler runs notify however the run ends.
+
+    The Argo compiler makes a lifecycle hook of a task that runs however those before it ended (argocompiler/dag.go),
+    and Argo runs such a hook only after a node that was started: not after one that was skipped or left out because an
+    earlier one failed. With several tasks before it, the hook runs once for each.
+    """
+    root = documents[0]["root"]["dag"]["tasks"]
+    assert set(root) == {"exit-handler-1", "notify"}
+    assert root["exit-handler-1"]["taskInfo"]["name"] == "run"
+    inside = dag(documents, "comp-exit-handler-1")["tasks"]
+    assert set(inside) == (PURE | ACTS_OUTSIDE | {"condition-2"}) - {"package", "deploy", "notify"}
+    assert inside["condition-2"]["taskInfo"]["name"] == "a-model-passed"
+    assert set(dag(documents, "comp-condition-2")["tasks"]) == {"package", "deploy"}
+
+
 def test_package_and_deploy_hang_on_the_one_value_that_the_gate_returns(documents):
-    tasks = dag(documents, "comp-condition-2")["tasks"]
-    condition = tasks["condition-3"]["triggerPolicy"]["condition"]
+    condition = dag(documents, "comp-exit-handler-1")["tasks"]["condition-2"]["triggerPolicy"]["condition"]
     assert condition == "inputs.parameter_values['pipelinechannel--gate-Output'] != 'none'"
-    assert set(dag(documents, "comp-condition-3")["tasks"]) == {"package", "deploy"}
 
 
-def test_every_step_after_assemble_hangs_on_the_one_value_that_it_returns(documents):
-    tasks = dag(documents, "comp-exit-handler-1")["tasks"]
-    assert set(tasks) == {"assemble", "condition-2"}
-    condition = tasks["condition-2"]["triggerPolicy"]["condition"]
-    assert condition == "inputs.parameter_values['pipelinechannel--assemble-Output'] != 'no new data'"
-    assert tasks["condition-2"]["taskInfo"]["name"] == "new-data"
+def test_a_task_has_only_the_artifacts_that_somebody_reads(documents, tasks):
+    for name, task in tasks.items():
+        component = documents[0]["components"][task["componentRef"]["name"]]
+        assert len(component.get("outputDefinitions", {}).get("artifacts", {})) == ARTIFACTS[name], name
 
 
-def test_the_run_is_known_by_its_content_and_its_name_wherever_it_is_recorded(tasks):
-    for name in ("gate", "deploy"):
-        given = tasks[name]["inputs"]["parameters"]
-        assert given["content"] == {"componentInputParameter": "pipelinechannel--assemble-Output"}
-        assert given["run"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
-    for name in ("assemble", "notify"):
+def test_the_run_is_known_by_its_id_wherever_it_is_recorded(tasks):
+    for name in ("check", "gate", "deploy", "notify"):
         assert tasks[name]["inputs"]["parameters"]["run"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
-
-
-def test_other_code_of_a_step_that_makes_the_model_is_another_content(tasks, monkeypatch):
-    from components.images import code_digest
-
-    steps = ["convert", "validate", "train", "evaluate", "gate", "package", "deploy"]
-    assert tasks["assemble"]["inputs"]["parameters"]["code"]["runtimeValue"]["constant"] == code_digest(steps)
-    before = code_digest(steps)
-    monkeypatch.setattr("components.images.content_tag", lambda name: f"other-{name}")
-    assert code_digest(steps) != before
-    monkeypatch.setenv("IMAGE_REGISTRY", "elsewhere.example")
-    elsewhere = code_digest(steps)
-    monkeypatch.delenv("IMAGE_REGISTRY")
-    assert code_digest(steps) == elsewhere
 
 
 def test_notify_runs_however_the_rest_ended(documents):
@@ -215,8 +213,13 @@ def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(docu
             if not setting.startswith("pipelinechannel--") and "componentInputParameter" in value
         }
         found = {setting: parameter for setting, parameter in found.items() if parameter in parameters}
-        if name == "assemble":
+        if name == "check":
             assert found == {parameter: parameter for parameter in parameters}
+            continue
+        if name == "assemble":
+            assert given == {
+                "source": {"taskOutputParameter": {"outputParameterKey": "source", "producerTask": "check"}}
+            }
             continue
         told = {"baseline": "data_baseline"} if name in ("gate", "deploy", "notify") else {}
         assert found == ({**TASKS[name].settings, **told} if name in TASKS else told), name
@@ -226,7 +229,7 @@ def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(docu
         }
         assert fixed == (dict(TASKS[name].fixed) if name in TASKS else {}), name
     own = set(TASKS["assemble"].settings.values())
-    others = {"data_skip_unchanged", "gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
+    others = {"data_store", "gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
     assert parameters - used - own == others
 
 
@@ -250,7 +253,7 @@ def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, c
     assert parameters["gpu_count"]["defaultValue"] == "1"
     assert parameters["gpu_node_selector"]["parameterType"] == "STRUCT"
     assert parameters["gpu_tolerations"]["parameterType"] == "LIST"
-    inputs = dag(documents, "comp-condition-2")
+    inputs = dag(documents, "comp-exit-handler-1")
     for name in ("train", "train-2"):
         accelerator = containers[name]["resources"]["accelerator"]
         assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--gpu_count']}}"
@@ -259,10 +262,11 @@ def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, c
         assert own["pipelinechannel--gpu_count"] == {"componentInputParameter": "pipelinechannel--gpu_count"}
         selector = on_kubernetes[name]["nodeSelector"]["nodeSelectorJson"]
         (toleration,) = on_kubernetes[name]["tolerations"]
-        # The driver looks for these among the inputs of the part that the task is in.
-        around = documents[0]["components"]["comp-condition-2"]["inputDefinitions"]["parameters"]
+        # The driver looks for all of them among the inputs of the group that the task is in.
+        around = documents[0]["components"]["comp-exit-handler-1"]["inputDefinitions"]["parameters"]
         assert selector["componentInputParameter"] in around
         assert toleration["tolerationJson"]["componentInputParameter"] in around
+        assert {"pipelinechannel--gpu_count", "pipelinechannel--gpu_type"} <= set(around)
     assert not [name for name in containers if "accelerator" in containers[name]["resources"] and "train" not in name]
 
 
@@ -279,11 +283,11 @@ def test_every_task_runs_as_a_user_that_isnt_root_and_says_what_it_is(on_kuberne
         assert config["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}, name
         labels = config["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "sat-xception"
-        assert labels["app.kubernetes.io/component"] == name.partition("-")[0]
+        assert labels["app.kubernetes.io/component"] == name.removesuffix("-2")
 
 
 def test_only_tasks_that_trying_again_can_help_are_tried_again(tasks, on_kubernetes):
-    assert {name for name, task in tasks.items() if "retryPolicy" in task} == {"assemble", "train", "train-2", "deploy"}
+    assert {name for name, task in tasks.items() if "retryPolicy" in task} == TRIED_AGAIN
     for name, task in tasks.items():
         if policy := task.get("retryPolicy"):
             assert policy["maxRetryCount"] == 2
@@ -300,7 +304,7 @@ def test_a_run_on_one_machine_tries_each_task_once():
         return [name for part in parts for name, task in part.dag.tasks.items() if task.HasField("retry_policy")]
 
     assert tried_again(without_retries(training)) == []
-    assert len(tried_again(training)) == 4
+    assert set(tried_again(training)) == TRIED_AGAIN
 
 
 def test_secrets_are_named_and_may_be_absent(on_kubernetes):
@@ -320,18 +324,19 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
         ("sat-xception-endpoint", "ca-path", "SAT_XCEPTION_CA_FILE"),
     }
     assert variables == {
+        "check": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
         "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
         "validate": {storage},
         "train": {storage},
         "train-2": {storage},
-        "evaluate-3": {storage, *endpoint},
+        "evaluate-serving": {storage, *endpoint},
         "gate": {storage},
         "deploy": {storage, *endpoint},
         "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), storage},
     }
     for name in variables:
         volumes = [(volume["secretName"], volume["optional"]) for volume in on_kubernetes[name]["secretAsVolume"]]
-        asks = [("sat-xception-endpoint", True)] if name in ("deploy", "evaluate-3") else []
+        asks = [("sat-xception-endpoint", True)] if name in ("deploy", "evaluate-serving") else []
         assert volumes == [("sat-xception-storage", True), *asks]
 
 
@@ -341,11 +346,36 @@ def test_no_task_is_told_of_credentials_that_may_not_be_there(containers):
         assert "GOOGLE_APPLICATION_CREDENTIALS" not in str(container.get("env", ""))
 
 
-def test_what_kubernetes_keeps_of_a_run_goes_away_and_no_run_waits_for_ever(documents):
-    config = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
+def test_by_default_there_is_no_setting_that_kubeflow_pipelines_216_refuses(documents):
+    # Of all settings these alone came with 2.17 (api/v2alpha1/pipeline_spec.proto, PipelineConfig).
+    assert "pipelineConfig" not in documents[1]["platforms"]["kubernetes"]
+
+
+def test_on_217_what_kubernetes_keeps_of_a_run_goes_away_and_no_run_waits_for_ever(monkeypatch):
     day = 86_400
-    assert config == {
-        "resourceTtlOnSuccess": 3 * day,
-        "resourceTtlOnFailure": 14 * day,
-        "activeDeadlineSeconds": 5 * day,
-    }
+    monkeypatch.setenv("KFP_VERSION", "2.17.0")
+    config = retention()
+    assert (config.ttl_seconds_after_success, config.ttl_seconds_after_failure) == (3 * day, 14 * day)
+    assert config.active_deadline_seconds == 5 * day
+
+
+def test_the_retention_of_217_reaches_the_compiled_pipelines(tmp_path):
+    environment = {**os.environ, "KFP_VERSION": "2.17", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "pipelines.compile"], cwd=tmp_path, env=environment, check=True)
+    for name in ("training", "bulk-inference"):
+        documents = list(yaml.safe_load_all((tmp_path / "build" / f"{name}.yaml").read_text()))
+        assert set(documents[1]["platforms"]["kubernetes"]["pipelineConfig"]) == {
+            "resourceTtlOnSuccess",
+            "resourceTtlOnFailure",
+            "activeDeadlineSeconds",
+        }
+
+
+@pytest.mark.parametrize("version", ["2", "2.15.0", "newest", ""])
+def test_a_version_of_kubeflow_pipelines_that_is_not_supported_is_refused(version, tmp_path):
+    environment = {**os.environ, "KFP_VERSION": version, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipelines.compile"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"KFP_VERSION={version}: expected the version of Kubeflow Pipelines, 2.16 or newer" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen proc
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 SMALL = {"input_size": 71, "scratch_epochs": 1}
-EVALUATIONS = {"evaluate", "evaluate-2", "evaluate-3"}
-BEFORE_THE_GATE = EVALUATIONS | {"assemble", "convert", "validate", "train", "train-2", "gate"}
+EVALUATIONS = {"evaluate", "evaluate-2", "evaluate-serving"}
+BEFORE_THE_GATE = EVALUATIONS | {"check", "assemble", "convert", "validate", "train", "train-2", "gate"}
 
 
 def steps_that_ran(result):
@@ -40,7 +40,7 @@ def accepted(class_folders, tmp_path_factory):
         out=folder / "runs",
         model_root=folder / "serving",
         baseline=folder / "baseline",
-        skip_unchanged=True,
+        store=folder / "store",
         min_accuracy=0.0,
         accept=("*:*:*",),
         **SMALL,
@@ -57,7 +57,7 @@ def refused(class_folders, tmp_path_factory):
         out=folder / "runs",
         model_root=folder / "serving",
         baseline=folder / "baseline",
-        skip_unchanged=True,
+        store=folder / "store",
         accept=("*:*:*",),
         **limits,
         **SMALL,
@@ -105,31 +105,44 @@ def test_notify_ran_on_both_sides_and_told_how_it_ended(accepted, refused):
 
 
 @pytest.mark.parametrize("side", ["accepted", "refused"])
-def test_the_same_command_again_finds_nothing_new_and_ends_well_after_the_first_step(side, request):
-    config, _ = request.getfixturevalue(side)
+def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_nothing(side, request):
+    config, before = request.getfixturevalue(side)
     served = sorted(config.model_root.rglob("*"))
     again = run(config)
-    assert steps_that_ran(again) == {"assemble", "notify"}
-    assert again.decision is None
+    # Validate renews the baseline, and what is serving is seen by no input.
+    assert steps_that_ran(again) == {"check", "validate", "evaluate-serving", "gate", "notify"}
     log = (again.folder / "run.log").read_text()
-    assert "no new data: dataset, parameters and code are those of the last finished run" in log
-    outcome = re.escape(json.loads((config.baseline / "last-run.json").read_text())["outcome"])
-    assert re.search(rf"SUCCEEDED: no new data since \S+ \({outcome}\); every later step was skipped", log)
-    assert "no new data; every step after assemble was skipped" in again.summary()
-    assert (again.folder / "report.html").read_text().startswith("<!doctype html>")
+    for step in ("assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"):
+        assert f"Task {step} cache hit" in log
     assert sorted(config.model_root.rglob("*")) == served
+    if side == "refused":
+        assert again.decision["winner"] == "none"
+        return
+    assert again.decision["winner"] == before.decision["winner"]
+    assert again.decision["model"] == before.decision["model"]
+    assert again.decision["already_serving"]
+    version = before.deployment["version"]
+    assert f"it is serving already, as version {version}: there is nothing to deploy" in again.summary()
+    assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log)
 
 
-def test_with_another_parameter_it_works_again_and_a_run_that_fails_is_not_the_last_finished(accepted):
+def test_with_other_gate_limits_nothing_is_trained(refused):
+    config, _ = refused
+    again = run(config.model_copy(update={"max_calibration_error": 1.0}))
+    assert not steps_that_ran(again) & {"assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"}
+    assert steps_that_ran(again) >= {"gate", "package", "deploy"}
+    assert again.deployment["golden_difference"] < 1e-3
+
+
+def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted):
     config, _ = accepted
     record = (config.baseline / "last-run.json").read_text()
     other = config.model_copy(update={"accept": ("no-pattern",)})  # validate refuses it
-    for _ in range(2):
-        with pytest.raises(StepFailedError, match="validate failed: ") as failure:
-            run(other)
-        assert failure.value.exit_code == 2
-        assert steps_in(max(config.out.iterdir())) >= {"assemble", "convert"}
-        assert (config.baseline / "last-run.json").read_text() == record
+    with pytest.raises(StepFailedError, match="validate failed: ") as failure:
+        run(other)
+    assert failure.value.exit_code == 2
+    assert steps_in(max(config.out.glob("2*"))) >= {"check", "validate"}
+    assert (config.baseline / "last-run.json").read_text() == record
 
 
 def test_labels_and_what_belongs_to_them_become_parameters(tmp_path, monkeypatch):
@@ -158,7 +171,6 @@ def test_labels_and_what_belongs_to_them_become_parameters(tmp_path, monkeypatch
     ("settings", "told"),
     [
         ({"data": "tiles", "labels": "l", "imagery": "u"}, "give either --data or --labels"),
-        ({"skip_unchanged": True}, "--skip-unchanged needs --baseline"),
         ({"zoom": 17}, "--zoom goes with --labels, which isn't given"),
     ],
 )

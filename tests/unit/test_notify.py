@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from sat_xception import notify as module
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.last_run import RunContent, finish_run, look_for_news
+from sat_xception.last_run import finish_run
 from sat_xception.notify import notify
 from sat_xception.steps import NotifyConfig
 
@@ -84,14 +83,28 @@ def test_a_run_that_went_well_needs_no_reason(webhook):
 
 def test_how_a_run_ended_is_told_from_its_own_record(webhook, tmp_path):
     well = {"state": "SUCCEEDED", "message": "", "baseline": tmp_path}
-    finish_run(str(tmp_path), "dataset=a parameters=b code=c", "run-1", "no model passes: accuracy")
+    finish_run(str(tmp_path), "run-1", "no model passes: accuracy")
     assert notify(ended(**well, run="run-1")).text == "training: SUCCEEDED: no model passes: accuracy"
     assert webhook.told[0][1]["message"] == "no model passes: accuracy"
     assert notify(ended(**well, run="run-2")).text == "training: SUCCEEDED"
-    assert look_for_news(RunContent("a", "b", "c"), str(tmp_path), True, "run-2") == "no new data"
-    told = notify(ended(**well, run="run-2")).text
-    assert re.fullmatch(r"training: SUCCEEDED: no new data since 2\S+Z \(no model passes: accuracy\); every .*", told)
     assert notify(ended(baseline=tmp_path, run="run-2")).text == "training: FAILED: no tiles in café/"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [("COMPLETE", "SUCCEEDED"), ("CACHED", "SUCCEEDED"), ("CANCELED", "CANCELLED"), ("FAILED", "FAILED")],
+)
+def test_the_states_of_ml_metadata_are_shown_as_those_of_runs(webhook, state, shown):
+    notify(ended(state=state, message=""))
+    assert (webhook.told[0][1]["state"], webhook.told[0][1]["text"]) == (shown, f"training: {shown}")
+
+
+def test_a_state_that_stayed_running_is_not_taken_for_the_end_of_a_run(webhook, tmp_path):
+    """The driver's own errors, and a last task that is cached or skipped, leave the state of the group at RUNNING."""
+    running = {"state": "RUNNING", "message": "", "baseline": tmp_path, "run": "run-1"}
+    assert notify(ended(**running)).text == "training: ENDED: Kubeflow doesn't report how; see the run"
+    finish_run(str(tmp_path), "run-1", "xception is deployed")
+    assert notify(ended(**running)).text == "training: SUCCEEDED: xception is deployed"
 
 
 def test_a_record_that_cannot_be_read_keeps_nobody_from_being_told(webhook, tmp_path, caplog):

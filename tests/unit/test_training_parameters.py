@@ -7,7 +7,7 @@ import pytest
 from pipelines.training import training
 from sat_xception.errors import ConfigError
 from sat_xception.steps import AssembleConfig
-from sat_xception.training_parameters import TASKS, check_parameters, parameters_digest
+from sat_xception.training_parameters import check_parameters
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 
@@ -48,7 +48,6 @@ def test_labels_take_the_place_of_the_sample_with_all_that_says_how():
         ({"data": "", "data_zoom": 17}, "data: give a folder, 'sample', or data_labels instead; got ''"),
         ({**LABELS, "data_block_zoom": 20}, "data_block_zoom 20 is above data_zoom 18"),
         ({**LABELS, "data_negatives_buffer_m": 2e4}, "data_negatives_distance_m must be more than data_negatives_buf"),
-        ({"data_skip_unchanged": True}, "data_skip_unchanged needs data_baseline"),
     ],
 )
 def test_parameters_that_do_not_go_together_are_told_by_their_names(changes, told):
@@ -57,21 +56,52 @@ def test_parameters_that_do_not_go_together_are_told_by_their_names(changes, tol
     assert "--" not in text
 
 
-def test_every_parameter_counts_for_a_run_or_is_known_not_to():
-    # Of the data, what came of these is in the dataset's digest; the others say where and how a run works.
-    of_the_data = {*TASKS["assemble"].settings.values()} - {"data_seed", "data_positive_label"}
-    of_the_data -= {"data_imagery_attribution"}
-    no_say = {*of_the_data, "data_baseline", "data_skip_unchanged", "gpu_count", "gpu_node_selector"}
-    no_say |= {"gpu_tolerations", "gpu_type", "train_checkpoints"}
-    before = parameters_digest(DEFAULTS)
-    for name, value in DEFAULTS.items():
-        other = {str: "other", bool: not value, int: 99, float: 0.123, list: ["other"], dict: {"a": "b"}}[type(value)]
-        assert (parameters_digest({**DEFAULTS, name: other}) == before) == (name in no_say), name
+CLUSTER = {"deploy_target": "kserve", "deploy_model_root": "gs://bucket/models", "deploy_endpoint": "http://gateway"}
 
 
-def test_a_number_counts_the_same_in_each_of_its_forms():
-    whole = {**DEFAULTS, "train_head_epochs": 100, "gate_min_recall": 0}
-    assert parameters_digest({**whole, "train_head_epochs": 100.0, "gate_min_recall": 0.0}) == parameters_digest(whole)
+@pytest.fixture
+def in_a_pod(monkeypatch):
+    monkeypatch.setenv("KFP_POD_NAME", "run-abc-system-container-impl-123")
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_the_defaults_are_refused_with_what_to_set():
+    text = message()
+    assert "deploy_model_root: 'models/serving' is lost with its pod, and nothing could serve it; give a gs://" in text
+    assert "deploy_target: 'local' needs deploy_endpoint on a cluster" in text
+    assert "set deploy_target to 'kserve' to deploy to KServe, or to 'none' to end with a packaged model" in text
+
+
+@pytest.mark.usefixtures("in_a_pod")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CLUSTER,
+        {"deploy_target": "none"},
+        {"deploy_endpoint": "http://server:8501", "deploy_model_root": "gs://bucket/models"},
+        {**CLUSTER, "data_store": "gs://bucket/datasets", "data_baseline": "gs://bucket/baseline"},
+    ],
+)
+def test_in_a_pod_what_can_work_there_is_accepted(changes):
+    check_parameters({**DEFAULTS, **changes})
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_a_mounted_folder_is_accepted(tmp_path):
+    changes = {"deploy_model_root": str(tmp_path), "deploy_storage_uri": "pvc://models/serving"}
+    check_parameters({**DEFAULTS, **CLUSTER, **changes, "data_store": str(tmp_path)})
+
+
+@pytest.mark.usefixtures("in_a_pod")
+@pytest.mark.parametrize("name", ["data_baseline", "data_store", "data_tile_cache", "train_checkpoints"])
+@pytest.mark.parametrize("path", ["kept/here", "/not/mounted"])
+def test_in_a_pod_what_would_be_lost_with_it_is_refused(name, path):
+    text = message(**CLUSTER, **{name: path})
+    assert f"{name}: {path!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume" in text
+
+
+def test_elsewhere_the_same_paths_are_accepted():
+    check_parameters({**DEFAULTS, "data_baseline": "kept/here", "data_store": "store"})
 
 
 @pytest.mark.parametrize(
