@@ -6,7 +6,6 @@ rules are those of the steps' configurations; only what no step takes, the GPUs,
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sat_xception.config import StepConfig
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.pod import find_lost, in_pod, is_lost
 from sat_xception.steps import (
     AssembleConfig,
     DeployConfig,
@@ -169,8 +169,6 @@ TASKS: Mapping[str, TaskParameters] = {
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _STORE = TaskParameters(DatasetStore, {"store": "data_store"})
-# The launcher of Kubeflow Pipelines sets it in the pod of every task (argocompiler/container.go); nothing else does.
-_POD_ENV = "KFP_POD_NAME"
 # Written by one task of a run and read by another, or by the next run.
 _KEPT = ("data_baseline", "data_store", "data_tile_cache", "train_checkpoints")
 # Stand for what a task gets from the task before: whether it is there is not a question of parameters.
@@ -196,7 +194,7 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
     wrong = dict.fromkeys(problems)  # in order, and each once: several tasks may take the same parameter
     for task in (*TASKS.values(), _GPUS, _STORE):
         wrong |= dict.fromkeys(_check(task, given))
-    if _POD_ENV in os.environ:
+    if in_pod():
         wrong |= dict.fromkeys(_problems_in_a_pod(given))
     if wrong:
         raise ConfigError(
@@ -207,13 +205,9 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
 
 def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
     """Return what can't work on a cluster, where each task has a pod, and so a disk, of its own."""
-    problems = [
-        f"{name}: {given[name]!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume"
-        for name in _KEPT
-        if given[name] and _is_lost_with_the_pod(str(given[name]))
-    ]
+    problems = find_lost({name: str(given[name]) for name in _KEPT})
     root, target = str(given["deploy_model_root"]), given["deploy_target"]
-    if target != "none" and _is_lost_with_the_pod(root):
+    if target != "none" and is_lost(root):
         problems.append(
             f"deploy_model_root: {root!r} is lost with its pod, and nothing could serve it; give a gs:// address that "
             "the endpoint's pods can read, or set deploy_target to 'none' to end with a packaged model"
@@ -225,10 +219,6 @@ def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
             "model"
         )
     return problems
-
-
-def _is_lost_with_the_pod(path: str) -> bool:
-    return "://" not in path and not (Path(path).is_absolute() and Path(path).is_dir())
 
 
 def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:

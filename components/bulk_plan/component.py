@@ -65,8 +65,11 @@ def bulk_plan(
 
     import pathlib
 
-    from sat_xception.steps import run_step
+    from sat_xception.kubeflow.pod import check_kept
+    from sat_xception.steps import run_step, telling_why
 
+    with telling_why("bulk_plan"):
+        check_kept({"scores": scored_under, "model_root": model})
     settings = {key: value for key, value in given.items() if key not in ("plan", "summary", "parts")}
     result = run_step("bulk_plan", out=plan.path, **settings)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")

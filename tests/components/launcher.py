@@ -130,7 +130,7 @@ class Launcher:
         made = definition.get("outputDefinitions", {})
         return {
             "inputs": {
-                "parameterValues": json_format.MessageToDict(values),
+                "parameterValues": _as_protojson(json_format.MessageToDict(values)),
                 "artifacts": {name: {"artifacts": [item.as_input(in_group)]} for name, item in artifacts.items()},
             },
             "outputs": {
@@ -154,6 +154,15 @@ class Launcher:
                 runtime |= {key: value for key, value in found["artifacts"][0].items() if key in ("uri", "metadata")}
             self.outputs[f"{task}/{name}"] = Output(next(self._numbers), name, runtime)
         return output.get("parameterValues", {})
+
+
+def _as_protojson(value: Any) -> Any:
+    """Write whole numbers as Go's protojson does, without a point."""
+    if isinstance(value, dict):
+        return {key: _as_protojson(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_protojson(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_in_mlmd(value: object) -> object:

@@ -1,0 +1,1 @@
+"""What talks to Kubeflow, or knows that it runs there."""
