@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Compiled at once: importing TensorFlow, which every step of a run does, takes half as long.
-UV := $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python
+# Compiled at once: importing TensorFlow, which every step of a run does, takes half as long. uv gives up on a file after
+# 60 s, which a busy machine can take.
+UV := UV_COMPILE_BYTECODE_TIMEOUT=600 $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python
 
 # TensorFlow Data Validation has an environment of its own; where glibc is older than 2.39, an older version of it.
 OLD_GLIBC := $(shell $(PYTHON) -c "import platform as p; name, v = p.libc_ver(); print('-old-glibc' if name == 'glibc' and tuple(map(int, v.split('.'))) < (2, 39) else '')")
