@@ -14,7 +14,11 @@ READY := .venv/.ready .venv-validate/.ready
 # Images: validate has its own TensorFlow; train has a second one, train-gpu.
 WITH_TENSORFLOW := train evaluate package serve bulk_plan bulk_predict
 WITHOUT_TENSORFLOW := assemble convert gate deploy notify bulk_publish
-BASE_IMAGE ?= python:3.13-slim-trixie
+# Not given: as the last time, or python:3.13-slim-trixie and gpu.
+BASE_IMAGE ?=
+TRAIN_DEVICE ?=
+$(if $(filter-out gpu cpu,$(TRAIN_DEVICE)),$(error TRAIN_DEVICE is '$(TRAIN_DEVICE)'; it must be gpu or cpu))
+BUILD := $(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" --train-device "$(TRAIN_DEVICE)"
 
 # Settings of `make run`.
 DATA ?= sample
@@ -75,20 +79,20 @@ format: $(READY) ## Format the code
 type: $(READY) ## Check types
 	$(BIN)/mypy
 
-images: $(READY) ## Build the image of every step whose content has changed
-	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)"
+images: $(READY) ## Build the image of every step whose content has changed; BASE_IMAGE=…, TRAIN_DEVICE=cpu: docs/images.md
+	@$(BUILD)
 
 step-images: $(READY)
-	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" validate $(WITH_TENSORFLOW) $(WITHOUT_TENSORFLOW)
+	@$(BUILD) validate $(WITH_TENSORFLOW) $(WITHOUT_TENSORFLOW)
 
-push: $(READY) ## Build the images and push them to REGISTRY=ghcr.io/me/project
+push: $(READY) ## Push the images to REGISTRY=ghcr.io/me/project, built as `make images` was told
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=ghcr.io/me/project"; exit 2; }
-	@$(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" --push "$(REGISTRY)"
+	@$(BUILD) --push "$(REGISTRY)"
 
 test-images: $(READY) ## Check every image that was built
 	$(BIN)/pytest -m docker tests/containers
 
-compile: $(READY) ## Compile the training pipeline to build/: YAML for kfp, and manifests for kubectl
+compile: $(READY) ## Compile the pipelines to build/: YAML for kfp, and manifests for kubectl
 	$(BIN)/python -m pipelines.compile
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock"

@@ -1,7 +1,8 @@
 """Build and push the images of the steps: `python -m components.build [--push REGISTRY] [IMAGE ...]`.
 
 An image's tag is the digest of what goes into it, so an image that exists under its tag is not built again, unless its
-base has changed. What there is afterwards is written to `components/images.lock`, which compiling reads.
+base has changed. What was chosen and each image that was built are written to `components/images.lock`, which the next
+build, `--push` and compiling read.
 """
 
 from __future__ import annotations
@@ -14,17 +15,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from components.images import IMAGES, LOCAL_REGISTRY, LOCK_FILE, ROOT, content_tag, read_lock, step_of
+from components.images import (
+    IMAGES,
+    LOCAL_REGISTRY,
+    LOCK_FILE,
+    ROOT,
+    TRAIN_DEVICES,
+    chosen_images,
+    content_tag,
+    read_lock,
+    step_of,
+)
 from sat_xception import __version__
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 from sat_xception.log import duration, get_logger, set_up_logging
 
-__all__ = ["BuiltImage", "build_image", "find_image", "push_image", "write_lock"]
+__all__ = ["BuiltImage", "Choices", "build_image", "choose", "find_image", "main", "push_image", "write_lock"]
 
 _log = get_logger(__name__)
+_BASE_IMAGE = "python:3.13-slim-trixie"
 _BASE_ID_LABEL = "org.opencontainers.image.base.digest"
 _BASE_NAME_LABEL = "org.opencontainers.image.base.name"
 # Given to a build where the environment has them: how the machine reaches PyPI.
@@ -52,20 +64,72 @@ class BuiltImage:
     seconds: float = 0.0
 
 
-def build_image(name: str, base_image: str) -> BuiltImage:
+@dataclass(frozen=True)
+class Choices:
+    """What images are built of; kept in `images.lock`, so that what comes after `make images` needn't say it again.
+
+    Attributes:
+        base_image: Python image of Debian trixie that they are built on.
+        base_id: Docker's digest of that image.
+        train_device: One of `TRAIN_DEVICES`; "" as long as only some images, by name, were asked for.
+    """
+
+    base_image: str
+    base_id: str
+    train_device: str
+
+
+def choose(base_image: str, train_device: str, *, push: bool, every: bool = True) -> Choices:
+    """Return what to build: what is given, else what was given last, else the default.
+
+    Args:
+        base_image: "" when not given.
+        train_device: "" when not given.
+        push: Whether images that were built before are pushed: these can't be of other choices than they are.
+        every: Whether all images are built, not some by name.
+
+    Raises:
+        ConfigError: What is pushed was built of other choices.
+        ServiceError: The base image can't be had.
+    """
+    recorded = read_lock().get("choices", {})
+    if push:
+        for variable, given, built in (
+            ("BASE_IMAGE", base_image, recorded.get("base_image")),
+            ("TRAIN_DEVICE", train_device, recorded.get("train_device")),
+        ):
+            if given and built and given != built:
+                raise ConfigError(
+                    f"{variable} is {given}, but the images were built with {variable}={built}. To push these, leave "
+                    f"{variable} out (it may be set in the environment). To push others, build them first: "
+                    f"make images {variable}={given}"
+                )
+    base_image = base_image or recorded.get("base_image") or _BASE_IMAGE
+    base_id = recorded["base_id"] if push and recorded else _pull_missing(base_image)
+    train_device = train_device or recorded.get("train_device") or ("gpu" if every else "")
+    return Choices(base_image, base_id, train_device)
+
+
+def build_image(name: str, choices: Choices) -> BuiltImage:
     """Build an image, unless it is there already with the same content on the same base.
 
     Args:
         name: One of `IMAGES`.
-        base_image: Python image of Debian trixie to build on.
+        choices: What to build it on.
 
     Raises:
+        ConfigError: The base image is another one now than the one that was chosen.
         ServiceError: Docker isn't there, the base can't be had, or the build failed.
     """
-    base_id = _pull_missing(base_image)
+    base_image, base_id = choices.base_image, choices.base_id
     found = find_image(name)
     if found is not None and found.base_id == base_id:
         return found
+    if (present := _pull_missing(base_image)) != base_id:
+        raise ConfigError(
+            f"{name} has to be built, and {base_image} is another image now ({_short(present)}) than the one that the "
+            f"others were built on ({_short(base_id)}); run `make images`, which builds all of them on it"
+        )
     started = time.monotonic()
     reference = _reference(name)
     _log.info("build     %s", reference)
@@ -102,15 +166,35 @@ def push_image(built: BuiltImage, registry: str) -> str:
     return reference
 
 
-def write_lock(images: Sequence[BuiltImage], registry: str = "") -> None:
-    """Record what was built and, if it was pushed, where to; what is said of other images stays."""
+def write_lock(images: Sequence[BuiltImage] = (), registry: str = "", choices: Choices | None = None) -> None:
+    """Record images that were built, where they were pushed to, or what was chosen; everything else in the lock stays.
+
+    An interruption leaves the old lock or the new one, never a part.
+
+    Raises:
+        ConfigError: The lock can't be read.
+        ServiceError: It can't be written.
+    """
     lock = read_lock()
+    if choices is not None:
+        lock["choices"] = asdict(choices)
     for built in images:
         facts = {"tag": built.tag, "id": built.image_id, "size_mb": round(built.size_bytes / 1e6)}
         lock.setdefault("images", {})[built.name] = facts
     if registry:
         lock["registry"] = registry.rstrip("/")
-    LOCK_FILE.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    part = LOCK_FILE.with_name(f"{LOCK_FILE.name}.part")
+    try:
+        part.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(LOCK_FILE)
+    except OSError as problem:
+        raise ServiceError(
+            f"can't write {LOCK_FILE}: {problem.strerror or problem}. Once it can be written, run the same again"
+        ) from problem
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:12]
 
 
 def _reference(name: str) -> str:
@@ -146,12 +230,16 @@ def _revision() -> str:
 
 
 def _pull_missing(base_image: str) -> str:
+    """Return Docker's digest of an image, pulled if it isn't on this machine."""
     found = _inspect(base_image)
     if found is None:
-        _docker("pull", base_image)
+        try:
+            _docker("pull", base_image)
+        except ServiceError as problem:
+            raise ServiceError(f"{problem}. The images are built on {base_image}; BASE_IMAGE=… names another") from None
         found = _inspect(base_image)
     if found is None:
-        raise ServiceError(f"there is no image {base_image}; name another as BASE_IMAGE")
+        raise ServiceError(f"docker pulled {base_image}, and there is no such image")
     return str(found["Id"])
 
 
@@ -180,30 +268,45 @@ def _docker_path() -> str:
     return found
 
 
-def _main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
+    """Build what the command line names, and push it if it says where to."""
     parser = argparse.ArgumentParser(prog="python -m components.build", description=__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"one of {', '.join(IMAGES)}; default: all")
-    parser.add_argument("--base-image", required=True, help="Python image of Debian trixie to build on")
+    again = "default: as the last time, or "
+    parser.add_argument("--base-image", default="", help=f"Python image of Debian trixie; {again}{_BASE_IMAGE}")
+    parser.add_argument("--train-device", default="", help=f"gpu, or cpu to leave out train-gpu; {again}gpu")
     parser.add_argument("--push", default="", metavar="REGISTRY", help="push to this registry, as ghcr.io/me/project")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.images) - set(IMAGES))
     if unknown:
         parser.error(f"unknown image {unknown[0]!r}; there are {', '.join(IMAGES)}")
-    images = [build_image(name, options.base_image) for name in options.images or IMAGES]
-    for built in images:
+    if options.train_device and options.train_device not in TRAIN_DEVICES:
+        parser.error(f"TRAIN_DEVICE is {options.train_device!r}; it must be {' or '.join(TRAIN_DEVICES)}")
+    choices = choose(options.base_image, options.train_device, push=bool(options.push), every=not options.images)
+    write_lock(choices=choices)
+    left_out = ", without train-gpu" if choices.train_device == "cpu" else ""
+    _log.info("base      %s (%s)%s", choices.base_image, _short(choices.base_id), left_out)
+    images = []
+    for name in options.images or chosen_images(choices.train_device):
+        built = build_image(name, choices)
+        write_lock([built])
+        images.append(built)
         how = duration(built.seconds) if built.seconds else "unchanged"
-        print(f"{_reference(built.name):45} {built.size_bytes / 1e6:8,.0f} MB  {how}")
+        print(f"{_reference(built.name):45} {built.size_bytes / 1e6:8,.0f} MB  {how}", flush=True)
     if options.push:
         for built in images:
             push_image(built, options.push)
-    write_lock(images, options.push)
-    print(f"wrote     {LOCK_FILE.relative_to(ROOT)}")
+        write_lock(registry=options.push)
+    print(f"wrote     {os.path.relpath(LOCK_FILE)}")
 
 
 if __name__ == "__main__":
     set_up_logging()
     try:
-        _main(sys.argv[1:])
+        main(sys.argv[1:])
     except SatXceptionError as problem:
         _log.error("error     %s", problem)
         sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        _log.error("stopped   by the keyboard; what was built is kept: run the same command again to go on")
+        sys.exit(130)

@@ -24,6 +24,8 @@ __all__ = [
     "IMAGES",
     "LOCAL_REGISTRY",
     "LOCK_FILE",
+    "TRAIN_DEVICES",
+    "chosen_images",
     "code_digest",
     "content_tag",
     "copy_code",
@@ -31,11 +33,13 @@ __all__ = [
     "read_lock",
     "step_code",
     "step_of",
+    "train_device",
+    "training_note",
     "unbuilt_images",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
-# Written by `make images` and `make push`: what was built, and where it went.
+# Written by `make images` and `make push`: what they were given, what was built, and where it went.
 LOCK_FILE = ROOT / "components" / "images.lock"
 # Repository name of each image. `train` has two variants, which differ in their TensorFlow.
 IMAGES = (
@@ -54,6 +58,8 @@ IMAGES = (
     "bulk_predict",
     "bulk_publish",
 )
+# What trainings run on, as $TRAIN_DEVICE and `make images TRAIN_DEVICE=…` say it.
+TRAIN_DEVICES = ("gpu", "cpu")
 _PACKAGE = "sat_xception"
 # Components that share an image, where it isn't the one of their own name.
 _SHARING = {"assemble": ("check",), "evaluate": ("evaluate_serving",)}
@@ -72,17 +78,44 @@ def image(step: str) -> str:
     """Return the reference of a step's image, for instance `sat-xception/gate:3f9c2a81d0e4`.
 
     $IMAGE_REGISTRY says where images come from (default: where `make push` sent them, else `sat-xception`), $IMAGE_TAG
-    replaces the tag, $TRAIN_DEVICE is `gpu` (default) or `cpu`.
+    replaces the tag; `train_device` chooses between the two images of `train`.
     """
-    name = "train-gpu" if step == "train" and os.environ.get("TRAIN_DEVICE", "gpu") == "gpu" else step
+    name = "train-gpu" if step == "train" and train_device() == "gpu" else step
     registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or LOCAL_REGISTRY
     return f"{registry.rstrip('/')}/{name}:{os.environ.get('IMAGE_TAG') or content_tag(name)}"
 
 
+def train_device() -> str:
+    """Return what trainings run on, "gpu" or "cpu": $TRAIN_DEVICE, else what `make images` was given, else "gpu".
+
+    Raises:
+        ConfigError: $TRAIN_DEVICE is neither.
+    """
+    given = os.environ.get("TRAIN_DEVICE")
+    if given and given not in TRAIN_DEVICES:
+        from sat_xception.errors import ConfigError
+
+        raise ConfigError(f"TRAIN_DEVICE is {given!r} in the environment; it must be {' or '.join(TRAIN_DEVICES)}")
+    return given or read_lock().get("choices", {}).get("train_device") or "gpu"
+
+
+def training_note() -> str:
+    """Return what someone who compiles the training pipeline for CPUs should know; "" where it is for GPUs."""
+    if train_device() == "gpu":
+        return ""
+    return f"trainings use the CPU image {image('train')} (TRAIN_DEVICE=cpu), and gpu_count is 0 unless a run gives it"
+
+
+def chosen_images(device: str) -> tuple[str, ...]:
+    """Return the images to build and push: all of them, or with "cpu" all but the ones for GPUs."""
+    return tuple(name for name in IMAGES if device != "cpu" or name == step_of(name))
+
+
 def unbuilt_images() -> list[str]:
-    """Return the images that `make images` hasn't built, or not since their content changed."""
+    """Return the chosen images that `make images` hasn't built, or not since their content changed."""
     known = read_lock().get("images", {})
-    return [name for name in IMAGES if known.get(name, {}).get("tag") != content_tag(name)]
+    chosen = chosen_images(train_device())
+    return [name for name in chosen if known.get(name, {}).get("tag") != content_tag(name)]
 
 
 def step_of(name: str) -> str:
@@ -141,8 +174,21 @@ def copy_code(step: str, target: Path) -> None:
 
 
 def read_lock() -> dict[str, Any]:
-    """Return what `make images` and `make push` wrote: `images` by name, and the `registry` they went to."""
-    lock: dict[str, Any] = json.loads(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
+    """Return what `make images` and `make push` wrote: their `choices`, `images` by name, the `registry` they went to.
+
+    Raises:
+        ConfigError: The file isn't what they write.
+    """
+    try:
+        lock = json.loads(LOCK_FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        lock = None
+    if not isinstance(lock, dict):
+        from sat_xception.errors import ConfigError
+
+        raise ConfigError(f"{LOCK_FILE} isn't the JSON that `make images` writes; remove it, then run `make images`")
     return lock
 
 

@@ -1,6 +1,7 @@
 """What tests share: small class folders that a model can learn, and the results of the slow steps, made once."""
 
 import io
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ SHARED = Path(__file__).parents[2] / "shared"
 # A shell that starts us in the background has us, and all that we start, ignore the keyboard's interrupt, which some
 # tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Whatever images this checkout has built and pushed. It is read when the pipelines are imported.
+os.environ |= {"IMAGE_REGISTRY": "sat-xception", "TRAIN_DEVICE": "gpu"}
 
 
 def draw_tile(label: str, index: int, size: int = 48) -> Image.Image:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from components.images import IMAGES, content_tag, step_of
+from components.images import chosen_images, content_tag, read_lock, step_of
 
 pytestmark = [
     pytest.mark.docker,
@@ -33,7 +33,7 @@ def shell(name, script):
     return run(name, "-c", script, entrypoint="sh")
 
 
-@pytest.fixture(scope="module", params=IMAGES)
+@pytest.fixture(scope="module", params=chosen_images(read_lock().get("choices", {}).get("train_device", "")))
 def image(request):
     reference = f"sat-xception/{request.param}:{content_tag(request.param)}"
     found = docker("image", "inspect", reference)

@@ -13,6 +13,7 @@ import pytest
 
 from components import build, images
 from components.images import content_tag
+from sat_xception.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -63,6 +64,21 @@ def test_a_pushed_image_is_in_the_registry_and_is_what_pipelines_name(registry, 
         trust_env=False,
     )
     assert manifest.json()["config"]["digest"] == found.image_id
+
+
+def test_push_takes_what_was_built_and_asks_for_no_base_image(registry, tmp_path, monkeypatch):
+    found = build.find_image("notify")
+    assert found is not None, "sat-xception/notify isn't here; run `make images`"
+    for module in (images, build):
+        monkeypatch.setattr(module, "LOCK_FILE", tmp_path / "images.lock")
+    build.write_lock(choices=build.Choices("absent.invalid/none:1", found.base_id, "cpu"))
+    build.main(["--push", f"{registry}/again", "notify"])
+    assert build.find_image("notify") == found
+    listed = httpx.get(f"http://{registry}/v2/again/notify/tags/list", trust_env=False).json()
+    assert listed["tags"] == [content_tag("notify")]
+    assert images.read_lock()["images"]["notify"]["id"] == found.image_id
+    with pytest.raises(ConfigError, match=r"BASE_IMAGE is other/base:1, .* make images BASE_IMAGE=other/base:1"):
+        build.main(["--push", f"{registry}/again", "--base-image", "other/base:1", "notify"])
 
 
 def test_without_a_registry_make_push_says_what_is_missing():
