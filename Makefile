@@ -17,7 +17,6 @@ WITHOUT_TENSORFLOW := assemble convert gate deploy notify bulk_publish
 # Not given: as the last time, or python:3.13-slim-trixie and gpu.
 BASE_IMAGE ?=
 TRAIN_DEVICE ?=
-$(if $(filter-out gpu cpu,$(TRAIN_DEVICE)),$(error TRAIN_DEVICE is '$(TRAIN_DEVICE)'; it must be gpu or cpu))
 BUILD := $(BIN)/python -m components.build --base-image "$(BASE_IMAGE)" --train-device "$(TRAIN_DEVICE)"
 
 # Settings of `make run`.

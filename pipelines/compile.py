@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-from components.images import unbuilt_images
+from components.images import training_note, unbuilt_images
 from pipelines.wellformed import find_problems
 from sat_xception import __version__
 from sat_xception.errors import SatXceptionError, ServiceError
@@ -72,7 +73,10 @@ if __name__ == "__main__":
         raise SystemExit(error.exit_code) from None
     for path in written:
         print(f"wrote     {path}")
+    if note := training_note():
+        print(f"note      {note}")
     if missing := unbuilt_images():
-        print(
-            f"note      {len(missing)} of its images aren't built from this code yet ({missing[0]} is one): make images"
-        )
+        device = os.environ.get("TRAIN_DEVICE")
+        command = f"make images TRAIN_DEVICE={device}" if device else "make images"
+        count = f"{len(missing)} of the images aren't built from this code yet ({missing[0]} is one)"
+        print(f"note      {count}: {command}")

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from pydantic import Field
 
-from components.images import LOCAL_REGISTRY, image
+from components.images import LOCAL_REGISTRY, image, training_note
 from pipelines.catalog import ensure_experiment, upload
 from pipelines.cluster import Cluster, ClusterConfig
 from pipelines.parameters import parse_assignments, read_parameters, typed_parameters
@@ -112,6 +112,8 @@ def _compile() -> CompiledPipeline:
     """Compile the training pipeline, and say so when its images are where no cluster can pull them."""
     if image("gate").startswith(f"{LOCAL_REGISTRY}/"):
         _log.warning("images    %s and the others are in no registry: make push REGISTRY=…", image("gate"))
+    if note := training_note():
+        _log.info("images    %s", note)
     return compile_pipeline("training")
 
 

@@ -18,6 +18,7 @@ from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.evaluate_serving.component import evaluate_serving
 from components.gate.component import gate
+from components.images import train_device
 from components.notify.component import notify
 from components.package.component import package
 from components.train.component import train
@@ -42,6 +43,8 @@ __all__ = ["PIPELINE_NAME", "training"]
 
 PIPELINE_NAME = "school-classifier-training"
 _NO_WINNER = "none"
+# An image without CUDA would hold a GPU and not use it.
+_GPU_COUNT = "0" if train_device() == "cpu" else "1"
 
 
 @dsl.pipeline(
@@ -110,7 +113,7 @@ def training(
     gate_min_slice_accuracy: float = 0.0,
     gate_min_slice_recall: float = 0.0,
     gate_min_slice_tiles: int = 20,
-    gpu_count: str = "1",
+    gpu_count: str = _GPU_COUNT,
     gpu_node_selector: dict[str, str] = {},  # noqa: B006
     gpu_tolerations: list[dict[str, object]] = [],  # noqa: B006
     gpu_type: str = "nvidia.com/gpu",

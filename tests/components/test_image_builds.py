@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components import build, images
 from components.images import IMAGES, content_tag, image, unbuilt_images
@@ -232,6 +233,24 @@ def test_a_base_that_cannot_be_had_is_not_kept(docker):
     assert images.read_lock()["choices"]["base_image"] == "own/base:1"
 
 
+def test_a_pipeline_compiled_for_cpus_says_so_and_asks_for_no_gpu(docker, tmp_path):
+    build.main(["--train-device", "cpu"])
+    start = (
+        "import runpy, pathlib; from components import images; images.LOCK_FILE = pathlib.Path('images.lock'); "
+        "runpy.run_module('pipelines.compile', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", start]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert f"trainings use the CPU image sat-xception/train:{content_tag('train')}" in ended.stdout
+    assert "aren't built" not in ended.stdout
+    spec = next(yaml.safe_load_all((tmp_path / "build" / "training.yaml").read_text()))
+    executors = spec["deploymentSpec"]["executors"]
+    assert executors["exec-train"]["container"]["image"] == f"sat-xception/train:{content_tag('train')}"
+    assert "train-gpu" not in (tmp_path / "build" / "training.yaml").read_text()
+    assert spec["root"]["inputDefinitions"]["parameters"]["gpu_count"]["defaultValue"] == "0"
+
+
 @pytest.mark.parametrize("content", ["", '{"images": {', "[]"])
 def test_a_lock_that_is_no_lock_says_what_to_do(docker, tmp_path, content):
     (tmp_path / "images.lock").write_text(content)
@@ -246,9 +265,10 @@ def test_the_device_is_one_of_two(docker, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         build.main(["--train-device", "tpu"])
     assert "TRAIN_DEVICE is 'tpu'; it must be gpu or cpu" in capsys.readouterr().err
-    made = subprocess.run(["make", "compile"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert made.returncode == 2
-    assert "TRAIN_DEVICE is 'tpu'; it must be gpu or cpu" in made.stderr
+    command = [sys.executable, "-m", "pipelines.compile"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error     TRAIN_DEVICE is 'tpu' in the environment")
 
 
 @pytest.mark.parametrize("path", [*sorted(ROOT.glob("components/*/Dockerfile")), ROOT / "Makefile"], ids=str)

@@ -111,6 +111,14 @@ def test_images_that_no_cluster_can_pull_are_warned_of(monkeypatch, tmp_path, ca
     assert not caplog.text
 
 
+def test_trainings_on_cpus_are_told_of(monkeypatch, caplog):
+    monkeypatch.setenv("IMAGE_REGISTRY", "registry.example/x")
+    monkeypatch.setenv("TRAIN_DEVICE", "cpu")
+    caplog.set_level("INFO")
+    submit(SubmitConfig(dry_run=True))
+    assert "trainings use the CPU image registry.example/x/train:" in caplog.text
+
+
 def test_no_run_only_uploads(server, settings):
     shown = submit(SubmitConfig(**settings, run=False)).summary()
     assert len(server.all("pipeline_versions")) == 1
