@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ __all__ = [
     "LOCK_FILE",
     "TRAIN_DEVICES",
     "chosen_images",
-    "code_digest",
     "content_tag",
     "copy_code",
     "image",
@@ -121,12 +119,6 @@ def unbuilt_images() -> list[str]:
 def step_of(name: str) -> str:
     """Return the step that an image is for: `train` for both of its variants."""
     return name.removesuffix("-gpu")
-
-
-def code_digest(steps: Iterable[str]) -> str:
-    """Return a digest of the tags of the images of steps: another one when the code of any of them changes."""
-    tags = {step: image(step).rpartition(":")[2] for step in steps}
-    return hashlib.sha256(json.dumps(tags, sort_keys=True).encode()).hexdigest()
 
 
 @cache
