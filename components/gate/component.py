@@ -54,8 +54,7 @@ def gate(
     how |= {"min_slice_tiles": min_slice_tiles, "max_calibration_error": max_calibration_error, "serving": serving.path}
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **how)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
-    for figure, value in result.main_figures().items():
-        metrics.log_metric(figure, value)
+    metrics.metadata.update(result.main_figures())
     if result.to_deploy == "none":
         with telling_why("gate"):
             finish_run(baseline, run, result.decision["reason"])
