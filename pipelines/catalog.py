@@ -23,7 +23,8 @@ def find_version(cluster: Cluster, pipeline_id: str, name: str) -> dict[str, Any
     """Return the version of a name, or None; "latest" is the newest, which the server takes by its creation time."""
     path = f"/pipelines/{pipeline_id}/versions"
     if name == "latest":
-        return next(cluster.pages(path, "pipeline_versions", sort_by="created_at desc", page_size=1), None)
+        newest, _ = cluster.page(path, "pipeline_versions", sort_by="created_at desc", page_size=1)
+        return newest[0] if newest else None
     return _named(cluster, path, "pipeline_versions", name, ("name", "display_name"), {})
 
 
@@ -37,7 +38,7 @@ def ensure_experiment(cluster: Cluster, name: str) -> dict[str, Any]:
     body = {"display_name": name, **_scope(cluster)}
     return find_experiment(cluster, name) or cluster.create_once(
         "experiment",
-        lambda: cluster.send("POST", "/experiments", body=body),
+        lambda: cluster.send("POST", "/experiments", body=body, kind="experiment"),
         lambda: find_experiment(cluster, name),
     )
 
@@ -55,7 +56,7 @@ def upload(cluster: Cluster, pipeline: CompiledPipeline) -> tuple[dict[str, Any]
     body = {"display_name": name, "description": _description(pipeline), **_scope(cluster)}
     found = find_pipeline(cluster, name) or cluster.create_once(
         "pipeline",
-        lambda: cluster.send("POST", "/pipelines", body=body),
+        lambda: cluster.send("POST", "/pipelines", body=body, kind="pipeline"),
         lambda: find_pipeline(cluster, name),
     )
     pipeline_id = str(found["pipeline_id"])
@@ -66,7 +67,9 @@ def upload(cluster: Cluster, pipeline: CompiledPipeline) -> tuple[dict[str, Any]
     _log.info("upload    %s as version %s", name, version_name)
     version = cluster.create_once(
         "pipeline version",
-        lambda: cluster.send("POST", "/pipelines/upload_version", query, file=pipeline.content),
+        lambda: cluster.send(
+            "POST", "/pipelines/upload_version", query, file=pipeline.content, kind="pipeline version"
+        ),
         lambda: find_version(cluster, pipeline_id, version_name),
     )
     return version, True

@@ -18,10 +18,13 @@ from typing import Any
 import httpx
 from pydantic import Field
 
+from pipelines.answers import UnexpectedAnswerError, check, check_page, is_health
+from pipelines.cluster_errors import ClusterError, forward_hint, no_answer, not_kubeflow, refusal
 from sat_xception.config import StepConfig
-from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.serve.addresses import is_loopback
+from sat_xception.serve.deadline import send_within
 
 __all__ = ["Cluster", "ClusterConfig", "ClusterError", "equals", "one_of"]
 
@@ -29,12 +32,9 @@ _log = get_logger(__name__)
 _API = "/apis/v2beta1"
 # Pauses before another try, in seconds: a restarting API server answers again within them.
 _PAUSES_S = (1.0, 2.0, 4.0)
-_LONGEST_PAUSE_S = 30.0
-_PASSING = frozenset({429, 502, 503, 504})
 # No answer, or a gateway that gave up on one: the request may still be under way.
 _IN_DOUBT = frozenset({0, 502, 504})
 _PAGE = 100
-_PORT_FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 for _library in ("httpx", "httpcore"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 
@@ -52,30 +52,9 @@ class ClusterConfig(StepConfig):
     token_file: Path | None = Field(
         None, description="File that holds the bearer token instead; read anew for each request, as tokens expire."
     )
-    request_timeout_s: float = Field(30.0, gt=0, description="Deadline of one request, in seconds.")
-
-
-class ClusterError(ServiceError):
-    """A request to Kubeflow Pipelines failed.
-
-    Attributes:
-        reason: What failed, without what to do about it.
-        status: HTTP status of the answer; 0 when there was none.
-        passing: Whether the same request may succeed a moment later.
-        unclear: Whether the server may have done what was asked all the same.
-        pause_s: Seconds after which the server wants to be asked again; 0 when it didn't say.
-    """
-
-    def __init__(
-        self, reason: str, hint: str = "", status: int = 0, passing: bool = False, unclear: bool = False
-    ) -> None:
-        """Say what failed, and what to do about it."""
-        super().__init__(f"{reason}; {hint}" if hint else reason)
-        self.reason = reason
-        self.status = status
-        self.passing = passing
-        self.unclear = unclear
-        self.pause_s = 0.0
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="Deadline of one request with its repetitions, in seconds."
+    )
 
 
 def equals(key: str, value: str) -> str:
@@ -102,7 +81,7 @@ class Cluster:
         self.endpoint = (config.endpoint or os.environ.get("KFP_ENDPOINT", "")).rstrip("/")
         if not self.endpoint:
             raise ConfigError(
-                f"where is Kubeflow Pipelines? Give --endpoint or $KFP_ENDPOINT; to reach it: {_forward()}"
+                f"where is Kubeflow Pipelines? Give --endpoint or $KFP_ENDPOINT; to reach it: {forward_hint()}"
             )
         try:
             url = httpx.URL(self.endpoint)
@@ -113,7 +92,8 @@ class Cluster:
                 f"--endpoint must be http(s)://host:port without a password in it, as http://localhost:8080; a token "
                 f"goes into ${config.token_env}"
             )
-        self._client = httpx.Client(timeout=config.request_timeout_s, trust_env=not is_loopback(url.host))
+        self._client = httpx.Client(trust_env=not is_loopback(url.host))
+        self._identified = False
 
     def __enter__(self) -> Cluster:
         """Return itself."""
@@ -127,30 +107,48 @@ class Cluster:
         """Return the address of a place in the UI, for instance `runs/details/<id>`."""
         return f"{self.endpoint}/#/{place}"
 
-    def get(self, path: str, **query: str | int) -> dict[str, Any]:
-        """Return a resource."""
-        return self._patiently(lambda: self.send("GET", path, query))
+    def get(self, path: str, kind: str, **query: str | int) -> dict[str, Any]:
+        """Return a resource of a kind (see `answers`)."""
+        return self._patiently(lambda seconds: self.send("GET", path, query, kind=kind, timeout_s=seconds))
+
+    def page(self, path: str, key: str, **query: str | int) -> tuple[list[dict[str, Any]], str]:
+        """Return a page of a list, and the token of the next one; "" when it is the last."""
+        content = self._patiently(lambda seconds: self.send("GET", path, query, page_of=key, timeout_s=seconds))
+        items = content.get(key) or []
+        if not items:
+            # Where a list is empty, Kubeflow Pipelines answers {}, as many another server does.
+            self._identify(path)
+        return items, content.get("next_page_token") or ""
 
     def pages(self, path: str, key: str, **query: str | int) -> Iterator[dict[str, Any]]:
         """Yield every resource of a list, page by page."""
         token = ""
+        seen = set()
         while True:
-            page = self.get(path, **{"page_size": _PAGE, **query, **({"page_token": token} if token else {})})
-            yield from page.get(key) or []
-            token = page.get("next_page_token") or ""
+            items, token = self.page(path, key, page_size=_PAGE, **query, **({"page_token": token} if token else {}))
+            yield from items
             if not token:
                 return
+            if token in seen or not items:
+                raise self._not_kubeflow(f"the list {path} has no end: the same page, or an empty one, comes again")
+            seen.add(token)
+
+    def _identify(self, path: str) -> None:
+        """Make sure, once, that the server is Kubeflow Pipelines."""
+        if not self._identified and not is_health(self.get("/healthz", "")):
+            raise self._not_kubeflow(f"{path} lists nothing, and /healthz isn't as Kubeflow Pipelines answers it")
+        self._identified = True
 
     def act(self, path: str) -> None:
         """Ask for something that comes to the same when it is asked for twice, as `…:disable`."""
-        self._patiently(lambda: self.send("POST", path))
+        self._patiently(lambda seconds: self.send("POST", path, timeout_s=seconds))
 
     def delete(self, path: str, **query: str) -> None:
         """Delete a resource; that it is gone already is as good."""
         try:
-            self._patiently(lambda: self.send("DELETE", path, query))
+            self._patiently(lambda seconds: self.send("DELETE", path, query, timeout_s=seconds))
         except ClusterError as error:
-            if error.status != httpx.codes.NOT_FOUND:
+            if not error.absent:
                 raise
 
     def create_once(
@@ -169,6 +167,7 @@ class Cluster:
         Raises:
             ClusterError: It couldn't be created, or it isn't known whether it was; the message says which.
         """
+        until = time.monotonic() + self._config.request_timeout_s
         for pause_s in (*_PAUSES_S, None):
             try:
                 return create()
@@ -180,20 +179,26 @@ class Cluster:
                 if error.unclear and error.status in _IN_DOUBT:
                     hint = f"the {what} isn't there yet, but may still be made: look before you try again"
                     raise ClusterError(error.reason, hint) from None
-                if pause_s is None or not error.passing:
+                if pause_s is None or not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
                     raise
                 _wait(error, pause_s)
         raise AssertionError("unreachable")
 
-    def _patiently(self, request: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _patiently(self, request: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
+        """Send a request, again after a passing failure, as long as the time of one request allows.
+
+        Args:
+            request: Sends it; gets the seconds that are left.
+        """
+        until = time.monotonic() + self._config.request_timeout_s
         for pause_s in _PAUSES_S:
             try:
-                return request()
+                return request(until - time.monotonic())
             except ClusterError as error:
-                if not error.passing:
+                if not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
                     raise
                 _wait(error, pause_s)
-        return request()
+        return request(until - time.monotonic())
 
     def send(
         self,
@@ -202,31 +207,70 @@ class Cluster:
         query: Mapping[str, str | int] | None = None,
         body: dict[str, Any] | None = None,
         file: bytes | None = None,
+        kind: str = "",
+        page_of: str = "",
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request, once, and return the JSON that comes back.
+        """Send one request, once, and return the JSON that comes back, held against what it must be.
+
+        Args:
+            method: HTTP method.
+            path: What follows /apis/v2beta1.
+            query: Query of the address.
+            body: JSON to send.
+            file: Pipeline to upload.
+            kind: Kind of the answer; "" is any JSON object.
+            page_of: The answer is a page of this list.
+            timeout_s: Deadline; None is the configured one.
+
+        Raises:
+            ClusterError: It failed, or the answer isn't one of Kubeflow Pipelines.
+        """
+        files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
+        request = self._client.build_request(
+            method, f"{self.endpoint}{_API}{path}", params=query, json=body, files=files
+        )
+        answer = self.exchange(request, timeout_s)
+        try:
+            content = answer.json() if answer.content else {}
+        except (ValueError, RecursionError):
+            raise self._not_kubeflow(f"{path} is {answer.headers.get('content-type')}, not JSON") from None
+        try:
+            check(kind, content)
+            if page_of:
+                check_page(page_of, content)
+        except UnexpectedAnswerError as error:
+            raise self._not_kubeflow(f"{path}: {error}") from None
+        result: dict[str, Any] = content
+        return result
+
+    def exchange(
+        self, request: httpx.Request, timeout_s: float | None = None, last_bytes: int | None = None
+    ) -> httpx.Response:
+        """Send a request with the bearer token, and return its answer, which is a success.
 
         Raises:
             ClusterError: It failed.
         """
-        files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
-        headers = {"Authorization": f"Bearer {token}"} if (token := self._token()) else {}
+        timeout_s = self._config.request_timeout_s if timeout_s is None else max(timeout_s, 0.01)
+        if token := self._token():
+            request.headers["Authorization"] = f"Bearer {token}"
         try:
-            answer = self._client.request(
-                method, f"{self.endpoint}{_API}{path}", params=query, json=body, files=files, headers=headers
-            )
+            answer = send_within(self._client, request, timeout_s, last_bytes)
         except httpx.HTTPError as error:
-            raise self._no_answer(error) from None
+            raise no_answer(self.endpoint, error, timeout_s) from None
+        except UnicodeError as error:  # of the name lookup
+            raise ConfigError(f"--endpoint {self.endpoint} is no address: {error}") from None
         if not answer.is_success:
-            raise self._refusal(answer, token)
-        try:
-            content: dict[str, Any] = answer.json() if answer.content else {}
-        except ValueError:
-            kind = answer.headers.get("content-type")
-            raise ClusterError(
-                f"{self.endpoint} doesn't speak Kubeflow Pipelines' API: {path} is {kind}, not JSON",
-                f"check --endpoint; if that is a login, put a token into ${self._config.token_env}",
-            ) from None
-        return content
+            raise refusal(self.endpoint, answer, token, self._config.token_env)
+        return answer
+
+    def build(self, path: str, **query: str) -> httpx.Request:
+        """Return a GET request for something beside the API, below the same endpoint."""
+        return self._client.build_request("GET", f"{self.endpoint}{path}", params=query)
+
+    def _not_kubeflow(self, why: str) -> ClusterError:
+        return not_kubeflow(self.endpoint, why, self._config.token_env)
 
     def _token(self) -> str:
         """Return the bearer token; "" when there is none."""
@@ -241,45 +285,6 @@ class Cluster:
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ConfigError(f"{origin} holds no token: there is a space, a line break or a letter beyond ASCII in it")
         return token
-
-    def _no_answer(self, error: httpx.HTTPError) -> ClusterError:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            certificate = "CERTIFICATE" in str(error)
-            hint = "set $SSL_CERT_FILE to the authority's file" if certificate else f"to reach it: {_forward()}"
-            reason = f"Kubeflow Pipelines can't be reached at {self.endpoint} ({error})"
-            return ClusterError(reason, hint, passing=not certificate)
-        reason = f"{type(error).__name__} {error}".strip()
-        return ClusterError(f"{self.endpoint} took a request and didn't answer ({reason})", passing=True, unclear=True)
-
-    def _refusal(self, answer: httpx.Response, token: str) -> ClusterError:
-        status = answer.status_code
-        said = _message(answer)
-        said = said.replace(token, "***") if token else said
-        reason = f"Kubeflow Pipelines at {self.endpoint} answered HTTP {status}: {said}"
-        hint = ""
-        if answer.is_redirect or status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            state = "was sent" if token else "is missing"
-            hint = f"a bearer token {state}: it comes from ${self._config.token_env} or --token-file"
-        elif status == httpx.codes.NOT_FOUND and "json" not in answer.headers.get("content-type", ""):
-            hint = "check --endpoint: is it Kubeflow Pipelines?"
-        error = ClusterError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
-        wanted = answer.headers.get("retry-after", "")
-        error.pause_s = min(float(wanted), _LONGEST_PAUSE_S) if wanted.isdecimal() else 0.0
-        return error
-
-
-def _forward() -> str:
-    return f"`{_PORT_FORWARD}` in another terminal, then --endpoint http://localhost:8080"
-
-
-def _message(answer: httpx.Response) -> str:
-    """Return what the server said: the message of its JSON, or the beginning of whatever else it sent."""
-    try:
-        content = answer.json()
-        said = str(content.get("message") or content.get("error"))
-    except (ValueError, AttributeError):
-        said = answer.headers.get("location") or answer.text or answer.reason_phrase
-    return " ".join(said.split())[:600]
 
 
 def _wait(error: ClusterError, pause_s: float) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import typer
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -167,7 +166,7 @@ def _apply(
     if same is None:
         same = cluster.create_once(
             "schedule",
-            lambda: cluster.send("POST", "/recurringruns", body=wanted),
+            lambda: cluster.send("POST", "/recurringruns", body=wanted, kind="recurring run"),
             lambda: next((item for item in named(cluster, schedule.name) if not changes(item, wanted)), None),
         )
     elif is_enabled(same) != schedule.enabled:
@@ -197,9 +196,9 @@ def _told(
 def _pipeline_name(cluster: Cluster, identifier: str) -> str:
     """Return a pipeline's name; its id when it has been deleted since."""
     try:
-        return str(cluster.get(f"/pipelines/{identifier}").get("display_name"))
+        return str(cluster.get(f"/pipelines/{identifier}", "pipeline").get("display_name"))
     except ClusterError as error:
-        if error.status != httpx.codes.NOT_FOUND:
+        if not error.absent:
             raise
         return f"{identifier} (deleted)"
 
@@ -211,7 +210,7 @@ def _reference(item: dict[str, Any]) -> dict[str, str]:
 def _when(item: dict[str, Any]) -> str:
     trigger = item.get("trigger") or {}
     if cron := trigger.get("cron_schedule"):
-        return f"{cron['cron']} UTC"
+        return f"{cron.get('cron', '')} UTC"
     return f"every {(trigger.get('periodic_schedule') or {}).get('interval_second')} s"
 
 

@@ -38,11 +38,19 @@ class CompiledPipeline:
 
     @classmethod
     def from_version(cls, version: dict[str, Any]) -> CompiledPipeline:
-        """Return the pipeline of a version that the API server sent; it nests the spec where there are two."""
+        """Return the pipeline of a version that the API server sent; it nests the spec where there are two.
+
+        Raises:
+            ConfigError: There is no v2 pipeline in it: the server keeps v1 pipelines too, which are Argo Workflows.
+        """
         found = version.get("pipeline_spec") or {}
-        if "pipeline_spec" in found:
-            return cls(b"", found["pipeline_spec"], found.get("platform_spec") or {})
-        return cls(b"", found, {})
+        spec, platform = (
+            (found["pipeline_spec"], found.get("platform_spec")) if "pipeline_spec" in found else (found, {})
+        )
+        if not _is_spec(spec) or not isinstance(platform or {}, dict):
+            name = version.get("display_name") or version.get("pipeline_version_id")
+            raise ConfigError(f"the pipeline version {name!r} has no v2 pipeline in it; compile it with kfp 2")
+        return cls(b"", spec, platform or {})
 
     @property
     def name(self) -> str:
@@ -97,7 +105,7 @@ def read_pipeline(path: Path) -> CompiledPipeline:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     specs = [document for document in documents if isinstance(document, dict) and "pipelineInfo" in document]
     platforms = [document for document in documents if isinstance(document, dict) and "platforms" in document]
-    if len(specs) != 1 or "root" not in specs[0]:
+    if len(specs) != 1 or not _is_spec(specs[0]):
         raise ConfigError(f"{path} is no compiled pipeline (no pipelineInfo and root in it); `make compile` writes one")
     pipeline = CompiledPipeline(content, specs[0], platforms[0] if platforms else {})
     if not _NAME.fullmatch(pipeline.name):
@@ -111,6 +119,16 @@ def compile_pipeline(name: str) -> CompiledPipeline:
 
     with tempfile.TemporaryDirectory() as folder:
         return read_pipeline(next(path for path in compile_pipelines(Path(folder)) if path.stem == name))
+
+
+def _is_spec(spec: object) -> bool:
+    """Return whether it has a pipeline's parts: its name, its root and its components."""
+    if not isinstance(spec, dict) or not isinstance(spec.get("components", {}), dict):
+        return False
+    info, parts = spec.get("pipelineInfo"), (spec.get("root"), *spec.get("components", {}).values())
+    return (
+        isinstance(info, dict) and isinstance(info.get("name"), str) and all(isinstance(part, dict) for part in parts)
+    )
 
 
 def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -149,10 +149,10 @@ def _start(
         body["pipeline_spec"] = pipeline.without_cache()
 
     def find() -> dict[str, Any] | None:
-        newest = cluster.get("/runs", experiment_id=experiment_id, sort_by="created_at desc", page_size=50)
-        return next((run for run in newest.get("runs") or [] if run.get("description") == mark), None)
+        newest, _ = cluster.page("/runs", "runs", experiment_id=experiment_id, sort_by="created_at desc", page_size=50)
+        return next((run for run in newest if run.get("description") == mark), None)
 
-    return cluster.create_once("run", lambda: cluster.send("POST", "/runs", body=body), find)
+    return cluster.create_once("run", lambda: cluster.send("POST", "/runs", body=body, kind="run"), find)
 
 
 def _plan(config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]) -> list[str]:

@@ -132,8 +132,15 @@ def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, A
     seen, away = time.monotonic(), False
     while True:
         try:
-            run = cluster.send("GET", f"/runs/{run_id}")
+            run = cluster.send("GET", f"/runs/{run_id}", kind="run")
+            if run.get("error") and not run.get("state"):
+                # The server has the run and can't put it into an answer (toApiRun in server/api_converter.go).
+                raise ClusterError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
         except ClusterError as error:
+            if error.absent:
+                raise ClusterError(
+                    f"the run {run_id} isn't at {cluster.endpoint} any more", "somebody deleted it while it was watched"
+                ) from None
             if not error.passing or time.monotonic() - seen > _PATIENCE_S:
                 link = cluster.link(f"runs/details/{run_id}")
                 raise StillRunningError(f"lost sight of the run, which goes on: {link}; {error}", 4) from None

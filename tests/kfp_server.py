@@ -69,10 +69,11 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong, for requests whose method and path match, so many times.
+    """What goes wrong, for requests whose method ("" is any) and path match, so many times.
 
     Attributes:
         status: HTTP status of the answer; 0 closes the connection without one.
+        body: What is answered, as it is; "" is an error as the server or its gateway writes one.
         done: Whether the server does what was asked before it fails.
     """
 
@@ -81,6 +82,7 @@ class Fault:
     status: int
     times: int = 1
     done: bool = False
+    body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -171,7 +173,7 @@ class KfpServer:
         if self.token and authorization != f"Bearer {self.token}":
             return _error(401, 16, f"request not authenticated: {authorization!r}")
         fault = next(
-            (f for f in self.faults if f.times and f.method == http.method and re.search(f.path, http.path)), None
+            (f for f in self.faults if f.times and f.method in ("", http.method) and re.search(f.path, http.path)), None
         )
         if fault:
             fault.times -= 1
@@ -180,6 +182,8 @@ class KfpServer:
             if not fault.status:
                 http.transport.abort()
                 return web.Response()
+            if fault.body:
+                return web.Response(status=fault.status, text=fault.body, content_type="application/json")
             return _error(fault.status, 14, "upstream connect error", fault.headers)
         return self._handle(request)
 
@@ -189,7 +193,8 @@ class KfpServer:
             if match and method == request.method:
                 try:
                     kind, content = handler(request, *match.groups())
-                    return web.json_response(_without_empty(read(content, kind, "answer")))
+                    content = content if kind == "object" else _without_empty(read(content, kind, "answer"))
+                    return web.json_response(content)
                 except tuple(STATUS) as error:
                     return _error(*STATUS[type(error)], str(error))
         return _error(404, 5, "Not Found")
@@ -197,7 +202,7 @@ class KfpServer:
     def _routes(self) -> list[tuple[str, str, Callable[..., tuple[str, Any]]]]:
         runs, schedules, pipelines = "/runs", "/recurringruns", "/pipelines"
         return [
-            ("GET", "/healthz", lambda _: ("V2beta1GetHealthzResponse", {"multi_user": self.multi_user})),
+            ("GET", "/healthz", lambda _: ("object", self._health())),
             ("GET", pipelines, lambda r: self._list(r, "pipelines", "V2beta1ListPipelinesResponse")),
             ("POST", pipelines, lambda r: ("V2beta1Pipeline", self._create_pipeline(read(r.body, "V2beta1Pipeline")))),
             ("POST", f"{pipelines}/upload", self._upload),
@@ -216,6 +221,15 @@ class KfpServer:
             ("DELETE", f"{schedules}/([^/:]+)", self._delete_recurring_run),
             ("POST", f"{schedules}/([^/:]+):(enable|disable)", self._switch_recurring_run),
         ]
+
+    def _health(self) -> dict[str, Any]:
+        """Return what the API server answers, with every field (backend/src/apiserver/main.go, healthzResponse)."""
+        return {
+            "commit_sha": "7b70c7b95f",
+            "tag_name": "2.17.0",
+            "multi_user": self.multi_user,
+            "pipeline_store": "database",
+        }
 
     # Lists
 

@@ -1,0 +1,108 @@
+"""Failures of requests to Kubeflow Pipelines: what failed, whether it may pass, and what to do about it."""
+
+from __future__ import annotations
+
+import httpx
+
+from sat_xception.errors import ServiceError
+
+__all__ = ["ClusterError", "forward_hint", "no_answer", "not_kubeflow", "refusal", "said"]
+
+_LONGEST_PAUSE_S = 30.0
+_PASSING = frozenset({429, 502, 503, 504})
+_PORT_FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
+
+
+class ClusterError(ServiceError):
+    """A request to Kubeflow Pipelines failed.
+
+    Attributes:
+        reason: What failed, without what to do about it.
+        status: HTTP status of the answer; 0 when there was none.
+        passing: Whether the same request may succeed a moment later.
+        unclear: Whether the server may have done what was asked all the same.
+        absent: Whether the API server itself said that there is no such thing.
+        pause_s: Seconds after which the server wants to be asked again; 0 when it didn't say.
+    """
+
+    def __init__(
+        self, reason: str, hint: str = "", status: int = 0, passing: bool = False, unclear: bool = False
+    ) -> None:
+        """Say what failed, and what to do about it."""
+        super().__init__(f"{reason}; {hint}" if hint else reason)
+        self.reason = reason
+        self.status = status
+        self.passing = passing
+        self.unclear = unclear
+        self.absent = False
+        self.pause_s = 0.0
+
+
+def forward_hint() -> str:
+    """Return how to reach the UI of a cluster that has no address of its own."""
+    return f"`{_PORT_FORWARD}` in another terminal, then --endpoint http://localhost:8080"
+
+
+def no_answer(endpoint: str, error: httpx.HTTPError, timeout_s: float) -> ClusterError:
+    """Return the error for a request that got no whole answer."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        certificate = "CERTIFICATE" in str(error)
+        hint = "set $SSL_CERT_FILE to the authority's file" if certificate else f"to reach it: {forward_hint()}"
+        reason = f"Kubeflow Pipelines can't be reached at {endpoint} ({error})"
+        return ClusterError(reason, hint, passing=not certificate)
+    if isinstance(error, httpx.TimeoutException):
+        reason = f"{endpoint} took a request and sent no whole answer within {timeout_s:.3g} s"
+        return ClusterError(reason, "if it is only slow, raise --request-timeout-s", passing=True, unclear=True)
+    reason = f"{type(error).__name__} {error}".strip()
+    return ClusterError(f"{endpoint} took a request and didn't answer ({reason})", passing=True, unclear=True)
+
+
+def not_kubeflow(endpoint: str, why: str, token_env: str) -> ClusterError:
+    """Return the error for an answer that isn't one of Kubeflow Pipelines."""
+    return ClusterError(
+        f"{endpoint} doesn't speak Kubeflow Pipelines' API: {why}",
+        f"check --endpoint; if that is a login, put a token into ${token_env}",
+    )
+
+
+def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -> ClusterError:
+    """Return the error for an answer that isn't a success."""
+    status = answer.status_code
+    message = said(answer)
+    message = message.replace(token, "***") if token else message
+    reason = f"Kubeflow Pipelines at {endpoint} answered HTTP {status}: {message}"
+    hint = ""
+    if answer.is_redirect or status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        state = "was sent" if token else "is missing"
+        hint = f"a bearer token {state}: it comes from ${token_env} or --token-file"
+    absent = status == httpx.codes.NOT_FOUND and _is_api_error(answer)
+    if status == httpx.codes.NOT_FOUND and not absent:
+        hint = "check --endpoint: is it Kubeflow Pipelines?"
+    error = ClusterError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
+    error.absent = absent
+    wanted = answer.headers.get("retry-after", "")
+    error.pause_s = min(float(wanted), _LONGEST_PAUSE_S) if wanted.isdecimal() else 0.0
+    return error
+
+
+def said(answer: httpx.Response) -> str:
+    """Return what the server said: the message of its JSON, or the beginning of whatever else it sent."""
+    content = _json(answer)
+    if isinstance(content, dict):
+        text = str(content.get("message") or content.get("error") or answer.text)
+    else:
+        text = answer.headers.get("location") or answer.text or answer.reason_phrase
+    return " ".join(text.split())[:600]
+
+
+def _is_api_error(answer: httpx.Response) -> bool:
+    """Return whether it has the form of the API server's errors, which hold gRPC's code."""
+    content = _json(answer)
+    return isinstance(content, dict) and isinstance(content.get("code"), int)
+
+
+def _json(answer: httpx.Response) -> object:
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        return None
