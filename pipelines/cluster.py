@@ -107,9 +107,9 @@ class Cluster:
         """Return the address of a place in the UI, for instance `runs/details/<id>`."""
         return f"{self.endpoint}/#/{place}"
 
-    def get(self, path: str, kind: str, **query: str | int) -> dict[str, Any]:
+    def get(self, path: str, kind: str, api: str = _API) -> dict[str, Any]:
         """Return a resource of a kind (see `answers`)."""
-        return self._patiently(lambda seconds: self.send("GET", path, query, kind=kind, timeout_s=seconds))
+        return self._patiently(lambda seconds: self.send("GET", path, kind=kind, api=api, timeout_s=seconds))
 
     def page(self, path: str, key: str, **query: str | int) -> tuple[list[dict[str, Any]], str]:
         """Return a page of a list, and the token of the next one; "" when it is the last."""
@@ -209,18 +209,20 @@ class Cluster:
         file: bytes | None = None,
         kind: str = "",
         page_of: str = "",
+        api: str = _API,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """Send one request, once, and return the JSON that comes back, held against what it must be.
 
         Args:
             method: HTTP method.
-            path: What follows /apis/v2beta1.
+            path: What follows the version of the API.
             query: Query of the address.
             body: JSON to send.
             file: Pipeline to upload.
             kind: Kind of the answer; "" is any JSON object.
             page_of: The answer is a page of this list.
+            api: Version of the API.
             timeout_s: Deadline; None is the configured one.
 
         Raises:
@@ -228,7 +230,7 @@ class Cluster:
         """
         files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
         request = self._client.build_request(
-            method, f"{self.endpoint}{_API}{path}", params=query, json=body, files=files
+            method, f"{self.endpoint}{api}{path}", params=query, json=body, files=files
         )
         answer = self.exchange(request, timeout_s)
         try:
@@ -268,6 +270,13 @@ class Cluster:
     def build(self, path: str, **query: str) -> httpx.Request:
         """Return a GET request for something beside the API, below the same endpoint."""
         return self._client.build_request("GET", f"{self.endpoint}{path}", params=query)
+
+    def curl(self, address: str) -> str:
+        """Return the command that gets an address of this server; the token is named, not shown."""
+        file, variable = self._config.token_file, self._config.token_env
+        source = f"$(cat '{file}')" if file else f"${variable}" if self._token() else ""
+        header = f'-H "Authorization: Bearer {source}" ' if source else ""
+        return f"curl {header}'{address}'"
 
     def _not_kubeflow(self, why: str) -> ClusterError:
         return not_kubeflow(self.endpoint, why, self._config.token_env)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +82,43 @@ class CompiledPipeline:
         """Every task's name and the label that the UI shows for it."""
         return {name: str(task.get("taskInfo", {}).get("name", name)) for name, task in _tasks(self.spec)}
 
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Names of the tasks that hold others: conditions, exit handlers, loops, pipelines within the pipeline."""
+        parts = self.spec.get("components", {})
+        return frozenset(name for name, task in _tasks(self.spec) if "dag" in parts.get(_component(task), {}))
+
+    def describe_task(self, steps: Sequence[str]) -> tuple[str, bool] | None:
+        """Return what to call the task that a node of the workflow belongs to, and whether it is a group.
+
+        Args:
+            steps: The node's name, from the outermost group to the node: `root`, `condition-1`, `train`, `executor`.
+                Several tasks may have the same name in different groups; a last step alone means any of them.
+
+        Returns:
+            None when the node belongs to no task.
+        """
+        tasks = dict(_tasks(self.spec)) if len(steps) == 1 else self._tasks_of(self.spec["root"])
+        outer, found = tasks, None
+        for step in steps:
+            name = re.sub(r"\(.*\)$", "", step)
+            if name == "onExit":  # what runs when the task before has ended lies beside that task
+                tasks = outer
+            name = name if name in tasks else name.removesuffix("-driver")
+            if name in tasks:
+                found, outer = (name, tasks[name]), tasks
+                tasks = self._tasks_of(self.spec.get("components", {}).get(_component(tasks[name]), {}))
+        if found is None:
+            return None
+        name, task = found
+        label = str(task.get("taskInfo", {}).get("name", name))
+        return (label if label == name else f"{label} ({name})"), name in self.groups
+
+    @staticmethod
+    def _tasks_of(component: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
+        return tasks
+
     def without_cache(self) -> dict[str, Any]:
         """Return the spec as a run takes it inline, with caching off in every task, also those within conditions."""
         spec = copy.deepcopy(self.spec)
@@ -122,13 +159,21 @@ def compile_pipeline(name: str) -> CompiledPipeline:
 
 
 def _is_spec(spec: object) -> bool:
-    """Return whether it has a pipeline's parts: its name, its root and its components."""
-    if not isinstance(spec, dict) or not isinstance(spec.get("components", {}), dict):
+    """Return whether it has what is read of a pipeline: its name, its parameters and its tasks."""
+    if not isinstance(spec, dict):
         return False
-    info, parts = spec.get("pipelineInfo"), (spec.get("root"), *spec.get("components", {}).values())
-    return (
-        isinstance(info, dict) and isinstance(info.get("name"), str) and all(isinstance(part, dict) for part in parts)
-    )
+    try:
+        definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {}).values()
+        tasks = [task for _, task in _tasks(spec)]
+        components = spec.get("components", {}).values()
+        name = spec["pipelineInfo"]["name"]
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return isinstance(name, str) and all(isinstance(part, dict) for part in (*definitions, *tasks, *components))
+
+
+def _component(task: dict[str, Any]) -> str:
+    return str(task.get("componentRef", {}).get("name", ""))
 
 
 def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,9 +17,10 @@ from pydantic import Field
 from components.images import LOCAL_REGISTRY, image, training_note
 from pipelines.catalog import ensure_experiment, upload
 from pipelines.cluster import Cluster, ClusterConfig
+from pipelines.failure import describe_failures, failure
 from pipelines.parameters import parse_assignments, read_parameters, typed_parameters
 from pipelines.spec import CompiledPipeline, compile_pipeline, read_pipeline
-from pipelines.watch import TaskState, failure, watch
+from pipelines.watch import TaskState, watch
 from sat_xception.cli import add_step, run_app
 from sat_xception.log import duration, get_logger
 from sat_xception.steps import Step
@@ -62,8 +63,9 @@ class SubmitResult:
 
     def summary(self) -> str:
         """Return the lines, and how many tasks ended how."""
-        counts = Counter(task.state.lower() for task in self.tasks)
-        tasks = [f"tasks     {', '.join(f'{count} {state}' for state, count in counts.items())}"] if counts else []
+        counts = Counter(task.state.lower() for task in self.tasks if not task.is_group)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items(), key=lambda item: -item[1]))
+        tasks = [f"tasks     {counted}"] if counts else []
         return "\n".join([*self.lines, *tasks])
 
 
@@ -97,15 +99,20 @@ def _submit(
     started = time.monotonic()
     run = _start(cluster, config, pipeline, version, parameters)
     link = cluster.link(f"runs/details/{run['run_id']}")
-    _log.info("run       %s: %s", run["display_name"], link)
+    name = run.get("display_name") or run["run_id"]
+    _log.info("run       %s: %s", name, link)
     link_line = f"link      {link}"
     if not config.wait:
-        return SubmitResult([*lines, f"run       {run['display_name']} started", link_line])
-    run, tasks = watch(cluster, run["run_id"], pipeline.task_labels, config.timeout_s, config.poll_s)
+        return SubmitResult([*lines, f"run       {name} started", link_line])
+    run, tasks = watch(cluster, run["run_id"], pipeline, config.timeout_s, config.poll_s)
     if run["state"] != "SUCCEEDED":
-        raise failure(run, tasks, link, cluster.namespace)
+        raise failure(cluster, run, pipeline)
+    if any(task.state == "FAILED" for task in tasks):
+        # What runs at the end of a run doesn't count for how the run ends.
+        count, told = describe_failures(cluster, run, pipeline)
+        _log.warning("warning   the run succeeded, but %d of its tasks failed:\n%s", count, "\n".join(told))
     took = duration(time.monotonic() - started)
-    return SubmitResult([*lines, f"run       {run['display_name']} SUCCEEDED in {took}", link_line], tasks)
+    return SubmitResult([*lines, f"run       {name} SUCCEEDED in {took}", link_line], tasks)
 
 
 def _compile() -> CompiledPipeline:

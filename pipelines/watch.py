@@ -13,21 +13,16 @@ from rich.live import Live
 from rich.table import Table
 
 from pipelines.cluster import Cluster, ClusterError
+from pipelines.spec import CompiledPipeline
 from sat_xception.errors import SatXceptionError
 from sat_xception.log import duration, get_logger
 
-__all__ = ["RunFailedError", "StillRunningError", "TaskState", "failure", "task_states", "watch"]
+__all__ = ["StillRunningError", "TaskState", "task_states", "watch"]
 
 _log = get_logger(__name__)
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 # A run of hours outlives many a port-forward: how long the server may be away before the watch gives up.
 _PATIENCE_S = 300.0
-
-
-class RunFailedError(SatXceptionError):
-    """The run ended, and not well."""
-
-    exit_code = 4
 
 
 class StillRunningError(SatXceptionError):
@@ -44,48 +39,47 @@ class TaskState:
     """A task of a run.
 
     Attributes:
-        name: Its name in the pipeline.
-        label: What the UI calls it.
-        state: One of KFP's runtime states.
-        error: Why it failed, as far as the server knows.
+        key: What tells it from others, also from one of the same name in another item of a loop.
+        what: What the UI and the pipeline call it.
+        state: One of KFP's runtime states, or OMITTED when something before it failed.
+        is_group: Whether it holds other tasks.
     """
 
-    name: str
-    label: str
+    key: str
+    what: str
     state: str
-    error: str
-
-    def __str__(self) -> str:
-        """Return the label, and the name where it says more."""
-        return self.label if self.label == self.name else f"{self.label} ({self.name})"
+    is_group: bool
 
 
-def task_states(run: Mapping[str, Any], labels: Mapping[str, str]) -> list[TaskState]:
+def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[TaskState]:
     """Return the tasks of a run as the pipeline knows them.
 
-    The server lists the nodes of the workflow beneath: a driver and an executor for each task, and groups. They are
-    left out, unless one of them failed, for then its message is often the only one.
+    The server lists the nodes of the workflow beneath, among them a driver and an executor for each task, which are
+    left out. A driver that fails is its task's failure, for the task doesn't start then. A node that Argo has left out
+    has no state: the API knows none that fits, and doesn't send RUNTIME_STATE_UNSPECIFIED.
     """
     details = (run.get("run_details") or {}).get("task_details") or []
-    states = []
-    for detail in details:
-        name = str(detail.get("display_name", ""))
-        state = str(detail.get("state") or "PENDING")
-        if name in labels or state == "FAILED":
-            error = str((detail.get("error") or {}).get("message", ""))
-            states.append(TaskState(name, labels.get(name, name), state, " ".join(error.split())))
-    return states
+    states: list[TaskState] = []
+    for index, detail in enumerate(details):
+        name = detail.get("display_name") or ""
+        described = pipeline.describe_task([name])
+        state = detail.get("state") or "OMITTED"
+        is_driver = name not in pipeline.task_labels
+        if described and (not is_driver or state == "FAILED"):
+            states.append(TaskState(str(detail.get("task_id") or index), described[0], state, described[1]))
+    failed = {state.what for state in states if state.state == "FAILED"}
+    return [state for state in states if state.state != "OMITTED" or state.what not in failed]
 
 
 def watch(
-    cluster: Cluster, run_id: str, labels: Mapping[str, str], timeout_s: float, poll_s: float
+    cluster: Cluster, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
 ) -> tuple[dict[str, Any], list[TaskState]]:
     """Return a run and its tasks when it has ended.
 
     Args:
         cluster: The API server.
         run_id: The run.
-        labels: Label of each task of the pipeline.
+        pipeline: The pipeline that is run.
         timeout_s: How long to wait; 0 is without limit.
         poll_s: Seconds between looks.
 
@@ -96,9 +90,9 @@ def watch(
     started = time.monotonic()
     show = _show_table if sys.stderr.isatty() else _show_lines
     try:
-        for run in show(_looks(cluster, run_id, poll_s), labels):
+        for run in show(_looks(cluster, run_id, poll_s), pipeline):
             if run.get("state") in _ENDED:
-                return run, task_states(run, labels)
+                return run, task_states(run, pipeline)
             if timeout_s and time.monotonic() - started > timeout_s:
                 raise StillRunningError(
                     f"the run hasn't ended within {duration(timeout_s)} (it is {run.get('state')}); it goes on: {link}",
@@ -107,24 +101,6 @@ def watch(
     except KeyboardInterrupt:
         raise StillRunningError(f"stopped waiting, by the keyboard; the run goes on: {link}", 130) from None
     raise AssertionError("unreachable")
-
-
-def failure(run: Mapping[str, Any], tasks: list[TaskState], link: str, namespace: str) -> RunFailedError:
-    """Return the error that says which tasks of a run failed, why, and where to look."""
-    failed = [task for task in tasks if task.state == "FAILED"]
-    # A group fails with a task in it, and has no reason of its own.
-    told = [task for task in failed if task.error] or failed
-    said = [f"{task}: {task.error or 'no reason given'}" for task in told]
-    if not said:
-        said = [str((run.get("error") or {}).get("message") or "no task is known to have failed")]
-    pods = f"pipeline/runid={run['run_id']}"
-    lines = [
-        f"the run ended {run['state']}",
-        *(f"          {line}" for line in said),
-        f"          look at {link}",
-        f"          kubectl logs -n {namespace or 'kubeflow'} -l {pods} -c main --prefix --tail=100",
-    ]
-    return RunFailedError("\n".join(lines))
 
 
 def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
@@ -153,26 +129,28 @@ def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, A
         time.sleep(poll_s)
 
 
-def _show_lines(looks: Iterator[dict[str, Any]], labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _show_lines(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
     told: dict[str, str] = {}
     for run in looks:
         lines = {
-            "": (str(run.get("state")), "the run"),
-            **{t.name: (t.state, str(t)) for t in task_states(run, labels)},
+            **{task.key: (task.state, task.what) for task in task_states(run, pipeline)},
+            "": (run.get("state") or "PENDING", "the run"),
         }
-        for name, (state, what) in lines.items():
-            if told.get(name) != state:
-                told[name] = state
+        for key, (state, what) in lines.items():
+            if told.get(key) != state:
+                told[key] = state
                 _log.info("%-10s%s", state.lower(), what)
         yield run
 
 
-def _show_table(looks: Iterator[dict[str, Any]], labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _show_table(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
     started = time.monotonic()
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
         for run in looks:
-            table = Table("task", "state", title=f"{run.get('state')}, {duration(time.monotonic() - started)}")
-            for task in task_states(run, labels):
-                table.add_row(str(task), task.state)
+            table = Table(
+                "task", "state", title=f"{run.get('state') or 'PENDING'}, {duration(time.monotonic() - started)}"
+            )
+            for task in task_states(run, pipeline):
+                table.add_row(task.what, task.state)
             live.update(table, refresh=True)
             yield run

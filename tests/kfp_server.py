@@ -23,8 +23,9 @@ import yaml
 from aiohttp import web
 
 from tests.kfp_strict import InvalidInputError, read, snake
+from tests.kfp_workflow import Look, Node, task_details, workflow, workflow_nodes
 
-__all__ = ["Fault", "KfpServer", "Look", "Request"]
+__all__ = ["Fault", "KfpServer", "Request"]
 
 API = "/apis/v2beta1"
 # Fields that each list can be filtered by: the maps of backend/src/apiserver/model.
@@ -86,14 +87,6 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one look at a run shows: its state, and the state of each task; `TASK: "FAILED: why"` gives the reason."""
-
-    state: str
-    tasks: dict[str, str] = field(default_factory=dict)
-
-
 DEFAULT_TIMELINE = (
     Look("PENDING"),
     Look("RUNNING", {"step": "RUNNING"}),
@@ -112,6 +105,14 @@ class KfpServer:
         self.token = ""
         self.multi_user = False
         self.killed: list[str] = []
+        # Logs by the end of their node's name, as "train.executor"; others hold a line. Where there is no pod any more,
+        # they come from the archive, if there is one.
+        self.logs: dict[str, str] = {}
+        self.pods_there = True
+        self.archived = True
+        # Whether the UI's server is in front: it hands on two versions of the API, and serves logs itself.
+        self.through_ui = True
+        self.hands_out_workflows = True
         self.stored: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in FILTERS}
         self._looks: dict[str, int] = {}
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
@@ -162,7 +163,7 @@ class KfpServer:
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         body: Any = None
         if not http.path.startswith(API):
-            return web.Response(text="<html>Welcome</html>", content_type="text/html")
+            return self._beside(http)
         if http.content_type == "multipart/form-data":
             body = (await http.post())["uploadfile"].file.read()
         elif http.can_read_body:
@@ -329,13 +330,68 @@ class KfpServer:
             return "V2beta1Run", run
         index = self._looks.get(run_id, 0)
         self._looks[run_id] = index + 1
-        look = self.timeline[min(index, len(self.timeline) - 1)]
+        look = self._look(run_id)
         run["state"] = look.state
-        details = [_detail("root-driver", "SUCCEEDED")] if look.tasks else []
-        for name, state in look.tasks.items():
-            details += [_detail(f"{name}-driver", "SUCCEEDED"), _detail(name, state), _detail("executor", "RUNNING")]
-        run["run_details"] = {"task_details": details}
+        run["state_history"] = [{"state": state} for state in (*look.history, look.state)]
+        run["run_details"] = {"task_details": task_details(run_id, self._nodes(run_id))}
         return "V2beta1Run", run
+
+    def _look(self, run_id: str) -> Look:
+        return self.timeline[min(max(self._looks.get(run_id, 0) - 1, 0), len(self.timeline) - 1)]
+
+    def _nodes(self, run_id: str) -> list[Node]:
+        run = self._get("runs", run_id)
+        version = run.get("pipeline_version_reference", {}).get("pipeline_version_id")
+        spec = self._get("pipeline_versions", version)["pipeline_spec"] if version else run["pipeline_spec"]
+        return workflow_nodes(f"small-{run_id[:5]}", spec.get("pipeline_spec", spec), self._look(run_id))
+
+    # Workflows and logs
+
+    def _beside(self, http: web.Request) -> web.Response:
+        """Answer what isn't v2beta1: the workflow of a run and the logs, as 2.16 and 2.17 do (apiserver/main.go)."""
+        run = re.fullmatch("/apis/v1beta1/runs/([^/]+)", http.path)
+        log = re.fullmatch("/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", http.path)
+        known = {"podname", "runid", "podnamespace", "createdat"}
+        self.requests.append(Request(http.method, http.path, dict(http.query), None))
+        if run and self.hands_out_workflows and run[1] in self.stored["runs"]:
+            nodes = self._nodes(run[1])
+            manifest = json.dumps(workflow(f"small-{run[1][:5]}", run[1], nodes, self._look(run[1])))
+            return web.json_response({"run": {"id": run[1]}, "pipeline_runtime": {"workflow_manifest": manifest}})
+        if log and not self.through_ui:
+            return self._log_by_api(log[1], log[2])
+        if http.path == "/k8s/pod/logs" and self.through_ui and set(http.query) == known:
+            return self._log_by_ui(http.query["runid"], http.query["podname"])
+        if http.path.startswith(("/apis/", "/k8s/")):
+            return web.Response(status=404, text=f"Cannot {http.method} {http.path}", content_type="text/html")
+        return web.Response(text="<html>Welcome</html>", content_type="text/html")
+
+    def _log(self, run_id: str, pod: str) -> str | None:
+        if run_id not in self.stored["runs"]:
+            return None
+        node = next((node for node in self._nodes(run_id) if node.pod == pod and node.type == "Pod"), None)
+        if node is None or not (self.pods_there or self.archived):
+            return None
+        return next((text for end, text in self.logs.items() if node.name.endswith(f".{end}")), "a line\n")
+
+    def _log_by_api(self, run_id: str, pod: str) -> web.Response:
+        """Answer as backend/src/apiserver/server/run_log_server.go: with 200 in any case."""
+        text = self._log(run_id, pod)
+        if text is None:
+            why = f"Failed to read logs from archive {pod} due to error fetching the log file: key does not exist"
+            error = {
+                "error_message": f"BadRequestError: Failed to read logs for run {run_id}: {why}",
+                "error_details": "",
+            }
+            text = json.dumps({key: value for key, value in error.items() if value}, separators=(",", ":"))
+        return web.Response(text=text, content_type="text/plain")
+
+    def _log_by_ui(self, run_id: str, pod: str) -> web.Response:
+        """Answer as frontend/server/handlers/pod-logs.ts."""
+        text = self._log(run_id, pod)
+        if text is None:
+            why = "Could not get main container logs: S3Error: The specified key does not exist."
+            return web.Response(status=500, text=why, content_type="text/html")
+        return web.Response(text=text, content_type="application/octet-stream")
 
     def _check_job(self, body: dict[str, Any]) -> None:
         """Check what a run and a recurring run have in common: experiment, pipeline, parameters."""
@@ -413,12 +469,6 @@ def _error(status: int, code: int, message: str, headers: dict[str, str] | None 
 def _without_empty(content: Any) -> Any:
     """Leave out what protobuf's JSON leaves out of a message: what is empty, false or 0."""
     return {key: value for key, value in content.items() if value not in ("", False, 0, None, [])}
-
-
-def _detail(name: str, told: str) -> dict[str, Any]:
-    state, _, reason = told.partition(": ")
-    detail: dict[str, Any] = {"display_name": name, "state": state, "task_id": str(uuid.uuid4())}
-    return {**detail, "error": {"code": 13, "message": reason}} if reason else detail
 
 
 def _predicates(text: str, keys: set[str]) -> list[tuple[str, Callable[[str, str], bool], str]]:

@@ -12,7 +12,8 @@ from pipelines.submit import SubmitConfig, submit
 from pipelines.watch import StillRunningError
 from sat_xception.errors import ConfigError
 from tests.dripping_server import KINDS, dripping_server
-from tests.kfp_server import Fault, Look
+from tests.kfp_server import Fault
+from tests.kfp_workflow import Look
 
 OTHERS = [
     "[]",

@@ -15,9 +15,10 @@ import pytest
 
 from pipelines import cluster as cluster_module
 from pipelines.submit import SubmitConfig, submit
-from pipelines.watch import RunFailedError, StillRunningError
+from pipelines.watch import StillRunningError
 from sat_xception.errors import ConfigError, ServiceError
-from tests.kfp_server import Fault, Look
+from tests.kfp_server import Fault
+from tests.kfp_workflow import Look
 
 QUICK = {"poll_s": 0.01}
 
@@ -212,7 +213,6 @@ FAILING = (
         {
             "step": "SUCCEEDED",
             "step-2": "FAILED: main: Error (exit code 3)",
-            "exit-handler-1": "FAILED",
             "notify": "SUCCEEDED",
         },
     ),
@@ -221,29 +221,19 @@ FAILING = (
 
 def test_a_failed_run_ends_with_4_and_names_the_task_its_reason_and_where_the_log_is(server, command, small_yaml):
     server.timeline = FAILING
+    server.logs["step-2.executor"] = "error     no tiles in gs://bucket\n"
     ended = command("submit", "--file", small_yaml, "--poll-s", "0.05")
     assert ended.returncode == 4
     (run,) = server.all("runs")
     for expected in (
-        "the run ended FAILED",
+        "the run ended FAILED: 1 task failed",
         "Train it (step-2): main: Error (exit code 3)",
-        f"kubectl logs -n kubeflow -l pipeline/runid={run['run_id']} -c main",
+        "| error     no tiles in gs://bucket",
+        "more: kubectl logs -n kubeflow small-",
         f"/#/runs/details/{run['run_id']}",
     ):
         assert expected in ended.stderr
     assert not re.search("notify|exit-handler|no reason", ended.stderr.split("the run ended")[1])
-
-
-def test_a_cancelled_run_is_a_failure(server, settings):
-    server.timeline = (Look("CANCELED"),)
-    with pytest.raises(RunFailedError, match="CANCELED"):
-        submit(SubmitConfig(**settings))
-
-
-def test_a_driver_that_failed_is_shown_though_it_is_no_task_of_the_pipeline(server, settings):
-    server.timeline = (Look("FAILED", {"step-2-driver": "FAILED: cannot resolve input"}),)
-    with pytest.raises(RunFailedError, match="step-2-driver: cannot resolve input"):
-        submit(SubmitConfig(**settings))
 
 
 def test_in_a_log_each_change_of_a_task_is_one_line(server, command, small_yaml):
