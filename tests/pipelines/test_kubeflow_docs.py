@@ -81,7 +81,8 @@ def test_every_flag_and_key_that_the_document_names_exists():
     section = text[text.index("## 5.") : text.index("## 7.")]
     flags = {flag.removeprefix("no-").replace("-", "_") for flag in re.findall(r"`--([a-z][a-z-]+)", section)}
     assert flags <= set(SubmitConfig.model_fields) | {"help"}
+    schedules = text[text.index("## 6.") : text.index("## 7.")]
     keys = {
-        key for row in re.findall(r"^\| (`[a-z_`, ]+) \|", section, re.MULTILINE) for key in re.findall(r"\w+", row)
+        key for row in re.findall(r"^\| (`[a-z_`, ]+) \|", schedules, re.MULTILINE) for key in re.findall(r"\w+", row)
     }
     assert keys == set(Schedule.model_fields)
