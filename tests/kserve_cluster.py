@@ -6,7 +6,6 @@ weights of an HTTPRoute among `sat_xception serve` processes' REST interfaces.
 
 import asyncio
 import itertools
-import random
 import shutil
 import threading
 import time
@@ -18,6 +17,7 @@ from aiohttp import web
 
 from sat_xception.serve.server import RunningServer
 from sat_xception.steps import ServeConfig
+from tests.gateways import RandomChoice
 
 NAMESPACE = "sat-xception"
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
@@ -33,6 +33,8 @@ class KServeCluster:
         endpoint: Address that users use.
         predictor_url: Template of the addresses of predictors.
         root: Folder that the cluster's pods know as `STORAGE`.
+        weights: Of each route the share of each backend, in %, as the controller has told the proxies.
+        gateway: How a request's backend is chosen; see `gateways.py`.
     """
 
     def __init__(self, folder, name, api, canary=False, lies=True):
@@ -48,11 +50,11 @@ class KServeCluster:
         self.route_faults = {}
         self.delays_s = {}
         self.hold = ""  # a stage of a rollout that isn't left: "making", "waiting", "golden"
-        self.stalled_gateway = self.sticky_gateway = False
+        self.stalled_gateway = False
+        self.gateway = RandomChoice()
         self.refuses_route = ""
         self.token = ""  # that the gateway asks users for
         self.canary = canary
-        self._random = random.Random(0)
         self._stopped = threading.Event()
 
     def __enter__(self):
@@ -181,23 +183,36 @@ class KServeCluster:
         return Pods(self, service, backend, uri, self.fates.get(version, "well"), tick)
 
     def _route_of(self, service, backends):
-        """KServe's own route, with the weights of the canaries."""
+        """KServe's own route: a rule for gRPC and one for the rest, each with the weights of the canaries.
+
+        As of August 2026 (`applyCanaryWeights`): a canary that isn't ready is left out, one with 0 % has the weight 0,
+        and where there is no canary, no weight is written. The API server makes 1 of that.
+        """
         canaries = service["spec"].get("canary", ())
-        given = [canary["trafficPercent"] for canary in canaries]
-        shares = [100 - sum(given), *given]
-        refs = [
-            {"name": backend, "port": 80, "weight": share}
-            for (backend, _), share in zip(backends, shares, strict=True)
-            if share
-        ]
-        if self.canary == "ignored":
-            refs = [{"name": backends[0][0], "port": 80, "weight": 100}]
+        ready = {one["name"] for one in service.get("status", {}).get("canaryStatuses", ()) if one["ready"]}
+        weights = {}
+        if canaries and self.canary != "ignored":
+            given = {
+                _backend(service["metadata"]["name"], one["predictor"]): one["trafficPercent"]
+                for one in canaries
+                if one["predictor"]["name"] in ready
+            }
+            weights = {backends[0][0]: 100 - sum(given.values()), **given}
+        rules = []
+        for match, port in (("^/tensorflow.serving.PredictionService/.*$", 9000), ("^/.*$", 80)):
+            refs = [
+                {"kind": "Service", "name": backend, "port": port, **({"weight": weights[backend]} if weights else {})}
+                for backend, _ in backends
+                if backend in (weights or {backends[0][0]: 1})
+            ]
+            path = {"type": "RegularExpression", "value": match}
+            rules.append({"matches": [{"path": path}], "backendRefs": refs})
         body = {
             "metadata": {"name": service["metadata"]["name"]},
-            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": rules},
         }
         found = self.api.read("httproutes", service["metadata"]["name"], GATEWAY)
-        if found is None or found["spec"]["rules"] != body["spec"]["rules"]:
+        if found is None or _weights(found["spec"]["rules"]) != _weights(rules):
             self.api.put("httproutes", body, GATEWAY, manager="kserve")
 
     def _collect(self):
@@ -245,7 +260,18 @@ class KServeCluster:
         }
         if route.get("status") != status:
             self.api.edit("httproutes", name, lambda body: body.update(status=status), GATEWAY, manager="gateway")
-        self.weights[name] = {ref["name"]: ref.get("weight", 1) for ref in refs}
+        # What users ask comes by the rule for everything.
+        rules = [rule for rule in route["spec"]["rules"] if rule["matches"][0]["path"]["value"] in ("/", "^/.*$")]
+        weights = next(iter(_weights(rules)), {})
+        total = sum(weights.values())
+        self.weights[name] = {backend: 100 * weight / total for backend, weight in weights.items() if weight}
+        if name == self._served_route:
+            self._loop.call_soon_threadsafe(self.gateway.take, self.weights[name])
+
+    def use_gateway(self, gateway):
+        """Let another kind of gateway choose backends from now on."""
+        gateway.take(self.weights.get(self._served_route, {}))
+        self.gateway = gateway
 
     # The data plane
 
@@ -276,20 +302,23 @@ class KServeCluster:
     async def _split(self, request):
         if request.host.split(":")[0] not in ("tiles.example.org", "127.0.0.1"):
             return web.Response(status=404, text="no route for this host")
-        routes = [self.name] if self.canary else [f"{self.name}-route"]
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.json_response({"error": "Jwt is missing"}, status=401)
-        weights = next((self.weights[route] for route in routes if self.weights.get(route)), {})
-        if not weights:
+        if not self.gateway.weights:
             return web.Response(status=500, text="no backend")
-        [chosen] = self._random.choices([*weights], [*weights.values()])
-        if self.sticky_gateway:
-            chosen = min(weights)
+        chosen, cookies = self.gateway.choose(request)
         self.answered[chosen] += 1
         fault = self.route_faults.get(chosen)
-        if fault and (answer := fault(request)) is not None:
-            return answer
-        return await self._forward(request, chosen, request.match_info["path"])
+        answer = fault(request) if fault else None
+        if answer is None:
+            answer = await self._forward(request, chosen, request.match_info["path"])
+        for cookie, value in cookies.items():
+            answer.set_cookie(cookie, value)
+        return answer
+
+    @property
+    def _served_route(self):
+        return self.name if self.canary else f"{self.name}-route"
 
     async def _forward(self, request, service, path):
         server = self.servers.get(service)
@@ -468,6 +497,11 @@ def _swap_weights(model, other):
                 shutil.copytree(source, target)
             elif source.exists():
                 shutil.copyfile(source, target)
+
+
+def _weights(rules):
+    """Return the weights of each rule's backends."""
+    return [{ref["name"]: ref.get("weight", 1) for ref in rule.get("backendRefs", ())} for rule in rules]
 
 
 def _backend(service, predictor):

@@ -318,8 +318,13 @@ class KubernetesApi:
         return self._store(key, body, request.query.get("fieldManager", "python"))
 
     def _update(self, request, key, body):
-        found = self._found(key)
-        if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
+        self._compare_version(key, {"metadata": {"resourceVersion": "0"} | body["metadata"]})
+        return self._store(key, body, request.query.get("fieldManager", "python"))
+
+    def _compare_version(self, key, body):
+        """Refuse what was made of an earlier version of an object, where it names one: also an apply."""
+        version = body["metadata"].get("resourceVersion")
+        if version and version != self._found(key)["metadata"]["resourceVersion"]:
             raise Refusal(
                 409,
                 "Conflict",
@@ -327,7 +332,6 @@ class KubernetesApi:
                 "your changes to the latest version and try again",
                 {"name": key[3]},
             )
-        return self._store(key, body, request.query.get("fieldManager", "python"))
 
     def _delete(self, request, key, body):
         found = self._found(key)
@@ -346,6 +350,7 @@ class KubernetesApi:
                 429, "TooManyRequests", "too many requests, please try again later", headers={"Retry-After": "1"}
             )
         self._admit(key, body)
+        self._compare_version(key, body)
         live = copy.deepcopy(self.objects.get(key) or {"metadata": {"name": key[3], "namespace": key[2]}})
         owners = copy.deepcopy(self.owners.get(key, {}))
         applied = {path: value for path, value in _leaves(body).items() if path[:2] not in _NAMING and len(path) > 1}
@@ -465,8 +470,15 @@ def _selector(text):
 
 def _default(plural, body):
     """Do what schemas and mutating webhooks do."""
-    if plural == "httproutes" and not body.setdefault("spec", {}).get("rules"):
-        body["spec"]["rules"] = copy.deepcopy(DEFAULT_RULES)
+    if plural == "httproutes":
+        if not body.setdefault("spec", {}).get("rules"):
+            body["spec"]["rules"] = copy.deepcopy(DEFAULT_RULES)
+        for rule in body["spec"]["rules"]:
+            rule.setdefault("matches", copy.deepcopy(DEFAULT_RULES[0]["matches"]))
+            for backend in rule.get("backendRefs", ()):
+                # As the definition of HTTPRoute has them.
+                for field, value in (("group", ""), ("kind", "Service"), ("weight", 1)):
+                    backend.setdefault(field, value)
     if plural == "inferenceservices":
         body["spec"]["predictor"].setdefault("model", {}).setdefault("name", "")
 

@@ -230,7 +230,7 @@ def _route(cluster: Cluster, config: RolloutConfig) -> str:
             f"HTTPRoute {name} has no parentRefs, so no gateway takes it: name your Gateway in the overlay"
         )
     weights = read_weights(route)
-    shares = ", ".join(f"{service} {weight} %" for service, weight in weights.items())
+    shares = ", ".join(f"{service} {weight:.4g} %" for service, weight in weights.items())
     return f"{name}: {shares or 'no traffic yet'}"
 
 

@@ -1,79 +1,107 @@
-"""How an HTTPRoute splits requests between Services, and whether the gateway has taken it."""
+"""How an HTTPRoute splits requests between Services, and whether the gateway has taken it.
+
+Weights are relative (Gateway API, `HTTPBackendRef.weight`): a sole backend has all the traffic whatever its weight, and
+a backend without one has weight 1. So only shares are compared here. A route may have rules that aren't a rollout's:
+they stay as they are.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.kinds import HTTP_ROUTE
+from sat_xception.deploy.refusals import ConflictError
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.log import get_logger
 
-__all__ = ["await_route", "read_weights", "split_traffic"]
+__all__ = ["await_route", "read_weights", "remove_backend", "split_traffic"]
 
-_log = get_logger(__name__)
 Object = dict[str, Any]
 _PORT = 80  # of a predictor's Service in KServe's Standard mode
 _POLL_S = 0.5
+# Shares that differ by less are the same: a KServe or a person may write 1 and 2 for a third and two thirds.
+_SAME_PERCENT = 0.01
+# How often a route may change between being read and being written: gateways write its status when it changes.
+_TRIES = 10
+_EVERYTHING = [{"path": {"type": "PathPrefix", "value": "/"}}]
+_DEFAULT: Object = {"matches": _EVERYTHING}  # the rule that the schema gives a route without rules
 
 
-def read_weights(route: Object) -> dict[str, int]:
-    """Return the weight of each Service in a route; none for a route without backends."""
-    weights: dict[str, int] = {}
-    for rule in route.get("spec", {}).get("rules") or ():
-        for backend in rule.get("backendRefs") or ():
-            weights[backend["name"]] = max(weights.get(backend["name"], 0), backend.get("weight", 1))
-    return {service: weight for service, weight in weights.items() if weight}
+def read_weights(route: Object) -> dict[str, float]:
+    """Return the weight of each Service in a route, as its share in %; none for a route without backends.
+
+    Where rules split differently, it is the largest.
+    """
+    weights: dict[str, float] = {}
+    for shares in map(_shares, _rules(route)):
+        for service, share in shares.items():
+            weights[service] = max(weights.get(service, 0), share)
+    return weights
 
 
 def split_traffic(
-    cluster: Cluster, route: str, weights: Mapping[str, int], timeout_s: float, force: bool = False
+    cluster: Cluster, route: str, weights: Mapping[str, float], timeout_s: float, force: bool = False
 ) -> None:
     """Give each Service its weight in a route, and wait until the gateway has taken it.
+
+    Every rule that sends to one of the Services gets the weights and stays as it is otherwise. Where there is none, a
+    rule for everything is added.
 
     Args:
         cluster: Where the route is.
         route: Its name.
-        weights: Weight of each Service that gets requests; one that gets none isn't named.
+        weights: Weight of each Service of the endpoint. One with weight 0 gets no requests, and isn't named any more.
         timeout_s: How long the gateway may take.
         force: Take over fields that others own.
 
     Raises:
+        ConfigError: The route is gone.
         ConflictError: Somebody else owns the route's rules.
         ServiceError: The gateway doesn't take the route.
     """
-    backends = [
-        {"group": "", "kind": "Service", "name": service, "port": _PORT, "weight": weight}
-        for service, weight in weights.items()
-        if weight
-    ]
-    everything = [{"path": {"type": "PathPrefix", "value": "/"}}]
-    rules = [{"matches": everything, "backendRefs": backends}]
-    metadata = {"name": route, "namespace": cluster.namespace}
-    # A route without rules gets the schema's default, which then belongs to whoever created it, unless that was by
-    # server-side apply. Nobody has chosen it.
-    force = force or not read_weights(cluster.get(HTTP_ROUTE, route) or {})
-    cluster.apply(HTTP_ROUTE, {"metadata": metadata, "spec": {"rules": rules}}, force=force)
+
+    def split(live: Object) -> list[Object]:
+        rules = [_with_weights(rule, weights) for rule in _rules(live)]
+        if any(_names(rule, weights) for rule in rules):
+            return rules
+        ours = {"matches": _EVERYTHING, "backendRefs": _references(weights, {"port": _PORT})}
+        return [*(rule for rule in rules if not _is_default(rule)), ours]
+
+    _change_rules(cluster, route, split, force)
     await_route(cluster, route, weights, timeout_s)
 
 
-def await_route(cluster: Cluster, route: str, weights: Mapping[str, int], timeout_s: float) -> None:
-    """Wait until a route has these weights, and the gateway has taken them.
+def remove_backend(cluster: Cluster, route: str, service: str) -> None:
+    """Take a Service out of a route; what the rollout added for it goes, and rules of others stay.
+
+    Raises:
+        ConfigError: The route is gone.
+    """
+
+    def without(live: Object) -> list[Object]:
+        rules = [(rule, _with_weights(rule, {service: 0})) for rule in _rules(live)]
+        return [rule for before, rule in rules if rule == before or not _is_default(rule)]
+
+    _change_rules(cluster, route, without, force=True)
+
+
+def await_route(cluster: Cluster, route: str, weights: Mapping[str, float], timeout_s: float) -> None:
+    """Wait until a route splits requests by these weights, and the gateway has taken that.
 
     Raises:
         ConfigError: The route is gone.
         ServiceError: It isn't so in time.
     """
-    wanted = {service: weight for service, weight in weights.items() if weight}
+    wanted = _in_percent(weights)
     deadline = time.monotonic() + timeout_s
     while True:
-        found = cluster.get(HTTP_ROUTE, route)
-        if found is None:
-            raise ConfigError(f"the HTTPRoute {route} is gone from namespace {cluster.namespace}; apply the manifests")
-        weights_now = read_weights(found)
-        problem = _not_taken(found) if weights_now == wanted else f"it splits {weights_now or 'nothing'}, not {wanted}"
+        found = _route(cluster, route)
+        # Rules of others send to other Services; a rule for gRPC, which KServe makes, sends to the same.
+        splits = [_shares(rule, weights) for rule in _rules(found) if _names(rule, weights)]
+        other = next((split for split in splits if not _same(split, wanted)), None if splits else {})
+        problem = _not_taken(found) if other is None else f"it splits {other or 'nothing'}, not {wanted}"
         if not problem:
             return
         if time.monotonic() > deadline:
@@ -82,6 +110,89 @@ def await_route(cluster: Cluster, route: str, weights: Mapping[str, int], timeou
                 f"See `kubectl describe httproute {route} -n {cluster.namespace}`"
             )
         time.sleep(_POLL_S)
+
+
+def _change_rules(cluster: Cluster, route: str, change: Callable[[Object], list[Object]], force: bool) -> None:
+    """Apply the rules that a function makes of those that a route has, unless it has changed in between."""
+    for left in reversed(range(_TRIES)):
+        live = _route(cluster, route)
+        # A route without rules gets the schema's default, which then belongs to whoever created it, unless that was by
+        # server-side apply. Nobody has chosen it.
+        nobodys = all(map(_is_default, _rules(live)))
+        rules = change(live)
+        if rules == _rules(live) or (nobodys and not rules):
+            return  # an apply would only make us the owner of what somebody else has written
+        metadata = {"name": route, "namespace": cluster.namespace}
+        version = live["metadata"].get("resourceVersion")
+        applied = {"metadata": {**metadata, "resourceVersion": version}, "spec": {"rules": rules or [_DEFAULT]}}
+        try:
+            cluster.apply(HTTP_ROUTE, applied, force=force or nobodys)
+            if not rules:  # a field that we no longer name is no longer ours: the route is as the manifests made it
+                cluster.apply(HTTP_ROUTE, {"metadata": metadata}, force=True)
+            return
+        except ConflictError:
+            if not left or _route(cluster, route)["metadata"].get("resourceVersion") == version:
+                raise  # somebody else owns the rules, or doesn't stop changing the route
+
+
+def _route(cluster: Cluster, name: str) -> Object:
+    found = cluster.get(HTTP_ROUTE, name)
+    if found is None:
+        raise ConfigError(f"the HTTPRoute {name} is gone from namespace {cluster.namespace}; apply the manifests")
+    return found
+
+
+def _rules(route: Object) -> list[Object]:
+    return list(route.get("spec", {}).get("rules") or ())
+
+
+def _names(rule: Object, services: Mapping[str, float]) -> bool:
+    return any(backend["name"] in services for backend in rule.get("backendRefs") or ())
+
+
+def _is_default(rule: Object) -> bool:
+    """Return whether a rule is the schema's own, or says no more."""
+    return {key: value for key, value in rule.items() if value} in ({}, _DEFAULT)
+
+
+def _with_weights(rule: Object, weights: Mapping[str, float]) -> Object:
+    """Return a rule with the weights of these Services, if it sends to any of them and not as they say already."""
+    backends = rule.get("backendRefs") or ()
+    named = {backend["name"] for backend in backends if backend["name"] in weights}
+    wanted = _in_percent(weights)
+    if not named or (named == wanted.keys() and _same(_shares(rule, weights), wanted)):
+        return rule
+    like = next(backend for backend in backends if backend["name"] in weights)
+    others = [backend for backend in backends if backend["name"] not in weights]
+    return {**rule, "backendRefs": [*others, *_references(weights, like)]}
+
+
+def _references(weights: Mapping[str, float], like: Object) -> list[Object]:
+    return [
+        {**like, "group": "", "kind": "Service", "name": service, "weight": weight}
+        for service, weight in weights.items()
+        if weight
+    ]
+
+
+def _shares(rule: Object, among: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the share of each Service in a rule, in %; only of those among which it is asked for."""
+    weights: dict[str, float] = {}
+    for backend in rule.get("backendRefs") or ():
+        name = backend["name"]
+        if among is None or name in among:
+            weights[name] = weights.get(name, 0) + backend.get("weight", 1)
+    return _in_percent(weights)
+
+
+def _in_percent(weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    shares = {service: 100 * weight / total for service, weight in weights.items() if weight}
+    return {service: int(share) if share == int(share) else share for service, share in shares.items()}
+
+
+def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    return one.keys() == other.keys() and all(abs(one[name] - other[name]) < _SAME_PERCENT for name in one)
 
 
 def _not_taken(route: Object) -> str:

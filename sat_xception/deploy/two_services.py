@@ -13,7 +13,7 @@ from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import difference, service_of, version_of
 from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Kind
 from sat_xception.deploy.release import Release
-from sat_xception.deploy.traffic import read_weights, split_traffic
+from sat_xception.deploy.traffic import read_weights, remove_backend, split_traffic
 from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
@@ -77,10 +77,10 @@ class TwoServices:
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic; all of it where nothing else answers."""
-        weights = {new.backend: percent}
+        weights = {new.backend: 100}
         if current is not None:
             weights = {current.backend: 100 - percent, new.backend: percent}
-        split_traffic(self._cluster, self.route, weights, self._config.timeout_s, force=self._config.force_conflicts)
+        self._split(weights, force=self._config.force_conflicts)
 
     def finish(self, new: Predictor) -> None:
         """Remove what answered before; requests that it works on are finished first."""
@@ -90,15 +90,24 @@ class TwoServices:
                 self._cluster.delete(INFERENCE_SERVICE, service)
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
-        """Give all the traffic back to what answered before, and remove the new predictor."""
-        if current is not None:
-            split_traffic(self._cluster, self.route, {current.backend: 100}, self._config.timeout_s, force=True)
+        """Give all the traffic back to what answered before, and remove the new predictor.
+
+        Whether it ever had traffic is in the route, also where another process gave it: a route that doesn't send to
+        the new predictor is as it was, or as somebody made it by hand, and stays so.
+        """
+        route = self._cluster.get(HTTP_ROUTE, self.route) or {}
+        if read_weights(route).get(new.backend):
+            if current is not None:
+                self._split({current.backend: 100}, force=True)
+            else:
+                remove_backend(self._cluster, self.route, new.backend)
             time.sleep(self._config.drain_s)
-        else:
-            # Fields that we no longer name are no longer ours: the route is as the manifests made it.
-            metadata = {"name": self.route, "namespace": self._cluster.namespace}
-            self._cluster.apply(HTTP_ROUTE, {"metadata": metadata}, force=True)
         self._cluster.delete(INFERENCE_SERVICE, new.service)
+
+    def _split(self, weights: dict[str, int], force: bool) -> None:
+        # Both are named: a rule that still sends to the other one is a rule to change.
+        both = dict.fromkeys(map(_backend, self._services), 0) | weights
+        split_traffic(self._cluster, self.route, both, self._config.timeout_s, force=force)
 
     def _other(self, current: Predictor | None) -> str:
         return self._services[1] if current and current.service == self._services[0] else self._services[0]

@@ -131,16 +131,6 @@ def test_old_and_new_are_compared_on_tiles_of_a_folder(cluster, roll_out, tmp_pa
         roll_out(2, min_agreement=1, tiles=tmp_path / "root")
 
 
-def test_a_gateway_that_keeps_clients_at_one_backend_is_noticed(cluster, roll_out):
-    roll_out(1)
-    cluster.sticky_gateway = True
-    with pytest.raises(
-        ServiceError, match=r"version 2 has answered no request to .* doesn't split as the HTTPRoute says"
-    ):
-        roll_out(2, timeout_s=4)
-    assert cluster.weights[ROUTE] == {A: 100}
-
-
 def test_a_route_that_the_gateway_refuses_is_told_in_its_words(cluster, roll_out):
     cluster.refuses_route = "Gateway has no listener for this host"
     with pytest.raises(ServiceError, match="Gateway has no listener for this host"):
