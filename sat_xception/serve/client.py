@@ -64,6 +64,7 @@ class EndpointClient:
         timeout_s: float = 60.0,
         access: Access = Access(),  # noqa: B008 - it never changes
         tries_again: bool = True,
+        as_new_client: bool = False,
     ) -> None:
         """Name the endpoint; nothing is sent yet.
 
@@ -75,13 +76,16 @@ class EndpointClient:
             timeout_s: Deadline of one call with its repetitions, in seconds.
             access: Token, authorities and host.
             tries_again: Whether a request that wasn't worked on is sent again, until the deadline.
+            as_new_client: Whether each request comes as if from another client: on a connection of its own, without
+                cookies. Over REST only.
 
         Raises:
             ConfigError: The address has another form, or the file of authorities can't be used.
         """
         self.address, self.name, self.version = address, name, version
         self._timeout_s, self._tries_again = timeout_s, tries_again
-        self._transport = _transport(address, name, version, access)
+        self._access, self._as_new_client = access, as_new_client
+        self._transport = _transport(address, name, version, access, as_new_client)
         if access.token_file and not _is_private(address):
             _log.warning("warning   the token goes to %s without TLS; use https:// or grpcs://", address)
 
@@ -98,6 +102,12 @@ class EndpointClient:
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
+
+    def at_version(self, version: int) -> EndpointClient:
+        """Return another client of the same address, which asks for a version by its number."""
+        return EndpointClient(
+            self.address, self.name, version, self._timeout_s, self._access, self._tries_again, self._as_new_client
+        )
 
     def predict(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
         """Return the probabilities of encoded images, float32 [n, classes]."""
@@ -166,7 +176,7 @@ def _is_private(address: str) -> bool:
     return parts.scheme in ("https", "grpcs") or is_loopback(parts.hostname or "")
 
 
-def _transport(address: str, name: str, version: int | None, access: Access) -> _Transport:
+def _transport(address: str, name: str, version: int | None, access: Access, as_new_client: bool) -> _Transport:
     parts = urlsplit(address)
     try:
         port = parts.port
@@ -175,7 +185,9 @@ def _transport(address: str, name: str, version: int | None, access: Access) -> 
     if parts.scheme in ("http", "https") and parts.hostname:
         from sat_xception.serve.rest_transport import RestTransport
 
-        return RestTransport(address, name, version, access)
+        return RestTransport(address, name, version, access, as_new_client)
+    if as_new_client:
+        raise ConfigError(f"endpoint {address!r} must be http:// or https:// to be asked as a new client each time")
     if parts.scheme in ("grpc", "grpcs") and parts.hostname and port and parts.path in ("", "/"):
         # Imported here: the gRPC stubs bring TensorFlow, and a REST client doesn't need it.
         with quiet_imports():

@@ -100,14 +100,20 @@ class RequestError(ServiceError):
         http_status: HTTP status to answer with; the code's own unless given.
         retry_after_s: After how many seconds the same request may be answered; None where it won't be. It wasn't worked
             on, so asking again is safe.
+        said: The endpoint's own words over REST, without its address; "" where nobody answered.
     """
 
     def __init__(
-        self, code: Code, message: str, http_status: int | None = None, retry_after_s: float | None = None
+        self,
+        code: Code,
+        message: str,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        said: str = "",
     ) -> None:
         """Say what wasn't answered and why."""
         super().__init__(message)
-        self.code = code
+        self.code, self.said = code, said
         self.http_status = http_status or code.http_status
         self.retry_after_s = retry_after_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
@@ -24,9 +25,11 @@ _MAX_SHOWN = 300
 
 
 class RestTransport:
-    """One keep-alive connection pool to one model."""
+    """One pool of connections to one model."""
 
-    def __init__(self, address: str, name: str, version: int | None, access: Access) -> None:
+    def __init__(
+        self, address: str, name: str, version: int | None, access: Access, as_new_client: bool = False
+    ) -> None:
         """Name the model's address.
 
         Args:
@@ -34,6 +37,8 @@ class RestTransport:
             name: The model's name.
             version: Version to pin, or None.
             access: Token, authorities and host.
+            as_new_client: Whether each request has a connection of its own and sends no cookie that it was given.
+                Else connections are kept alive.
 
         Raises:
             ConfigError: The file of authorities can't be used.
@@ -45,7 +50,8 @@ class RestTransport:
             verify=access.ssl_context() if address.startswith("https:") else True,
             # A proxy from the environment is right for a remote endpoint, and can't reach one on this machine.
             trust_env=not is_loopback(httpx.URL(address).host),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if as_new_client else None),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())) if as_new_client else None,
         )
 
     def predict(self, signature: str, images: Sequence[bytes], timeout_s: float) -> Mapping[str, npt.NDArray[Any]]:
@@ -179,9 +185,8 @@ def _refusal(url: str, response: httpx.Response, said: str) -> RequestError:
     message = f"{url} answered {status}: {said}"
     if status in (401, 403):
         message += f". Check {TOKEN_FILE}"
-    return RequestError(
-        Code.from_http(status), message, status, _retry_after(response) if status in (429, 503) else None
-    )
+    retry_after_s = _retry_after(response) if status in (429, 503) else None
+    return RequestError(Code.from_http(status), message, status, retry_after_s, said)
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -71,6 +71,68 @@ def test_a_pinned_version_that_is_not_loaded_is_not_found(address):
         assert client.predict(pngs(1)).shape == (1, 2)
 
 
+def test_another_version_is_asked_for_at_the_same_address(client):
+    other = client.at_version(77)
+    try:
+        with pytest.raises(RequestError) as caught:
+            other.predict(pngs(1))
+        assert caught.value.code is Code.NOT_FOUND
+    finally:
+        other.close()
+    assert client.predict(pngs(1)).shape == (1, 2)
+
+
+def test_a_refusal_has_the_endpoints_own_words_beside_its_address(contract):
+    with EndpointClient(contract.rest_url, NAME, version=77) as client, pytest.raises(RequestError) as caught:
+        client.predict(pngs(1))
+    assert caught.value.said.startswith("Servable not found for request: ") and caught.value.said in str(caught.value)
+    assert contract.rest_url not in caught.value.said
+
+
+class _Sticky(BaseHTTPRequestHandler):
+    """Keeps connections open and gives every client a cookie, as a gateway with session affinity does."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.client_address[1], self.headers.get("Cookie")))
+        status = {"state": "AVAILABLE", "version": "1", "status": {"error_code": "OK", "error_message": ""}}
+        content = json.dumps({"model_version_status": [status]}).encode()
+        self.send_response(200)
+        self.send_header("Set-Cookie", "backend=a; Path=/")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("as_new_client", "connections", "cookies"), [(False, 1, {None, "backend=a"}), (True, 3, {None})]
+)
+def test_a_client_is_known_again_unless_each_request_comes_as_a_new_ones(as_new_client, connections, cookies):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Sticky) as server:
+        server.seen = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            with EndpointClient(address, NAME, as_new_client=as_new_client) as client:
+                for _ in range(3):
+                    client.status()
+        finally:
+            server.shutdown()
+            thread.join()
+        assert len({port for port, _ in server.seen}) == connections
+        assert {cookie for _, cookie in server.seen} == cookies
+
+
+def test_new_clients_come_over_rest_alone():
+    with pytest.raises(ConfigError, match="must be http:// or https:// to be asked as a new client each time"):
+        EndpointClient("grpc://127.0.0.1:1", NAME, as_new_client=True)
+
+
 def test_a_refused_image_is_an_invalid_argument(client):
     with pytest.raises(RequestError, match="Unknown image file format") as caught:
         client.predict([b"junk"])
