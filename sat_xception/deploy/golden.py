@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,31 @@ from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.storage import read_json
 
-__all__ = ["check_answers", "check_golden", "wait_until_available"]
+__all__ = ["Golden", "check_answers", "check_golden", "read_golden", "wait_until_available"]
 
 _POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The golden tiles of a version: images, the answers that were recorded, and how near others must come."""
+
+    images: list[bytes]
+    expected: npt.NDArray[np.float32]
+    tolerance: float
+
+
+def read_golden(version: Path) -> Golden:
+    """Return the golden tiles of a packaged version.
+
+    Raises:
+        DataError: There are none.
+    """
+    content = read_json(version / "golden.json", made_by="package")
+    tiles = content["tiles"]
+    images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
+    expected = np.array([tile["probabilities"] for tile in tiles], dtype=np.float32)
+    return Golden(images, expected, float(content["tolerance"]))
 
 
 def check_golden(version: Path, client: EndpointClient) -> float:

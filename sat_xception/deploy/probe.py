@@ -1,223 +1,218 @@
-"""Ask old and new while traffic moves: who answers, rightly, how fast, and how often they agree.
+"""Watch the traffic move: who answers, rightly, how fast, how often not at all, and to how many tiles.
 
 Requests are the rollout's own, of golden tiles and of tiles that were given; those of users aren't seen from here.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sat_xception.deploy.golden import Golden
+from sat_xception.deploy.tally import Answer, StepFigures, Tally
+from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import DataError, ModelError, ServiceError
 from sat_xception.log import duration, get_logger
 from sat_xception.serve.client import EndpointClient
 from sat_xception.steps import RolloutConfig
-from sat_xception.storage import read_json
 
-__all__ = ["Golden", "Probe", "StepFigures", "agreement", "read_golden", "read_tiles"]
+__all__ = ["Probe", "agreement", "read_tiles"]
 
 _log = get_logger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _MOST_TILES = 200
 # Rounds that a step has at least, however short it is: enough for a 95th percentile that isn't the largest value.
 _LEAST_ROUNDS = 60
-# Answers in a row of the new version that say that nobody else answers any more.
+# Requests with tiles that the new version must have answered at each step: what goes wrong with every fifth of them is
+# seen with a probability of 1 - 0.8^20 = 99 %. At 10 % of the traffic it takes some 270 requests, twice as many where
+# versions are told apart by number.
+_LEAST_TILES = 20
+# How much longer than --step-minutes a step may take until it has that many.
+_PATIENCE_S = 600.0
+# Where nothing has answered before: answers in a row that say that all of the gateway's proxies have the route.
 _SETTLED = 20
 _SETTLE_PAUSE_S = 0.02
 _PAUSE_S = 0.5
 # A new version may be that much slower without a comparison: such differences are the network's.
 _NOISE_S = 0.05
 _LINE_EVERY_S = 15.0
-# How far a share of answers may be from the weight that was asked for, in standard deviations of that many requests.
-_DEVIATIONS = 5.0
 
 
-@dataclass(frozen=True)
-class Golden:
-    """The golden tiles of a version: images, the answers that were recorded, and how near others must come."""
-
-    images: list[bytes]
-    expected: npt.NDArray[np.float32]
-    tolerance: float
-
-
-@dataclass
-class StepFigures:
-    """What was measured while the new version had a share of the traffic.
+class _Step:
+    """One share of the traffic while it is watched.
 
     Attributes:
-        percent: The share that it was given.
-        requests: Requests through the address that users use.
-        failed: Those that weren't answered.
-        by_new: Share of them that the new version answered; None where versions can't be told apart.
-        new_s: Seconds of each request to the new predictor itself.
-        old_s: The same of the old one.
-        problems: What the failed ones said.
+        figures: What was measured.
+        tally: Who answered since the gateway splits the traffic.
+        split: Whether it splits it, as far as can be seen.
+        rounds: Rounds of requests since then.
     """
 
-    percent: int
-    requests: int = 0
-    failed: int = 0
-    by_new: float | None = None
-    new_s: list[float] = field(default_factory=list)
-    old_s: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, new: int, percent: int, minutes: float, split: bool) -> None:
+        self.figures, self._new, self._minutes = StepFigures(percent), new, minutes
+        self.told = time.monotonic()
+        self.begin(split)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a record keeps."""
-        return {
-            "percent": self.percent,
-            "requests": self.requests,
-            "failed": self.failed,
-            "answered_by_new": None if self.by_new is None else round(self.by_new, 3),
-            "p95_new_ms": _p95_ms(self.new_s),
-            "p95_old_ms": _p95_ms(self.old_s),
-        }
+    def begin(self, split: bool) -> None:
+        """Count from now on."""
+        self.tally, self.split, self.rounds = Tally(self._new, self.figures.percent), split, 0
 
-    def __str__(self) -> str:
-        """Return the figures on one line."""
-        facts = self.facts()
-        shares = "" if self.by_new is None else f" | new answered {self.by_new:.0%}"
-        old = "" if facts["p95_old_ms"] is None else f", old {facts['p95_old_ms']:g} ms"
-        return f"{self.requests:,} requests, {self.failed:,} failed{shares} | p95 {facts['p95_new_ms']:g} ms{old}"
+    @property
+    def until(self) -> float:
+        """When it has been watched for as long as it was asked for, on the monotonic clock."""
+        return self.tally.began + self._minutes * 60
+
+    @property
+    def watched(self) -> bool:
+        """Whether it has been watched for that long, and often enough."""
+        return self.rounds >= _LEAST_ROUNDS and time.monotonic() >= self.until
 
 
 class Probe:
-    """The clients of the old and the new predictor and of the address that users use, and the limits."""
+    """The visitor of the address that users use, the clients of the new and the old predictor, and the limits."""
 
     def __init__(
         self,
         config: RolloutConfig,
-        route: EndpointClient,
+        visitor: Visitor,
         new: EndpointClient,
         old: EndpointClient | None,
         golden: Golden,
         still_ours: Callable[[], None],
     ) -> None:
         """Take the clients; `old` is None when nothing has answered before."""
-        self._config, self._route, self._new, self._old = config, route, new, old
-        self._golden, self._still_ours = golden, still_ours
-        self._count = len(golden.images)
-        self._old_answers = old.predict(golden.images) if old else None
-        # Where both serve one version, as after a change of the template alone, no answer tells who gave it.
-        self._distinct = old is None or old.version != new.version
+        assert new.version is not None
+        self._config, self._visitor, self._new, self._old = config, visitor, new, old
+        self._version, self._golden, self._still_ours = new.version, golden, still_ours
 
     def watch(self, percent: int, minutes: float) -> StepFigures:
-        """Watch a share of the traffic for a while, once the gateway splits it.
+        """Watch a share of the traffic, from when the gateway splits it, and until enough tiles were asked for.
 
         Raises:
             ModelError: The new version answers wrongly, or is much slower than the old.
-            ServiceError: Requests fail, or the traffic isn't split as it was asked for.
+            ServiceError: Requests fail, the traffic isn't split as it was asked for, or too few tiles come to the new
+                version.
         """
-        figures = StepFigures(percent)
-        self._settle(figures)
-        answered_by: list[int | None] = []
-        told = time.monotonic()
-        deadline = told + minutes * 60
-        rounds = 0
-        while rounds < _LEAST_ROUNDS or time.monotonic() < deadline:
+        # Proxies take new weights later than the route's condition says: up to 15 s were seen.
+        taken_by = time.monotonic() + self._config.timeout_s
+        step = _Step(self._version, percent, minutes, split=self._old is None)
+        figures = step.figures
+        if self._old is None:
+            self._await_first_answers(figures)
+        while not self._is_passed(step, taken_by):
             self._still_ours()
-            # All golden tiles now and then, one of them each time.
-            some = slice(None) if rounds % _LEAST_ROUNDS == 0 else slice(rounds % self._count, rounds % self._count + 1)
-            self._ask_version(figures, answered_by)
-            self._ask_route(figures, some, answered_by)
-            figures.new_s.append(_timed(self._new, self._golden.images[:1]))
-            if self._old and percent < 100:
-                figures.old_s.append(_timed(self._old, self._golden.images[:1]))
+            for _ in range(2):
+                if (answer := self._ask(figures)) is not None:
+                    step.tally.add(answer)
+            if not step.watched:
+                self._time_predictors(figures)
             self._check_errors(figures, final=False)
-            rounds += 1
-            if time.monotonic() - told >= _LINE_EVERY_S:
-                told = time.monotonic()
-                _log.info("watch     %d %%: %s, %s left", percent, figures, duration(max(0.0, deadline - told)))
-            if rounds >= _LEAST_ROUNDS and time.monotonic() < deadline:
+            step.rounds += 1
+            self._tell(step)
+            if step.rounds >= _LEAST_ROUNDS and time.monotonic() < step.until:
                 time.sleep(_PAUSE_S)
-        if self._distinct and answered_by and None not in answered_by:
-            figures.by_new = answered_by.count(self._new.version) / len(answered_by)
-            self._check_split(figures, len(answered_by))
+        if self._visitor.tells_versions:
+            figures.by_new, figures.tiles_by_new = step.tally.share, step.tally.tiles
         self._check_errors(figures, final=True)
         self._check_latency(figures)
         return figures
 
-    def _settle(self, figures: StepFigures) -> None:
-        """Wait until a gateway's proxies have the new split: with all the traffic, until nobody else answers."""
-        wanted, in_a_row = (_SETTLED if figures.percent == 100 else 1), 0
+    def _is_passed(self, step: _Step, taken_by: float) -> bool:
+        """Return whether a step has been watched enough; begin to count when the gateway splits the traffic."""
+        tally = step.tally
+        if not self._visitor.tells_versions:
+            return step.watched
+        if not step.split and tally.by_new:
+            step.begin(split=True)
+            return False
+        enough = step.watched and tally.tiles >= _LEAST_TILES
+        if tally.contradicts(last=enough):
+            if tally.began > taken_by:
+                raise self._not_split(step)
+            step.begin(split=False)
+            time.sleep(_SETTLE_PAUSE_S)
+            return False
+        if not enough and time.monotonic() > step.until + _PATIENCE_S:
+            raise self._too_few_tiles(step)
+        return enough
+
+    def _ask(self, figures: StepFigures) -> Answer | None:
+        """Ask as users do, without a second try; return None where there was no answer."""
+        figures.requests += 1
+        try:
+            return self._visitor.ask()
+        except ServiceError as error:
+            figures.fail(error)
+            return None
+
+    def _await_first_answers(self, figures: StepFigures) -> None:
+        """Wait until a gateway's proxies have a route that is the first: what isn't answered yet is nobody's loss."""
+        in_a_row, problem = 0, ""
         deadline = time.monotonic() + self._config.timeout_s
-        while (self._distinct or self._old is None) and in_a_row < wanted:
+        while in_a_row < _SETTLED:
             self._still_ours()
-            # Where nothing has answered before, what isn't answered yet is nobody's loss.
-            counted = figures if self._old else StepFigures(figures.percent)
-            answered_by: list[int | None] = []
-            self._ask_version(counted, answered_by)
-            self._check_errors(figures, final=False)
-            if None in answered_by:
-                return  # a server that doesn't tell its version
-            answers = self._new.version in answered_by
-            in_a_row = in_a_row + 1 if answers else 0
+            try:
+                version = self._visitor.ask_version().version
+                in_a_row = in_a_row + 1 if version == self._version else 0
+                problem = "" if in_a_row else f"version {version} answers"
+            except ServiceError as error:
+                in_a_row, problem = 0, str(error)
+            if in_a_row:
+                continue
             if time.monotonic() > deadline:
-                seen = f"hasn't answered {wanted} requests in a row" if wanted > 1 else "has answered no request"
-                raise self._not_split(figures, f"{seen} ({counted.problems[-1]})" if counted.problems else seen)
-            if not answers:
-                time.sleep(_SETTLE_PAUSE_S)
+                raise ServiceError(
+                    f"version {self._version} hasn't answered {_SETTLED} requests in a row to {self._visitor.address} "
+                    f"after {self._config.timeout_s:g} s: {problem}. Is --endpoint behind the HTTPRoute?"
+                )
+            time.sleep(_SETTLE_PAUSE_S)
 
-    def _ask_route(self, figures: StepFigures, some: slice, answered_by: list[int | None]) -> None:
-        """Ask golden tiles as users do, without a second try, and check that the new or the old version answers."""
-        figures.requests += 1
-        try:
-            answers = self._route.predict(self._golden.images[some])
-        except ServiceError as error:
-            figures.failed += 1
-            figures.problems.append(str(error))
+    def _time_predictors(self, figures: StepFigures) -> None:
+        """Ask each predictor itself for a tile, and measure how long it takes."""
+        figures.new_s.append(_timed(self._new, self._golden.images[:1]))
+        if self._old and figures.percent < 100:
+            figures.old_s.append(_timed(self._old, self._golden.images[:1]))
+
+    def _tell(self, step: _Step) -> None:
+        if time.monotonic() - step.told < _LINE_EVERY_S:
             return
-        away = _distance(answers, self._golden.expected[some])
-        off = math.inf if self._old_answers is None else _distance(answers, self._old_answers[some])
-        if min(away, off if figures.percent < 100 else math.inf) > self._golden.tolerance:
-            whose = (
-                "otherwise than when it was packaged" if math.isinf(off) else "as neither the new nor the old version"
-            )
-            raise ModelError(
-                f"{self._route.address} answers golden tiles {whose}, with {figures.percent} % of the traffic at "
-                f"version {self._new.version}: off by {away:.3g}, tolerance {self._golden.tolerance:g}"
-            )
-        if max(away, off) > self._golden.tolerance:  # else the two can't be told apart by their answers
-            one = self._new if away <= self._golden.tolerance or self._old is None else self._old
-            answered_by.append(one.version)
-
-    def _ask_version(self, figures: StepFigures, answered_by: list[int | None]) -> None:
-        figures.requests += 1
-        try:
-            served = [status.version for status in self._route.status() if status.state == "AVAILABLE"]
-        except ServiceError as error:
-            figures.failed += 1
-            figures.problems.append(str(error))
+        step.told = time.monotonic()
+        if not step.split and self._visitor.tells_versions:
+            waits = "waiting until the gateway splits the traffic"
+        elif step.watched:
+            waits = f"{step.tally.tiles} of {_LEAST_TILES} requests with tiles answered by the new version"
         else:
-            answered_by.extend(served[:1])
+            waits = f"{duration(max(0.0, step.until - step.told))} left"
+        _log.info("watch     %d %%: %s, %s", step.figures.percent, step.figures, waits)
 
     def _check_errors(self, figures: StepFigures, final: bool) -> None:
         allowed = self._config.max_errors * (figures.requests if final else max(figures.requests, _LEAST_ROUNDS))
         if figures.failed > allowed:
             raise ServiceError(
-                f"{figures.failed:,} of {figures.requests:,} requests to {self._route.address} failed at "
+                f"{figures.failed:,} of {figures.requests:,} requests to {self._visitor.address} failed at "
                 f"{figures.percent} % (--max-errors {self._config.max_errors:g}); the last: {figures.problems[-1]}"
             )
 
-    def _check_split(self, figures: StepFigures, seen: int) -> None:
-        share = figures.percent / 100
-        if abs((figures.by_new or 0.0) - share) > _DEVIATIONS * math.sqrt(share * (1 - share) / seen):
-            raise self._not_split(figures, f"answered {figures.by_new:.0%} of {seen:,} requests")
-
-    def _not_split(self, figures: StepFigures, seen: str) -> ServiceError:
+    def _not_split(self, step: _Step) -> ServiceError:
+        tally = step.tally
         return ServiceError(
-            f"version {self._new.version} {seen} to {self._route.address}, expected {figures.percent} %: the gateway "
-            "doesn't split as the HTTPRoute says. Is --endpoint behind that route, and does nothing in front of it "
-            "keep a client at one backend? If KServe made the route, use --strategy two-services"
+            f"version {self._version} answered {tally.by_new:,} of {tally.total:,} requests to "
+            f"{self._visitor.address}, expected {step.figures.percent} % (answered: {tally}): the gateway doesn't "
+            f"split as the HTTPRoute says, {self._config.timeout_s:g} s after it was changed. Is --endpoint behind "
+            "that route? Where something keeps clients at one backend by their address, no split can be seen from "
+            "one machine: turn that session affinity off, or give all the traffic at once with --traffic-steps 100. "
+            "If KServe made the route, use --strategy two-services"
+        )
+
+    def _too_few_tiles(self, step: _Step) -> ServiceError:
+        return ServiceError(
+            f"version {self._version} answered {step.tally.tiles} requests with tiles in "
+            f"{duration(time.monotonic() - step.tally.began)}, with {step.figures.percent} % of the traffic (answered: "
+            f"{step.tally}); a step needs {_LEAST_TILES}. Begin with a larger share in --traffic-steps, or see why "
+            f"{self._visitor.address} is slow"
         )
 
     def _check_latency(self, figures: StepFigures) -> None:
@@ -231,19 +226,6 @@ class Probe:
                 f"{old_s * 1000:.0f} ms (--max-slowdown {limit:g}). If a larger model is meant, raise it, and give the "
                 "template the replicas that it needs"
             )
-
-
-def read_golden(version: Path) -> Golden:
-    """Return the golden tiles of a packaged version.
-
-    Raises:
-        DataError: There are none.
-    """
-    content = read_json(version / "golden.json", made_by="package")
-    tiles = content["tiles"]
-    images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
-    expected = np.array([tile["probabilities"] for tile in tiles], dtype=np.float32)
-    return Golden(images, expected, float(content["tolerance"]))
 
 
 def read_tiles(folder: Path | None) -> list[bytes]:
@@ -291,14 +273,3 @@ def _timed(client: EndpointClient, images: Sequence[bytes]) -> float:
     started = time.monotonic()
     client.predict(images)
     return time.monotonic() - started
-
-
-def _distance(answers: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    if answers.shape != expected.shape:
-        return math.inf
-    worst = float(np.abs(answers - expected).max())
-    return math.inf if math.isnan(worst) else worst
-
-
-def _p95_ms(seconds: list[float]) -> float | None:
-    return round(float(np.percentile(seconds, 95)) * 1000, 1) if seconds else None

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from sat_xception.deploy.cluster import Cluster
-from sat_xception.deploy.golden import check_golden, wait_until_available
+from sat_xception.deploy.golden import check_golden, read_golden, wait_until_available
 from sat_xception.deploy.kinds import Kind
 from sat_xception.deploy.lease import Lock
 from sat_xception.deploy.native_canary import NativeCanary
-from sat_xception.deploy.probe import Probe, agreement, read_golden, read_tiles
+from sat_xception.deploy.probe import Probe, agreement, read_tiles
 from sat_xception.deploy.records import FAILED, INTERRUPTED, SERVING, History
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.two_services import TwoServices
+from sat_xception.deploy.visitor import Visitor
 from sat_xception.deploy.wait import Predictor, await_predictor
 from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXceptionError, ServiceError
 from sat_xception.log import get_logger
@@ -189,11 +190,19 @@ class Rollout:
                     timeout_s=self._config.timeout_s,
                     access=Access.find(host=self._config.endpoint_host),
                     tries_again=False,
+                    as_new_client=True,
                 )
             )
-            clients = [stack.enter_context(self._client_of(one)) if one else None for one in (new, current)]
-            assert clients[0] is not None
-            probe = Probe(self._config, route, clients[0], clients[1], golden, self._lock.check)
+            client = stack.enter_context(self._client_of(new))
+            old = stack.enter_context(self._client_of(current)) if current else None
+            visitor = stack.enter_context(Visitor(route, client, old, golden))
+            if not visitor.tells_versions:
+                _log.info(
+                    "traffic   old and new serve version %s: no answer tells them apart, so that the gateway splits as "
+                    "the HTTPRoute says isn't checked",
+                    new.version,
+                )
+            probe = Probe(self._config, visitor, client, old, golden, self._lock.check)
             for percent in self._config.traffic_steps if current else (100,):
                 self._stage(record, f"{percent} % of the traffic")
                 self._strategy.give(percent, current, new)

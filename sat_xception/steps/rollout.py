@@ -76,8 +76,9 @@ class RolloutConfig(ClusterConfig):
     start_minutes: float = Field(
         15.0, gt=0, description="How long new pods may take to be ready, in minutes. On a cluster only."
     )
+    # Gateways took new weights up to 15 s after their HTTPRoute's condition said so; then requests have time to end.
     drain_s: float = Field(
-        15.0, ge=0, description="How long a predictor stays after it lost its traffic, in seconds. On a cluster only."
+        30.0, ge=0, description="How long a predictor stays after it lost its traffic, in seconds. On a cluster only."
     )
     tiles: FolderOrNone = Field(
         None, description="Folder of images to compare old and new with, beside the golden tiles. On a cluster only."

@@ -26,6 +26,7 @@ def packages(tmp_path_factory):
 def fewer_rounds(monkeypatch):
     """Fewer requests at each step than a rollout sends: enough to see each version answer."""
     monkeypatch.setattr("sat_xception.deploy.probe._LEAST_ROUNDS", 24)
+    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_TILES", 5)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ PROGRAM = """
 import sat_xception.deploy.lease, sat_xception.deploy.probe
 sat_xception.deploy.lease.LEASE_S = 1
 sat_xception.deploy.probe._LEAST_ROUNDS = 24
+sat_xception.deploy.probe._LEAST_TILES = 5
 from sat_xception.cli import main
 main()
 """

@@ -58,3 +58,9 @@ def test_a_rollback_goes_at_once_and_compares_nothing_unless_asked():
     assert (config.traffic_steps, config.step_minutes, config.min_agreement, config.max_slowdown) == ((100,), 0, 0, 0)
     with pytest.raises(ConfigError, match="--endpoint must be"):
         load_config(RollbackConfig, None, {})
+
+
+@pytest.mark.parametrize("config", [DeployConfig, RollbackConfig])
+def test_a_predictor_stays_until_the_latest_gateway_has_let_go_of_it_and_requests_have_ended(config):
+    """Gateways took weights up to 15 s late; what they sent by then has as long again."""
+    assert config.model_fields["drain_s"].default >= 2 * 15

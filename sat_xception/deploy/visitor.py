@@ -1,0 +1,165 @@
+"""Ask an endpoint as its users do, and read from each answer which of two versions gave it.
+
+Weighted round robin has no chance in it: whoever asks the same few things in turn may send all the tiles to one
+version. So what is asked next is drawn at random, and each request comes as a new client's, on a connection of its own
+and without cookies: a gateway deals out anew who isn't known to it.
+
+A status names the version. A prediction of TensorFlow Serving's REST interface doesn't: there, the probabilities tell,
+where the two versions give a tile different ones. Where they are alike, half of the requests ask for a version by its
+number (`/versions/<n>:predict`): the server that has it answers, and the other one says that it hasn't.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.deploy.golden import Golden
+from sat_xception.deploy.tally import Answer
+from sat_xception.errors import ModelError, ServiceError
+from sat_xception.serve.client import EndpointClient
+from sat_xception.serve.protocol import Code, RequestError
+
+__all__ = ["Visitor"]
+
+# Of the requests, those that ask for the status; and of those for tiles whose answers are alike, those by number.
+_STATUS, _BY_NUMBER = 1 / 4, 1 / 2
+# Of the requests for tiles, those with all golden tiles at once.
+_ALL_TILES = 1 / 30
+
+
+class Visitor:
+    """A user of the endpoint who knows what the new and the old version answer."""
+
+    def __init__(
+        self,
+        route: EndpointClient,
+        new: EndpointClient,
+        old: EndpointClient | None,
+        golden: Golden,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Ask the old version for its answers, and each for the version of the other.
+
+        Args:
+            route: Client of the address that users use, as a new client each time and without a second try.
+            new: Client of the new predictor itself.
+            old: The same of the old one; None when nothing has answered before.
+            golden: Golden tiles of the new version.
+            chance: Draws what is asked next. Default: one that nobody can foretell.
+
+        Raises:
+            ServiceError: A predictor doesn't answer.
+        """
+        self.address = route.address
+        self._route, self._old, self._golden = route, old, golden
+        self._chance = chance or random.Random()
+        self._answers = {new.version: golden.expected}
+        self._by_number: dict[int, EndpointClient] = {}
+        self._refusals: dict[int, str] = {}
+        self._alike = np.zeros(len(golden.images), dtype=bool)
+        # Where both serve one version, as after a change of the template alone, no answer tells who gave it.
+        self.tells_versions = old is None or old.version != new.version
+        if old is not None:
+            answers = old.predict(golden.images)
+            self._alike = _away(answers, golden.expected) <= 2 * golden.tolerance
+            if self.tells_versions:
+                self._answers[old.version] = answers
+                for one, other in ((new, old), (old, new)):
+                    self._learn_refusal(one, other)
+
+    def __enter__(self) -> Visitor:
+        """Return the visitor."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections that were opened here."""
+        for client in self._by_number.values():
+            client.close()
+
+    def ask(self) -> Answer:
+        """Ask something, and return who answered.
+
+        Raises:
+            ModelError: The answer is neither the new nor the old version's.
+            ServiceError: There was no answer.
+        """
+        if self._chance.random() < _STATUS:
+            return self.ask_version()
+        first = self._chance.randrange(len(self._golden.images))
+        tiles = slice(None) if self._chance.random() < _ALL_TILES else slice(first, first + 1)
+        alike = bool(self._alike[tiles].all())
+        if alike and self._by_number and self._chance.random() < _BY_NUMBER:
+            return self._ask_by_number(tiles)
+        version = self._version_of(self._route.predict(self._golden.images[tiles]), tiles)
+        return Answer(version if self.tells_versions and not alike else None, tile=True)
+
+    def ask_version(self) -> Answer:
+        """Ask for the status, and return who answered.
+
+        Raises:
+            ServiceError: There was no answer.
+        """
+        served = [status.version for status in self._route.status() if status.state == "AVAILABLE"]
+        return Answer(served[0] if served and self.tells_versions else None, tile=False)
+
+    def _ask_by_number(self, tiles: slice) -> Answer:
+        """Ask for tiles of one of the two versions: who has it answers, and the other one refuses."""
+        [asked, other] = self._chance.sample([*self._by_number], 2)
+        try:
+            answers = self._by_number[asked].predict(self._golden.images[tiles])
+        except RequestError as refused:
+            # In the predictor's own words: a gateway that has lost its route answers with 404 as well.
+            if refused.code == Code.NOT_FOUND and refused.said == self._refusals[asked]:
+                return Answer(other, tile=True)
+            raise
+        self._version_of(answers, tiles)
+        return Answer(asked, tile=True)
+
+    def _version_of(self, answers: npt.NDArray[np.float32], tiles: slice) -> int | None:
+        """Return the version that gives such answers to some golden tiles.
+
+        Raises:
+            ModelError: There is none.
+        """
+        off = {version: _away(answers, expected[tiles]).max(initial=0.0) for version, expected in self._answers.items()}
+        version = min(off, key=lambda one: off[one])
+        if not off[version] <= self._golden.tolerance:
+            whose = "as neither the new nor the old version" if self._old else "otherwise than when it was packaged"
+            raise ModelError(
+                f"{self._route.address} answers golden tiles {whose}: off by {off[version]:.3g}, tolerance "
+                f"{self._golden.tolerance:g}"
+            )
+        return version
+
+    def _learn_refusal(self, has: EndpointClient, other: EndpointClient) -> None:
+        """Remember how a predictor refuses the version that another one has, in its own words."""
+        assert has.version is not None
+        with contextlib.closing(other.at_version(has.version)) as client:
+            try:
+                client.predict(self._golden.images[:1])
+            except RequestError as refused:
+                if refused.code != Code.NOT_FOUND:
+                    raise
+                self._refusals[has.version] = refused.said
+                self._by_number[has.version] = self._route.at_version(has.version)
+                return
+        raise ServiceError(
+            f"{other.address} serves version {other.version}, and answers as version {has.version} too: then no answer "
+            "tells which of them gave it. The predictor must serve one version alone, see its runtime's flags"
+        )
+
+
+def _away(answers: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return for each tile how far a probability is from the expected one at most; infinity for another shape."""
+    if answers.shape != expected.shape:
+        return np.full(len(answers), math.inf, dtype=np.float32)
+    away: npt.NDArray[np.float32] = np.abs(answers - expected).max(axis=1, initial=0.0)
+    return np.where(np.isnan(away), np.float32(math.inf), away)
