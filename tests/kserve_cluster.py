@@ -331,11 +331,27 @@ class KServeCluster:
             return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
 
 
+# What the API server answers to the ReplicaSet's controller, or to KServe's own for "deployment".
+REFUSALS = {
+    "quota": 'pods "x" is forbidden: exceeded quota: gpu, requested: limits.memory=4Gi, used: 8Gi, limited: 8Gi',
+    "pod security": 'pods "x" is forbidden: violates PodSecurity "restricted:v1.32": seccompProfile (pod or container '
+    '"storage-initializer" must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")',
+    "webhook": 'admission webhook "validate.kyverno.svc-fail" denied the request: images need a signature',
+    "policy": "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'registries' with binding 'all' denied request: "
+    "docker.io isn't allowed",
+    "event": 'pods "x" is forbidden: error looking up service account sat-xception/reader: serviceaccount "reader" '
+    "not found",
+    "webhook away": 'Internal error occurred: failed calling webhook "x": dial tcp: connection refused',
+    "deployment": 'fails to reconcile predictor: admission webhook "x" denied the request: Deployments need an owner',
+}
+
+
 class Pods:
     """One predictor's Deployment, pods, Service and what KServe says of them, one step further each time.
 
     Fates: "well", "impostor" (serves other weights under the version's number), "never", "crash", "crash later",
-    "image", "oom", "no node", "blocked", "deadline", "quota", "not loading".
+    "image", "image once" (the first pull fails), "config map", "mount", "oom", "no node", "blocked", "deadline", and
+    what refuses its pods: a key of `REFUSALS`, "event" being one that only an event tells of.
     """
 
     def __init__(self, cluster, service, backend, uri, fate, tick):
@@ -348,12 +364,14 @@ class Pods:
                 return  # all is said
             self.tick = 6
         stage = min(self.tick, 6)
-        deployed = stage >= 1
+        deployed = stage >= 1 and self.fate != "deployment"
         started = stage >= 3
-        ready = stage >= 4 and self.fate in ("well", "impostor")
+        ready = stage >= (6 if self.fate == "image once" else 4) and self.fate in ("well", "impostor", "image once")
         if deployed:
             self._write_deployment(started, ready)
-        if started:
+        if started and self.fate in REFUSALS:
+            self._write_refusal()
+        elif started:
             self._write_pod(ready)
         if ready:
             self._serve()
@@ -373,15 +391,14 @@ class Pods:
                     "message": "timed out progressing",
                 }
             ]
-        if self.fate == "quota" and started:
-            refused = (
-                'pods "x" is forbidden: exceeded quota: gpu, requested: limits.memory=4Gi, used: 8Gi, limited: 8Gi'
-            )
-            conditions = [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": refused}]
+        refused = self.fate in REFUSALS and started
+        if refused and self.fate != "event":
+            said = REFUSALS[self.fate]
+            conditions = [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]
         status = {
             "observedGeneration": generation if started else 0,
-            "replicas": 1,
-            "updatedReplicas": int(started),
+            "replicas": int(not refused),
+            "updatedReplicas": int(started and not refused),
             "readyReplicas": int(ready),
             "availableReplicas": int(ready),
             "conditions": conditions,
@@ -403,9 +420,17 @@ class Pods:
                 {"exitCode": 134, "reason": "Error"},
             ),
             "image": ("kserve-container", {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}, None),
+            "config map": (
+                "kserve-container",
+                {"reason": "CreateContainerConfigError", "message": 'configmap "settings" not found'},
+                None,
+            ),
             "oom": ("kserve-container", {"reason": "CrashLoopBackOff"}, {"exitCode": 137, "reason": "OOMKilled"}),
-        }.get(self.fate)
+        }.get("image" if self.fate == "image once" and not ready else self.fate)
         status = {"phase": "Running" if ready else "Pending"}
+        if self.fate == "mount":
+            said = 'MountVolume.SetUp failed for volume "tfs-config" : configmap "tfs-config-7d" not found'
+            self._write_event("Pod", self.backend, "FailedMount", said)
         if self.fate == "no node":
             status["conditions"] = [
                 {
@@ -424,6 +449,19 @@ class Pods:
         labels = {"serving.kserve.io/inferenceservice": self.name}
         metadata = {"name": self.backend, "labels": labels, "annotations": {SOURCE: self.uri}}
         self.api.put("pods", {"metadata": metadata, "status": status})
+
+    def _write_refusal(self):
+        said = REFUSALS[self.fate]
+        if self.fate == "deployment":
+            self._write_event("InferenceService", self.name, "InternalError", said)
+        else:
+            self._write_event("ReplicaSet", f"{self.backend}-6b7f9c4d5", "FailedCreate", f"Error creating: {said}")
+
+    def _write_event(self, kind, name, reason, message):
+        involved = {"kind": kind, "name": name, "namespace": NAMESPACE}
+        event = {"involvedObject": involved, "type": "Warning", "reason": reason, "message": message}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.api.put("events", {"metadata": {"name": f"{name}.{reason.lower()}"}, "lastTimestamp": now, **event})
 
     def _serve(self):
         running = self.cluster.servers.get(self.backend)
@@ -444,6 +482,8 @@ class Pods:
         unknown = {"status": "Unknown", "reason": "PredictorNotReady", "message": "Deployment rollout in progress"}
         # Ready from the start, then unknown, then ready again while pods still come up: kserve#4626, #5443.
         says_ready = ready if not self.cluster.lies else stage != 3
+        if self.fate in REFUSALS:  # there isn't a pod that could be ready
+            says_ready, unknown = False, {"status": "False", "reason": "MinimumReplicasUnavailable", "message": ""}
         conditions = [
             {"type": kind, **(true if says_ready else unknown)} for kind in ("PredictorReady", "IngressReady", "Ready")
         ]

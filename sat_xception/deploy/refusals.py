@@ -7,7 +7,7 @@ from typing import Any
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 
-__all__ = ["ConflictError", "told"]
+__all__ = ["ConflictError", "refusal_of_pods", "told"]
 
 
 class ConflictError(ConfigError):
@@ -36,8 +36,10 @@ def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str
         )
     if code == 401:
         return ServiceError(f"{tried}: the cluster doesn't accept the credentials ({said}); log in again")
-    if "admission webhook" in said or "denied the request" in said:
-        return ConfigError(f"{tried}: an admission webhook refused it: {said}. Change the template, or the policy")
+    if _is_denied(said):
+        return ConfigError(
+            f"{tried}: an admission webhook or a policy refused it: {said}. Change the template, or the policy"
+        )
     if "exceeded quota" in said:
         return ServiceError(
             f"{tried}: the namespace's quota is used up: {said}. Raise it, or lower the template's requests"
@@ -52,6 +54,29 @@ def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str
             f"{tried}: the cluster refuses it: {said}. Change the template InferenceService or the route"
         )
     return ServiceError(f"{tried}: {code} {said}. Run the same command again when the cluster is well")
+
+
+def refusal_of_pods(said: str) -> tuple[type[SatXceptionError], str]:
+    """Return the error for pods that a cluster doesn't let come into being, and what to do.
+
+    Args:
+        said: What the API server answered to whoever wanted to create them.
+    """
+    if "exceeded quota" in said:
+        return (
+            ServiceError,
+            "A rollout needs room for both predictors: raise the quota, or lower the template's requests",
+        )
+    if "cannot create resource" in said:
+        return ServiceError, "KServe's own rights are too few"
+    if _is_denied(said) or "violates PodSecurity" in said or "is forbidden" in said:
+        return ConfigError, "Change the template InferenceService or the ServingRuntime, or the policy"
+    return ServiceError, "Run the same command again when the cluster is well"
+
+
+def _is_denied(said: str) -> bool:
+    """Return whether an admission webhook or a ValidatingAdmissionPolicy said no, rather than nothing."""
+    return any(words in said for words in ("denied the request", "denied request"))
 
 
 def _owners(status: Mapping[str, Any]) -> str:

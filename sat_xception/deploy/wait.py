@@ -2,7 +2,8 @@
 
 An InferenceService's own status can't be trusted for this: `observedGeneration` is copied from the Deployment
 (kserve/kserve#6081), and Ready stays True while a rollout goes on (#4626). So what is asked is the Deployment, whether
-its pods have fetched what was applied; and the pods themselves, why they haven't.
+its pods have fetched what was applied; and the pods themselves, why they haven't. What never was made comes first: pods
+that a quota or a policy refuses are in no status of an InferenceService.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
-from sat_xception.deploy.pods import SOURCE_ANNOTATION, Trouble, look_at_pods
-from sat_xception.errors import ModelError, ServiceError
+from sat_xception.deploy.pods import PATIENCE_S, SOURCE_ANNOTATION, Trouble, look_at_deployment, look_at_pods
+from sat_xception.errors import ModelError, SatXceptionError, ServiceError
 from sat_xception.log import duration, get_logger
 
 __all__ = ["Predictor", "await_predictor"]
@@ -62,29 +63,44 @@ def await_predictor(
         still_ours: Raises when somebody else has the rollout's lock.
 
     Raises:
+        ConfigError: A policy doesn't let its pods come into being.
         ModelError: The model doesn't load, or its container ends.
         ServiceError: It isn't ready in time, or never will be: no image, no quota, no node.
     """
     started = told = time.monotonic()
+    seen = _Trouble()
     while True:
         still_ours()
         service = _service(cluster, predictor, generation)
-        waiting_for = _not_ready(service, predictor) or _not_rolled_out(cluster, predictor)
+        trouble = look_at_deployment(cluster, predictor.service, predictor.backend, predictor.storage_uri)
+        waiting_for = trouble.reason or _not_ready(service, predictor) or _not_rolled_out(cluster, predictor)
         if not waiting_for:
             return
-        # Also once it should be ready: a container that ends again and again says more than any condition.
-        trouble = look_at_pods(cluster, predictor.service, predictor.storage_uri)
-        waited = time.monotonic() - started
-        if trouble.fatal:
-            raise ModelError(f"{predictor.service} doesn't start: {trouble}")
-        if trouble.reason and "no node" in trouble.reason and waited > timeout_s * _PATIENCE_FOR_A_NODE:
-            raise ServiceError(f"{predictor.service} doesn't start: {trouble} (for {duration(waited)})")
+        if not trouble.reason:  # a container that ends again and again says more than any condition
+            trouble = look_at_pods(cluster, predictor.service, predictor.storage_uri)
+        lasted_s, waited = seen.lasted_s(trouble), time.monotonic() - started
+        patience_s = timeout_s * _PATIENCE_FOR_A_NODE if trouble.kind == "no node" else PATIENCE_S.get(trouble.kind)
+        if patience_s is not None and lasted_s >= patience_s:
+            since = f" (for {duration(lasted_s)})" if patience_s else ""
+            raise trouble.error(f"{predictor.service} doesn't start: {trouble}{since}")
         if waited > timeout_s:
             raise _too_late(predictor, waiting_for, trouble, timeout_s)
         if time.monotonic() - told >= _LINE_EVERY_S or told == started:
             told = time.monotonic()
             _log.info("wait      %s: %s (%s)", predictor.service, trouble.reason or waiting_for, duration(waited))
         cluster.await_change(INFERENCE_SERVICE, service, min(_LOOK_S, max(0.1, timeout_s - waited)))
+
+
+class _Trouble:
+    """How long the present kind of trouble has lasted."""
+
+    def __init__(self) -> None:
+        self._kind, self._since = "", time.monotonic()
+
+    def lasted_s(self, trouble: Trouble) -> float:
+        if trouble.kind != self._kind:
+            self._kind, self._since = trouble.kind, time.monotonic()
+        return time.monotonic() - self._since
 
 
 def _service(cluster: Cluster, predictor: Predictor, generation: int) -> Object:
@@ -121,9 +137,13 @@ def _canary_status(service: Object, predictor: Predictor) -> Object | None:
 
 
 def _model_status(service: Object, predictor: Predictor) -> Object:
+    """Return what KServe says of the predictor's model; {} where it says nothing.
+
+    A canary's `modelStatus` is always there and never filled (KServe of August 2026): no transition is no word.
+    """
     canary = _canary_status(service, predictor)
     status: Object = (canary if canary is not None else service.get("status", {})).get("modelStatus") or {}
-    return status
+    return status if status.get("transitionStatus") else {}
 
 
 def _not_ready(service: Object, predictor: Predictor) -> str:
@@ -150,15 +170,6 @@ def _not_rolled_out(cluster: Cluster, predictor: Predictor) -> str:
         return f"there is no Deployment {predictor.backend} yet"
     template = deployment["spec"]["template"]["metadata"].get("annotations", {})
     source, status = template.get(SOURCE_ANNOTATION), deployment.get("status", {})
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            raise ServiceError(
-                f"{predictor.service} doesn't start: the cluster refuses its pods: {condition['message']}"
-            )
-        if condition["type"] == "Progressing" and condition["status"] == "False":
-            trouble = look_at_pods(cluster, predictor.service, predictor.storage_uri)
-            said = trouble.reason or condition.get("message")
-            raise ServiceError(f"{predictor.service} doesn't start: {condition.get('reason')}: {said}")
     if source != predictor.storage_uri:
         return f"the Deployment's pods still fetch {source}"
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
@@ -171,8 +182,8 @@ def _not_rolled_out(cluster: Cluster, predictor: Predictor) -> str:
     return ""
 
 
-def _too_late(predictor: Predictor, waiting_for: str, trouble: Trouble, timeout_s: float) -> ServiceError:
-    return ServiceError(
+def _too_late(predictor: Predictor, waiting_for: str, trouble: Trouble, timeout_s: float) -> SatXceptionError:
+    return trouble.error(
         f"{predictor.service} isn't ready after {duration(timeout_s)}: {trouble.reason or waiting_for}. If it only "
         "needs longer, raise --start-minutes"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sat_xception.deploy import wait
+from sat_xception.deploy import pods, wait
 from sat_xception.deploy.preflight import PERMISSIONS
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from tests.deploy.packages import NAME
@@ -70,7 +70,9 @@ def test_a_field_that_somebody_else_owns_is_named_with_its_owner(cluster, roll_o
 
 def test_a_webhooks_refusal_is_passed_on_and_nothing_was_changed(cluster, roll_out):
     cluster.api.admission = lambda kind, body: "minReplicas above maxReplicas" if kind == "InferenceService" else ""
-    with pytest.raises(ConfigError, match=r"an admission webhook refused it: .*minReplicas above maxReplicas"):
+    with pytest.raises(
+        ConfigError, match=r"an admission webhook or a policy refused it: .*minReplicas above maxReplicas"
+    ):
         roll_out(1)
     assert services(cluster) == TEMPLATE_ALONE
     assert cluster.api.read("configmaps", f"{NAME}-deploys") is None
@@ -174,11 +176,9 @@ def test_a_damaged_history_says_which_record(cluster, roll_out):
     [
         ("crash", ModelError, "container storage-initializer of pod .* is in CrashLoopBackOff.*exit code 1"),
         ("crash later", ModelError, "container kserve-container of pod .* is in CrashLoopBackOff.*exit code 134"),
-        ("image", ModelError, "ImagePullBackOff: its image can't be fetched"),
         ("oom", ModelError, "OOMKilled.*raise the template's memory limit"),
         ("blocked", ModelError, "BlockedByFailedLoad: ModelLoadFailed: Op type not registered 'DisableCopyOnRead'"),
         ("deadline", ServiceError, "ProgressDeadlineExceeded"),
-        ("quota", ServiceError, "the cluster refuses its pods: .*exceeded quota"),
     ],
 )
 def test_a_predictor_that_never_will_be_ready_ends_the_rollout_at_once(cluster, roll_out, fate, error, said):
@@ -188,6 +188,65 @@ def test_a_predictor_that_never_will_be_ready_ends_the_rollout_at_once(cluster, 
         roll_out(2)
     assert "rolled back, version 1 has all the traffic again" in str(caught.value)
     assert cluster.weights[ROUTE] == {A: 100} and f"{NAME}-b" not in services(cluster)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """What may last for a while lasts too long at the second look."""
+    for kind in pods.PATIENCE_S:
+        monkeypatch.setitem(pods.PATIENCE_S, kind, 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("fate", "error", "said"),
+    [
+        ("quota", ServiceError, "the cluster refuses its pods: .*exceeded quota: .*raise the quota"),
+        ("pod security", ConfigError, "the cluster refuses its pods: .*violates PodSecurity"),
+        ("webhook", ConfigError, "the cluster refuses its pods: .*images need a signature"),
+        ("policy", ConfigError, "the cluster refuses its pods: .*docker.io isn't allowed"),
+        ("event", ConfigError, 'the cluster refuses its pods: .*serviceaccount "reader" not found'),
+        ("deployment", ConfigError, "the cluster refuses its pods: .*Deployments need an owner"),
+        ("webhook away", ServiceError, "the cluster refuses its pods: .*connection refused"),
+        ("image", ServiceError, "ImagePullBackOff: its image can't be fetched"),
+        ("config map", ServiceError, 'CreateContainerConfigError: .*configmap "settings" not found'),
+        ("mount", ServiceError, 'FailedMount: .*configmap "tfs-config-7d" not found'),
+    ],
+)
+def test_what_lasts_too_long_ends_the_rollout_with_its_reason_and_its_exit_code(cluster, roll_out, fate, error, said):
+    roll_out(1)
+    cluster.fates[2] = fate
+    with pytest.raises(error, match=rf"doesn't start: .*{said}.* \(for ") as caught:
+        roll_out(2)
+    assert type(caught.value) is error
+    assert "rolled back, version 1 has all the traffic again" in str(caught.value)
+    assert cluster.weights[ROUTE] == {A: 100} and f"{NAME}-b" not in services(cluster)
+
+
+def test_pods_that_are_refused_have_half_a_minute():
+    assert pods.PATIENCE_S["refused"] == 30
+
+
+def test_one_failed_pull_is_not_the_end(cluster, roll_out):
+    cluster.fates[1] = "image once"
+    roll_out(1)
+    assert cluster.weights[ROUTE] == {A: 100}
+
+
+def test_events_of_an_earlier_deployment_of_the_same_name_refuse_nothing(cluster, roll_out):
+    """Events are kept for an hour: longer than it takes to raise a quota and deploy again."""
+    cluster.fates[1] = "no node"
+    event = {
+        "metadata": {"name": "event"},
+        "involvedObject": {"kind": "ReplicaSet", "name": f"{A}-6b7f9c4d5"},
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": "exceeded quota",
+        "lastTimestamp": "2020-01-01T00:00:00Z",
+    }
+    cluster.api.put("events", event)
+    with pytest.raises(ServiceError, match="has no node"):
+        roll_out(1, start_minutes=0.02)
 
 
 def test_the_log_of_a_container_that_ends_is_in_the_message(cluster, roll_out):
