@@ -53,6 +53,7 @@ class KServeCluster:
         self.stalled_gateway = False
         self.gateway = RandomChoice()
         self.refuses_route = ""
+        self.said_of_routes = None  # status.parents, where it isn't what a gateway says that is well
         self.token = ""  # that the gateway asks users for
         self.canary = canary
         self._stopped = threading.Event()
@@ -258,6 +259,8 @@ class KServeCluster:
         status = {
             "parents": [{"parentRef": parent, "controllerName": "tests.invalid/gateway", "conditions": conditions}]
         }
+        if self.said_of_routes is not None:
+            status = {"parents": self.said_of_routes}
         if route.get("status") != status:
             self.api.edit("httproutes", name, lambda body: body.update(status=status), GATEWAY, manager="gateway")
         # What users ask comes by the rule for everything.

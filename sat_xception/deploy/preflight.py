@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,9 @@ PREFLIGHT_PERMISSIONS = (_ISVC_CRD, _ROUTE_CRD)
 _DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
 _STANDARD = ("Standard", "RawDeployment")  # the second until KServe 0.15
 _KSERVE_NAMESPACE = "kserve"
+_VISIBILITY = "networking.kserve.io/visibility"
+_CLUSTER_LOCAL = "cluster-local"
+_CLUSTER_DOMAIN = "svc.cluster.local"
 
 
 @dataclass
@@ -109,8 +113,7 @@ def inspect_cluster(cluster: Cluster, config: RolloutConfig, storage: Callable[[
     if report.look("template", lambda: _template(cluster, config, report)):
         report.look("runtime", lambda: _runtime(cluster, config, report.template))
     report.look("strategy", lambda: _strategy(cluster, config, report, definitions.get(_ISVC_CRD, {})))
-    if report.strategy == "two-services":
-        report.look("route", lambda: _route(cluster, config))
+    report.look("route", lambda: _route(cluster, config, report))
     report.look("storage", storage)
     report.look("lock", lambda: _lock(cluster, config))
     return report
@@ -190,48 +193,97 @@ def _strategy(cluster: Cluster, config: RolloutConfig, report: Preflight, versio
         version.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
     )
     has_canary, splits = "canary" in spec, "tracing" in spec  # the second came with 0.21
-    native = cluster.get(INFERENCE_SERVICE, config.name) is not None
+    native = cluster.get(INFERENCE_SERVICE, config.name)
     route = cluster.get(HTTP_ROUTE, f"{config.name}-route") or {}
     ours = any(read_weights(route).get(f"{config.name}-{slot}-predictor") for slot in "ab")
-    has = "canary" if native and not ours else "two-services" if ours else ""
+    has = "canary" if native is not None and not ours else "two-services" if ours else ""
     if config.strategy != "auto":
         report.strategy = config.strategy
         if has and has != config.strategy:
             raise ConfigError(
-                f"{config.name} is served by the strategy {has}; leave --strategy out, or remove what serves it first"
+                f"{config.name} is served by the strategy {has}; leave --strategy out, or remove what serves it first: "
+                "see 'Changing the strategy' in docs/rollout.md"
             )
         if config.strategy == "canary" and not has_canary:
             raise ConfigError("this KServe has no spec.canary (0.20 has): use --strategy two-services")
+    settings = _ingress_settings(cluster)
+    unsplit = _no_route_of_kserve(native or report.template, settings)
+    known = has_canary and splits and settings is not None and not unsplit
+    report.strategy = has or (config.strategy if config.strategy != "auto" else "canary" if known else "two-services")
+    if report.strategy == "canary" and unsplit:
+        instead = "" if has else ". Or use --strategy two-services"
+        raise ConfigError(f"{unsplit}: nothing splits a canary's traffic{instead}")
+    if config.strategy != "auto":
         return f"{config.strategy}, as asked for"
-    report.strategy = has or ("canary" if has_canary and splits and _uses_gateway_api(cluster) else "two-services")
     if has:
         return f"{has}, as {config.name} is served now"
     why = "this KServe splits traffic itself" if report.strategy == "canary" else "works with every KServe"
     return f"{report.strategy}: {why}"
 
 
-def _uses_gateway_api(cluster: Cluster) -> bool:
-    """Return whether KServe makes HTTPRoutes; False where its configuration can't be read."""
+def _ingress_settings(cluster: Cluster) -> Object | None:
+    """Return how KServe makes ways in; None where its configuration can't be read."""
     try:
         found = cluster.get(CONFIG_MAP, "inferenceservice-config", namespace=_KSERVE_NAMESPACE)
-    except SatXceptionError:
-        return False
-    ingress = ((found or {}).get("data") or {}).get("ingress", "")
-    return '"enableGatewayApi":true' in "".join(ingress.split())
+        settings = json.loads(((found or {}).get("data") or {}).get("ingress", ""))
+    except (SatXceptionError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
-def _route(cluster: Cluster, config: RolloutConfig) -> str:
-    name = f"{config.name}-route"
+def _no_route_of_kserve(service: Object, settings: Object | None) -> str:
+    """Return why KServe makes no HTTPRoute for an InferenceService, and what to do; "" where nothing speaks against it.
+
+    As its `RawHTTPRouteReconciler` decides it (August 2026).
+    """
+    if service.get("metadata", {}).get("labels", {}).get(_VISIBILITY) == _CLUSTER_LOCAL:
+        label = f"{_VISIBILITY}: {_CLUSTER_LOCAL}"
+        return f"KServe makes no HTTPRoute for {service['metadata']['name']} until you remove its label {label}"
+    if settings is None:
+        return ""
+    place = f"in ConfigMap inferenceservice-config of namespace {_KSERVE_NAMESPACE}"
+    if settings.get("enableGatewayApi") is not True:
+        return f"KServe makes no HTTPRoutes until you set enableGatewayApi to true {place}"
+    if settings.get("disableIngressCreation"):
+        return f"KServe makes no HTTPRoutes until you set disableIngressCreation to false {place}"
+    if settings.get("ingressDomain") == _CLUSTER_DOMAIN:
+        return f"KServe makes no HTTPRoutes until you set ingressDomain to another than {_CLUSTER_DOMAIN} {place}"
+    return ""
+
+
+def _route(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str:
+    native = report.strategy == "canary"
+    name = config.name if native else f"{config.name}-route"
     route = cluster.get(HTTP_ROUTE, name)
+    if route is None and native:
+        if cluster.get(INFERENCE_SERVICE, config.name) is None:
+            return f"KServe makes {name} with the first version"
+        see = f"kubectl describe inferenceservice {name} -n {cluster.namespace}"
+        raise ConfigError(f"KServe has made no HTTPRoute {name} for the InferenceService: see `{see}`")
     if route is None:
         raise ConfigError(f"there is no HTTPRoute {name} in namespace {cluster.namespace}: apply the manifests")
     if not route["spec"].get("parentRefs"):
         raise ConfigError(
             f"HTTPRoute {name} has no parentRefs, so no gateway takes it: name your Gateway in the overlay"
         )
+    if refused := _not_accepted(route):
+        see = f"kubectl describe httproute {name} -n {cluster.namespace}"
+        raise ConfigError(f"no gateway takes HTTPRoute {name}: {refused}. See `{see}`")
     weights = read_weights(route)
     shares = ", ".join(f"{service} {weight:.4g} %" for service, weight in weights.items())
     return f"{name}: {shares or 'no traffic yet'}"
+
+
+def _not_accepted(route: Object) -> str:
+    """Return why no gateway has accepted a route, or ""; what it says of backends is for when there are some."""
+    parents = route.get("status", {}).get("parents") or ()
+    if not parents:
+        return "no gateway controller has said anything of it; is there one, and are its parentRefs right?"
+    for parent in parents:
+        for condition in parent.get("conditions", ()):
+            if condition["type"] == "Accepted" and condition["status"] == "False":
+                return ": ".join(filter(None, (condition.get("reason"), condition.get("message")))) or "not accepted"
+    return ""
 
 
 def _lock(cluster: Cluster, config: RolloutConfig) -> str:

@@ -6,7 +6,7 @@ from sat_xception.deploy import pods, wait
 from sat_xception.deploy.preflight import PERMISSIONS
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from tests.deploy.packages import NAME
-from tests.kserve_cluster import GATEWAY, KSERVE
+from tests.kserve_cluster import GATEWAY, KSERVE, until
 from tests.kubernetes_api import Fault
 
 ROUTE = f"{NAME}-route"
@@ -152,6 +152,23 @@ def test_a_missing_runtime_and_a_route_without_gateway_are_told(cluster, roll_ou
 def test_a_route_without_gateway_is_told(cluster, roll_out):
     cluster.api.edit("httproutes", ROUTE, lambda body: body["spec"].pop("parentRefs"), GATEWAY)
     assert "has no parentRefs" in _problem(roll_out, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("parents", "said"),
+    [
+        ([], "no gateway controller has said anything of it"),
+        (
+            [{"conditions": [{"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners"}]}],
+            "NotAllowedByListeners",
+        ),
+    ],
+)
+def test_a_route_that_no_gateway_takes_is_told_before_anything_is_made(cluster, roll_out, parents, said):
+    cluster.said_of_routes = parents
+    until(lambda: cluster.api.read("httproutes", ROUTE, GATEWAY).get("status") == {"parents": parents})
+    assert said in _problem(roll_out, ConfigError)
+    assert services(cluster) == TEMPLATE_ALONE
 
 
 def test_several_problems_are_told_in_one_table(cluster, roll_out):
