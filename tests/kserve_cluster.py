@@ -6,6 +6,7 @@ weights of an HTTPRoute among `sat_xception serve` processes' REST interfaces.
 
 import asyncio
 import itertools
+import math
 import shutil
 import threading
 import time
@@ -22,6 +23,8 @@ from tests.gateways import RandomChoice
 NAMESPACE = "sat-xception"
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
 STORAGE = "pvc://models/serving"
+# Rounds of the controller until a route follows: with KServe and a gateway it was 2 s.
+_ROUTE_LAG_TICKS = 10
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 
@@ -56,6 +59,11 @@ class KServeCluster:
         self.said_of_routes = None  # status.parents, where it isn't what a gateway says that is well
         self.token = ""  # that the gateway asks users for
         self.canary = canary
+        self.fewest = {}  # of each backend the fewest replicas that it had while it had traffic
+        self.restarts = Counter()  # of each backend how often its pods were replaced
+        self._coming_routes = {}
+        if canary:
+            self.api.admission = _refused_canary
         self._stopped = threading.Event()
 
     def __enter__(self):
@@ -156,11 +164,12 @@ class KServeCluster:
 
     def _control(self):
         while not self._stopped.wait(0.02):
+            # KServe removes Deployments and Services of predictors that aren't named any more before it does the rest.
+            self._collect()
             for name in self.api.names("inferenceservices", KSERVE):
                 found = self.api.read("inferenceservices", name, KSERVE)
                 if found and found["metadata"].get("annotations", {}).get("serving.kserve.io/stop") != "true":
                     self._reconcile(found)
-            self._collect()
             for name in self.api.names("httproutes", GATEWAY):
                 self._take_route(name)
 
@@ -171,17 +180,39 @@ class KServeCluster:
         name, spec = service["metadata"]["name"], service["spec"]
         backends = [(_backend(name, spec["predictor"]), spec["predictor"])]
         backends += [(_backend(name, canary["predictor"]), canary["predictor"]) for canary in spec.get("canary", ())]
+        replicas = _replicas(service)
         for backend, predictor in backends:
-            uri = predictor["model"]["storageUri"]
-            self._pods_of(service, backend, uri).step()
+            self._pods_of(service, backend, predictor, replicas[backend]).step()
+            if self.weights.get(name, {}).get(backend) and self.api.read("deployments", backend, "apps"):
+                self.fewest[backend] = min(self.fewest.get(backend, replicas[backend]), replicas[backend])
         if self.canary:
-            self._route_of(service, backends)
+            self._forget_canaries(service)
+            if service["metadata"].get("labels", {}).get("networking.kserve.io/visibility") != "cluster-local":
+                self._route_of(service, backends)
 
-    def _pods_of(self, service, backend, uri):
+    def _pods_of(self, service, backend, predictor, replicas):
+        uri = predictor["model"]["storageUri"]
         version = int(uri.rsplit("/", 1)[1])
         tick = self.ticks[backend, service["metadata"]["uid"], uri]
         self.ticks[backend, service["metadata"]["uid"], uri] += 1
-        return Pods(self, service, backend, uri, self.fates.get(version, "well"), tick)
+        return Pods(self, service, backend, predictor, replicas, self.fates.get(version, "well"), tick)
+
+    def _forget_canaries(self, service):
+        """Say nothing any more of canaries that are gone."""
+        names = {one["predictor"]["name"] for one in service["spec"].get("canary", ())}
+        if {one["name"] for one in service.get("status", {}).get("canaryStatuses", ())} <= names:
+            return
+
+        def forget(body):
+            said = body["status"]
+            said["canaryStatuses"] = [one for one in said["canaryStatuses"] if one["name"] in names]
+            if not names:
+                said["conditions"] = [one for one in said["conditions"] if one["type"] != "CanaryPredictorReady"]
+
+        try:
+            self.api.edit("inferenceservices", service["metadata"]["name"], forget, KSERVE, manager="kserve")
+        except KeyError:
+            pass  # deleted meanwhile
 
     def _route_of(self, service, backends):
         """KServe's own route: a rule for gRPC and one for the rest, each with the weights of the canaries.
@@ -208,13 +239,16 @@ class KServeCluster:
             ]
             path = {"type": "RegularExpression", "value": match}
             rules.append({"matches": [{"path": path}], "backendRefs": refs})
-        body = {
-            "metadata": {"name": service["metadata"]["name"]},
-            "spec": {"parentRefs": [{"name": "gateway"}], "rules": rules},
-        }
-        found = self.api.read("httproutes", service["metadata"]["name"], GATEWAY)
-        if found is None or _weights(found["spec"]["rules"]) != _weights(rules):
-            self.api.put("httproutes", body, GATEWAY, manager="kserve")
+        name = service["metadata"]["name"]
+        coming, since = self._coming_routes.get(name, ([], 0))
+        self._coming_routes[name] = (rules, since + 1 if coming == rules else 0)
+        if since < _ROUTE_LAG_TICKS or coming != rules:
+            return
+        for route in (f"{name}-predictor", name):  # of two hosts
+            body = {"metadata": {"name": route}, "spec": {"parentRefs": [{"name": "gateway"}], "rules": rules}}
+            found = self.api.read("httproutes", route, GATEWAY)
+            if found is None or _weights(found["spec"]["rules"]) != _weights(rules):
+                self.api.put("httproutes", body, GATEWAY, manager="kserve")
 
     def _collect(self):
         """Remove what belongs to predictors that nobody asks for any more."""
@@ -357,12 +391,17 @@ class Pods:
     what refuses its pods: a key of `REFUSALS`, "event" being one that only an event tells of.
     """
 
-    def __init__(self, cluster, service, backend, uri, fate, tick):
+    def __init__(self, cluster, service, backend, predictor, replicas, fate, tick):
         self.cluster, self.api, self.service = cluster, cluster.api, service
-        self.name, self.backend, self.uri, self.fate, self.tick = service["metadata"]["name"], backend, uri, fate, tick
+        self.name, self.backend, self.fate, self.tick = service["metadata"]["name"], backend, fate, tick
+        self.uri, self.replicas = predictor["model"]["storageUri"], replicas
+        annotations = {**service["metadata"].get("annotations", {}), **predictor.get("annotations", {})}
+        self.annotations = {key: value for key, value in annotations.items() if "kubectl" not in key}
+        self.annotations[SOURCE] = self.uri
 
     def step(self):
         if self.tick > 6:
+            self._follow()
             if self.api.read("deployments", self.backend, "apps"):
                 return  # all is said
             self.tick = 6
@@ -380,6 +419,16 @@ class Pods:
             self._serve()
             self.api.put("services", {"metadata": {"name": self.backend}, "spec": {"ports": [{"port": 80}]}})
         self._say(stage, ready)
+
+    def _follow(self):
+        """Change a Deployment that all is said of: other annotations mean other pods."""
+        found = self.api.read("deployments", self.backend, "apps")
+        if found is None:
+            return
+        restarted = found["spec"]["template"]["metadata"]["annotations"] != self.annotations
+        self.cluster.restarts[self.backend] += restarted
+        if restarted or found["spec"]["replicas"] != self.replicas:
+            self._write_deployment(True, bool(found["status"]["availableReplicas"]))
 
     def _write_deployment(self, started, ready):
         found = self.api.read("deployments", self.backend, "apps")
@@ -400,14 +449,15 @@ class Pods:
             conditions = [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]
         status = {
             "observedGeneration": generation if started else 0,
-            "replicas": int(not refused),
-            "updatedReplicas": int(started and not refused),
-            "readyReplicas": int(ready),
-            "availableReplicas": int(ready),
+            "replicas": self.replicas * (not refused),
+            "updatedReplicas": self.replicas * (started and not refused),
+            "readyReplicas": self.replicas * ready,
+            "availableReplicas": self.replicas * ready,
             "conditions": conditions,
         }
-        template = {"metadata": {"annotations": {SOURCE: self.uri}}}
-        body = {"metadata": {"name": self.backend}, "spec": {"replicas": 1, "template": template}, "status": status}
+        template = {"metadata": {"annotations": self.annotations}}
+        spec = {"replicas": self.replicas, "template": template}
+        body = {"metadata": {"name": self.backend}, "spec": spec, "status": status}
         self.api.put("deployments", {**(found or {}), **body, "metadata": {**(found or body)["metadata"]}}, "apps")
 
     def _write_pod(self, ready):
@@ -514,7 +564,7 @@ class Pods:
                         "name": mine["predictor"]["name"],
                         "ready": ready,
                         "trafficPercent": mine["trafficPercent"],
-                        **({"modelStatus": model} if stage >= 3 else {}),
+                        "modelStatus": {"transitionStatus": ""},  # there from the start, and never filled
                     }
                 ]
             }
@@ -528,6 +578,37 @@ class Pods:
             self.api.edit("inferenceservices", self.name, write, KSERVE, manager="kserve")
         except KeyError:
             pass  # deleted meanwhile
+
+
+def _replicas(service):
+    """Return how many pods each predictor has: the canaries', once they are ready, are taken from the stable one's."""
+    name, spec = service["metadata"]["name"], service["spec"]
+    stable = spec["predictor"].get("minReplicas", 1)
+    ready = {one["name"] for one in service.get("status", {}).get("canaryStatuses", ()) if one["ready"]}
+    found = {}
+    for canary in spec.get("canary", ()):
+        predictor = canary["predictor"]
+        count = predictor.get("minReplicas", math.ceil(stable * canary["trafficPercent"] / 100))
+        found[_backend(name, predictor)] = count
+    taken = sum(
+        found[_backend(name, one["predictor"])] for one in spec.get("canary", ()) if one["predictor"]["name"] in ready
+    )
+    return {**found, _backend(name, spec["predictor"]): max(stable - taken, 1) if taken else stable}
+
+
+def _refused_canary(kind, body):
+    """Return what KServe's webhook says against the replicas of an InferenceService and its canaries."""
+    spec = body.get("spec", {}) if kind == "InferenceService" else {}
+    stable = spec.get("predictor", {})
+    if stable.get("minReplicas", 1) > stable.get("maxReplicas", 1000):
+        return "'MinReplicas' cannot be greater than MaxReplicas"
+    for canary in spec.get("canary", ()):
+        predictor = canary["predictor"]
+        if "maxReplicas" in predictor:
+            return f'canary "{predictor["name"]}" must not set maxReplicas (canary uses fixed replicas)'
+        if predictor.get("minReplicas", 0) > stable.get("minReplicas", 1):
+            return f'canary "{predictor["name"]}" minReplicas must not exceed stable predictor minReplicas'
+    return ""
 
 
 def _swap_weights(model, other):

@@ -11,8 +11,10 @@ import yaml
 from sat_xception.deploy.release import Release
 
 __all__ = [
-    "RELEASE_ANNOTATIONS",
     "STOP_ANNOTATION",
+    "annotations_of",
+    "changed_fields",
+    "copy_of",
     "difference",
     "model_name_problem",
     "predictor_of",
@@ -25,7 +27,6 @@ Object = dict[str, Any]
 STOP_ANNOTATION = "serving.kserve.io/stop"
 _VERSION = "sat-xception/version"
 _DIGEST = "sat-xception/package-digest"
-RELEASE_ANNOTATIONS = (_VERSION, _DIGEST)
 # What belongs to the template itself: a copy that carried them would be taken for a part of what owns the template, and
 # removed as one that its repository doesn't have.
 _OF_THE_TEMPLATE = (
@@ -51,19 +52,32 @@ def service_of(template: Object, name: str, release: Release) -> Object:
         name: Name of the new one.
         release: What it serves.
     """
+    manifest = copy_of(template, name, predictor_of(template, release))
+    manifest["metadata"]["annotations"] |= annotations_of(release)
+    return manifest
+
+
+def copy_of(template: Object, name: str, predictor: Object) -> Object:
+    """Return the manifest of an InferenceService in the shape of the template, with another predictor."""
     metadata = template["metadata"]
-    spec = copy.deepcopy(template["spec"])
-    spec["predictor"] = predictor_of(template, release)
-    ours = {_VERSION: str(release.version), _DIGEST: release.digest}
     return {
         "metadata": {
             "name": name,
             "namespace": metadata["namespace"],
             "labels": _kept(metadata.get("labels")),
-            "annotations": _kept(metadata.get("annotations")) | ours,
+            "annotations": _kept(metadata.get("annotations")),
         },
-        "spec": spec,
+        "spec": {**copy.deepcopy(template["spec"]), "predictor": predictor},
     }
+
+
+def annotations_of(release: Release) -> dict[str, str]:
+    """Return what tells of a release on the cluster.
+
+    KServe copies an InferenceService's annotations into the pods of all its predictors: where there are two, each
+    has its own.
+    """
+    return {_VERSION: str(release.version), _DIGEST: release.digest}
 
 
 def predictor_of(template: Object, release: Release) -> Object:
@@ -99,6 +113,18 @@ def model_name_problem(template: Object, runtime: Object, name: str) -> str:
         return ""
     place = "the args of the template's model, or of the runtime"
     return f"it serves the model as {names[-1]!r}; set --model_name={name} in {place}"
+
+
+def changed_fields(before: Object, after: Object, path: str = "") -> list[str]:
+    """Return the paths of fields that differ, for instance ".model.resources.limits"; lists are compared whole."""
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += changed_fields(old, new, f"{path}.{key}")
+        elif old != new:
+            found.append(f"{path}.{key}")
+    return found
 
 
 def difference(before: Object | None, after: Object) -> str:

@@ -1,28 +1,42 @@
-"""Rollout with KServe's own `spec.canary`: one InferenceService, whose HTTPRoute KServe writes.
+"""Rollout with KServe's own `spec.canary`: one InferenceService, whose HTTPRoutes KServe writes.
 
-It needs KServe 0.21 with the Gateway API: 0.20 has the field, and doesn't split traffic by it.
+It needs KServe 0.21 with the Gateway API: 0.20 has the field, and doesn't split traffic by it. As read in its
+controller of August 2026, and so written around here:
+
+- A predictor that is no longer named loses its Deployment and Service at once, and its share of the route afterwards.
+  So it loses its traffic first, and is removed when the gateway has taken that.
+- A canary's replicas are taken from the stable predictor's minReplicas as soon as it is ready, whatever its share. So
+  they are added there first.
+- The InferenceService's annotations are copied into all pods, a predictor's own into its pods alone. So what belongs to
+  a version is with its predictor, and a promotion changes no pod.
+- A canary is laid over the stable predictor: it can't drop or empty a field that that one has.
 """
 
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 from sat_xception.deploy.cluster import Cluster
-from sat_xception.deploy.inference_service import RELEASE_ANNOTATIONS, predictor_of, service_of, version_of
-from sat_xception.deploy.kinds import INFERENCE_SERVICE, Kind
+from sat_xception.deploy.inference_service import annotations_of, changed_fields, copy_of, predictor_of
+from sat_xception.deploy.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Kind
 from sat_xception.deploy.release import Release
-from sat_xception.deploy.traffic import await_route
+from sat_xception.deploy.traffic import await_route, read_weights
 from sat_xception.deploy.wait import Predictor
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.log import get_logger
 from sat_xception.steps import RolloutConfig
 
 __all__ = ["NativeCanary"]
 
+_log = get_logger(__name__)
 Object = dict[str, Any]
 
 # The admission webhook refuses these in a canary: its replicas are fixed.
 _NOT_IN_A_CANARY = ("maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "autoScaling", "workerSpec")
+# What is the canary's own, or the stable predictor's own.
+_OWN = ("name", "minReplicas", *_NOT_IN_A_CANARY)
 # `canary[].predictor.model.name` is required by the schema of the CRD.
 _CONTAINER = "kserve-container"
 
@@ -38,18 +52,25 @@ class NativeCanary:
         self.route = config.name
 
     def current(self) -> Predictor | None:
-        """Return the stable predictor; None when there is none."""
+        """Return what gets the traffic: the stable predictor, or a canary that was to be promoted; None for nothing."""
         found = self._cluster.get(INFERENCE_SERVICE, self._config.name)
         if found is None:
             return None
-        predictor = found["spec"]["predictor"]
-        return self._predictor(version_of(found), predictor["model"]["storageUri"], predictor.get("name"))
+        predictor = self._settled(found)["spec"]["predictor"]
+        return Predictor(
+            self._config.name,
+            self._backend(predictor.get("name", "")),
+            _version_of(predictor),
+            predictor["model"]["storageUri"],
+            min_replicas=predictor.get("minReplicas"),
+            max_replicas=predictor.get("maxReplicas"),
+        )
 
     def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
         """Return what `start` applies."""
         if current is None:
             return [(INFERENCE_SERVICE, self._whole(release))]
-        return [(INFERENCE_SERVICE, self._with_canary(release, current, 0))]
+        return [(INFERENCE_SERVICE, self._with_canary(release, current))]
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
         """Return whether what answers is this release in the template's present shape.
@@ -57,9 +78,7 @@ class NativeCanary:
         Raises:
             ConfigError: Only the shape differs, which a canary of the same version can't try.
         """
-        found = self._cluster.get(INFERENCE_SERVICE, current.service)
-        planned = self._cluster.apply(INFERENCE_SERVICE, self._whole(release), dry_run=True, force=True)
-        if found is not None and found["spec"]["predictor"] == planned["spec"]["predictor"]:
+        if self._settled(self._live())["spec"]["predictor"] == self._planned(release):
             return True
         raise ConfigError(
             f"version {release.version} is serving, and the template has changed since: KServe takes no canary with "
@@ -68,64 +87,170 @@ class NativeCanary:
 
     def next(self, release: Release, current: Predictor | None) -> Predictor:
         """Return the predictor that `start` makes."""
-        return self._predictor(release.version, release.storage_uri, _name_of(release.version), current is not None)
+        conditions = ("Ready", "PredictorReady", *(["CanaryPredictorReady"] if current is not None else []))
+        backend = self._backend(_name_of(release.version))
+        return Predictor(self._config.name, backend, release.version, release.storage_uri, conditions)
 
     def start(self, release: Release, current: Predictor | None) -> int:
         """Make the predictor of a release, without traffic; return the generation of the InferenceService."""
         [(kind, manifest)] = self.plan(release, current)
+        if current is not None:
+            self._tell_kept(manifest["metadata"])
         applied = self._cluster.apply(kind, manifest, force=self._config.force_conflicts)
         return int(applied["metadata"]["generation"])
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic, and see whether KServe's route really splits it."""
         if current is None:  # it has all of it since it was made
-            await_route(self._cluster, self.route, {new.backend: 100}, self._config.timeout_s)
+            self._await_routes({new.backend: 100})
             return
         live = self._live()
-        live["spec"]["canary"][0]["trafficPercent"] = percent
-        self._cluster.apply(INFERENCE_SERVICE, live, force=self._config.force_conflicts)
-        weights = {current.backend: 100 - percent, new.backend: percent}
-        await_route(self._cluster, self.route, weights, self._config.timeout_s)
+        canary = self._canary_of(live, new)
+        if canary is None:
+            raise ServiceError(f"somebody removed the canary {new.backend} while it was rolled out")
+        self._give(live, canary, percent, current, new, force=self._config.force_conflicts)
 
     def finish(self, new: Predictor) -> None:
-        """Make the canary the stable predictor; KServe removes the one before."""
+        """Make the canary the stable predictor; KServe removes the one before, which has no traffic any more."""
         live = self._live()
-        for canary in live["spec"].pop("canary", ()):
-            stable = copy.deepcopy(self._template["spec"]["predictor"])
-            stable["name"] = canary["predictor"]["name"]
-            stable["model"]["storageUri"] = canary["predictor"]["model"]["storageUri"]
-            live["spec"]["predictor"] = stable
-            version, digest = RELEASE_ANNOTATIONS
-            live["metadata"]["annotations"] |= {version: str(new.version)}
-            live["metadata"]["annotations"].pop(digest, None)  # of the version before
-            self._cluster.apply(INFERENCE_SERVICE, live, force=True)
+        settled = self._settled(live)
+        if settled != live:
+            time.sleep(self._config.drain_s)
+            self._cluster.apply(INFERENCE_SERVICE, settled, force=True)
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
-        """Remove the canary, so that all the traffic is the stable predictor's again."""
+        """Give all the traffic back to the stable predictor, and only then remove the canary."""
         if current is None:
             self._cluster.delete(INFERENCE_SERVICE, new.service)
             return
         live = self._live()
-        if live["spec"].pop("canary", None):
+        canary = self._canary_of(live, new)
+        if canary is not None:
+            route = self._cluster.get(HTTP_ROUTE, self.route) or {}
+            had_traffic = canary["trafficPercent"] or read_weights(route).get(new.backend)
+            self._give(live, canary, 0, current, new, force=True)
+            if had_traffic:
+                time.sleep(self._config.drain_s)
+            live = self._live()
+            live["spec"].pop("canary", None)
+            replicas = {"minReplicas": current.min_replicas, "maxReplicas": current.max_replicas}
+            stable = {key: value for key, value in live["spec"]["predictor"].items() if key not in replicas}
+            live["spec"]["predictor"] = stable | {key: value for key, value in replicas.items() if value is not None}
             self._cluster.apply(INFERENCE_SERVICE, live, force=True)
-        await_route(self._cluster, self.route, {current.backend: 100}, self._config.timeout_s)
+        self._await_routes({current.backend: 100, new.backend: 0})
+
+    def _give(
+        self, live: Object, canary: Object, percent: int, current: Predictor, new: Predictor, *, force: bool
+    ) -> None:
+        canary["trafficPercent"] = percent
+        self._cluster.apply(INFERENCE_SERVICE, live, force=force)
+        self._await_routes({current.backend: 100 - percent, new.backend: percent})
+
+    def _await_routes(self, weights: dict[str, int]) -> None:
+        # KServe makes two, for two hosts: one of the InferenceService, one of its predictor.
+        of_predictor = f"{self.route}-predictor"
+        routes = [self.route] if self._cluster.get(HTTP_ROUTE, of_predictor) is None else [of_predictor, self.route]
+        for route in routes:
+            await_route(self._cluster, route, weights, self._config.timeout_s)
 
     def _whole(self, release: Release) -> Object:
-        manifest = service_of(self._template, self._config.name, release)
-        manifest["spec"]["predictor"]["name"] = _name_of(release.version)
-        return manifest
+        return copy_of(self._template, self._config.name, self._predictor_of(release))
 
-    def _with_canary(self, release: Release, current: Predictor, percent: int) -> Object:
-        live = self._live()
-        predictor = {
-            key: value for key, value in predictor_of(self._template, release).items() if key not in _NOT_IN_A_CANARY
-        }
+    def _predictor_of(self, release: Release) -> Object:
+        predictor = predictor_of(self._template, release)
         predictor["name"] = _name_of(release.version)
+        predictor["annotations"] = {**predictor.get("annotations", {}), **annotations_of(release)}
+        return predictor
+
+    def _planned(self, release: Release) -> Object:
+        """Return the stable predictor of a release as the cluster would have it, with what schemas and webhooks add."""
+        planned = self._cluster.apply(INFERENCE_SERVICE, self._whole(release), dry_run=True, force=True)
+        predictor: Object = planned["spec"]["predictor"]
+        return predictor
+
+    def _with_canary(self, release: Release, current: Predictor) -> Object:
+        live = self._settled(self._live())
+        self._check_startable(live, release, current)
+        predictor = {key: value for key, value in self._predictor_of(release).items() if key not in _NOT_IN_A_CANARY}
+        predictor["minReplicas"] = self._make_room(live["spec"]["predictor"], current)
         predictor["model"]["name"] = _CONTAINER
-        if predictor["name"] == live["spec"]["predictor"].get("name"):
-            raise ConfigError(f"version {current.version} is serving; a canary needs another version")
-        live["spec"]["canary"] = [{"trafficPercent": percent, "predictor": predictor}]
+        live["spec"]["canary"] = [{"trafficPercent": 0, "predictor": predictor}]
         return live
+
+    def _check_startable(self, live: Object, release: Release, current: Predictor) -> None:
+        stable = live["spec"]["predictor"]
+        if _name_of(release.version) == stable.get("name"):
+            raise ConfigError(f"version {current.version} is serving; a canary needs another version")
+        for canary in live["spec"].get("canary") or ():
+            if canary["trafficPercent"]:
+                edit = f"kubectl edit inferenceservice {self._config.name} -n {self._cluster.namespace}"
+                raise ConfigError(
+                    f"{self._config.name} has a canary {canary['predictor']['name']} with {canary['trafficPercent']} % "
+                    f"of the traffic, and no rollout on record made it: set its trafficPercent to 0 by `{edit}`, wait "
+                    "until the gateway has taken that, and remove it"
+                )
+        # Compared as the cluster has them: schemas and webhooks add the same to both.
+        planned = {key: value for key, value in self._planned(release).items() if key not in _OWN}
+        merged = {key: value for key, value in _laid_over(stable, planned).items() if key not in _OWN}
+        if kept := changed_fields(planned, merged):
+            raise ConfigError(
+                "the template has dropped or emptied what the predictor that answers has, and what a canary keeps: "
+                f"{', '.join(kept)}. Put it back into the template, or change to --strategy two-services: see "
+                "'Changing the strategy' in docs/rollout.md"
+            )
+
+    def _tell_kept(self, metadata: Object) -> None:
+        """Log what of the template's labels and annotations a canary doesn't take up."""
+        template = copy_of(self._template, self._config.name, {})["metadata"]
+        kept = [
+            f"{part} {key}"
+            for part in ("labels", "annotations")
+            for key, value in template[part].items()
+            if (metadata.get(part) or {}).get(key) != value
+        ]
+        if kept:
+            _log.warning(
+                "canary    %s doesn't take up %s of the template: KServe would replace the pods that answer",
+                self._config.name,
+                ", ".join(kept),
+            )
+
+    def _make_room(self, stable: Object, current: Predictor) -> int:
+        """Add a canary's replicas, as many as answer now, to those of the stable predictor; return their number."""
+        deployment = self._cluster.get(DEPLOYMENT, current.backend) or {}
+        least: int = max(1, stable.get("minReplicas") or 1)
+        count: int = max(least, deployment.get("status", {}).get("availableReplicas", 0))
+        if count > 1:  # the stable predictor keeps one in any case
+            stable["minReplicas"] = least + count
+            if stable.get("maxReplicas"):
+                stable["maxReplicas"] = max(stable["maxReplicas"], least + count)
+        return count
+
+    def _settled(self, service: Object) -> Object:
+        """Return the InferenceService with a canary that has all the traffic as its stable predictor.
+
+        A rollout that is killed between its last record and the promotion leaves such a one.
+        """
+        canaries = service["spec"].get("canary") or ()
+        if not canaries or canaries[0]["trafficPercent"] != 100:
+            return service
+        settled = copy.deepcopy(service)
+        del settled["spec"]["canary"]
+        before, canary = settled["spec"]["predictor"], canaries[0]["predictor"]
+        predictor = _laid_over(before, canary)
+        predictor["model"]["name"] = before["model"].get("name", "")
+        shape = self._template["spec"]["predictor"]
+        for key in ("minReplicas", *_NOT_IN_A_CANARY):
+            predictor.pop(key, None)
+            if key in shape:
+                predictor[key] = copy.deepcopy(shape[key])
+        settled["spec"]["predictor"] = predictor
+        return settled
+
+    def _canary_of(self, service: Object, new: Predictor) -> Object | None:
+        canaries: list[Object] = service["spec"].get("canary") or []
+        backends = {self._backend(canary["predictor"]["name"]): canary for canary in canaries}
+        return backends.get(new.backend)
 
     def _live(self) -> Object:
         """Return the InferenceService as something that can be applied again."""
@@ -136,12 +261,26 @@ class NativeCanary:
         metadata = {key: value for key, value in found["metadata"].items() if key in kept}
         return {"metadata": {"annotations": {}} | metadata, "spec": found["spec"]}
 
-    def _predictor(self, version: int, storage_uri: str, name: str | None, canary: bool = False) -> Predictor:
-        service = self._config.name
-        backend = f"{service}-{name}-predictor" if name else f"{service}-predictor"
-        conditions = ("Ready", "PredictorReady", *(["CanaryPredictorReady"] if canary else []))
-        return Predictor(service, backend, version, storage_uri, conditions)
+    def _backend(self, name: str) -> str:
+        return f"{self._config.name}-{name}-predictor" if name else f"{self._config.name}-predictor"
+
+
+def _laid_over(stable: Object, canary: Object) -> Object:
+    """Return the predictor that KServe makes of a canary: lists are replaced, and what is empty replaces nothing."""
+    merged = copy.deepcopy(stable)
+    for key, value in canary.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _laid_over(merged[key], value)
+        elif value or key not in merged:
+            merged[key] = copy.deepcopy(value)
+    return merged
 
 
 def _name_of(version: int) -> str:
     return f"v{version}"
+
+
+def _version_of(predictor: Object) -> int:
+    """Return the version that a predictor of ours serves; 0 when its name doesn't say."""
+    said = str(predictor.get("name") or "").removeprefix("v")
+    return int(said) if said.isdecimal() else 0

@@ -41,6 +41,9 @@ class Predictor:
         version: Version of the model.
         storage_uri: What its pods fetch.
         conditions: Conditions of the InferenceService that must be True.
+        min_replicas: Its minReplicas and maxReplicas, where a rollout changes those of what answers and puts them back;
+            None for none.
+        max_replicas: See above.
     """
 
     service: str
@@ -48,6 +51,8 @@ class Predictor:
     version: int
     storage_uri: str
     conditions: tuple[str, ...] = ("Ready", "PredictorReady")
+    min_replicas: int | None = None
+    max_replicas: int | None = None
 
 
 def await_predictor(

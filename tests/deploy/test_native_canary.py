@@ -1,6 +1,7 @@
 """A rollout by KServe's own `spec.canary`, where the cluster has it and really splits by it."""
 
 import copy
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from sat_xception.deploy.release import Release
 from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from tests.deploy.packages import NAME
+from tests.deploy.test_killed_rollout import at, start  # noqa: F401 - a fixture
 from tests.deploy.test_rollout import load, records
-from tests.kserve_cluster import GATEWAY, KSERVE
+from tests.kserve_cluster import KSERVE, until
 
 NATIVE = pytest.mark.parametrize("cluster", [{"canary": True}], indirect=True)
 IGNORED = pytest.mark.parametrize("cluster", [{"canary": "ignored"}], indirect=True)
+V1, V2 = f"{NAME}-v1-predictor", f"{NAME}-v2-predictor"
 CRDS = Path(__file__).parents[3] / "shared" / "crds"
 
 
@@ -52,6 +55,145 @@ def test_a_canary_that_answers_wrongly_is_taken_out(cluster, roll_out):
 
 
 @NATIVE
+def test_a_canary_with_traffic_loses_it_before_it_is_removed(cluster, roll_out):
+    """KServe removes a canary's Deployment and Service first, and its share of the route afterwards."""
+    roll_out(1)
+    cluster.delays_s[V2] = 0.3
+    with load(cluster.endpoint) as answered, pytest.raises(ModelError, match="at the 95th percentile"):
+        roll_out(2, max_slowdown=2, traffic_steps=(50, 100))
+    assert len(answered) > 50 and set(answered) == {200}
+    assert "canary" not in spec(cluster) and cluster.weights[NAME] == {V1: 100}
+
+
+def use_replicas(cluster, least, most=3):
+    def change(body):
+        body["spec"]["predictor"] |= {"minReplicas": least, "maxReplicas": most}
+
+    cluster.api.edit("inferenceservices", f"{NAME}-template", change, KSERVE, manager="kustomize")
+
+
+@NATIVE
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_answers_keeps_its_replicas_and_the_canary_has_as_many(cluster, roll_out, fails):
+    use_replicas(cluster, 2)
+    roll_out(1)
+    if fails:
+        cluster.delays_s[V2] = 0.3
+        with pytest.raises(ModelError, match="at the 95th percentile"):
+            roll_out(2, max_slowdown=2, traffic_steps=(50, 100))
+    else:
+        roll_out(2)
+    assert cluster.fewest[V1] == cluster.fewest[V2] == 2
+    predictor = spec(cluster)["predictor"]
+    assert (predictor["name"], predictor["minReplicas"], predictor["maxReplicas"]) == ("v1" if fails else "v2", 2, 3)
+
+
+@NATIVE
+def test_a_promotion_replaces_no_pod_that_was_proved(cluster, roll_out, caplog):
+    roll_out(1)
+    roll_out(2)
+    assert "doesn't take up" not in caplog.text
+
+    def of_a_team(body):
+        body["metadata"]["annotations"]["example.org/team"] = "maps"
+
+    cluster.api.edit("inferenceservices", f"{NAME}-template", of_a_team, KSERVE)
+    roll_out(3)
+    assert "doesn't take up annotations example.org/team of the template" in caplog.text
+    assert not +cluster.restarts
+    annotations = spec(cluster)["predictor"]["annotations"]
+    assert annotations["sat-xception/version"] == "3" and len(annotations["sat-xception/package-digest"]) == 64
+    assert "sat-xception/version" not in cluster.api.read("inferenceservices", NAME, KSERVE)["metadata"]["annotations"]
+    roll_out(3)  # unchanged: proved again
+    assert not +cluster.restarts
+
+
+@NATIVE
+def test_what_the_template_dropped_is_told_before_anything_is_made(cluster, roll_out):
+    """A canary is laid over the stable predictor, so the promotion would replace its pods by others."""
+
+    def with_tolerance(body):
+        body["spec"]["predictor"] |= {"nodeSelector": {"pool": "a"}, "enableServiceLinks": True}
+
+    def without(body):
+        body["spec"]["predictor"] |= {"nodeSelector": {}, "enableServiceLinks": False}
+
+    cluster.api.edit("inferenceservices", f"{NAME}-template", with_tolerance, KSERVE)
+    roll_out(1)
+    cluster.api.edit("inferenceservices", f"{NAME}-template", without, KSERVE)
+    with pytest.raises(ConfigError, match=r"dropped or emptied .*: \.enableServiceLinks, \.nodeSelector"):
+        roll_out(2)
+    assert "canary" not in spec(cluster) and records(cluster)[0]["version"] == 1
+
+
+@NATIVE
+@pytest.mark.parametrize("next_version", [2, 3])
+def test_a_promotion_that_was_killed_is_made_by_the_next_run(cluster, roll_out, next_version, monkeypatch):
+    roll_out(1)
+    with monkeypatch.context() as killed:
+        killed.setattr(NativeCanary, "finish", lambda self, new: None)
+        roll_out(2)
+    assert spec(cluster)["predictor"]["name"] == "v1" and spec(cluster)["canary"][0]["trafficPercent"] == 100
+    with load(cluster.endpoint) as answered:
+        roll_out(next_version)
+    assert set(answered) == {200}
+    assert spec(cluster)["predictor"]["name"] == f"v{next_version}" and "canary" not in spec(cluster)
+    assert not +cluster.restarts
+
+
+@NATIVE
+def test_a_canary_of_somebody_else_with_traffic_is_left_alone(cluster, roll_out):
+    roll_out(1)
+
+    def by_hand(body):
+        body["spec"]["canary"] = [
+            {"trafficPercent": 20, "predictor": {**body["spec"]["predictor"], "name": "mine", "minReplicas": 1}}
+        ]
+        body["spec"]["canary"][0]["predictor"].pop("maxReplicas")
+
+    cluster.api.edit("inferenceservices", NAME, by_hand, KSERVE)
+    with pytest.raises(ConfigError, match="has a canary mine with 20 % of the traffic"):
+        roll_out(2)
+    assert spec(cluster)["canary"][0]["predictor"]["name"] == "mine"
+
+
+@NATIVE
+def test_a_canary_that_somebody_removes_meanwhile_ends_the_rollout(cluster, roll_out, monkeypatch):
+    roll_out(1)
+    give = NativeCanary.give
+
+    def without(self, percent, current, new):
+        if percent == 50:
+            cluster.api.edit("inferenceservices", NAME, lambda body: body["spec"].pop("canary"), KSERVE)
+        give(self, percent, current, new)
+
+    monkeypatch.setattr(NativeCanary, "give", without)
+    with pytest.raises(ServiceError, match=f"version 1 has all .* somebody removed the canary {V2}"):
+        roll_out(2)
+    assert cluster.weights[NAME] == {V1: 100}
+
+
+@NATIVE
+@pytest.mark.slow
+def test_after_a_kill_at_half_the_next_run_gives_the_traffic_back_first(cluster, roll_out, start):  # noqa: F811
+    roll_out(1)
+    process = start(2, traffic_steps=(50, 100), step_minutes=1)
+    with load(cluster.endpoint) as answered:
+        try:
+            until(lambda: at(cluster, "50 %") and cluster.weights[NAME].get(V2) == 50, 60)
+        finally:
+            process.kill()
+            said = process.communicate()[0]
+        assert process.returncode == -signal.SIGKILL, said
+        second = start(2)
+        output = second.communicate(timeout=150)[0]
+    assert second.returncode == 0, output
+    assert set(answered) == {200}
+    assert spec(cluster)["predictor"]["name"] == "v2" and "canary" not in spec(cluster)
+    assert [one["state"] for one in records(cluster)] == ["serving", "interrupted", "replaced"]
+
+
+@NATIVE
 def test_a_canary_whose_pods_end_is_taken_out_with_their_reason(cluster, roll_out):
     roll_out(1)
     cluster.fates[2] = "oom"
@@ -81,85 +223,6 @@ def test_a_changed_template_at_the_same_version_needs_a_new_package(cluster, rol
     cluster.api.edit("inferenceservices", f"{NAME}-template", more_replicas, KSERVE, manager="kustomize")
     with pytest.raises(ConfigError, match="the template has changed since"):
         roll_out(1)
-
-
-@NATIVE
-def test_an_endpoint_stays_with_its_strategy(cluster, roll_out):
-    roll_out(1)
-    with pytest.raises(ConfigError, match="is served by the strategy canary; leave --strategy out"):
-        roll_out(2, strategy="two-services")
-
-
-def test_a_kserve_without_the_field_is_told_for_the_strategy_that_needs_it(cluster, roll_out):
-    with pytest.raises(ConfigError, match=r"this KServe has no spec\.canary"):
-        roll_out(1, strategy="canary")
-
-
-# Whether KServe makes a route that it can split
-
-
-def chosen(roll_out, **changes):
-    table = roll_out(1, dry_run=True, **changes).summary()
-    return next(line for line in table.splitlines() if line.startswith("strategy"))
-
-
-def make_cluster_local(cluster):
-    def label(body):
-        body["metadata"]["labels"]["networking.kserve.io/visibility"] = "cluster-local"
-
-    cluster.api.edit("inferenceservices", f"{NAME}-template", label, KSERVE)
-
-
-@NATIVE
-def test_a_template_that_kserve_makes_no_route_for_takes_two_services(cluster, roll_out):
-    assert "canary: this KServe splits traffic itself" in chosen(roll_out)
-    make_cluster_local(cluster)
-    assert "two-services" in chosen(roll_out) and "PROBLEM" not in chosen(roll_out)
-    shown = chosen(roll_out, strategy="canary")
-    assert "PROBLEM" in shown and "remove its label networking.kserve.io/visibility: cluster-local" in shown
-    with pytest.raises(ConfigError, match="nothing was changed: 1 to put right"):
-        roll_out(1, strategy="canary")
-    assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-template"]
-
-
-@NATIVE
-@pytest.mark.parametrize(
-    ("ingress", "why"),
-    [
-        ("{}", "enableGatewayApi"),
-        ('{"enableGatewayApi": false}', "enableGatewayApi"),
-        ('{"enableGatewayApi": true, "disableIngressCreation": true}', "disableIngressCreation"),
-        ('{"enableGatewayApi": true, "ingressDomain": "svc.cluster.local"}', "ingressDomain"),
-    ],
-)
-def test_a_kserve_that_makes_no_routes_takes_two_services(cluster, roll_out, ingress, why):
-    settings = {"metadata": {"name": "inferenceservice-config"}, "data": {"ingress": ingress}}
-    cluster.api.put("configmaps", settings, namespace="kserve")
-    assert "two-services" in chosen(roll_out) and "PROBLEM" not in chosen(roll_out)
-    shown = chosen(roll_out, strategy="canary")
-    assert "PROBLEM" in shown and why in shown
-
-
-@NATIVE
-@pytest.mark.parametrize("ingress", [None, "no JSON", "[]"])
-def test_a_kserve_whose_settings_cant_be_read_has_a_canary_only_where_it_is_asked_for(cluster, roll_out, ingress):
-    if ingress is None:
-        cluster.api.reads_kserve = False
-    else:
-        settings = {"metadata": {"name": "inferenceservice-config"}, "data": {"ingress": ingress}}
-        cluster.api.put("configmaps", settings, namespace="kserve")
-    assert "two-services" in chosen(roll_out)
-    assert "canary, as asked for" in chosen(roll_out, strategy="canary")
-
-
-@NATIVE
-def test_the_route_of_kserve_is_among_the_checks(cluster, roll_out):
-    assert f"route        ok       KServe makes {NAME} with the first version" in roll_out(1, dry_run=True).summary()
-    roll_out(1)
-    assert f"route        ok       {NAME}: {NAME}-v1-predictor 100 %" in roll_out(2, dry_run=True).summary()
-    cluster.canary = ""  # it stops making one
-    cluster.api.remove("httproutes", NAME, GATEWAY)
-    assert f"PROBLEM  KServe has made no HTTPRoute {NAME}" in roll_out(2, dry_run=True).summary()
 
 
 # The manifests against the definitions of the cluster
@@ -219,7 +282,10 @@ def test_manifests_fit_the_definition_of_kserve(schema):
 
     class Live:
         def get(self, kind, name):
-            return service_of(TEMPLATE, name, RELEASE)
+            return service_of(TEMPLATE, name, RELEASE) if kind.kind == "InferenceService" else None
+
+        def apply(self, kind, manifest, **options):
+            return manifest
 
     class Config:
         name = NAME
