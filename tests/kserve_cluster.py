@@ -76,6 +76,7 @@ class KServeCluster:
         self._thread = threading.Thread(target=self._control, name="controller", daemon=True)
         self._thread.start()
         self.kubeconfig = self.api.write_kubeconfig(self.folder / "kubeconfig")
+        self.await_gateway()
         return self
 
     def __exit__(self, *error):
@@ -309,6 +310,10 @@ class KServeCluster:
         """Let another kind of gateway choose backends from now on."""
         gateway.take(self.weights.get(self._served_route, {}))
         self.gateway = gateway
+
+    def await_gateway(self):
+        """Wait until the gateway's controller has said something of the manifests' route."""
+        until(lambda: self.api.read("httproutes", f"{self.name}-route", GATEWAY).get("status"))
 
     # The data plane
 

@@ -133,10 +133,11 @@ def _plan(cluster: Cluster, config: DeployConfig, report: Preflight, release: Re
         f"{config.step_minutes:g} minutes each",
         f"storage   {release.storage_uri}",
     ]
-    for kind, manifest in strategy.plan(release, current):
-        live = cluster.get(kind, manifest["metadata"]["name"])
-        planned = cluster.apply(kind, manifest, dry_run=True, force=config.force_conflicts)
-        lines.append(difference(live, planned) or f"{kind.kind} {manifest['metadata']['name']}: no change")
+    for planned in strategy.plan(release, current):
+        name = planned.manifest["metadata"]["name"]
+        live = cluster.get(planned.kind, name)
+        after = cluster.apply(planned.kind, planned.manifest, dry_run=True, force=planned.force)
+        lines.append(difference(live, after) or f"{planned.kind.kind} {name}: no change")
     return "\n".join([*lines, "dry run: nothing was changed"])
 
 

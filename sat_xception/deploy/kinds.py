@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "ACCESS_REVIEW",
@@ -17,6 +18,7 @@ __all__ = [
     "RUNTIME",
     "SERVICE",
     "Kind",
+    "Planned",
 ]
 
 
@@ -38,6 +40,21 @@ class Kind:
     def __str__(self) -> str:
         """Return the name that Roles and `kubectl` know."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a rollout would apply.
+
+    Attributes:
+        kind: Kind of the object.
+        manifest: The object, as far as the rollout says what it is.
+        force: Whether it takes fields over that others own.
+    """
+
+    kind: Kind
+    manifest: dict[str, Any]
+    force: bool
 
 
 INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")

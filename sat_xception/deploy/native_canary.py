@@ -20,7 +20,7 @@ from typing import Any
 
 from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import annotations_of, changed_fields, copy_of, predictor_of
-from sat_xception.deploy.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Kind
+from sat_xception.deploy.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Planned
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.traffic import await_route, read_weights
 from sat_xception.deploy.wait import Predictor
@@ -66,11 +66,10 @@ class NativeCanary:
             max_replicas=predictor.get("maxReplicas"),
         )
 
-    def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
-        """Return what `start` applies."""
-        if current is None:
-            return [(INFERENCE_SERVICE, self._whole(release))]
-        return [(INFERENCE_SERVICE, self._with_canary(release, current))]
+    def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
+        """Return what `start` applies; the routes are KServe's."""
+        manifest = self._whole(release) if current is None else self._with_canary(release, current)
+        return [Planned(INFERENCE_SERVICE, manifest, self._config.force_conflicts)]
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
         """Return whether what answers is this release in the template's present shape.
@@ -93,10 +92,10 @@ class NativeCanary:
 
     def start(self, release: Release, current: Predictor | None) -> int:
         """Make the predictor of a release, without traffic; return the generation of the InferenceService."""
-        [(kind, manifest)] = self.plan(release, current)
+        [planned] = self.plan(release, current)
         if current is not None:
-            self._tell_kept(manifest["metadata"])
-        applied = self._cluster.apply(kind, manifest, force=self._config.force_conflicts)
+            self._tell_kept(planned.manifest["metadata"])
+        applied = self._cluster.apply(planned.kind, planned.manifest, force=planned.force)
         return int(applied["metadata"]["generation"])
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:

@@ -12,7 +12,7 @@ from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
 from sat_xception.deploy.kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
 from sat_xception.deploy.lease import holder_of
-from sat_xception.deploy.traffic import read_weights
+from sat_xception.deploy.traffic import plan_split, read_weights
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 from sat_xception.steps import RolloutConfig
 
@@ -195,7 +195,7 @@ def _strategy(cluster: Cluster, config: RolloutConfig, report: Preflight, versio
     has_canary, splits = "canary" in spec, "tracing" in spec  # the second came with 0.21
     native = cluster.get(INFERENCE_SERVICE, config.name)
     route = cluster.get(HTTP_ROUTE, f"{config.name}-route") or {}
-    ours = any(read_weights(route).get(f"{config.name}-{slot}-predictor") for slot in "ab")
+    ours = any(read_weights(route).get(service) for service in _predictors(config))
     has = "canary" if native is not None and not ours else "two-services" if ours else ""
     if config.strategy != "auto":
         report.strategy = config.strategy
@@ -269,9 +269,17 @@ def _route(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str:
     if refused := _not_accepted(route):
         see = f"kubectl describe httproute {name} -n {cluster.namespace}"
         raise ConfigError(f"no gateway takes HTTPRoute {name}: {refused}. See `{see}`")
+    if not native and (split := plan_split(cluster, name, dict.fromkeys(_predictors(config), 50))):
+        manifest, nobodys = split  # others that own the rules, and webhooks, have their say
+        cluster.apply(HTTP_ROUTE, manifest, dry_run=True, force=config.force_conflicts or nobodys)
     weights = read_weights(route)
     shares = ", ".join(f"{service} {weight:.4g} %" for service, weight in weights.items())
     return f"{name}: {shares or 'no traffic yet'}"
+
+
+def _predictors(config: RolloutConfig) -> tuple[str, str]:
+    """Return the names of the two predictors' Services."""
+    return f"{config.name}-a-predictor", f"{config.name}-b-predictor"
 
 
 def _not_accepted(route: Object) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.golden import check_golden, read_golden, wait_until_available
-from sat_xception.deploy.kinds import Kind
+from sat_xception.deploy.kinds import Planned
 from sat_xception.deploy.lease import Lock
 from sat_xception.deploy.native_canary import NativeCanary
 from sat_xception.deploy.probe import Probe, agreement, read_tiles
@@ -48,8 +48,8 @@ class Strategy(Protocol):
     def current(self) -> Predictor | None:
         """Return what answers; None when nothing does."""
 
-    def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
-        """Return what `start` applies."""
+    def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
+        """Return what `start` and the first share of the traffic apply."""
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
         """Return whether what answers is this release in the template's present shape."""
@@ -119,8 +119,8 @@ class Rollout:
             self._check_newer(release, current)
         if current and current.version == release.version and self._strategy.is_as_planned(release, current):
             return self._prove_again(source, release, current)
-        for kind, manifest in self._strategy.plan(release, current):
-            self._cluster.apply(kind, manifest, dry_run=True, force=self._config.force_conflicts)
+        for planned in self._strategy.plan(release, current):
+            self._cluster.apply(planned.kind, planned.manifest, dry_run=True, force=planned.force)
         before = None if current is None else asdict(current)
         facts = self._facts() | {"before": before, "new": None, "stage": "start", "steps": []}
         record = self.history.begin(release, facts)
@@ -133,7 +133,8 @@ class Rollout:
         except BaseException as error:
             self._go_back(record, error)
         self._strategy.finish(new)
-        _log.info("serving   version %s has all the traffic; the one before is removed", release.version)
+        removed = "; the one before is removed" if current else ""
+        _log.info("serving   version %s has all the traffic%s", release.version, removed)
         return record
 
     def _check_newer(self, release: Release, current: Predictor | None) -> None:

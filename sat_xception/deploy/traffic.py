@@ -16,7 +16,7 @@ from sat_xception.deploy.kinds import HTTP_ROUTE
 from sat_xception.deploy.refusals import ConflictError
 from sat_xception.errors import ConfigError, ServiceError
 
-__all__ = ["await_route", "read_weights", "remove_backend", "split_traffic"]
+__all__ = ["await_route", "plan_split", "read_weights", "remove_backend", "split_traffic"]
 
 Object = dict[str, Any]
 _PORT = 80  # of a predictor's Service in KServe's Standard mode
@@ -61,16 +61,21 @@ def split_traffic(
         ConflictError: Somebody else owns the route's rules.
         ServiceError: The gateway doesn't take the route.
     """
-
-    def split(live: Object) -> list[Object]:
-        rules = [_with_weights(rule, weights) for rule in _rules(live)]
-        if any(_names(rule, weights) for rule in rules):
-            return rules
-        ours = {"matches": _EVERYTHING, "backendRefs": _references(weights, {"port": _PORT})}
-        return [*(rule for rule in rules if not _is_default(rule)), ours]
-
-    _change_rules(cluster, route, split, force)
+    _change_rules(cluster, route, lambda live: _split(live, weights), force)
     await_route(cluster, route, weights, timeout_s)
+
+
+def plan_split(cluster: Cluster, route: str, weights: Mapping[str, float]) -> tuple[Object, bool] | None:
+    """Return what `split_traffic` would apply, and whether nobody has chosen what is there; None where it splits so.
+
+    Raises:
+        ConfigError: The route is gone.
+    """
+    live = _route(cluster, route)
+    rules = _split(live, weights)
+    if rules == _rules(live):
+        return None
+    return {"metadata": {"name": route, "namespace": cluster.namespace}, "spec": {"rules": rules}}, _is_nobodys(live)
 
 
 def remove_backend(cluster: Cluster, route: str, service: str) -> None:
@@ -116,10 +121,7 @@ def _change_rules(cluster: Cluster, route: str, change: Callable[[Object], list[
     """Apply the rules that a function makes of those that a route has, unless it has changed in between."""
     for left in reversed(range(_TRIES)):
         live = _route(cluster, route)
-        # A route without rules gets the schema's default, which then belongs to whoever created it, unless that was by
-        # server-side apply. Nobody has chosen it.
-        nobodys = all(map(_is_default, _rules(live)))
-        rules = change(live)
+        rules, nobodys = change(live), _is_nobodys(live)
         if rules == _rules(live) or (nobodys and not rules):
             return  # an apply would only make us the owner of what somebody else has written
         metadata = {"name": route, "namespace": cluster.namespace}
@@ -144,6 +146,24 @@ def _route(cluster: Cluster, name: str) -> Object:
 
 def _rules(route: Object) -> list[Object]:
     return list(route.get("spec", {}).get("rules") or ())
+
+
+def _split(route: Object, weights: Mapping[str, float]) -> list[Object]:
+    """Return the rules of a route in which each Service has its weight."""
+    rules = [_with_weights(rule, weights) for rule in _rules(route)]
+    if any(_names(rule, weights) for rule in rules):
+        return rules
+    ours = {"matches": _EVERYTHING, "backendRefs": _references(weights, {"port": _PORT})}
+    return [*(rule for rule in rules if not _is_default(rule)), ours]
+
+
+def _is_nobodys(route: Object) -> bool:
+    """Return whether nobody has chosen the rules of a route.
+
+    One without rules gets the schema's default, which then belongs to whoever created it, unless that was by
+    server-side apply.
+    """
+    return all(map(_is_default, _rules(route)))
 
 
 def _names(rule: Object, services: Mapping[str, float]) -> bool:

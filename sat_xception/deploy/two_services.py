@@ -11,9 +11,9 @@ from typing import Any
 
 from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import difference, service_of, version_of
-from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Kind
+from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Planned
 from sat_xception.deploy.release import Release
-from sat_xception.deploy.traffic import read_weights, remove_backend, split_traffic
+from sat_xception.deploy.traffic import plan_split, read_weights, remove_backend, split_traffic
 from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
@@ -47,9 +47,15 @@ class TwoServices:
                 return self._predictor(service, version_of(found), found["spec"]["predictor"]["model"]["storageUri"])
         return None
 
-    def plan(self, release: Release, current: Predictor | None) -> list[tuple[Kind, Object]]:
-        """Return what `start` applies."""
-        return [(INFERENCE_SERVICE, service_of(self._template, self._other(current), release))]
+    def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
+        """Return what `start` and the first share of the traffic apply."""
+        force, service = self._config.force_conflicts, self._other(current)
+        plan = [Planned(INFERENCE_SERVICE, service_of(self._template, service, release), force)]
+        weights = self._weights(self._config.traffic_steps[0], current, _backend(service))
+        if split := plan_split(self._cluster, self.route, weights):
+            manifest, nobodys = split
+            plan.append(Planned(HTTP_ROUTE, manifest, force or nobodys))
+        return plan
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
         """Return whether what answers is this release in the template's present shape."""
@@ -77,10 +83,8 @@ class TwoServices:
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic; all of it where nothing else answers."""
-        weights = {new.backend: 100}
-        if current is not None:
-            weights = {current.backend: 100 - percent, new.backend: percent}
-        self._split(weights, force=self._config.force_conflicts)
+        weights = self._weights(percent, current, new.backend)
+        split_traffic(self._cluster, self.route, weights, self._config.timeout_s, force=self._config.force_conflicts)
 
     def finish(self, new: Predictor) -> None:
         """Remove what answered before; requests that it works on are finished first."""
@@ -98,16 +102,17 @@ class TwoServices:
         route = self._cluster.get(HTTP_ROUTE, self.route) or {}
         if read_weights(route).get(new.backend):
             if current is not None:
-                self._split({current.backend: 100}, force=True)
+                weights = self._weights(0, current, new.backend)
+                split_traffic(self._cluster, self.route, weights, self._config.timeout_s, force=True)
             else:
                 remove_backend(self._cluster, self.route, new.backend)
             time.sleep(self._config.drain_s)
         self._cluster.delete(INFERENCE_SERVICE, new.service)
 
-    def _split(self, weights: dict[str, int], force: bool) -> None:
+    def _weights(self, percent: int, current: Predictor | None, new: str) -> dict[str, int]:
         # Both are named: a rule that still sends to the other one is a rule to change.
-        both = dict.fromkeys(map(_backend, self._services), 0) | weights
-        split_traffic(self._cluster, self.route, both, self._config.timeout_s, force=force)
+        both = dict.fromkeys(map(_backend, self._services), 0)
+        return both | ({new: 100} if current is None else {current.backend: 100 - percent, new: percent})
 
     def _other(self, current: Predictor | None) -> str:
         return self._services[1] if current and current.service == self._services[0] else self._services[0]

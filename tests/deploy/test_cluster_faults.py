@@ -4,8 +4,10 @@ import pytest
 
 from sat_xception.deploy import pods, wait
 from sat_xception.deploy.preflight import PERMISSIONS
+from sat_xception.deploy.two_services import TwoServices
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from tests.deploy.packages import NAME
+from tests.deploy.test_rollout import records
 from tests.kserve_cluster import GATEWAY, KSERVE, until
 from tests.kubernetes_api import Fault
 
@@ -56,10 +58,9 @@ def test_a_field_that_somebody_else_owns_is_named_with_its_owner(cluster, roll_o
         body["spec"]["rules"][0]["backendRefs"][0]["weight"] = 7
 
     cluster.api.edit("httproutes", ROUTE, by_hand, GATEWAY)
-    with pytest.raises(ConfigError) as caught:
-        roll_out(3)
-    assert '.spec.rules (conflict with "kubectl-edit"' in str(caught.value)
-    assert "--force-conflicts" in str(caught.value)
+    problem = _problem(roll_out, ConfigError)  # before a pod is started
+    assert problem.startswith("route") and '.spec.rules (conflict with "kubectl-edit"' in problem
+    assert "--force-conflicts" in problem and len(records(cluster)) == 2
     # Nothing was changed of the route, so there is nothing to take back.
     assert cluster.weights[ROUTE] == {B: 100}
     [rule] = cluster.api.read("httproutes", ROUTE, GATEWAY)["spec"]["rules"]
@@ -78,9 +79,15 @@ def test_a_webhooks_refusal_is_passed_on_and_nothing_was_changed(cluster, roll_o
     assert cluster.api.read("configmaps", f"{NAME}-deploys") is None
 
 
-def test_a_verb_that_is_forbidden_in_the_middle_is_told_and_rolled_back(cluster, roll_out):
+def test_a_verb_that_is_forbidden_in_the_middle_is_told_and_rolled_back(cluster, roll_out, monkeypatch):
     roll_out(1)
-    cluster.api.faults = [Fault("patch", "httproutes", 403, 'User "x" cannot patch resource "httproutes"')]
+    start = TwoServices.start
+
+    def forbidden_from_now_on(self, release, current):
+        cluster.api.faults = [Fault("patch", "httproutes", 403, 'User "x" cannot patch resource "httproutes"')]
+        return start(self, release, current)
+
+    monkeypatch.setattr(TwoServices, "start", forbidden_from_now_on)
     with pytest.raises(ServiceError, match=r"rolled back, version 1 .*not allowed .*Role sat-xception-deployer"):
         roll_out(2)
     assert cluster.weights[ROUTE] == {A: 100} and f"{NAME}-b" not in services(cluster)

@@ -288,13 +288,13 @@ def test_manifests_fit_the_definition_of_kserve(schema):
             return manifest
 
     class Config:
-        name = NAME
+        name, force_conflicts = NAME, False
 
-    [(_, canary)] = NativeCanary(Live(), Config(), TEMPLATE).plan(
+    [planned] = NativeCanary(Live(), Config(), TEMPLATE).plan(
         RELEASE, Predictor(NAME, f"{NAME}-v1-predictor", 1, "gs://bucket/models/1")
     )
-    assert misfits({**whole, **canary}, schema) == []
-    wrong = copy.deepcopy(canary)
+    assert misfits({**whole, **planned.manifest}, schema) == []
+    wrong = copy.deepcopy(planned.manifest)
     wrong["spec"]["canary"][0]["predictor"]["model"].pop("name")
     wrong["spec"]["canary"][0]["trafficPercents"] = "10"
     assert misfits({**whole, **wrong}, schema) == [

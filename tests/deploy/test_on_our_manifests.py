@@ -15,6 +15,7 @@ def apply(cluster, overlay):
     cluster.api.put("inferenceservices", objects["InferenceService"], KSERVE)
     cluster.api.put("servingruntimes", objects["ServingRuntime"], KSERVE)
     cluster.api.put("httproutes", objects["HTTPRoute"], GATEWAY)
+    cluster.await_gateway()
     return objects
 
 

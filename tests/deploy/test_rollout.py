@@ -54,8 +54,10 @@ def records(cluster):
     return [json.loads(text) for _, text in sorted(maps["data"].items(), reverse=True)]
 
 
-def test_a_first_version_gets_all_the_traffic(cluster, roll_out):
+def test_a_first_version_gets_all_the_traffic(cluster, roll_out, caplog):
+    caplog.set_level("INFO", "sat_xception")
     result = roll_out(1)
+    assert "has all the traffic" in caplog.text and "is removed" not in caplog.text
     assert cluster.weights[ROUTE] == {A: 100}
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-a", f"{NAME}-template"]
     assert result.record["version"] == 1 and result.record["version_before"] is None
@@ -202,6 +204,12 @@ def test_a_dry_run_shows_the_checks_and_the_change_and_changes_nothing(cluster, 
     assert not (cluster.root / f"{NAME}-releases" / "2").exists()
     assert "PROBLEM" not in shown and "traffic: 10 % -> 50 % -> 100 %" in shown
     assert "+      storageUri: pvc://models/serving/school-classifier-releases/2" in shown
+    assert f"+++ httproute/{ROUTE} (planned)" in shown
+    assert [line.split() for line in shown.splitlines() if line[:1] in "+-" and "weight" in line] == [
+        ["-", "weight:", "100"],
+        ["+", "weight:", "90"],
+        ["+", "weight:", "10"],
+    ]
 
 
 def test_a_version_never_changes_under_its_number(cluster, roll_out, tmp_path):
