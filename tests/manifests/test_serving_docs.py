@@ -1,10 +1,13 @@
 """docs/serving.md says what the manifests are."""
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 
+from sat_xception.steps import DeployConfig
 from tests.manifests import check
 from tests.manifests.pods import violations
 from tests.manifests.schemas import Schemas
@@ -28,6 +31,39 @@ def test_the_pod_that_copies_a_model_is_one_that_the_namespace_takes(tmp_path):
     pod = yaml.safe_load(re.search(r"<<'END'\n(.*?)\nEND", TEXT, re.DOTALL)[1])
     assert Schemas(tmp_path).errors(pod) == []
     assert violations(pod["spec"]) == []
+
+
+def test_the_gateway_of_the_local_cluster_is_the_one_that_the_route_names(rendered):
+    objects = list(yaml.safe_load_all(re.search(r"<<'GATEWAY'\n(.*?)\nGATEWAY", TEXT, re.DOTALL)[1]))
+    if check.CRDS.is_dir():
+        assert [item["kind"] for item in objects] == ["GatewayClass", "Gateway"]
+    gateway = objects[1]["metadata"]
+    [parent] = rendered("overlays/local")["HTTPRoute", "school-classifier-route"]["spec"]["parentRefs"]
+    assert parent == {"name": gateway["name"], "namespace": gateway["namespace"]}
+
+
+def test_the_local_deployment_has_flags_that_fit_the_manifests(rendered, tmp_path):
+    command = re.search(r"^\$ sat_xception (deploy --target kserve (?:.*\\\n)*.*)", TEXT, re.MULTILINE)[1]
+    words = shlex.split(command.replace("\\\n", " "))[1:]
+    flags = {
+        flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
+    }
+    config = DeployConfig(**flags)
+    overlay = rendered("overlays/local")
+    assert config.storage_uri == f"pvc://{overlay['PersistentVolumeClaim', 'sat-xception-models']['metadata']['name']}"
+    assert config.endpoint_host in overlay["HTTPRoute", "school-classifier-route"]["spec"]["hostnames"]
+    assert "/services/school-classifier-a-predictor:80/proxy" in config.predictor_url.format(
+        service="school-classifier-a-predictor", namespace=config.namespace
+    )
+
+
+def test_the_patch_for_kserves_canary_takes_the_label_away(tmp_path):
+    patch = yaml.safe_load(re.search(r"```yaml\n(patches:\n.*?)```", TEXT, re.DOTALL)[1])
+    here = Path(tmp_path).resolve()
+    base = "/".join([".."] * (len(here.parts) - 1)) + str(check.ROOT / "base")
+    (here / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [base], **patch}))
+    [template] = [item for item in check.render(here) if item["kind"] == "InferenceService"]
+    assert "networking.kserve.io/visibility" not in template["metadata"]["labels"]
 
 
 def test_every_overlay_and_option_is_described():
