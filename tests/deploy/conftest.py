@@ -9,7 +9,8 @@ from sat_xception.deploy.deploy import deploy
 from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
 from sat_xception.steps import DeployConfig
 from tests.deploy.packages import NAME, write_package
-from tests.kserve_cluster import STORAGE, KServeCluster
+from tests.kserve_cluster import KServeCluster
+from tests.kserve_pods import STORAGE
 from tests.kubernetes_api import KubernetesApi
 
 
