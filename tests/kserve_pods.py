@@ -30,13 +30,15 @@ class Pods:
     """One predictor's Deployment, pods, Service and what KServe says of them, one step further each time.
 
     Fates: "well", "impostor" (serves other weights under the version's number), "never", "crash", "crash later",
-    "image", "image once" (the first pull fails), "config map", "mount", "oom", "no node", "blocked", "deadline", and
-    what refuses its pods: a key of `REFUSALS`, "event" being one that only an event tells of.
+    "image", "image once" and "blocked once" (the first pull or download fails), "config map", "mount", "oom",
+    "no node", "blocked", "deadline", and what refuses its pods: a key of `REFUSALS`, "event" being one that only an
+    event tells of.
     """
 
     def __init__(self, cluster, service, backend, predictor, replicas, fate, tick):
         self.cluster, self.api, self.service = cluster, cluster.api, service
-        self.name, self.backend, self.fate, self.tick = service["metadata"]["name"], backend, fate, tick
+        self.name, self.backend, self.fate = service["metadata"]["name"], backend, fate
+        self.tick = tick // 10 if fate.endswith(" once") else tick  # long enough to be seen
         self.uri, self.replicas = predictor["model"]["storageUri"], replicas
         annotations = {**service["metadata"].get("annotations", {}), **predictor.get("annotations", {})}
         self.annotations = {key: value for key, value in annotations.items() if "kubectl" not in key}
@@ -51,7 +53,8 @@ class Pods:
         stage = min(self.tick, 6)
         deployed = stage >= 1 and self.fate != "deployment"
         started = stage >= 3
-        ready = stage >= (6 if self.fate == "image once" else 4) and self.fate in ("well", "impostor", "image once")
+        once = self.fate in ("image once", "blocked once")
+        ready = stage >= (6 if once else 4) and (once or self.fate in ("well", "impostor"))
         if deployed:
             self._write_deployment(started, ready)
         if started and self.fate in REFUSALS:
@@ -184,7 +187,7 @@ class Pods:
             {"type": kind, **(true if says_ready else unknown)} for kind in ("PredictorReady", "IngressReady", "Ready")
         ]
         model = {"transitionStatus": "UpToDate", "states": {"activeModelState": "Loaded", "targetModelState": "Loaded"}}
-        if self.fate == "blocked" and stage >= 3:
+        if stage >= 3 and (self.fate == "blocked" or (self.fate == "blocked once" and not ready)):
             failure = {
                 "reason": "ModelLoadFailed",
                 "message": "Op type not registered 'DisableCopyOnRead'",

@@ -27,6 +27,8 @@ PATIENCE_S = {
     # It tries again every few seconds; what is missing may have been applied a moment later.
     "missing": 30.0,
     "node": 30.0,
+    # KServe says so after the first failed download, and while it doesn't know the runtime yet.
+    "blocked": 30.0,
     "hopeless": 0.0,
 }
 # States of a waiting container: the kind of trouble, the error, and what it means. CrashLoopBackOff comes after two

@@ -83,6 +83,8 @@ def await_predictor(
             return
         if not trouble.reason:  # a container that ends again and again says more than any condition
             trouble = look_at_pods(cluster, predictor.service, predictor.storage_uri)
+        if not trouble.kind:
+            trouble = _blocked(service, predictor) or trouble
         lasted_s, waited = seen.lasted_s(trouble), time.monotonic() - started
         patience_s = timeout_s * _PATIENCE_FOR_A_NODE if trouble.kind == "no node" else PATIENCE_S.get(trouble.kind)
         if patience_s is not None and lasted_s >= patience_s:
@@ -118,20 +120,20 @@ def _service(cluster: Cluster, predictor: Predictor, generation: int) -> Object:
             f"{service['metadata']['generation']}, ours is {generation}); see who with `kubectl get inferenceservice "
             f"{predictor.service} -n {cluster.namespace} -o yaml --show-managed-fields`, then deploy again"
         )
-    _fail_fast(service, predictor)
     return service
 
 
-def _fail_fast(service: Object, predictor: Predictor) -> None:
+def _blocked(service: Object, predictor: Predictor) -> Trouble | None:
+    """Return why KServe says that the model can't be served: also after a first failure, that a second try may mend."""
     status = _model_status(service, predictor)
-    if status.get("transitionStatus") in ("InvalidSpec", "BlockedByFailedLoad"):
-        failure = status.get("lastFailureInfo", {})
-        said = ": ".join(str(failure[key]) for key in ("reason", "message") if failure.get(key))
-        code = f" (exit code {failure['exitCode']})" if failure.get("exitCode") else ""
-        raise ModelError(
-            f"KServe says that {predictor.service} can't serve version {predictor.version}: "
-            f"{status['transitionStatus']}: {said or 'no reason given'}{code}"
-        )
+    transition = status.get("transitionStatus")
+    if transition not in ("InvalidSpec", "BlockedByFailedLoad"):
+        return None
+    failure = status.get("lastFailureInfo", {})
+    said = ": ".join(str(failure[key]) for key in ("reason", "message") if failure.get(key)) or "no reason given"
+    code = f" (exit code {failure['exitCode']})" if failure.get("exitCode") else ""
+    reason = f"KServe says that it can't serve version {predictor.version}: {transition}: {said}{code}"
+    return Trouble(reason, "blocked", ModelError)
 
 
 def _canary_status(service: Object, predictor: Predictor) -> Object | None:

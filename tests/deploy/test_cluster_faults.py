@@ -201,7 +201,6 @@ def test_a_damaged_history_says_which_record(cluster, roll_out):
         ("crash", ModelError, "container storage-initializer of pod .* is in CrashLoopBackOff.*exit code 1"),
         ("crash later", ModelError, "container kserve-container of pod .* is in CrashLoopBackOff.*exit code 134"),
         ("oom", ModelError, "OOMKilled.*raise the template's memory limit"),
-        ("blocked", ModelError, "BlockedByFailedLoad: ModelLoadFailed: Op type not registered 'DisableCopyOnRead'"),
         ("deadline", ServiceError, "ProgressDeadlineExceeded"),
     ],
 )
@@ -234,6 +233,7 @@ def impatient(monkeypatch):
         ("webhook away", ServiceError, "the cluster refuses its pods: .*connection refused"),
         ("image", ServiceError, "ImagePullBackOff: its image can't be fetched"),
         ("config map", ServiceError, 'CreateContainerConfigError: .*configmap "settings" not found'),
+        ("blocked", ModelError, "BlockedByFailedLoad: ModelLoadFailed: Op type not registered 'DisableCopyOnRead'"),
         ("mount", ServiceError, 'FailedMount: .*configmap "tfs-config-7d" not found'),
     ],
 )
@@ -251,8 +251,9 @@ def test_pods_that_are_refused_have_half_a_minute():
     assert pods.PATIENCE_S["refused"] == 30
 
 
-def test_one_failed_pull_is_not_the_end(cluster, roll_out):
-    cluster.fates[1] = "image once"
+@pytest.mark.parametrize("fate", ["image once", "blocked once"])
+def test_one_failed_pull_or_download_is_not_the_end(cluster, roll_out, fate):
+    cluster.fates[1] = fate
     roll_out(1)
     assert cluster.weights[ROUTE] == {A: 100}
 
