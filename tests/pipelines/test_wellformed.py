@@ -8,6 +8,7 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 
 from pipelines.compile import compile_pipelines
+from pipelines.resources import use_gpus
 from pipelines.wellformed import find_problems
 from sat_xception.errors import ServiceError
 
@@ -45,16 +46,15 @@ def test_an_accelerator_in_a_group_that_is_not_handed_its_parameters_is_found(tm
             step(text="b").set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(count)
 
     @dsl.pipeline
-    def mended(count: str = "1"):
+    def mended(kind: str = "nvidia.com/gpu", count: str = "1", nodes: dict[str, str] = {}, taints: list[dict] = []):  # noqa: B006
         with dsl.If(step(text="a").output == "a"):
-            task = step(text="b").set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(count)
-            task.register_pipeline_channels([count])
+            use_gpus(step(text="b"), kind, count, nodes, taints)
 
     problems = []
     for pipeline in (faulty, mended):
         compiler.Compiler().compile(pipeline, str(tmp_path / "p.yaml"))
-        (spec,) = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
-        problems.append(find_problems(spec, {}))
+        spec, *platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+        problems.append(find_problems(spec, *(platform or [{}])))
     assert problems == [
         [
             "comp-condition-1, task step-2: input pipelinechannel--count is pipelinechannel--count of the group around "
