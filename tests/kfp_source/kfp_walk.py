@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["VERSIONS", "Run", "Walk", "build"]
 
-VERSIONS = ("2.16", "2.17")
+VERSIONS = ("2.17",)
 _HERE = Path(__file__).parent
 # Where Go shall see our files, in the checkout.
 _COMMAND = "backend/src/v2/cmd/sat-xception-walk"
@@ -50,14 +50,12 @@ def build(source: Path, folder: Path) -> Path:
 
 
 def _overlay(source: Path, folder: Path) -> dict[str, str]:
-    """Return the files that Go shall see in the checkout, made for the Argo and the driver of its version."""
+    """Return the files that Go shall see in the checkout, made for the Argo of its version."""
     argo = re.search(r"argo-workflows/v\d+", (source / "go.mod").read_text("utf-8"))
     if not argo:
         raise ValueError(f"KFP_SOURCE: {source}/go.mod names no Argo")
     files = {source / _COMMAND / path.name: path for path in (_HERE / "walk").glob("*.go")}
     files[source / _IMPORTER] = _HERE / "overlay" / "importer.go"
-    if not (source / "backend/src/v2/common/plugins").is_dir():
-        files[source / _COMMAND / "plugins.go"] = _HERE / "overlay" / "no_plugins.go"
     replace = {}
     for place, path in files.items():
         made = folder / f"{path.parent.name}-{path.name}"

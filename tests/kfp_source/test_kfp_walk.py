@@ -19,7 +19,7 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
 
 
 def test_a_version_that_the_walk_does_not_know_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is KFP 2\.5\.0; check out 2\.16\.x or 2\.17\.x"):
+    with pytest.raises(ValueError, match=r"is KFP 2\.5\.0; check out 2\.17\.x"):
         build(checkout(tmp_path / "kfp", version="2.5.0"), tmp_path)
 
 
