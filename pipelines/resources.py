@@ -77,9 +77,9 @@ SCORING = Kind(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
 def retention() -> dsl.PipelineConfig:
     """Return how long the Kubernetes objects of a run are kept, and how long a run may take.
 
-    Kubeflow Pipelines 2.17 takes these settings. 2.16, which the Kubeflow distribution 26.03 has, doesn't know them: its
-    API server then drops all Kubernetes settings of the pipeline, Secrets, nodes and deadlines, without an error. So they
-    are left out unless $KFP_VERSION is 2.17 or newer; it is 2.16 by default.
+    Kubeflow Pipelines 2.17 takes these settings. 2.16, which the Kubeflow distribution 26.03 has, doesn't know them:
+    its API server then drops all Kubernetes settings of the pipeline, Secrets, nodes and deadlines, without an error.
+    So they are left out unless $KFP_VERSION is 2.17 or newer; it is 2.16 by default.
 
     Raises:
         ConfigError: $KFP_VERSION is no version, or one that is older than 2.16.
