@@ -80,10 +80,10 @@ def _tell_ratios(rates: dict[str, float]) -> None:
 
 
 def _prepare(folder: Path, tiles: Path, weights: Path, count: int) -> None:
-    from sat_xception.bulk.order import tiles_of
     from sat_xception.bulk.planning import plan_tiles
     from sat_xception.data.assemble import assemble
     from sat_xception.data.tfrecord import convert
+    from sat_xception.geo.order import tiles_of
     from sat_xception.model.package import package
     from sat_xception.model.train import train
     from sat_xception.model.weights import identify_weights

@@ -103,8 +103,8 @@ def _draw(number: int) -> bytes:
 
 
 def _prepare_plan(folder: Path, count: int, images: list[bytes]) -> None:
-    from sat_xception.bulk.order import tiles_of
     from sat_xception.bulk.planning import plan_tiles
+    from sat_xception.geo.order import tiles_of
     from sat_xception.steps import BulkPlanConfig
 
     x, y = (axis.tolist() for axis in tiles_of(np.arange(count)))

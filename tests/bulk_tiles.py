@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_xception.bulk.order import tiles_of
+from sat_xception.geo.order import tiles_of
 from sat_xception.model.export import export_model
 from sat_xception.storage import folder_digests, write_json
 from tests.serving_fixtures import CLASSES, NAME, VERSION, encoded, expected, pixels_of, write_version

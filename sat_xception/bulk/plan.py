@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sat_xception.bulk.order import Keys, tile_ids, tiles_of
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.order import Keys, tile_ids, tiles_of
 from sat_xception.storage import GcsPath, fetch_folder, read_json
 
 __all__ = ["PLAN_FILE", "IdDigest", "Plan", "PlanWriter", "Runs", "dataset_columns", "dataset_files", "read_plan"]

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sat_xception.bulk.area import box_area, cover, grid_area
-from sat_xception.bulk.order import Keys, keys_of, merged, runs_of, tile_ids
 from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, Runs, dataset_columns, dataset_files
 from sat_xception.bulk.probe import measure
 from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs, without
@@ -21,6 +19,8 @@ from sat_xception.bulk.sizing import Estimate, estimate, read_backends
 from sat_xception.config import shown
 from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.area import box_area, cover, grid_area
+from sat_xception.geo.order import Keys, keys_of, merged, runs_of, tile_ids
 from sat_xception.geo.vectors import read_layer
 from sat_xception.log import duration, get_logger
 from sat_xception.markdown import plain

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from sat_xception.bulk.engines import open_engine, prepare_engine
-from sat_xception.bulk.order import Keys
 from sat_xception.bulk.plan import Plan
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
 from sat_xception.bulk.tiles import LoadedTile, Pixels, TileSource, load_batches
 from sat_xception.errors import ServiceError
+from sat_xception.geo.order import Keys
 from sat_xception.log import get_logger
 from sat_xception.steps import BulkPlanConfig
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sat_xception.bulk.order import Keys, keys_of, merged, runs_of
 from sat_xception.bulk.plan import Runs
 from sat_xception.bulk.scores import SCORES_FILE
 from sat_xception.errors import DataError
+from sat_xception.geo.order import Keys, keys_of, merged, runs_of
 from sat_xception.storage import GcsPath, fetch_folder, list_files, read_record
 
 __all__ = ["earlier_scores", "scored_ids", "scored_runs", "without"]

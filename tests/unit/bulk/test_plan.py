@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sat_xception.bulk.order import keys_of, tile_ids
 from sat_xception.bulk.plan import IdDigest, Plan, PlanWriter, read_plan
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.bulk.scored import without
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.order import keys_of, tile_ids
 from sat_xception.steps import BulkPlanConfig
 
 NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"

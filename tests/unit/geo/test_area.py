@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import shapely
 
-from sat_xception.bulk.area import box_area, cover, grid_area
-from sat_xception.bulk.order import keys_of, merged, runs_of, tile_ids, tiles_of
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.area import box_area, cover, grid_area
+from sat_xception.geo.order import keys_of, merged, runs_of, tile_ids, tiles_of
 
 DISC = shapely.Point(24, 46).buffer(0.3)
 RING = DISC.difference(shapely.Point(24, 46).buffer(0.1))

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from sat_xception.bulk.order import Keys, merged, tiles_of
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.order import Keys, merged, tiles_of
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_grid, tile_width_m
 
 __all__ = ["box_area", "cover", "grid_area"]
