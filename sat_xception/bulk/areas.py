@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 
 from sat_xception.bulk.comparison import Comparison
 from sat_xception.bulk.sites import Sites
-from sat_xception.errors import ConfigError, DataError
+from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.geo.vectors import Layer
 
@@ -43,20 +41,17 @@ class AreaCounts:
             ConfigError: There is no such column.
             DataError: A name is missing, or something isn't a polygon.
         """
-        if name_column not in layer.columns.column_names:
-            known = ", ".join(layer.columns.column_names) or "none"
-            raise ConfigError(f"{layer.name} has no column {name_column!r}; its columns are {known}. Name one with "
-                              "--area-name")  # fmt: skip
-        names = layer.columns.column(name_column).cast(pa.string())
-        if (empty := pc.index(pc.fill_null(names, ""), "").as_py()) >= 0:
-            raise DataError(
-                f"row {empty + 1} of {layer.name} has no {name_column!r}; fill it in, or name another column"
-            )
-        if (shapely.get_dimensions(layer.geometry) != 2).any():
-            raise DataError(f"{layer.name} holds points or lines; --areas takes polygons")
-        self.names: list[str] = sorted(set(names.to_pylist()))
+        names = layer.texts(name_column, "--area-name").to_pylist()
+        if "" in names:
+            row = layer.number(names.index(""))
+            raise DataError(f"row {row} of {layer.name} has no {name_column!r}; fill it in, or name another column")
+        flat = np.flatnonzero(shapely.get_dimensions(layer.geometry) != 2).tolist()
+        if flat:
+            row = layer.number(flat[0])
+            raise DataError(f"row {row} of {layer.name} is no polygon, but a point or a line; --areas takes polygons")
+        self.names: list[str] = sorted(set(names))
         place = {name: index for index, name in enumerate(self.names)}
-        self._area_of = np.array([place[name] for name in names.to_pylist()], dtype=np.int64)
+        self._area_of = np.array([place[name] for name in names], dtype=np.int64)
         geometry = layer.geometry.copy()
         shapely.prepare(geometry)
         self._tree = shapely.STRtree(geometry)

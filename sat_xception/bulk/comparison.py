@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyproj
 import shapely
 
 from sat_xception.bulk.sites import Sites
-from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_grid, lonlat_to_tiles
-from sat_xception.geo.vectors import Layer
+from sat_xception.geo.area import in_grid
+from sat_xception.geo.near import ellipsoid_metres
+from sat_xception.geo.tiles import lonlat_to_tiles
+from sat_xception.geo.vectors import Geometries, Layer, parts_of
 
 __all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "Comparison", "KnownPlaces"]
 
@@ -50,10 +51,11 @@ class Comparison:
 
 
 class KnownPlaces:
-    """Places that are known, and what the tiles that hold them got.
+    """Places that are known, and what the tiles that hold them got. Of a row of several parts each part is a place.
 
     Attributes:
-        layer: The places, as they were read.
+        layer: The rows, as they were read.
+        row: The index of each place's row.
         lon: A position inside each, in degrees.
         lat: Its latitude.
         score: Probability that the tile there got; NaN when it has none.
@@ -63,7 +65,8 @@ class KnownPlaces:
         """Begin with no tile seen."""
         self.layer = layer
         self._zoom = zoom
-        inside = shapely.point_on_surface(layer.geometry)
+        self._parts, self.row = parts_of(layer.geometry)
+        inside = shapely.point_on_surface(self._parts)
         self.lon, self.lat = shapely.get_x(inside), shapely.get_y(inside)
         self.x, self.y = lonlat_to_tiles(self.lon, self.lat, zoom)
         self._keys = self.x << zoom | self.y
@@ -87,21 +90,19 @@ class KnownPlaces:
         What is nearest is looked for in the grid, whose scale is the same in all directions; how far it is, is measured
         on the ellipsoid (WGS 84).
         """
-        places = self._in_grid()
+        places = in_grid(self._parts, self._zoom)
         nothing = np.full(len(places), -1, dtype=np.int64)
         if not len(sites):
             away, empty = np.full(len(places), np.nan), np.empty(0)
             none = np.empty(0, dtype=np.int64)
             return Comparison(none.astype(bool), empty, none, self._outcomes(away, distance_m), away, nothing)
         tiles = shapely.box(sites.x, sites.y, sites.x + 1, sites.y + 1)
-        nearest = shapely.STRtree(places).nearest(tiles)
-        from_tile = _metres(tiles, places[nearest], self._zoom)
+        nearest, from_tile = _nearest(tiles, places, self._zoom)
         # Of each site the tile that comes nearest to a place.
         order = np.lexsort((from_tile, sites.site))
         _, first = np.unique(sites.site[order], return_index=True)
         chosen = order[first]
-        nearest_tile = shapely.STRtree(tiles).nearest(places)
-        from_place = _metres(places, tiles[nearest_tile], self._zoom)
+        nearest_tile, from_place = _nearest(places, tiles, self._zoom)
         return Comparison(
             known=from_tile[chosen] <= distance_m,
             distance_m=from_tile[chosen],
@@ -115,12 +116,6 @@ class KnownPlaces:
         outcome = np.where(self._seen, np.where(np.isnan(self.score), FAILED, BELOW), NOT_PLANNED).astype(object)
         outcome[np.nan_to_num(distance, nan=np.inf) <= limit_m] = FOUND
         return outcome
-
-    def _in_grid(self) -> npt.NDArray[np.object_]:
-        moved: npt.NDArray[np.object_] = shapely.transform(
-            self.layer.geometry, lambda x, y: lonlat_to_grid(x, y, self._zoom), interleaved=False
-        )
-        return moved
 
     def missed(self, comparison: Comparison) -> pa.Table:
         """Return the places that no site goes with: why, how far the nearest site is, and the layer's columns."""
@@ -139,13 +134,27 @@ class KnownPlaces:
         )
         for name, column in zip(self.layer.columns.column_names, self.layer.columns.columns, strict=True):
             if name not in table.column_names and not pa.types.is_nested(column.type):
-                table = table.append_column(name, column.take(pa.array(rows)).cast(pa.string()))
+                table = table.append_column(name, _texts(column.take(pa.array(self.row[rows]))))
         return table
 
 
-def _metres(one: npt.NDArray[np.object_], other: npt.NDArray[np.object_], zoom: int) -> Floats:
-    """Return the distances between pairs of geometries in the grid, in metres."""
-    ends = shapely.get_coordinates(shapely.shortest_line(one, other)).reshape(-1, 2, 2)
-    (lon1, lat1), (lon2, lat2) = (grid_to_lonlat(ends[:, end, 0], ends[:, end, 1], zoom) for end in (0, 1))
-    metres: Floats = np.asarray(pyproj.Geod(ellps="WGS84").inv(lon1, lat1, lon2, lat2)[2])
-    return metres
+def _texts(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as texts; bytes that are no UTF-8 are written in hexadecimal digits."""
+    if not pa.types.is_binary(column.type):
+        return column.cast(pa.string()).combine_chunks()
+    texts = [value if value is None else value.decode(errors="backslashreplace") for value in column.to_pylist()]
+    return pa.array(texts, pa.string())
+
+
+def _nearest(those: Geometries, others: Geometries, zoom: int) -> tuple[Integers, Floats]:
+    """Return for each of some geometries in the grid the index of the nearest other, and how far that is, in metres.
+
+    The grid is a cylinder: what lies beyond the antimeridian is near, too.
+    """
+    side = 2.0**zoom
+    turned = [
+        shapely.transform(others, lambda points, by=by: points + np.array([by, 0.0])) for by in (-side, 0.0, side)
+    ]
+    around = np.concatenate(turned)
+    nearest = shapely.STRtree(around).nearest(those)
+    return nearest % len(others), ellipsoid_metres(those, around[nearest], zoom)

@@ -22,9 +22,8 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.order import Keys, tile_ids, tiles_of
 from sat_xception.storage import GcsPath, fetch_folder, read_json
 
-__all__ = ["PLAN_FILE", "IdDigest", "Plan", "PlanWriter", "Runs", "dataset_columns", "dataset_files", "read_plan"]
+__all__ = ["PLAN_FILE", "IdDigest", "Plan", "PlanWriter", "dataset_columns", "dataset_files", "read_plan"]
 
-Runs = Iterator[tuple[Keys, Keys]]
 PLAN_FILE = "plan.json"
 _RUNS_FILE = "runs.parquet"
 _RUNS_SCHEMA = pa.schema([("shard", pa.int32()), ("first", pa.int64()), ("count", pa.int64())])

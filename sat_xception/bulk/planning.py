@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,17 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import shapely
 
-from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, Runs, dataset_columns, dataset_files
+from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files
 from sat_xception.bulk.probe import measure
-from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs, without
+from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.bulk.sizing import Estimate, estimate, read_backends
 from sat_xception.config import shown
 from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.area import box_area, cover, grid_area
-from sat_xception.geo.order import Keys, keys_of, merged, runs_of, tile_ids
+from sat_xception.geo.near import tiles_near
+from sat_xception.geo.order import Keys, Runs, keys_of, merged, runs_of, tile_ids, without
+from sat_xception.geo.text import is_text, read_text
+from sat_xception.geo.tiles import lonlat_to_tiles
 from sat_xception.geo.vectors import read_layer
 from sat_xception.log import duration, get_logger
 from sat_xception.markdown import plain
@@ -146,8 +151,7 @@ def _grid(config: BulkPlanConfig) -> _Source:
         runs: Runs = iter([runs_of(keys)])
         told = f"{len(keys):,} tiles of {config.tiles.name}"
     else:
-        places = read_layer(config.area).geometry if config.area else box_area(config.bbox)
-        runs = cover(grid_area(places, zoom, config.buffer_m), zoom)
+        runs = _covered(config)
         told = config.area.name if config.area else config.bbox
     imagery = {
         "url": shown(config.imagery),
@@ -164,19 +168,26 @@ def _grid(config: BulkPlanConfig) -> _Source:
     return _Source(seen(runs), seen, lambda keys: tile_ids(keys, zoom), zoom, facts)
 
 
+def _covered(config: BulkPlanConfig) -> Runs:
+    """Return the runs of the tiles of an area, and of those within the buffer around it."""
+    if not config.area:
+        return cover(grid_area(box_area(config.bbox), config.zoom), config.zoom)
+    places = read_layer(config.area, config.area_layer, "--area").geometry
+    if config.buffer_m:
+        return iter([tiles_near(places, config.buffer_m, config.zoom)])
+    return cover(grid_area(places, config.zoom), config.zoom)
+
+
 def _listed(path: Path) -> tuple[Keys, int]:
     """Return the keys of a list of tiles, each once, and their zoom."""
-    if path.suffix.lower() != ".txt":
-        layer = read_layer(path)
-        names = {name.casefold(): name for name in layer.columns.column_names}
+    if not _is_list(path):
+        layer = read_layer(path, flag="--tiles")
         if layer.zoom is None:
             raise DataError(f"{path} has no columns x, y, z; give places, which aren't tiles, as --area")
-        x, y = (layer.columns[names[axis]].to_numpy() for axis in "xy")
-        return np.unique(keys_of(x, y)), layer.zoom
-    if not path.is_file():
-        raise DataError(f"no file at {path} (seen from {Path.cwd()})")
+        lon, lat = shapely.get_coordinates(layer.geometry).T
+        return np.unique(keys_of(*lonlat_to_tiles(lon, lat, layer.zoom))), layer.zoom
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -191,6 +202,13 @@ def _listed(path: Path) -> tuple[Keys, int]:
         raise DataError(f"{path} names tiles of {len(zooms)} zooms; a plan has tiles of one")
     tiles = np.array(found, np.int64)
     return np.unique(keys_of(tiles[:, 1], tiles[:, 2])), zooms[0]
+
+
+def _is_list(path: Path) -> bool:
+    """Return whether a file has lines of z/x/y: its ending says so, or, where it has none, its first line."""
+    if path.suffix:
+        return path.suffix.casefold() == ".txt"
+    return is_text(path) and re.match(r"\s*\d+/\d+/\d+\s", read_text(path) + "\n") is not None
 
 
 def _dataset(config: BulkPlanConfig) -> _Source:

@@ -126,8 +126,11 @@ def publish(config: PublishConfig) -> PublishResult:
     """
     scores = open_scores(config.scores)
     threshold = _threshold(config, scores)
-    known = KnownPlaces(read_layer(config.known), scores.zoom) if config.known else None
-    areas = AreaCounts(read_layer(config.areas), config.area_name) if config.areas else None
+    known = areas = None
+    if config.known:
+        known = KnownPlaces(read_layer(config.known, config.known_layer, "--known"), scores.zoom)
+    if config.areas:
+        areas = AreaCounts(read_layer(config.areas, config.areas_layer, "--areas"), config.area_name)
     imagery = page_imagery(config, scores.imagery)
     with review_lock(config.out), atomic_folder(config.out, record="publication.json") as work:
         bounds = check_scores(scores)

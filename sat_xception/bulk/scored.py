@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sat_xception.bulk.plan import Runs
 from sat_xception.bulk.scores import SCORES_FILE
 from sat_xception.errors import DataError
-from sat_xception.geo.order import Keys, keys_of, merged, runs_of
+from sat_xception.geo.order import Keys, keys_of, runs_of, united
 from sat_xception.storage import GcsPath, fetch_folder, list_files, read_record
 
-__all__ = ["earlier_scores", "scored_ids", "scored_runs", "without"]
+__all__ = ["earlier_scores", "scored_ids", "scored_runs"]
 
 _COLUMNS = ("tile_id", "x", "y", "z", "status", "model_version")
 
@@ -60,7 +59,7 @@ def scored_runs(folders: Sequence[Path], version: str, zoom: int) -> tuple[Keys,
             counts.append(count)
     first, count = np.concatenate(firsts), np.concatenate(counts)
     order = np.argsort(first, kind="stable")
-    return _united(first[order], count[order])
+    return united(first[order], count[order])
 
 
 def scored_ids(folders: Sequence[Path], version: str) -> set[str]:
@@ -70,31 +69,6 @@ def scored_ids(folders: Sequence[Path], version: str) -> set[str]:
         DataError: A folder doesn't hold scores.
     """
     return {name for rows in _scored(folders, version) for name in rows["tile_id"].to_pylist()}
-
-
-def without(runs: Runs, first: Keys, count: Keys) -> Runs:
-    """Yield runs without the keys of others; both ascend and none overlaps another of its own kind."""
-    ends = first + count
-    for begin, length in runs:
-        low, high = begin[0], begin[-1] + length[-1]
-        taken = slice(np.searchsorted(ends, low, side="right"), np.searchsorted(first, high))
-        edges = np.concatenate([begin, begin + length, first[taken], ends[taken]])
-        # A key is wanted where exactly one run of ours and none of theirs has begun and not ended.
-        steps = np.repeat([1, -1, 2, -2], [len(begin), len(begin), *[len(first[taken])] * 2])
-        places, which = np.unique(edges, return_inverse=True)
-        state = np.cumsum(np.bincount(which, steps, len(places)).astype(np.int64))
-        kept = np.flatnonzero(state[:-1] == 1)
-        if len(kept):
-            yield merged(places[kept], places[kept + 1] - places[kept])
-
-
-def _united(first: Keys, count: Keys) -> tuple[Keys, Keys]:
-    """Return sorted runs that may overlap as runs that don't."""
-    if not len(first):
-        return first, count
-    reach = np.maximum.accumulate(first + count)
-    begins = np.flatnonzero(np.concatenate([[True], first[1:] > reach[:-1]]))
-    return first[begins], reach[np.append(begins[1:] - 1, len(first) - 1)] - first[begins]
 
 
 def _scored(folders: Sequence[Path], version: str) -> Iterator[pa.RecordBatch]:

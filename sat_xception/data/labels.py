@@ -1,7 +1,8 @@
 """Turn labelled places into labelled tiles: one row a tile.
 
-A point labels the tile that it lies in. A polygon labels every tile whose centre it covers, and the tile
-of a point inside it. Where a tile gets several labels:
+A point labels the tile that it lies in. A polygon labels every tile whose centre it covers, and the tile of a point
+inside it; a line labels the tile of a point on it. Of a geometry of several parts each part does so. Where a tile gets
+several labels:
 
 - the class that is looked for wins: a tile with a school in it shows a school, whatever else is there;
 - otherwise nothing says which is right, and the tile is left out, with the reason.
@@ -21,7 +22,7 @@ import shapely
 from sat_xception.data.split import SPLIT_NAMES, SPLITS
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_tiles
-from sat_xception.geo.vectors import Geometries, Layer
+from sat_xception.geo.vectors import Geometries, Layer, parts_of
 from sat_xception.log import get_logger
 
 __all__ = ["LabelColumns", "label_tiles", "tile_table"]
@@ -71,8 +72,8 @@ def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -
     if layer.zoom is not None and layer.zoom != zoom:
         raise ConfigError(f"{layer.name} names tiles of zoom {layer.zoom}, --zoom is {zoom}; give --zoom {layer.zoom}")
     names, labels = _labels(layer, columns)
-    slices = {f"slice/{name}": _column(layer, name, "--slice-columns") for name in columns.slices}
-    rows, x, y = _tiles_of(layer.geometry, zoom)
+    slices = {f"slice/{name}": layer.texts(name, "--slice-columns") for name in columns.slices}
+    rows, x, y = _tiles_of(layer, zoom)
     begins = _begins(x, y)
     first, tile_of = np.flatnonzero(begins), np.cumsum(begins) - 1
     lowest, highest = _range_of(labels[rows], first)
@@ -140,25 +141,12 @@ def _labels(layer: Layer, columns: LabelColumns) -> tuple[list[str], Integers]:
     """Return the class names, sorted, and the place of each row's in them."""
     if columns.every_label:
         return [columns.every_label], np.zeros(len(layer.geometry), dtype=np.int64)
-    texts = _column(layer, columns.label, "--label-column or --label")
+    texts = layer.texts(columns.label, "--label-column or --label")
     empty = pc.index(texts, "").as_py()
     if empty >= 0:
-        raise DataError(f"row {empty + 1} of {layer.name} has no {columns.label!r}; remove it or fill it in")
+        raise DataError(f"row {layer.number(empty)} of {layer.name} has no {columns.label!r}; remove it or fill it in")
     names = sorted(texts.unique().to_pylist())
     return names, pc.index_in(texts, value_set=pa.array(names)).to_numpy().astype(np.int64)
-
-
-def _column(layer: Layer, name: str, flag: str) -> pa.Array:
-    if name not in layer.columns.column_names:
-        known = ", ".join(layer.columns.column_names) or "none"
-        raise ConfigError(f"{layer.name} has no column {name!r}; its columns are {known}. Name one with {flag}")
-    try:
-        texts = layer.columns.column(name).cast(pa.string()).combine_chunks()
-    except pa.ArrowNotImplementedError:
-        raise ConfigError(
-            f"column {name!r} of {layer.name} holds nested values; name one of texts or numbers"
-        ) from None
-    return pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
 
 
 def _splits(
@@ -168,7 +156,7 @@ def _splits(
     if not columns.split and _SPLIT not in layer.columns.column_names:
         return "", np.zeros(len(first), dtype=bool)
     name = columns.split or _SPLIT
-    texts = _column(layer, name, "--split-column")
+    texts = layer.texts(name, "--split-column")
     numbers = {"": 0} | {text: SPLITS.index(split) + 1 for text, split in SPLIT_NAMES.items()}
     unknown = [text for text in texts.unique().to_pylist() if text.casefold() not in numbers]
     if unknown:
@@ -194,36 +182,37 @@ def _range_of(values: Integers, first: Integers) -> tuple[Integers, Integers]:
     return np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
 
 
-def _tiles_of(geometry: Geometries, zoom: int) -> tuple[Integers, Integers, Integers]:
-    """Return the number of the row, x and y of every tile that a row labels, sorted by x, y and row."""
-    # Some rows at a time: of a million places, no second million is made.
-    parts = [_tiles_of_some(geometry, first, zoom) for first in range(0, len(geometry), _ROWS)]
-    rows, x, y = (np.concatenate([part[place] for part in parts]) for place in range(3))
+def _tiles_of(layer: Layer, zoom: int) -> tuple[Integers, Integers, Integers]:
+    """Return the index of the row, x and y of every tile that a row labels, sorted by x, y and row."""
+    # Some parts at a time: of a million places, no second million is made.
+    geometry, row = parts_of(layer.geometry)
+    pages = [slice(first, first + _ROWS) for first in range(0, len(geometry), _ROWS)]
+    found = [_tiles_of_some(layer, geometry[page], row[page], zoom) for page in pages]
+    rows, x, y = (np.concatenate([part[place] for part in found]) for place in range(3))
     order = np.lexsort((rows, y, x))
     rows, x, y = rows[order], x[order], y[order]
     fresh = _begins(x, y, rows)
     return rows[fresh], x[fresh], y[fresh]
 
 
-def _tiles_of_some(geometry: Geometries, begin: int, zoom: int) -> tuple[Integers, Integers, Integers]:
-    some = geometry[begin : begin + _ROWS]
+def _tiles_of_some(layer: Layer, some: Geometries, rows: Integers, zoom: int) -> tuple[Integers, Integers, Integers]:
     inside = shapely.point_on_surface(some)
     x, y = lonlat_to_tiles(shapely.get_x(inside), shapely.get_y(inside), zoom)
-    found = [(begin + np.arange(len(some)), x, y)]
+    found = [(rows, x, y)]
     west, south, east, north = shapely.bounds(some).T
     left, top = lonlat_to_tiles(west, north, zoom)
     right, bottom = lonlat_to_tiles(east, south, zoom)
-    for row in np.flatnonzero((right > left) | (bottom > top)):
-        width, height = int(right[row] - left[row] + 1), int(bottom[row] - top[row] + 1)
+    for part in np.flatnonzero((right > left) | (bottom > top)):
+        width, height = int(right[part] - left[part] + 1), int(bottom[part] - top[part] + 1)
         if width * height > _MOST_TILES_OF_A_POLYGON:
             raise DataError(
-                f"row {begin + row + 1} spans {width * height:,} tiles at zoom {zoom}, more than "
-                f"{_MOST_TILES_OF_A_POLYGON:,}; lower --zoom or cut the polygon"
+                f"row {layer.number(rows[part])} of {layer.name} spans {width * height:,} tiles at zoom {zoom}, more "
+                f"than {_MOST_TILES_OF_A_POLYGON:,}; lower --zoom or cut the polygon"
             )
-        xs, ys = (axis.ravel() for axis in np.meshgrid(left[row] + np.arange(width), top[row] + np.arange(height)))
-        covered = shapely.contains_xy(some[row], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))
-        found.append((np.full(int(covered.sum()), begin + row), xs[covered], ys[covered]))
-    rows, x, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        xs, ys = (axis.ravel() for axis in np.meshgrid(left[part] + np.arange(width), top[part] + np.arange(height)))
+        covered = shapely.contains_xy(some[part], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))
+        found.append((np.full(int(covered.sum()), rows[part]), xs[covered], ys[covered]))
+    rows, x, y = (np.concatenate(columns) for columns in zip(*found, strict=True))
     return rows, x, y
 
 

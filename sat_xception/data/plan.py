@@ -80,7 +80,7 @@ def plan_tiles(config: AssembleConfig) -> Plan:
     """
     positive = config.positive_label or config.label or _DEFAULT_POSITIVE
     negative = config.negative_label or f"not-{positive}"
-    layer = read_layer(Path(config.labels or ""))
+    layer = read_layer(config.labels or Path(), config.labels_layer, "--labels")
     columns = LabelColumns(config.label_column, config.label, config.slice_columns, config.split_column)
     tiles = label_tiles(layer, config.zoom, columns, positive)
     places = layer.geometry
@@ -123,7 +123,7 @@ def _reviewed(
     config: AssembleConfig, tiles: pa.Table, positive: str, negative: str
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """Return what a person said of tiles, and the keys of those that nobody is sure of."""
-    layer = read_layer(config.negatives_review or Path())
+    layer = read_layer(config.negatives_review or Path(), config.negatives_review_layer, "--negatives-review")
     _check_zoom(layer, config.zoom)
     said = label_tiles(layer, config.zoom, LabelColumns(_VERDICT), "yes")
     unknown = sorted(set(said["label"].unique().to_pylist()) - {"yes", "no", _UNSURE})
@@ -152,14 +152,16 @@ def _reviewed(
 def _check_zoom(layer: Layer, zoom: int) -> None:
     """Refuse a review of tiles of another zoom: what was seen on one tile isn't true of each of its four parts."""
     if _ZOOM in layer.columns.column_names:
-        zooms = [item for item in layer.columns[_ZOOM].unique().to_pylist() if item is not None]
-        if other := [item for item in zooms if item != zoom]:
+        zooms = layer.texts(_ZOOM, "--negatives-review").unique().to_pylist()
+        if other := [item for item in zooms if item not in ("", str(zoom))]:
             raise ConfigError(f"{layer.name} is a review of tiles of zoom {other[0]}, --zoom is {zoom}; give --zoom "
                               f"{other[0]}, or review tiles of zoom {zoom}")  # fmt: skip
 
 
 def _lookalikes(config: AssembleConfig, places: Geometries, negative: str) -> pa.Table:
-    layer = read_layer(config.negatives_lookalikes or Path())
+    layer = read_layer(
+        config.negatives_lookalikes or Path(), config.negatives_lookalikes_layer, "--negatives-lookalikes"
+    )
     found = label_tiles(layer, config.zoom, LabelColumns(every_label=negative), "")
     x, y = found["x"].to_numpy(), found["y"].to_numpy()
     clear = are_clear(np.stack([x, y], axis=1), places, config.zoom, config.negatives_buffer_m)
@@ -182,7 +184,9 @@ def _random(
         distance_m=config.negatives_distance_m,
         seed=config.seed,
     )
-    area = read_layer(config.negatives_within).geometry if config.negatives_within else None
+    area = None
+    if config.negatives_within:
+        area = read_layer(config.negatives_within, config.negatives_within_layer, "--negatives-within").geometry
     taken = np.concatenate([_keys(tiles, config.zoom), unsure])
     x, y = draw_negatives(places, drawing, area, taken).T
     return tile_table(x, y, negative, "random", slices=_no_slices(config))

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import shapely
 
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.layer import Geometries, parts_of
 from sat_xception.geo.order import Keys, merged, tiles_of
-from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_grid, tile_width_m
+from sat_xception.geo.tiles import lonlat_to_grid
 
-__all__ = ["box_area", "cover", "grid_area"]
+__all__ = ["box_area", "cover", "grid_area", "in_grid"]
 
-Geometries = npt.NDArray[np.object_]
 # Edges are straight in longitude and latitude, and bent in the grid. In pieces of this many degrees they are off by at
 # most 0.02 tiles at zoom 18 and 60 degrees north, 0.2 at 80: half the width of the piece squared, times the curvature.
 _PIECE_DEGREES = 0.05
@@ -48,13 +48,19 @@ def box_area(text: str) -> Geometries:
     return boxes
 
 
-def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # noqa: ANN401 - shapely has no types
+def in_grid(geometry: Geometries, zoom: int) -> Geometries:
+    """Return geometries in longitude and latitude as ones in the grid's coordinates, with their edges as they are."""
+    cut = shapely.segmentize(geometry, _PIECE_DEGREES)
+    moved: Geometries = shapely.transform(cut, lambda x, y: lonlat_to_grid(x, y, zoom), interleaved=False)
+    return moved
+
+
+def grid_area(places: Geometries, zoom: int) -> Any:  # noqa: ANN401 - shapely has no types
     """Return one geometry in the grid's coordinates at a zoom, of places in degrees.
 
     Args:
         places: Polygons, lines and points in longitude and latitude. Those beyond the grid's latitudes end at its edge.
         zoom: Of the tiles.
-        buffer_m: How far around the places the area reaches, in metres at their own latitude.
 
     Returns:
         A polygon or several; a point stands for the tile that holds it.
@@ -62,27 +68,18 @@ def grid_area(places: Geometries, zoom: int, buffer_m: float = 0.0) -> Any:  # n
     Raises:
         DataError: Nothing of it is in the grid.
     """
-    # First made valid: cutting edges in pieces loses half of a polygon that crosses itself.
-    parts = shapely.get_parts(shapely.make_valid(places))
+    # First made valid: cutting edges in pieces loses half of a polygon that crosses itself. Part by part: of two parts
+    # that overlap, a hole would be made.
+    parts, _ = parts_of(shapely.make_valid(parts_of(places)[0]))
     dimension = shapely.get_dimensions(parts)
-    cut = shapely.segmentize(parts, _PIECE_DEGREES)
-    grid = shapely.transform(cut, lambda points: np.stack(lonlat_to_grid(points[:, 0], points[:, 1], zoom), axis=1))
+    grid = in_grid(parts, zoom)
     grid[dimension == 2] = shapely.make_valid(grid[dimension == 2])
-    if buffer_m:
-        middles = shapely.centroid(grid)
-        _, middle = grid_to_lonlat(shapely.get_x(middles), shapely.get_y(middles), zoom)
-        grid = shapely.buffer(grid, buffer_m / tile_width_m(middle, zoom))
-    else:
-        corners = np.floor(shapely.get_coordinates(grid[dimension == 0]))
-        corners = np.clip(corners, 0, 2**zoom - 1)
-        grid[dimension == 0] = shapely.box(*corners.T, *(corners + 1).T)
-        grid[dimension == 1] = shapely.buffer(grid[dimension == 1], 2 * _TOUCH)
+    corners = np.floor(shapely.get_coordinates(grid[dimension == 0]))
+    corners = np.clip(corners, 0, 2**zoom - 1)
+    grid[dimension == 0] = shapely.box(*corners.T, *(corners + 1).T)
+    grid[dimension == 1] = shapely.buffer(grid[dimension == 1], 2 * _TOUCH)
     side = 2.0**zoom
-    # What a buffer has beyond the antimeridian comes in again on the other side.
-    turns = [shapely.transform(grid, lambda points, by=by: points + np.array([by, 0.0])) for by in (-side, 0.0, side)]
-    west, _, east, _ = shapely.total_bounds(grid)
-    turned = np.concatenate([turns[1], *(turns[:1] if east > side else ()), *(turns[2:] if west < 0 else ())])
-    area = shapely.intersection(shapely.union_all(turned), shapely.box(0, 0, side, side))
+    area = shapely.intersection(shapely.union_all(grid), shapely.box(0, 0, side, side))
     if shapely.is_empty(area) or shapely.area(area) == 0:
         raise DataError("the area is empty: it has no polygon with an area, or lies beyond 85 degrees north or south")
     return area

@@ -1,135 +1,174 @@
-"""Read vector layers: what GDAL reads, and tables with positions or tiles in columns."""
+"""Read vector layers: what GDAL reads, and tables with positions or tiles in columns.
+
+Whatever is wrong with a file is an error with its name and what to do. A row without a usable place is left out and
+counted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-import pyogrio
-import pyproj
 import shapely
 
-from sat_xception.errors import DataError
-from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.features import read_features
+from sat_xception.geo.layer import Geometries, Layer, parts_of
+from sat_xception.geo.tables import read_csv, read_parquet
+from sat_xception.geo.text import is_text
 from sat_xception.log import get_logger
 
-__all__ = ["Layer", "read_layer"]
+__all__ = ["Geometries", "Layer", "parts_of", "read_layer"]
 
 _log = get_logger(__name__)
-Geometries = npt.NDArray[np.object_]
+Faults = npt.NDArray[np.object_]
 
-_LONGITUDE = ("lon", "longitude", "lng", "long")
-_LATITUDE = ("lat", "latitude")
-_TABLES = {".csv", ".parquet"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Rows with a place.
-
-    Attributes:
-        name: Name of the file.
-        columns: The attributes, one row a feature.
-        geometry: Shapely geometries `object [n]` in longitude and latitude (EPSG:4326). Of a row that names a tile, the
-            tile's centre.
-        zoom: Zoom of the tiles that the rows name; None when they have geometries.
-    """
-
-    name: str
-    columns: pa.Table
-    geometry: Geometries
-    zoom: int | None = None
+_CSV, _PARQUET = {".csv", ".tsv"}, {".parquet", ".geoparquet", ".pq"}
+_PARQUET_MARK = b"PAR1"
+# Arithmetic leaves less, and 7 digits after the point are a centimetre.
+_ROUNDING_DEGREES = 1e-7
+# Of more rows than this with positions that aren't on Earth, the reason isn't a slip in a row.
+_MAX_OFF_EARTH = 0.05
+_ROWS_NAMED = 5
 
 
-def read_layer(path: Path) -> Layer:
+def read_layer(path: Path, layers: Sequence[str] = (), flag: str = "--labels") -> Layer:
     """Read a GeoJSON, GeoPackage or Shapefile, or whatever else GDAL reads; or a CSV or Parquet table.
 
     A table has the columns `x`, `y`, `z` of tiles, or `lon` and `lat` (also `longitude` and `latitude`) in degrees, or,
-    for Parquet, a `geometry` column of WKB in longitude and latitude, as GeoParquet has.
+    for Parquet, a column of WKB, as GeoParquet has. Polygons that cross themselves are made valid.
+
+    Args:
+        path: The file.
+        layers: Layers of it that are read, where it has several.
+        flag: The setting that names the file, for messages.
 
     Raises:
+        ConfigError: It has several layers, and none is named, or not the one that is named.
         DataError: It can't be read, has no rows or no places, or places that aren't on Earth.
     """
     if not path.exists():
         raise DataError(f"no file at {path} (seen from {Path.cwd()})")
-    layer = _read_table(path) if path.suffix.lower() in _TABLES else _read_features(path)
-    usable = np.isfinite(shapely.bounds(layer.geometry)).all(axis=1)  # of no geometry and of an empty one they are NaN
-    if not usable.any():
-        raise DataError(f"{path} has {len(layer.geometry):,} rows and none with a place; is it the right file?")
-    if not usable.all():
-        _log.warning("left out  %s rows of %s, which have no place", f"{(~usable).sum():,}", path)
-        layer = Layer(layer.name, layer.columns.filter(pa.array(usable)), layer.geometry[usable], layer.zoom)
-    west, south, east, north = shapely.total_bounds(layer.geometry)
-    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
-        raise DataError(
-            f"{path} reaches from {west:g}, {south:g} to {east:g}, {north:g}, which are no longitudes and latitudes in "
-            "degrees: are the axes swapped, or is it in another coordinate system that the file doesn't name?"
-        )
-    return layer
+    if path.is_dir() and path.suffix.casefold() != ".gdb":
+        raise DataError(f"{path} is a folder; name one file in it")
+    kind = _kind_of(path)
+    if layers and kind:
+        raise ConfigError(f"{path} is a table and has no layers; leave {flag}-layer out")
+    if kind == "parquet":
+        parts = [read_parquet(path)]
+    elif kind == "csv":
+        parts = [read_csv(path)]
+    else:
+        parts = read_features(path, layers, flag)
+    usable = [_usable(path, *part) for part in parts]
+    if not any(len(layer.geometry) for layer, _ in usable):
+        rows = sum(len(layer.geometry) for layer, _ in parts)
+        reason = next((f"; row 1 {faults[0]}" for _, faults in usable if len(faults)), "")
+        raise DataError(f"{path} has {rows:,} rows and none with a place; is it the right file?{reason}")
+    return _together([layer for layer, _ in usable])
 
 
-def _read_features(path: Path) -> Layer:
+def _kind_of(path: Path) -> str:
+    """Return "csv", "parquet", or "" for what GDAL reads. An ending that says nothing leaves it to the content."""
+    ending = path.suffix.casefold()
+    if ending in _CSV | _PARQUET or path.is_dir():
+        return "csv" if ending in _CSV else "parquet" if ending in _PARQUET else ""
     try:
-        facts, table = pyogrio.read_arrow(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        raise DataError(f"{path} can't be read as a vector layer: {error}") from None
-    name = facts["geometry_name"] or "wkb_geometry"
-    if name not in table.column_names:
-        raise DataError(f"{path} has no geometries; columns: {', '.join(table.column_names)}")
-    geometry = shapely.from_wkb(np.asarray(table.column(name).to_pylist(), dtype=object))
-    return Layer(path.name, table.drop_columns([name]), _to_lonlat(geometry, facts["crs"], path))
+        with path.open("rb") as file:
+            begin = file.read(4096)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from None
+    if begin.startswith(_PARQUET_MARK):
+        return "parquet"
+    marked_up = begin.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[", b"<"))
+    return "csv" if ending in ("", ".txt") and is_text(path) and not marked_up else ""
 
 
-def _to_lonlat(geometry: Geometries, crs: str | None, path: Path) -> Geometries:
-    if not crs or crs == "EPSG:4326":
-        return geometry
-    try:
-        transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    except pyproj.exceptions.CRSError as error:
-        raise DataError(f"{path} is in a coordinate system that isn't known: {error}") from None
-    moved: Geometries = shapely.transform(geometry, transformer.transform, interleaved=False)
-    return moved
+def _usable(path: Path, layer: Layer, faults: Faults) -> tuple[Layer, Faults]:
+    """Return the rows that have a place on Earth, and what is wrong with the others."""
+    geometry, faults = layer.geometry.copy(), faults.copy()
+    bounds = shapely.bounds(geometry)  # of no geometry and of an empty one they are NaN
+    coordinates, row = shapely.get_coordinates(geometry, return_index=True)
+    finite = np.isfinite(bounds).all(axis=1)
+    finite[row[~np.isfinite(coordinates).all(axis=1)]] = False
+    empty = np.isnan(bounds).all(axis=1)
+    faults[empty & (faults == "")] = "has no place"
+    faults[~finite & (faults == "")] = "has a position that is no longitude and latitude"
+    _clip(geometry, bounds, finite)
+    bounds = shapely.bounds(geometry)
+    limits = np.array([-180, -90, 180, 90])
+    outside = finite & ((bounds[:, :2] < limits[:2]) | (bounds[:, 2:] > limits[2:])).any(axis=1)
+    if outside.sum() > _MAX_OFF_EARTH * max(finite.sum(), 1):
+        raise DataError(_off_earth(path, bounds[outside], int(np.flatnonzero(outside)[0]), len(geometry)))
+    faults[outside] = "reaches beyond longitude 180 or latitude 90"
+    polygons = shapely.get_dimensions(geometry) == 2
+    crossed = polygons & ~shapely.is_valid(geometry)
+    # "structure" unites overlapping parts; the other method makes holes of what two of them share.
+    geometry[crossed] = shapely.make_valid(geometry[crossed], method="structure", keep_collapsed=True)
+    good = faults == ""
+    if not good.all():
+        _log.warning("left out  %s", _told(path, faults))
+    numbers = np.flatnonzero(good) + 1
+    return Layer(layer.name, layer.columns.filter(pa.array(good)), geometry[good], layer.zoom, numbers), faults[~good]
 
 
-def _read_table(path: Path) -> Layer:
-    try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else pyarrow.csv.read_csv(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} can't be read as a table: {error}") from None
-    names = {name.casefold(): name for name in table.column_names}
-    if {"x", "y", "z"} <= names.keys():
-        return _tiles_of(path, table, names)
-    if "geometry" in names and pa.types.is_binary(table.schema.field(names["geometry"]).type):
-        geometry = shapely.from_wkb(np.asarray(table.column(names["geometry"]).to_pylist(), dtype=object))
-        return Layer(path.name, table.drop_columns([names["geometry"]]), geometry)
-    lon = next((names[name] for name in _LONGITUDE if name in names), None)
-    lat = next((names[name] for name in _LATITUDE if name in names), None)
-    if lon is None or lat is None:
-        raise DataError(
-            f"{path} says no places: it needs the columns x, y, z, or lon, lat; it has {', '.join(table.column_names)}"
-        )
-    return Layer(path.name, table, shapely.points(_numbers(table, lon, path), _numbers(table, lat, path)))
+def _clip(geometry: Geometries, bounds: npt.NDArray[np.float64], finite: npt.NDArray[np.bool_]) -> None:
+    """Put what is a rounding error beyond the last meridian or a pole onto it."""
+    limits = np.array([180, 90, 180, 90])
+    beyond = np.abs(bounds) - limits
+    near = finite & (beyond > 0).any(axis=1) & (beyond <= _ROUNDING_DEGREES).all(axis=1)
+    geometry[near] = shapely.transform(geometry[near], lambda points: np.clip(points, (-180, -90), (180, 90)))
 
 
-def _tiles_of(path: Path, table: pa.Table, names: dict[str, str]) -> Layer:
-    x, y, z = (_numbers(table, names[name], path) for name in "xyz")
-    zooms = np.unique(z)
-    if len(zooms) != 1:
-        raise DataError(f"{path} names tiles of {len(zooms)} zooms; a dataset has tiles of one")
-    zoom = int(zooms[0])
-    if not 0 <= zoom <= 30 or (x < 0).any() or (y < 0).any() or max(x.max(), y.max()) >= 2**zoom:
-        raise DataError(f"{path} names tiles that aren't in the grid at zoom {zoom}; are x, y and z mixed up?")
-    return Layer(path.name, table, shapely.points(*grid_to_lonlat(x + 0.5, y + 0.5, zoom)), zoom)
+def _off_earth(path: Path, bounds: npt.NDArray[np.float64], first: int, rows: int) -> str:
+    west, south = bounds[:, :2].min(axis=0).tolist()
+    east, north = bounds[:, 2:].max(axis=0).tolist()
+    advice = "are the axes swapped, or is it in another coordinate system that the file doesn't name?"
+    if -90 <= south and north <= 90 and -360 <= west and east <= 360:
+        advice = "cut it at the 180th meridian, for instance with `ogr2ogr -wrapdateline`, or swap the axes if they are"
+    return (
+        f"{len(bounds):,} of {rows:,} rows of {path}, the first is row {first + 1}, reach from {west!r}, {south!r} to "
+        f"{east!r}, {north!r}, which are no longitudes and latitudes in degrees (-180 to 180, -90 to 90): {advice}"
+    )
 
 
-def _numbers(table: pa.Table, name: str, path: Path) -> npt.NDArray[np.float64]:
-    try:
-        numbers: npt.NDArray[np.float64] = table.column(name).cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: column {name!r} doesn't hold numbers: {error}") from None
-    return numbers
+def _told(path: Path, faults: Faults) -> str:
+    rows = defaultdict(list)
+    for row in np.flatnonzero(faults != "").tolist():
+        rows[faults[row]].append(row + 1)
+    parts = []
+    for reason, some in rows.items():
+        more = ", …" if len(some) > _ROWS_NAMED else ""
+        named = ", ".join(map(str, some[:_ROWS_NAMED]))
+        parts.append(f"{len(some):,} rows of {path}, each of which {reason} (row {named}{more})")
+    return "; ".join(parts)
+
+
+def _together(layers: list[Layer]) -> Layer:
+    if len(layers) == 1:
+        return layers[0]
+    tables = [layer.columns for layer in layers]
+    types = defaultdict(set)
+    for field in (field for table in tables for field in table.schema):
+        types[field.name].add(field.type)
+    # What is a number in one layer and a text in another is a text in both.
+    mixed = {name for name, kinds in types.items() if len(kinds) > 1}
+    tables = [_with_texts(table, mixed) for table in tables]
+    numbers = np.concatenate([layer.numbers for layer in layers])
+    return Layer(
+        layers[0].name,
+        pa.concat_tables(tables, promote_options="default"),
+        np.concatenate([layer.geometry for layer in layers]),
+        numbers=numbers,
+    )
+
+
+def _with_texts(table: pa.Table, names: set[str]) -> pa.Table:
+    for index, name in enumerate(table.column_names):
+        if name in names and not pa.types.is_binary(table.column(index).type):
+            table = table.set_column(index, name, table.column(index).cast(pa.string()))
+    return table

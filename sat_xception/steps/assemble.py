@@ -7,7 +7,16 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from sat_xception.config import StepConfig, shown
-from sat_xception.steps.kinds import FileOrNone, FolderOrNone, Fraction, Fractions, LocalFolderOrNone, Result
+from sat_xception.steps.kinds import (
+    FileOrNone,
+    FolderOrNone,
+    Fraction,
+    Fractions,
+    LocalFolderOrNone,
+    Result,
+    check_layers,
+    layers_of,
+)
 from sat_xception.storage import GcsPath, Stored
 
 __all__ = ["AssembleConfig", "LabelsConfig"]
@@ -19,6 +28,7 @@ class LabelsConfig(StepConfig):
     labels: FileOrNone = Field(
         None, description="Labelled places, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV, Parquet."
     )
+    labels_layer: tuple[str, ...] = layers_of("--labels")
     label_column: str = Field("label", description="Column of the labels that holds the class.")
     label: str = Field("", description="Class of every labelled place, instead of a column.")
     split_column: str = Field(
@@ -52,6 +62,7 @@ class LabelsConfig(StepConfig):
     negatives_within: FileOrNone = Field(
         None, description="Polygons to draw them in. Default: around the labelled places."
     )
+    negatives_within_layer: tuple[str, ...] = layers_of("--negatives-within")
     negatives_distance_m: float = Field(
         10_000.0, gt=0, description="Their largest distance from a labelled place, in metres, without polygons."
     )
@@ -63,9 +74,11 @@ class LabelsConfig(StepConfig):
     negatives_lookalikes: FileOrNone = Field(
         None, description="Second layer, of things that look alike: its tiles are negatives."
     )
+    negatives_lookalikes_layer: tuple[str, ...] = layers_of("--negatives-lookalikes")
     negatives_review: FileOrNone = Field(
         None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrules the labels."
     )
+    negatives_review_layer: tuple[str, ...] = layers_of("--negatives-review")
     negatives_review_weight: float = Field(
         1.0, gt=0, description="How much a reviewed 'no' counts in training, beside other tiles of its class."
     )
@@ -86,6 +99,7 @@ class LabelsConfig(StepConfig):
             )
         if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
             raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
+        check_layers(self)
         if self.negatives_buffer_m >= self.negatives_distance_m:
             raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")
         return self

@@ -10,7 +10,16 @@ from pydantic import Field, field_validator, model_validator
 from sat_xception.config import POSITIONAL, StepConfig, second_name, setting_of, shown
 from sat_xception.steps.assemble import AssembleConfig, LabelsConfig
 from sat_xception.steps.data import ConvertConfig
-from sat_xception.steps.kinds import Address, FileOrNone, FolderOrNone, Place, PlaceOrNone, Result
+from sat_xception.steps.kinds import (
+    Address,
+    FileOrNone,
+    FolderOrNone,
+    Place,
+    PlaceOrNone,
+    Result,
+    check_layers,
+    layers_of,
+)
 from sat_xception.steps.model import PackageConfig
 from sat_xception.storage import Stored
 
@@ -75,6 +84,7 @@ class BulkPlanConfig(BulkImageryConfig):
     """Plan which tiles are scored, in shards; tell their number, the time, the bytes and the money before it begins."""
 
     area: FileOrNone = Field(None, description="Polygons, or points and lines with --buffer-m, in any vector format.")
+    area_layer: tuple[str, ...] = layers_of("--area")
     bbox: str = Field(
         "", description="Instead: west,south,east,north in degrees; west > east crosses the antimeridian."
     )
@@ -111,6 +121,7 @@ class BulkPlanConfig(BulkImageryConfig):
             raise ValueError("give one of --area, --bbox, --tiles and --dataset")
         if bool(self.dataset) == bool(self.imagery):
             raise ValueError("give --imagery, unless the images come from a --dataset")
+        check_layers(self)
         if self.buffer_m and not self.area:
             raise ValueError("--buffer-m goes with --area")
         for flag, given in (("--scored", self.scored), ("--scored-under", self.scored_under)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from sat_xception.storage import Stored
 
@@ -30,6 +30,8 @@ __all__ = [
     "TrainedModel",
     "TrainedModelOrNone",
     "Weights",
+    "check_layers",
+    "layers_of",
 ]
 
 
@@ -56,6 +58,24 @@ Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]
 Place = Annotated[Path, Stored("place")]
 PlaceOrNone = Annotated[_MaybePath, Stored("place")]
+
+
+def layers_of(what: str) -> Any:  # noqa: ANN401 - stands for a field of any type
+    """Return the setting that names the layers of a file."""
+    return Field((), description=f"Layer of {what} to read, where that file has several; repeat for more.")
+
+
+def check_layers(settings: BaseModel) -> None:
+    """Refuse layers of files that aren't given.
+
+    Raises:
+        ValueError: A setting `<file>_layer` is given without `<file>`.
+    """
+    for name in type(settings).model_fields:
+        file = name.removesuffix("_layer")
+        if file != name and getattr(settings, name) and not getattr(settings, file):
+            flag = f"--{file.replace('_', '-')}"
+            raise ValueError(f"{flag}-layer goes with {flag}, which isn't given")
 
 
 def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:

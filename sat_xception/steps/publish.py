@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, setting_of, shown
 from sat_xception.steps.assemble import LabelsConfig
-from sat_xception.steps.kinds import FileOrNone, Fraction, Result
+from sat_xception.steps.kinds import FileOrNone, Fraction, Result, check_layers, layers_of
 from sat_xception.storage import Stored
 
 __all__ = ["PublishConfig", "ReviewConfig"]
@@ -24,11 +24,13 @@ class PublishConfig(StepConfig):
         None, description="From which probability on a tile is a candidate. Default: the model's own."
     )
     known: FileOrNone = Field(None, description="Places that are known, to tell known candidates from new ones.")
+    known_layer: tuple[str, ...] = layers_of("--known")
     # A tile of zoom 18 is 150 m wide at the equator.
     known_distance_m: float = Field(
         100.0, ge=0, description="Largest distance between a known place and a candidate's nearest tile, in metres."
     )
     areas: FileOrNone = Field(None, description="Polygons, such as provinces, to count by.")
+    areas_layer: tuple[str, ...] = layers_of("--areas")
     area_name: str = Field("name", description="Column of the areas that holds their names.")
     imagery: str = Field(
         "", description="Imagery that the review page shows, as for assemble. Default: the one that was scored."
@@ -53,6 +55,7 @@ class PublishConfig(StepConfig):
 
     @model_validator(mode="after")
     def _fit_together(self) -> PublishConfig:
+        check_layers(self)
         if self.basemap and not self.basemap_attribution:
             raise ValueError("--basemap needs --basemap-attribution: maps have owners who want to be named")
         if self.basemap_attribution and not self.basemap:

@@ -3,15 +3,15 @@
 import hashlib
 import json
 
+import mercantile
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from sat_xception.bulk.plan import IdDigest, Plan, PlanWriter, read_plan
 from sat_xception.bulk.planning import plan_tiles
-from sat_xception.bulk.scored import without
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.geo.order import keys_of, tile_ids
+from sat_xception.geo.order import keys_of, tile_ids, tiles_of, without
 from sat_xception.steps import BulkPlanConfig
 
 NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"
@@ -150,3 +150,59 @@ def test_a_plan_that_is_damaged_says_so(tmp_path):
     (plan.folder / "plan.json").write_text(json.dumps({"planned": 3}))
     with pytest.raises(DataError, match="has no 'shards'"):
         read_plan(plan.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("t.txt", "utf-16"), ("t.TXT", "utf-8-sig"), ("tiles", "utf-8"), ("tiles", "utf-16")]
+)
+def test_a_list_is_read_in_any_encoding_that_it_names_and_under_any_name(tmp_path, name, encoding):
+    path = tmp_path / name
+    path.write_bytes("12/5/9\r\n12/6/9\r\n".encode(encoding))
+    plan = plan_of(tmp_path, tiles=path)
+    assert keys_in(plan) == [sorted(keys_of([5, 6], [9, 9]).tolist())]
+
+
+def test_a_list_that_isnt_utf8_is_named_with_its_line(tmp_path):
+    path = tmp_path / "tiles.txt"
+    path.write_bytes("12/5/9\n12/6/é\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"tiles.txt, line 2: .* isn't UTF-8; .*iconv -f ISO-8859-1"):
+        plan_of(tmp_path, tiles=path)
+
+
+def test_a_table_of_tiles_may_write_them_as_texts_with_zeros_before(tmp_path):
+    path = tmp_path / "tiles.csv"
+    path.write_text("x;y;z\n005;9;12\n6;9;12\n")
+    assert keys_in(plan_of(tmp_path, tiles=path)) == [sorted(keys_of([5, 6], [9, 9]).tolist())]
+
+
+def test_a_buffer_is_in_metres_at_every_latitude_of_what_it_is_around(tmp_path):
+    import pyproj
+
+    # From 10 to 60 degrees north: a degree of longitude is half as wide there.
+    line = {"type": "LineString", "coordinates": [[20, 10], [20, 60]]}
+    path = tmp_path / "line.geojson"
+    path.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": line}))
+    plan = plan_of(tmp_path, area=path, buffer_m=20_000.0, shard_tiles=100_000)
+    x, y = tiles_of(np.array([key for shard in keys_in(plan) for key in shard]))
+    for lat in (12, 35, 58):
+        row = mercantile.tile(20, lat, 12).y
+        east = mercantile.bounds(int(x[y == row].max()), row, 12)
+        geod = pyproj.Geod(ellps="WGS84")
+        near, far = (geod.inv(lon, lat, 20, lat)[2] for lon in (east.west, east.east))
+        assert near <= 20_050 and far > 19_950
+
+
+def test_an_area_of_several_layers_is_asked_about(tmp_path):
+    import pyogrio
+    import shapely
+
+    path = tmp_path / "areas.gpkg"
+    for number, name in enumerate(("a", "b")):
+        wkb = shapely.to_wkb([shapely.box(number, 0, number + 0.5, 0.5)])
+        pyogrio.raw.write(path, wkb, [], [], layer=name, geometry_type="Polygon", crs="EPSG:4326", append=bool(number))
+    with pytest.raises(ConfigError, match=r"areas.gpkg has 2 layers: a \(1 rows\), b \(1 rows\).*--area-layer"):
+        plan_of(tmp_path, area=path)
+    plan = plan_of(tmp_path, area=path, area_layer=("b",))
+    assert {x >> 9 for x, _ in zip(*tiles_of(np.concatenate(keys_in(plan))), strict=True)} == {4}
+    with pytest.raises(ValueError, match="--area-layer goes with --area"):
+        BulkPlanConfig(bbox="1,2,3,4", imagery=NOWHERE, area_layer=("b",), out=tmp_path)

@@ -325,6 +325,70 @@ def test_a_polygon_labels_the_tiles_it_covers(tmp_path, imagery):
     assert found == {(X + i, Y + j) for i in range(4) for j in range(4)}
 
 
+def test_every_part_of_a_geometry_labels_its_tile(tmp_path):
+    places = [_centre(*tile) for tile in SCHOOLS[:40]]
+    small = [shapely.Point(place).buffer(1e-5) for place in places[20:30]]
+    rows = [
+        shapely.MultiPoint(places[:20]),
+        shapely.MultiPolygon(small),
+        shapely.GeometryCollection([shapely.Point(places[30]), shapely.MultiPoint(places[31:])]),
+    ]
+    path = tmp_path / "rows.geojson"
+    features = [
+        {"type": "Feature", "properties": {"label": label}, "geometry": shapely.geometry.mapping(row)}
+        for label, row in zip(("school", "farm", "school"), rows, strict=True)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    tiles = label_tiles(read_layer(path), ZOOM, LabelColumns("label"), "school").to_pylist()
+    found = {(tile["x"], tile["y"]): tile["label"] for tile in tiles}
+    assert found == {tile: "farm" if 20 <= index < 30 else "school" for index, tile in enumerate(SCHOOLS[:40])}
+
+
+def test_overlapping_parts_label_a_tile_once(tmp_path):
+    (west, north), (east, south) = _centre(X, Y), _centre(X + 3, Y + 3)
+    box = shapely.box(west - 1e-5, south - 1e-5, east + 1e-5, north + 1e-5)
+    feature = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": shapely.geometry.mapping(shapely.MultiPolygon([box, box])),
+    }
+    path = tmp_path / "twice.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    tiles = label_tiles(read_layer(path), ZOOM, LabelColumns(every_label="school"), "school")
+    assert len(tiles) == 16
+
+
+def test_codes_are_classes_and_slices_as_they_are_written(tmp_path):
+    path = _table(tmp_path / "codes.csv", [{**row, "label": "007", "setting": "1e5"} for row in _rows()[:3]])
+    tiles = label_tiles(read_layer(path), ZOOM, LabelColumns("label", slices=("setting",)), "school")
+    assert set(tiles["label"].to_pylist()) == {"007"} and set(tiles["slice/setting"].to_pylist()) == {"1e5"}
+
+
+def test_a_row_without_a_class_is_named_by_its_number_in_the_file(tmp_path):
+    rows = [{"lon": "", "lat": "", "label": "a"}, {"lon": 1, "lat": 2, "label": "a"}, {"lon": 1, "lat": 2, "label": ""}]
+    with pytest.raises(DataError, match=r"row 3 of l.csv has no 'label'"):
+        label_tiles(read_layer(_table(tmp_path / "l.csv", rows)), ZOOM, LabelColumns("label"), "a")
+
+
+def test_layers_are_named_for_every_file(tmp_path, schools, imagery):
+    import pyogrio
+
+    path = tmp_path / "both.gpkg"
+    for number, name in enumerate(("north", "south")):
+        wkb = shapely.to_wkb(shapely.points([_centre(*tile) for tile in SCHOOLS[number::2]]))
+        pyogrio.raw.write(path, wkb, [], [], layer=name, geometry_type="Point", crs="EPSG:4326", append=bool(number))
+    with pytest.raises(ConfigError, match=r"has 2 layers: north \(50 rows\), south \(50 rows\).*--labels-layer"):
+        _with_negatives(tmp_path / "out", path, imagery)
+    result = _with_negatives(tmp_path / "out", path, imagery, labels_layer=("north", "south"), max_failed=0.3)
+    assert sum(row["label"] == "school" for row in _manifest(result)) == 100
+    for name in ("negatives_within", "negatives_lookalikes", "negatives_review"):
+        flag = f"--{name.replace('_', '-')}-layer"
+        with pytest.raises(ConfigError, match=flag):
+            _with_negatives(tmp_path / "out", schools, imagery, **{name: path})
+        with pytest.raises(ValueError, match=f"{flag} goes with"):
+            AssembleConfig(labels=path, imagery="i", out=tmp_path, **{f"{name}_layer": ("north",)})
+
+
 def test_one_class_only_is_refused(tmp_path, schools, imagery):
     with pytest.raises(DataError, match=r"all 100 tiles are labelled school.*--negatives-ratio"):
         _run(tmp_path / "out", schools, imagery)

@@ -7,6 +7,7 @@ import shapely
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.area import box_area, cover, grid_area
+from sat_xception.geo.near import tiles_near
 from sat_xception.geo.order import keys_of, merged, runs_of, tile_ids, tiles_of
 
 DISC = shapely.Point(24, 46).buffer(0.3)
@@ -19,7 +20,9 @@ BOW_TIE = shapely.Polygon([(10, 10), (10.2, 10.2), (10.2, 10), (10, 10.2)])
 def covered(places, zoom, buffer_m=0.0):
     """Return (x, y) of the tiles, after a look at the order of the runs."""
     tiles, last = set(), -1
-    for first, count in cover(grid_area(np.array(places, dtype=object), zoom, buffer_m), zoom):
+    where = np.array(places, dtype=object)
+    runs = [tiles_near(where, buffer_m, zoom)] if buffer_m else cover(grid_area(where, zoom), zoom)
+    for first, count in runs:
         assert (count > 0).all()
         for begin, length in zip(first.tolist(), count.tolist(), strict=True):
             assert begin > last, "runs ascend and don't overlap"
