@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,9 @@ _IN_ARCHIVES = (
 _OPEN_OPTIONS = {"GeoJSON": {"DATE_AS_STRING": "YES"}, "GeoJSONSeq": {"DATE_AS_STRING": "YES"}}
 # They have no word for a coordinate system.
 _ALWAYS_LONLAT = ("TopoJSON",)
-_JSON = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
+_JSON = ("GeoJSON", "GeoJSONSeq", "TopoJSON", "ESRIJSON")
+# ArcGIS servers say so of an answer that was cut off at their limit of rows.
+_ONE_PAGE = re.compile(rb'"exceededTransferLimit"\s*:\s*true')
 # GML without a schema: GDAL takes codes that look like numbers for numbers. It's a setting of the process.
 pyogrio.set_gdal_config_options({"GML_FIELDTYPES": "ALWAYS_STRING"})
 
@@ -68,12 +71,13 @@ def read_features(path: Path, layers: Sequence[str], flag: str) -> list[tuple[La
         ConfigError: There are several layers, or there is no layer of that name.
         DataError: It can't be read, or not to its end.
     """
-    with path.open("rb") as file:
-        begin = file.read(4)
-    if begin[:2] in UTF16_MARKS and begin[2:].strip(b"\0") in (b"{", b"["):
-        raise DataError(
-            f"{path} is JSON in UTF-16, as PowerShell's > writes it; write it in UTF-8: iconv -f UTF-16 -t UTF-8"
-        )
+    if path.is_file():
+        with _reporting(path, ""), path.open("rb") as file:
+            begin = file.read(4)
+        if begin[:2] in UTF16_MARKS and begin[2:].strip(b"\0") in (b"{", b"["):
+            raise DataError(
+                f"{path} is JSON in UTF-16, as PowerShell's > writes it; write it in UTF-8: iconv -f UTF-16 -t UTF-8"
+            )
     return [_read(path, source) for source in _chosen(path, _sources(path), layers, flag)]
 
 
@@ -87,7 +91,11 @@ def _reporting(path: Path, what: str) -> Iterator[None]:
         except SatXceptionError:
             raise
         except Exception as error:  # of GDAL come errors of a dozen unrelated classes
-            raise DataError(f"{path}{what} can't be read as a vector layer: {error}") from error
+            # What pyogrio and GDAL advise are settings that don't exist here.
+            message = str(error).partition("; It might help")[0].partition(" Set SHAPE_RESTORE_SHX")[0]
+            if path.suffix.casefold() == ".shp":
+                message += " A Shapefile is read with its .shx, .dbf, .prj and .cpg beside it"
+            raise DataError(f"{path}{what} can't be read as a vector layer: {message}") from error
     for message in sorted({str(warning.message) for warning in heard}):
         _log.warning("%s%s: %s", path, what, message)
 
@@ -170,8 +178,8 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
     if _is_table(source.dataset):
         raise DataError(f"{path} holds the table {source.name}; take it out of the archive")
     with _reporting(path, what):
-        expected = _count(path, source)
         driver = pyogrio.read_info(source.dataset, layer=source.layer)["driver"]
+        expected = _lines(path) if driver == "GeoJSONSeq" else _count(path, source)
         _check_text(path, driver)
         facts, table = _arrow(source, _OPEN_OPTIONS.get(driver, {}))
         column = facts["geometry_name"] or "wkb_geometry"
@@ -191,15 +199,28 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
     return Layer(path.name, valid_texts(table.drop_columns([column])), geometry), faults
 
 
+def _lines(path: Path) -> int:
+    """Return the number of records of GeoJSON in lines: GDAL passes over one that is no JSON, and says nothing."""
+    if path.suffix.casefold() == ".zip":
+        return 0
+    content = path.read_bytes()
+    return content.count(b"\x1e") or sum(bool(line.strip()) for line in content.splitlines())
+
+
 def _check_text(path: Path, driver: str) -> None:
-    """Refuse what GDAL passes over and says nothing: JSON with zero bytes in a name, GML that ends too early."""
+    """Refuse what GDAL passes over and says nothing: JSON with zero bytes or of one page, GML that is cut off."""
     if path.suffix.casefold() == ".zip":
         return
     with path.open("rb") as file:
         if driver in _JSON:
-            while page := file.read(2**20):
-                if b"\0" in page:
-                    raise DataError(f"{path} has zero bytes in its text: it is damaged")
+            content = file.read()
+            if b"\0" in content:
+                raise DataError(f"{path} has zero bytes in its text: it is damaged")
+            if _ONE_PAGE.search(content):
+                raise DataError(
+                    f"{path} is a part of a layer, as its server says (exceededTransferLimit); fetch the other parts "
+                    "too, and put them together"
+                )
         elif driver == "GML":
             try:
                 expat.ParserCreate().ParseFile(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def read_csv(path: Path) -> tuple[Layer, Faults]:
         DataError: It is no table, or none of places.
     """
     content = read_utf8(path)
-    reader = csv.reader(io.StringIO(content[: 2**20].decode(errors="backslashreplace")), delimiter=_delimiter(content))
+    delimiter = _delimiter(content)
+    content = re.sub(rb"\Asep=.\r?\n", b"", content)
+    reader = csv.reader(io.StringIO(content[: 2**20].decode(errors="backslashreplace")), delimiter=delimiter)
     try:
         names = next(reader)
         lines = reader.line_num
@@ -65,7 +68,7 @@ def read_csv(path: Path) -> tuple[Layer, Faults]:
             pa.BufferReader(content),
             pyarrow.csv.ReadOptions(use_threads=False, skip_rows=lines, column_names=numbers),
             pyarrow.csv.ParseOptions(
-                delimiter=_delimiter(content),
+                delimiter=delimiter,
                 newlines_in_values=True,
                 invalid_row_handler=skip,
             ),
@@ -104,6 +107,8 @@ def read_parquet(path: Path) -> tuple[Layer, Faults]:
         return _with_places(path, valid_texts(table))
     geometry, reasons = parse_wkb(values)
     reasons[shapely.is_missing(geometry) & (reasons == "")] = _NO_PLACE
+    if b"geo" not in schema_metadata:
+        crs = _srid(path, geometry) or crs
     if not named:
         _log.warning("%s names no coordinate system; it is taken for longitude and latitude", path)
     there = ~shapely.is_missing(geometry)
@@ -132,6 +137,15 @@ def _geo_column(
     return column, "OGC:CRS84", True
 
 
+def _srid(path: Path, geometry: Geometries) -> str:
+    """Return the coordinate system that EWKB, as PostGIS writes it, names in every geometry; "" when it names none."""
+    found = np.unique(shapely.get_srid(geometry[~shapely.is_missing(geometry)]))
+    found = found[found > 0]
+    if len(found) > 1:
+        raise DataError(f"{path} has geometries of {len(found)} coordinate systems; write them in one")
+    return f"EPSG:{found[0]}" if len(found) else ""
+
+
 def valid_texts(table: pa.Table) -> pa.Table:
     """Return a table whose columns of text are UTF-8; those that aren't are binary."""
     for index, column in enumerate(table.columns):
@@ -147,11 +161,16 @@ def valid_texts(table: pa.Table) -> pa.Table:
 
 def _delimiter(content: bytes) -> str:
     header = content.split(b"\n", 1)[0].decode(errors="replace")
+    if header.startswith("sep=") and len(header.rstrip()) == 5:  # Excel's own line
+        return header[4]
     return max(_DELIMITERS, key=header.count)
 
 
 def _with_places(path: Path, table: pa.Table) -> tuple[Layer, Faults]:
     names = {name.casefold(): name for name in table.column_names}
+    for name in table.column_names:
+        if names[name.casefold()] != name and name.casefold() in (*"xyz", *_LONGITUDE, *_LATITUDE):
+            raise DataError(f"{path} has the columns {name!r} and {names[name.casefold()]!r}; rename one of them")
     if {"x", "y", "z"} <= names.keys():
         return _named_tiles(path, table, [names[axis] for axis in "xyz"])
     lon = next((names[name] for name in _LONGITUDE if name in names), None)

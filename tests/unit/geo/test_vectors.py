@@ -451,3 +451,47 @@ def test_a_file_that_ends_too_early_is_no_smaller_file(tmp_path):
     path.with_suffix(".xsd").unlink()
     with pytest.raises(DataError, match=r"a.gml isn't whole: "):
         read_layer(path)
+
+
+def test_an_answer_that_its_server_cut_off_is_refused(tmp_path):
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(features(point((1, 2))) | {"exceededTransferLimit": True}))
+    with pytest.raises(DataError, match="is a part of a layer"):
+        read_layer(path)
+
+
+def test_a_line_of_geojson_that_is_cut_off_is_missed(tmp_path):
+    path = tmp_path / "a.geojsonl"
+    lines = [json.dumps(feature) for feature in features(*map(point, positions(3)))["features"]]
+    path.write_text("\n".join(lines) + "\n")
+    assert len(read_layer(path).geometry) == 3
+    path.write_text("\n".join(lines)[:-30])
+    with pytest.raises(DataError, match="only in part, 2 of its 3 rows"):
+        read_layer(path)
+
+
+def test_the_system_that_ewkb_names_is_taken(tmp_path):
+    moved = np.stack(pyproj.Transformer.from_crs(4326, 32618, always_xy=True).transform(*positions(5).T), axis=1)
+    wkb = shapely.to_wkb(shapely.set_srid(shapely.points(moved), 32618), include_srid=True)
+    pq.write_table(pa.table({"geometry": pa.array(wkb, pa.binary())}), tmp_path / "a.parquet")
+    assert shapely.get_coordinates(read_layer(tmp_path / "a.parquet").geometry) == pytest.approx(positions(5))
+
+
+def test_excels_line_with_the_separator_is_no_header(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("sep=;\nlon;lat\n1;2\n")
+    assert shapely.get_coordinates(read_layer(path).geometry).tolist() == [[1, 2]]
+
+
+def test_columns_of_positions_that_differ_in_case_only_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Lon,lon,lat\n1,2,3\n")
+    with pytest.raises(DataError, match="has the columns 'Lon' and 'lon'; rename one"):
+        read_layer(path)
+
+
+def test_a_shapefile_alone_is_told_what_it_lacks(tmp_path):
+    path = write_layer(tmp_path / "a.shp", positions(3))
+    path.with_suffix(".shx").unlink()
+    with pytest.raises(DataError, match=r"Unable to open .*a.shx.* read with its .shx, .dbf"):
+        read_layer(path)
