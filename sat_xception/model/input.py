@@ -14,7 +14,7 @@ import tensorflow as tf
 from sat_xception.data.examples_index import read_index, shard_files
 from sat_xception.errors import DataError
 from sat_xception.model.augment import random_view
-from sat_xception.model.preprocess import decode_and_resize
+from sat_xception.model.preprocess import decode, decode_and_resize
 
 __all__ = ["TileBatches", "encoded_examples", "evaluation_batches", "reading", "training_batches", "weighted_batches"]
 
@@ -34,15 +34,40 @@ def reading(folder: Path) -> Iterator[None]:
     """Say what is wrong with the examples when TensorFlow fails on a damaged file or on an image that it can't decode.
 
     Raises:
-        DataError: Instead of TensorFlow's error.
+        DataError: Instead of TensorFlow's error; it names the tile.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        # What happened is the last line, among the names of nodes and of the transformations before it.
-        lines = re.sub(r"\[\[.*?\]\]|\[Op:.*|\{\{.*?\}\}|.*Iterator::\S+: ", "", error.message).split("\n")
-        reason = next((line.strip(" .\t") for line in reversed(lines) if line.strip()), "damaged")
+        reason = _reason_of(error)
+        tile, own_reason = _first_unreadable(folder)
+        if tile:
+            raise DataError(
+                f"an example in {folder} can't be read: {own_reason}. It is the tile {tile}: repair or remove it, then "
+                "run assemble and convert again"
+            ) from None
         raise DataError(f"an example in {folder} can't be read: {reason}. Run assemble and convert again") from None
+
+
+def _reason_of(error: tf.errors.OpError) -> str:
+    """Return what happened: the last line, among the names of nodes and of the transformations before it."""
+    lines = re.sub(r"\[\[.*?\]\]|\[Op:.*|\{\{.*?\}\}|.*Iterator::\S+: ", "", error.message).split("\n")
+    return next((line.strip(" .\t") for line in reversed(lines) if line.strip()), "damaged")
+
+
+def _first_unreadable(folder: Path) -> tuple[str, str]:
+    """Return the id of the first tile whose image can't be decoded, and why; ("", "") where it is a file's damage."""
+    try:
+        for split in read_index(folder).splits:
+            for tile, image, _ in encoded_examples(folder, split):
+                try:
+                    decode(image)
+                except tf.errors.InvalidArgumentError as error:
+                    return tile.numpy().decode(), _reason_of(error)
+    except (DataError, tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        # An example that can't be told from the next has no name.
+        pass
+    return "", ""
 
 
 def encoded_examples(folder: Path, split: str) -> tf.data.Dataset:

@@ -199,11 +199,13 @@ def test_a_damaged_file_is_the_users_to_repair_and_no_fault_of_ours(
             list(evaluation_batches(damaged, "train", SIDE, 4))
 
 
-def test_an_image_that_cant_be_decoded_is_named_as_the_reason(folder, tmp_path):
+def test_an_image_that_cant_be_decoded_is_named_with_its_tile(folder, tmp_path):
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     write_shard(damaged / "train" / "examples-00001-of-00002.tfrecord", range(8, COUNT), image=b"no image at all")
-    with pytest.raises(DataError, match="can't be read: Unknown image file format"), reading(damaged):
-        list(evaluation_batches(damaged, "train", SIDE, 4))
+    first = [tile.decode() for tile, *_ in encoded_examples(damaged, "train").as_numpy_iterator()][8]
+    with pytest.raises(DataError, match=rf"Unknown image file format.* It is the tile {first}: repair or remove it"):
+        with reading(damaged):
+            list(evaluation_batches(damaged, "train", SIDE, 4))
 
 
 def test_converted_tiles_come_with_the_labels_of_their_folders(examples):
