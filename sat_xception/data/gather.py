@@ -62,6 +62,7 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
         DataError: None of the tiles could be had.
         ServiceError: The tile server is down. What was fetched is kept.
     """
+    scale = (config.imagery_scale[0], config.imagery_scale[1]) if config.imagery_scale else None
     source = open_imagery(
         config.imagery,
         ImageryConfig(
@@ -72,13 +73,15 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
             connections=config.workers,
             tile_size=config.tile_size,
             bands=config.imagery_bands,
-            scale=(config.imagery_scale[0], config.imagery_scale[1]) if config.imagery_scale else None,
+            scale=scale,
         ),
     )
     fetching = FetchConfig(
         workers=config.workers,
         rate_per_s=config.rate_per_s,
-        check=CheckConfig(tile_size=config.tile_size, max_pixels=config.max_pixels),
+        check=CheckConfig(
+            tile_size=config.tile_size, max_pixels=config.max_pixels, bands=config.imagery_bands, scale=scale
+        ),
     )
     # A store is of one imagery: tiles of another are never taken for its own.
     settings = (

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageStat
 
 from sat_xception.errors import DataError
+from sat_xception.imagery.check import why_empty
+from sat_xception.imagery.decode import decode_image
+from sat_xception.imagery.encoded import is_plain
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFacts", "encode_for_tensorflow", "perceptual_hash", "probe_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFacts", "encode_for_tensorflow", "fine_hash", "perceptual_hash", "probe_image"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 
-# What Pillow may try. It knows more, but hands PostScript, for one, to a program outside.
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000")
-# Formats that model/preprocess.py decodes, by Pillow's name; a WebP without transparency only.
+# Formats that model/preprocess.py decodes, by Pillow's name, where a file is plain: see `is_plain`.
 _TENSORFLOW_FORMATS = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 # Modes whose pixels a PNG of 8 bits a channel holds.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
-# The last chunk: no content, so always the same bytes (PNG specification, 11.2.5).
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_WIDE_PIXELS = {"I": "32-bit integers", "F": "floating-point numbers"}
 
 # Side of the small grey picture that the perceptual hash is of, and how many frequencies each way it takes.
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 8
+# Side of the picture that the fine hash is of, and by how much, of [0, 255], a pixel must differ from those around it.
+_FINE_SIDE, _LEAST_DETAIL = 36, 0.3
 # A small picture that varies less (standard deviation of [0, 255]) shows nothing to tell it by: water, snow, no data.
 _LEAST_VARIATION = 2.0
 # DCT-II without its factors, which a comparison with the median doesn't need.
@@ -47,6 +48,7 @@ class ImageFacts:
         mean_luma: Mean brightness in [0, 255].
         std_luma: Standard deviation of the brightness.
         phash: See `perceptual_hash`.
+        fine: See `fine_hash`.
     """
 
     data: bytes
@@ -57,42 +59,49 @@ class ImageFacts:
     mean_luma: float
     std_luma: float
     phash: str
+    fine: bytes = b""
 
 
-def probe_image(data: bytes, max_pixels: int = 64_000_000) -> ImageFacts:
+def probe_image(
+    data: bytes,
+    max_pixels: int = 64_000_000,
+    bands: Sequence[int] = (),
+    scale: Sequence[float] | None = None,
+) -> ImageFacts:
     """Decode an image whole, so that a damaged one is found now and not in the middle of training.
 
     Args:
         data: The file's bytes.
         max_pixels: Larger images are refused before they are decoded.
+        bands: Bands that are red, green and blue, or the one that is grey, of files that have other bands.
+        scale: Values that become black and white, of files with more than 8 bits a band.
 
     Returns:
         The facts, with bytes that TensorFlow can decode.
 
     Raises:
-        DataError: Not an image, damaged, cut short, animated or too large; the message is the reason.
+        DataError: Not an image, damaged, cut short, animated, partly empty or too large, or its pixels have more than 8
+            bits and there is no `scale`; the message is the reason.
     """
-    if not data:
-        raise DataError("the file is empty")
-    image = _decode(data, max_pixels)
-    if image.format != "PNG" and image.mode in _WIDE_PIXELS:
-        wide = _WIDE_PIXELS[image.mode]
-        raise DataError(f"pixels are {wide}; convert to 8-bit RGB first (gdal_translate -ot Byte -scale)")
-    source_format = image.format or ""
-    grey = _grey(image)
-    mean_luma, std_luma = _brightness(grey)
-    encoded, tensorflow_format = data, _TENSORFLOW_FORMATS.get(source_format, "")
-    if not tensorflow_format or (source_format == "WEBP" and image.mode != "RGB"):
+    decoded = decode_image(data, max_pixels, bands, scale)
+    if why := why_empty(decoded.empty):
+        raise DataError(why)
+    image = decoded.image
+    grey = image.convert("RGB").convert("L")
+    light = ImageStat.Stat(grey)
+    encoded, tensorflow_format = data, _TENSORFLOW_FORMATS.get(decoded.format, "")
+    if not tensorflow_format or decoded.scaled or not is_plain(data):
         encoded, tensorflow_format = _as_png(image), "png"
     return ImageFacts(
         data=encoded,
         format=tensorflow_format,
-        source_format=source_format.lower(),
+        source_format=decoded.format.lower(),
         width=image.width,
         height=image.height,
-        mean_luma=mean_luma,
-        std_luma=std_luma,
+        mean_luma=light.mean[0],
+        std_luma=light.stddev[0],
         phash=perceptual_hash(grey),
+        fine=fine_hash(grey),
     )
 
 
@@ -118,65 +127,41 @@ def perceptual_hash(grey: Image.Image) -> str:
     return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
 
 
-def encode_for_tensorflow(data: bytes, max_pixels: int = 64_000_000) -> tuple[bytes, str]:
+def fine_hash(grey: Image.Image) -> bytes:
+    """Return what `near_duplicates` compares tiles by whose perceptual hashes are close: detail, and light.
+
+    Of the picture at 36 x 36 pixels: where a pixel is lighter than its four neighbours, and where it is darker, a bit
+    each; and, as `float32`, mean and standard deviation. Pictures of one edge share the few frequencies that decide the
+    perceptual hash, but not their grain.
+    """
+    small = np.asarray(grey.convert("F").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BOX), dtype=np.float64)
+    around = np.pad(small, 1, mode="edge")
+    detail = small - (around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]) / 4
+    # Rounded, as the frequencies are.
+    detail = detail.round(3)
+    lighter, darker = np.packbits(detail > _LEAST_DETAIL), np.packbits(detail < -_LEAST_DETAIL)
+    light = np.array([small.mean(), small.std()], dtype="<f4").round(3)
+    return lighter.tobytes() + darker.tobytes() + light.tobytes()
+
+
+def encode_for_tensorflow(
+    data: bytes,
+    max_pixels: int = 64_000_000,
+    bands: Sequence[int] = (),
+    scale: Sequence[float] | None = None,
+) -> tuple[bytes, str]:
     """Return bytes that TensorFlow decodes and their format; the same bytes where it already does.
 
     Raises:
-        DataError: The bytes are no readable image.
+        DataError: The bytes are no readable image; see `probe_image`.
     """
-    facts = probe_image(data, max_pixels)
+    facts = probe_image(data, max_pixels, bands, scale)
     return facts.data, facts.format
-
-
-def _decode(data: bytes, max_pixels: int) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > max_pixels:
-            raise DataError(f"{image.width} x {image.height} pixels, more than the limit of {max_pixels:,}")
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            raise DataError(f"{frames} frames; one image is expected")
-        if image.format == "PNG":
-            _check_png(data)
-        image.load()
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"not an image (starts with {data[:8]!r})") from None
-    except Exception as error:
-        # On damaged files Pillow's decoders also raise what looks like a bug: TypeError, IndexError, RuntimeError.
-        raise DataError(f"can't be decoded: {error}") from None
-    return image
-
-
-def _check_png(data: bytes) -> None:
-    """Find the damage that Pillow reads past and TensorFlow doesn't: wrong checksums, a missing end."""
-    Image.open(io.BytesIO(data), formats=("PNG",)).verify()
-    if _PNG_END not in data:
-        raise DataError("can't be decoded: the end of the PNG is missing")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Return the brightness (ITU-R BT.601), in [0, 255], in mode "L" or, of 16-bit images, "F"."""
-    if image.mode.startswith("I"):
-        return Image.fromarray(np.asarray(image, dtype=np.float32) / np.float32(257))
-    return image.convert("RGB").convert("L")
-
-
-def _brightness(grey: Image.Image) -> tuple[float, float]:
-    """Return mean and standard deviation."""
-    if grey.mode == "F":
-        pixels = np.asarray(grey)
-        return float(pixels.mean()), float(pixels.std())
-    statistics = ImageStat.Stat(grey)
-    return statistics.mean[0], statistics.stddev[0]
 
 
 def _as_png(image: Image.Image) -> bytes:
     """Return a PNG with the same pixels; CMYK and other printing spaces, which PNG lacks, become RGB."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.asarray(image).astype(np.uint16))
-    elif image.mode not in _PNG_MODES:
+    if image.mode not in _PNG_MODES:
         image = image.convert("RGB")
     buffer = io.BytesIO()
     # No colour profile: that of a printing space is wrong for RGB, and one that Pillow makes holds the time of day.

@@ -58,7 +58,7 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     path = Path(uri)
     if path.is_dir():
         return FolderSource(path, config)
-    if path.is_file() and path.suffix == ".mbtiles":
+    if path.is_file() and path.suffix.lower() == ".mbtiles":
         return MBTilesSource(path, config)
     raise ConfigError(
         f"--imagery {shown(uri)} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg "

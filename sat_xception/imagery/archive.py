@@ -29,9 +29,8 @@ from pmtiles.tile import (
 )
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.imagery.files import MISSING
 from sat_xception.imagery.ranges import Ranges
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
 
 __all__ = ["PMTilesSource"]
 

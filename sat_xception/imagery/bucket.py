@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sat_xception.errors import ConfigError
-from sat_xception.imagery.files import MISSING, south_row
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.imagery.files import south_row
+from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
 from sat_xception.imagery.web import TRANSIENT
 from sat_xception.storage import GcsPath
 from sat_xception.storage.gcs import looks_retry, open_bucket, telling_why

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageStat
 
-from sat_xception.imagery.source import TileFailure
+from sat_xception.errors import DataError
+from sat_xception.imagery.decode import decode_image
+from sat_xception.imagery.source import MISSING, TileFailure
 
-__all__ = ["CheckConfig", "DecodedTile", "check_tile", "decode_tile"]
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+__all__ = ["CheckConfig", "DecodedTile", "check_tile", "decode_tile", "why_empty"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,16 @@ class CheckConfig:
         blank_std: A tile whose luma varies less than this (standard deviation, 0 to 255) is blank. An image of one
             colour has 0.
         blank_sha256: Digests of a server's "no imagery" tiles.
+        bands: Bands that are red, green and blue, or the one that is grey, of tiles with other bands.
+        scale: Values that become black and white, of tiles with more than 8 bits a band.
     """
 
     tile_size: int = 0
     max_pixels: int = 4096 * 4096
     blank_std: float = 1.0
     blank_sha256: frozenset[str] = frozenset()
+    bands: tuple[int, ...] = ()
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,20 @@ class DecodedTile:
     blank: str
 
 
+# More of a tile than this is the imagery's edge, and not one of the dark pixels that often have the value of "no data".
+_MAX_EMPTY = 0.01
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+def why_empty(share: float) -> str:
+    """Return why a tile can't be used of which a share is empty; "" when it can.
+
+    Empty is a pixel that is wholly transparent, that a mask leaves out, or that has no value ("no data", not a number):
+    one rule for images of every kind and source, since what is below would be black, or whatever was left there.
+    """
+    if share == 1:
+        return MISSING
+    return f"only {1 - share:.1%} of the tile is in the imagery" if share > _MAX_EMPTY else ""
 
 
 def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
@@ -80,20 +95,17 @@ def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> D
     if data.lstrip()[:1] == b"<" or data.lstrip()[:1] == b"{":
         raise TileFailure("text instead of an image")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            warnings.simplefilter("ignore")  # Of metadata that is odd; the pixels decide.
-            _check_shape(image, config)
-            image.load()
-            # Pillow would clip 16 bits to 8, not scale them.
-            wide = np.asarray(image) if image.mode.startswith("I") else None
-            grey = image.convert("L") if wide is None else Image.fromarray((wide >> 8).astype(np.uint8))
-            deviation = float(wide.std() / 257) if wide is not None else float(ImageStat.Stat(grey).stddev[0])
-            pixels = np.asarray((image if wide is None else grey).convert("RGB")) if with_pixels else _NO_PIXELS
-            kind = str(image.format).lower()
-    except TileFailure:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        raise TileFailure(f"can't be decoded: {type(error).__name__}") from error
+        decoded = decode_image(
+            data, config.max_pixels, config.bands, config.scale, lambda image: _check_shape(image, config)
+        )
+    except DataError as error:
+        raise TileFailure(str(error)) from error
+    if why := why_empty(decoded.empty):
+        raise TileFailure(why)
+    image = decoded.image
+    deviation = float(ImageStat.Stat(image.convert("L")).stddev[0])
+    pixels = np.asarray(image.convert("RGB")) if with_pixels else _NO_PIXELS
+    kind = decoded.format.lower()
     if hashlib.sha256(data).hexdigest() in config.blank_sha256:
         return DecodedTile(pixels, kind, "a known blank tile")
     blank = f"luma varies by {deviation:.2f}" if deviation < config.blank_std else ""
@@ -102,9 +114,5 @@ def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> D
 
 def _check_shape(image: Image.Image, config: CheckConfig) -> None:
     width, height = image.size
-    if width * height > config.max_pixels:
-        raise TileFailure(f"{width} x {height} pixels, limit {config.max_pixels:,} in all")
-    if getattr(image, "is_animated", False):
-        raise TileFailure("animated")
     if config.tile_size and (width, height) != (config.tile_size, config.tile_size):
         raise TileFailure(f"{width} x {height} pixels, expected {config.tile_size} x {config.tile_size}")

@@ -7,13 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sat_xception.errors import ConfigError
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.imagery.beside import check_beside
+from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
 
-__all__ = ["MISSING", "FolderSource", "MBTilesSource", "south_row"]
+__all__ = ["FolderSource", "MBTilesSource", "south_row"]
 
-_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".gif", ".bmp", ".tif")
-MISSING = "no tile in the imagery"
+_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".JPG", ".PNG", ".JPEG", ".TIF")
 
 
 def south_row(y: int, z: int) -> int:
@@ -47,14 +47,16 @@ class FolderSource:
             path = self._folder / str(z) / str(x) / f"{y}{suffix}"
             try:
                 size = path.stat().st_size
-            except FileNotFoundError:
-                continue
-            if size > self._config.max_bytes:
-                raise TileFailure(f"{size:,} bytes, limit {self._config.max_bytes:,}")
-            try:
+                if size > self._config.max_bytes:
+                    raise TileFailure(f"{size:,} bytes, limit {self._config.max_bytes:,}")
+                check_beside(path)
                 return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             except OSError as error:
                 raise TileFailure(f"can't be read: {error.strerror}", transient=True) from error
+            except DataError as error:
+                raise TileFailure(str(error)) from error
         raise TileFailure(MISSING)
 
     async def close(self) -> None:
@@ -75,11 +77,13 @@ class MBTilesSource:
         try:
             with closing(self._connect()) as database:
                 database.execute("SELECT 1 FROM tiles LIMIT 1")
-                self._metadata = dict(database.execute("SELECT name, value FROM metadata"))
-        except sqlite3.Error as error:
+                rows = database.execute("SELECT name, value FROM metadata").fetchall()
+        except (sqlite3.Error, OverflowError) as error:
             raise ConfigError(
-                f"{path} is no MBTiles file: {error}; make it again, or give the imagery as a folder"
+                f"{path} is no MBTiles file, or a damaged one: {error}; make it again, or give the imagery as a folder"
             ) from error
+        # A column of SQLite may hold anything.
+        self._metadata = {name: value for name, value in rows if isinstance(name, str) and isinstance(value, str)}
         if self._metadata.get("format") == "pbf":
             raise ConfigError(f"{path} holds vector tiles; give a file of JPEG, PNG or WebP tiles")
         self.attribution = config.attribution or self._metadata.get("attribution", "")
@@ -108,11 +112,18 @@ class MBTilesSource:
             "SELECT length(tile_data), substr(tile_data, 1, ?) FROM tiles "
             "WHERE zoom_level=? AND tile_column=? AND tile_row=?"
         )
-        with closing(self._connect()) as database:
-            row = database.execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
+        try:
+            with closing(self._connect()) as database:
+                row = database.execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
+        except sqlite3.Error as error:
+            # A file that another program is writing is whole again in a moment; a damaged page isn't.
+            busy = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            raise TileFailure(f"can't be read: {error}", transient=busy) from error
         if row is None:
             raise TileFailure(MISSING)
         size, data = row[0] or 0, row[1] or b""  # SQLite makes NULL of no bytes
+        if not isinstance(data, bytes):
+            raise TileFailure("text instead of an image")
         if size > self._max_bytes:
             raise TileFailure(f"{size:,} bytes, limit {self._max_bytes:,}")
         return bytes(data)

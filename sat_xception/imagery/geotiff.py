@@ -7,32 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
+import math
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from PIL import Image
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import Affine, from_bounds
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
-from rio_tiler.errors import NoOverviewWarning, RioTilerError, TileOutsideBounds
-from rio_tiler.io import Reader
+from rasterio.windows import Window
 
-from sat_xception.errors import ConfigError
-from sat_xception.imagery.files import MISSING
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.tiles import EQUATOR_M
+from sat_xception.imagery.check import why_empty
+from sat_xception.imagery.decode import without_warnings
+from sat_xception.imagery.raster import RASTER_ERRORS, choose_bands, encode_png, paint
 from sat_xception.imagery.source import ImageryConfig, TileFailure
 from sat_xception.imagery.web import user_agent
 
 __all__ = ["GeoTiffSource"]
 
 _TILE_SIZE = 256
-# Dark pixels often have the value of "no data"; more of them than this are the imagery's edge.
-_MAX_MASKED = 0.01
+_GRID = "EPSG:3857"
+# Pixels that are off by less than this are the grid's own.
+_ALIGNED_PX = 0.01
 # GDAL's cache of decoded blocks, for all threads together.
 _CACHE_MB = 256
 
@@ -52,47 +56,49 @@ class GeoTiffSource:
             ConfigError: It can't be opened, isn't georeferenced, or its bands don't say what is red, green and blue.
         """
         self._address = address
+        self._remote = address.startswith("/vsi")
         self._config = config
-        self._readers: list[Reader] = []
+        self._opened: list[Any] = []
         self._thread = threading.local()
         # GDAL's messages hold addresses, and with them tokens.
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
         try:
             with self._environment():
-                self._describe(name, self._reader())
-        except rasterio.errors.RasterioError as error:
-            why = type(error).__name__ if address.startswith("/vsi") else str(error)
+                self._describe(name, self._dataset())
+        except RASTER_ERRORS as error:
+            why = type(error).__name__ if self._remote else _first_line(error)
             raise ConfigError(f"--imagery {name} can't be opened: {why}; give a GeoTIFF that can be read") from None
         finally:
-            self._close_readers()
-        self._pool = ThreadPoolExecutor(config.connections if address.startswith("/vsi") else 4)
+            self._close_all()
+        self._pool = ThreadPoolExecutor(config.connections if self._remote else 4)
 
-    def _describe(self, name: str, reader: Reader) -> None:
-        dataset: Any = reader.dataset
+    def _describe(self, name: str, dataset: Any) -> None:  # noqa: ANN401 - the library's types say little
         if dataset.crs is None:
             raise ConfigError(
                 f"--imagery {name} has no coordinate system; give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             )
-        self._colours = bool(reader.colormap)
-        # Between numbers of colours there is nothing.
-        self._resampling = {} if self._colours else {"resampling_method": "bilinear", "reproject_method": "bilinear"}
-        self._bands = self._config.bands or ((1,) if self._colours else _plain_bands(name, dataset))
-        if max(self._bands) > dataset.count or min(self._bands) < 1:
-            wrong = ",".join(map(str, self._bands))
-            raise ConfigError(f"--imagery-bands {wrong}: {name} has bands 1 to {dataset.count}; name one or three")
-        kinds = {dataset.dtypes[band - 1] for band in self._bands}
-        if kinds != {"uint8"} and self._config.scale is None:
+        if dataset.transform.is_identity or dataset.transform.is_degenerate:
             raise ConfigError(
-                f"--imagery {name} has pixels of type {', '.join(sorted(kinds))}, not of 8 bits; give the values that "
-                "become black and white, for instance --imagery-scale 0 --imagery-scale 3000"
+                f"--imagery {name} doesn't say where its pixels are on the map; georeference it first, for instance "
+                "with gdalwarp, which also applies ground control points"
             )
+        try:
+            self._choice = choose_bands(dataset, self._config.bands, self._config.scale)
+        except DataError as error:
+            raise ConfigError(f"--imagery {name} has {error}") from None
+        # Bands of several types, and numbers that are to be scaled, are read as the widest type there is.
+        exact = self._config.scale is not None and self._choice.palette is None
+        self._dtype = "float64" if exact else None
         self.attribution = self._config.attribution or dataset.tags().get("TIFFTAG_COPYRIGHT", "")
-        self._bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+        self._bounds = _degrees(name, dataset)
+        # A block of each band is read once: a VRT whose sources are gone opens without a complaint.
+        window = ((0, 1), (0, 1))
+        if dataset.driver == "VRT":
+            dataset.read(self._choice.bands, window=window, out_dtype="float64")
 
     def bounds(self) -> tuple[float, float, float, float] | None:
         """Return the bounds of the file."""
-        west, south, east, north = self._bounds
-        return west, south, east, north
+        return self._bounds
 
     def host(self, x: int, y: int, z: int) -> str:
         """Return "": one file is in one place."""
@@ -103,79 +109,135 @@ class GeoTiffSource:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, x, y, z)
 
     def _read(self, x: int, y: int, z: int) -> bytes:
-        size = self._config.tile_size or _TILE_SIZE
         try:
-            with self._environment():
-                image = self._reader().tile(x, y, z, size, indexes=self._bands, **self._resampling)
-                mask = image.array.mask.all(axis=0)
-                if self._colours:
-                    image = image.apply_colormap(self._reader().colormap)
-        except TileOutsideBounds:
-            raise TileFailure(MISSING) from None
-        except (rasterio.errors.RasterioError, RioTilerError) as error:
-            # Its message may hold the address; the kind of error says enough.
-            raise TileFailure(f"can't be read: {type(error).__name__}", transient=True) from error
-        masked = float(mask.mean())
-        if masked == 1:
-            raise TileFailure(MISSING)
-        if masked > _MAX_MASKED:
-            raise TileFailure(f"only {1 - masked:.1%} of the tile is in the imagery")
-        return self._encode(image.array.filled(0)[:3])
+            # After an error GDAL may go on to report it, at other tiles too: the file is opened anew, and asked again.
+            try:
+                values, empty = self._bands(x, y, z)
+            except RASTER_ERRORS:
+                self._close_this()
+                values, empty = self._bands(x, y, z)
+        except RASTER_ERRORS as error:
+            self._close_this()
+            # Its message may hold the address; the kind of error says enough. A file on this machine stays as it is.
+            raise TileFailure(f"can't be read: {type(error).__name__}", transient=self._remote) from error
+        scale = None if self._choice.palette is not None else self._config.scale
+        picture = paint(values, empty, self._choice, scale)
+        if why := why_empty(float(empty.mean())):
+            raise TileFailure(why)
+        return encode_png(picture)
 
-    def _encode(self, pixels: npt.NDArray[Any]) -> bytes:
-        if self._config.scale and not self._colours:
-            black, white = self._config.scale
-            pixels = np.nan_to_num((pixels.astype(np.float64) - black) / (white - black)).clip(0, 1) * 255
-            pixels = pixels.round()
-        values = pixels.astype(np.uint8)
-        buffer = io.BytesIO()
-        picture = Image.fromarray(values[0] if len(values) == 1 else np.moveaxis(values, 0, -1))
-        picture.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+    def _bands(self, x: int, y: int, z: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the bands of a tile, `[n, size, size]`, and where the file has no values for it."""
+        size = self._config.tile_size or _TILE_SIZE
+        width = EQUATOR_M / 2**z
+        west, north = x * width - EQUATOR_M / 2, EQUATOR_M / 2 - y * width
+        bounds = (west, north - width, west + width, north)
+        with self._environment():
+            dataset = self._dataset()
+            window = _aligned(dataset, bounds, size)
+            if window is None:
+                return self._warp(dataset, from_bounds(*bounds, size, size), size)
+            empty = np.zeros((size, size), bool)
+            if not self._choice.alpha_is_colour:
+                empty = dataset.dataset_mask(window=window) == 0
+            return dataset.read(self._choice.bands, window=window, out_dtype=self._dtype), empty
 
-    def _reader(self) -> Reader:
+    def _warp(self, dataset: Any, transform: Affine, size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:  # noqa: ANN401
+        has_alpha = ColorInterp.alpha in dataset.colorinterp and not self._choice.alpha_is_colour
+        with WarpedVRT(
+            dataset,
+            crs=_GRID,
+            transform=transform,
+            width=size,
+            height=size,
+            # Between the numbers of colours there is nothing.
+            resampling=Resampling.nearest if self._choice.palette is not None else Resampling.bilinear,
+            add_alpha=not has_alpha,
+            # A pixel is empty when it is so in all bands.
+            UNIFIED_SRC_NODATA="YES",
+        ) as warped:
+            alpha = warped.colorinterp.index(ColorInterp.alpha) + 1 if has_alpha else warped.count
+            empty = warped.read(alpha) == 0
+            return warped.read(self._choice.bands, out_dtype=self._dtype), empty
+
+    def _dataset(self) -> Any:  # noqa: ANN401
         """Return this thread's own: GDAL's data sets can't be shared."""
-        if not hasattr(self._thread, "reader"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NoOverviewWarning)
-                self._thread.reader = Reader(self._address)
-            self._readers.append(self._thread.reader)
-        reader: Reader = self._thread.reader
-        return reader
+        if not hasattr(self._thread, "dataset"):
+            with without_warnings():
+                # A file of another format that is called .tif, such as a list of web addresses, isn't opened.
+                driver = "VRT" if urlsplit(self._address).path.lower().endswith(".vrt") else "GTiff"
+                self._thread.dataset = rasterio.open(self._address, driver=driver)
+            self._opened.append(self._thread.dataset)
+        return self._thread.dataset
 
     def _environment(self) -> rasterio.Env:
         seconds = max(1, round(self._config.timeout_s))
         return rasterio.Env(
             GDAL_CACHEMAX=_CACHE_MB,
-            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
+            # Files beside the raster, such as its mask, are looked for on this machine only: on a server each is a
+            # request, and most of them for nothing.
+            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR" if self._remote else "FALSE",
             GDAL_HTTP_TIMEOUT=seconds,
             GDAL_HTTP_CONNECTTIMEOUT=seconds,
             GDAL_HTTP_USERAGENT=user_agent(self._config),
         )
 
-    def _close_readers(self) -> None:
-        for reader in self._readers:
-            with contextlib.suppress(rasterio.errors.RasterioError):
-                reader.close()
-        self._readers.clear()
+    def _close_this(self) -> None:
+        """Close this thread's data set."""
+        if hasattr(self._thread, "dataset"):
+            self._opened.remove(self._thread.dataset)
+            with contextlib.suppress(*RASTER_ERRORS):
+                self._thread.dataset.close()
+            del self._thread.dataset
+
+    def _close_all(self) -> None:
+        for dataset in self._opened:
+            with contextlib.suppress(*RASTER_ERRORS):
+                dataset.close()
+        self._opened.clear()
         self._thread = threading.local()
 
     async def close(self) -> None:
         """Let the file go."""
         self._pool.shutdown()
-        self._close_readers()
+        self._close_all()
 
 
-def _plain_bands(name: str, dataset: Any) -> tuple[int, ...]:  # noqa: ANN401 - the library's types say little
-    """Return the bands of a grey image, or the red, green and blue of a coloured one."""
-    meanings = list(dataset.colorinterp)
-    coloured = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-    if all(colour in meanings for colour in coloured):
-        return tuple(meanings.index(colour) + 1 for colour in coloured)
-    visible = [index + 1 for index, meaning in enumerate(meanings) if meaning is not ColorInterp.alpha]
-    if len(visible) in (1, 3):
-        return tuple(visible)
-    raise ConfigError(
-        f"--imagery {name} has {len(visible)} bands; say which are red, green and blue, for instance "
-        "--imagery-bands 3 --imagery-bands 2 --imagery-bands 1"
-    )
+def _aligned(dataset: Any, bounds: tuple[float, float, float, float], size: int) -> Window | None:  # noqa: ANN401
+    """Return the pixels of a raster that are those of a tile, one for one; None where they must be resampled.
+
+    Resampling looks at neighbours too, so that a damaged block would cost the tiles beside it.
+    """
+    across, down = dataset.transform, ~dataset.transform
+    if dataset.crs != _GRID or across.b or across.d or across.e > 0:
+        return None
+    (left, top), (right, bottom) = down * (bounds[0], bounds[3]), down * (bounds[2], bounds[1])
+    corners = np.array([left, top, right, bottom])
+    whole = corners.round()
+    inside = whole[:2].min() >= 0 and whole[2] <= dataset.width and whole[3] <= dataset.height
+    fits = np.abs(corners - whole).max() < _ALIGNED_PX and {whole[2] - whole[0], whole[3] - whole[1]} == {size}
+    return Window(int(whole[0]), int(whole[1]), size, size) if inside and fits else None
+
+
+def _degrees(name: str, dataset: Any) -> tuple[float, float, float, float]:  # noqa: ANN401
+    """Return west, south, east and north of a raster."""
+    try:
+        corners = [
+            dataset.transform * corner
+            for corner in ((0, 0), (dataset.width, 0), (0, dataset.height), (dataset.width, dataset.height))
+        ]
+        across, up = zip(*corners, strict=True)
+        bounds = transform_bounds(dataset.crs, "EPSG:4326", min(across), min(up), max(across), max(up))
+    except RASTER_ERRORS:
+        bounds = (math.nan,) * 4
+    if not all(map(math.isfinite, bounds)):
+        raise ConfigError(
+            f"--imagery {name} is in a coordinate system from which there is no way to longitude and latitude, such as "
+            "a site's own grid or another planet's; name the system it is really in: gdal_edit.py -a_srs EPSG:CODE FILE"
+        )
+    west, south, east, north = bounds
+    return west, south, east, north
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["ImageryConfig", "ImagerySource", "TileFailure"]
+__all__ = ["MISSING", "ImageryConfig", "ImagerySource", "TileFailure"]
+
+MISSING = "no tile in the imagery"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,54 +52,76 @@ class FetchStore:
     def __init__(self, folder: Path) -> None:
         """Open the store of a folder; it is made when it isn't there."""
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        # SQLite serialises calls itself (sqlite3.threadsafety is 3), so tiles may be read from several threads.
-        self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        # Enough against a kill; a power cut may cost the last tiles, never the file.
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS tiles (x INTEGER, y INTEGER, z INTEGER, status TEXT, reason TEXT, data BLOB, "
-            "format TEXT, transient INTEGER, PRIMARY KEY (z, x, y))"
-        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServiceError(
+                f"can't make the folder {folder} for fetched tiles: {error.strerror}; name another with --tile-cache"
+            ) from None
+        with self._telling_why():
+            # SQLite serialises calls itself (sqlite3.threadsafety is 3), so tiles may be read from several threads.
+            self._database = sqlite3.connect(folder / "fetched.sqlite", isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            # Enough against a kill; a power cut may cost the last tiles, never the file.
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS tiles (x INTEGER, y INTEGER, z INTEGER, status TEXT, reason TEXT, "
+                "data BLOB, format TEXT, transient INTEGER, PRIMARY KEY (z, x, y))"
+            )
+
+    @contextlib.contextmanager
+    def _telling_why(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours.
+
+        Raises:
+            ServiceError: The disk is full or read-only, or the file is damaged.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise ServiceError(
+                    f"no room for more tiles in {self._folder}: free some, or give a folder on another disk with "
+                    "--tile-cache, then run again: finished tiles are kept"
+                ) from None
+            damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            advice = "remove that folder: its tiles are fetched anew" if damaged else "see whether it can be written to"
+            raise ServiceError(f"the tiles in {self._folder} can't be read or written: {error}; {advice}") from None
 
     def get(self, x: int, y: int, z: int) -> FetchedTile | None:
         """Return a tile, None when it wasn't fetched."""
-        row = self._database.execute(f"SELECT {_COLUMNS} FROM tiles WHERE z=? AND x=? AND y=?", (z, x, y)).fetchone()
+        query = f"SELECT {_COLUMNS} FROM tiles WHERE z=? AND x=? AND y=?"
+        with self._telling_why():
+            row = self._database.execute(query, (z, x, y)).fetchone()
         return _tile(row) if row else None
 
     def outcome(self, x: int, y: int, z: int) -> tuple[Status, bool] | None:
         """Return a tile's status and whether its failure may pass, without reading its image."""
-        row = self._database.execute(
-            "SELECT status, transient FROM tiles WHERE z=? AND x=? AND y=?", (z, x, y)
-        ).fetchone()
+        query = "SELECT status, transient FROM tiles WHERE z=? AND x=? AND y=?"
+        with self._telling_why():
+            row = self._database.execute(query, (z, x, y)).fetchone()
         return (row[0], bool(row[1])) if row else None
 
     def put(self, tile: FetchedTile) -> None:
         """Keep a tile, in place of what was known of it.
 
         Raises:
-            ServiceError: The disk is full.
+            ServiceError: The disk is full, or the file can't be written to.
         """
         row = (tile.x, tile.y, tile.z, tile.status, tile.reason, tile.data, tile.format, tile.transient)
-        try:
+        with self._telling_why():
             self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            raise ServiceError(
-                f"no room for more tiles in {self._folder}: free some, or give a folder on another disk with "
-                "--tile-cache, then run again: finished tiles are kept"
-            ) from None
 
     def forget_failures(self) -> None:
         """Let the next fetch ask again for every tile that failed, whatever the reason was."""
-        self._database.execute("DELETE FROM tiles WHERE status = 'failed'")
+        with self._telling_why():
+            self._database.execute("DELETE FROM tiles WHERE status = 'failed'")
 
     def __iter__(self) -> Iterator[FetchedTile]:
         """Yield the tiles by zoom, column and row, one in memory at a time."""
-        for row in self._database.execute(f"SELECT {_COLUMNS} FROM tiles ORDER BY z, x, y"):
-            yield _tile(row)
+        with self._telling_why():
+            for row in self._database.execute(f"SELECT {_COLUMNS} FROM tiles ORDER BY z, x, y"):
+                yield _tile(row)
 
     def close(self) -> None:
         """Close the file."""

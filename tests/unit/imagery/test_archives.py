@@ -203,7 +203,7 @@ def test_tiles_outside_and_at_the_edge_are_not_filled_with_black(tmp_path):
 
 def test_wide_pixels_are_scaled_when_it_is_said_how(tmp_path):
     path = write_raster(tmp_path / "wide.tif", dtype="uint16", factor=10)
-    with pytest.raises(ConfigError, match=r"pixels of type uint16.*--imagery-scale 0 --imagery-scale 3000"):
+    with pytest.raises(ConfigError, match=r"has 3 bands of uint16: .*--imagery-scale 0 --imagery-scale 3000"):
         read(path)
     tile = inside()
     (data,), _ = read(path, tile, scale=(0.0, 2550.0))
