@@ -72,7 +72,7 @@ def training(
     data_max_drift: float = 0.1,
     data_max_failed: float = 0.05,
     data_max_skew: float = 0.3,
-    data_near_duplicate_bits: int = 6,
+    data_near_duplicate_bits: int = 8,
     data_negative_label: str = "",
     data_negatives_buffer_m: float = 500.0,
     data_negatives_distance_m: float = 10_000.0,
@@ -161,7 +161,7 @@ def training(
         data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
         data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
         data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
-            7.
+            9.
         data_negative_label: Class of the negatives. Empty: "not-" and the class that is looked for.
         data_negatives_buffer_m: Least distance of random negatives and look-alikes from any labelled place, in metres.
         data_negatives_distance_m: Largest distance of random negatives from a labelled place, in metres, where

@@ -21,12 +21,19 @@ from sat_xception.data.block_split import split_blocks
 from sat_xception.data.dataset_report import DatasetPage
 from sat_xception.data.folders import Candidate, check_classes, find_candidates, find_split_candidates
 from sat_xception.data.images import encode_for_tensorflow
-from sat_xception.data.leakage import check_blocks, check_lookalikes, leave_out_copies, leave_out_lookalikes
+from sat_xception.data.leakage import (
+    check_blocks,
+    check_lookalikes,
+    check_places,
+    leave_out_copies,
+    leave_out_lookalikes,
+)
 from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
 from sat_xception.data.probe import Read, probe_tiles, read_file
 from sat_xception.data.split import SPLITS, split_by_hash, split_of, stable_fraction
 from sat_xception.data.workbench import Workbench
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.imagery.encoded import is_plain
 from sat_xception.log import get_logger
 from sat_xception.steps import AssembleConfig
 from sat_xception.storage import atomic_folder, file_digest, write_json
@@ -136,12 +143,11 @@ def _assemble(
         bench.add(candidates, config.block_zoom)
         classes = check_classes(bench.kinds())
         positive = choose_positive_label(classes, config.positive_label)
-        if not bench.has_places():
-            bench.forget_places()
         # Before images are read: a tile that fails today and not tomorrow moves no other.
         bench.split_blocks(split_blocks(bench.blocks(), config.fractions, config.seed))
-        probe_tiles(bench, read, config.max_pixels, config.seed)
+        probe_tiles(bench, read, config)
         _check_failures(bench, config.max_failed)
+        check_places(bench, config.max_unplaced)
         leave_out_copies(bench)
         if not config.keep_near_duplicates:
             leave_out_lookalikes(bench, config.near_duplicate_bits)
@@ -182,7 +188,7 @@ def _check_failures(bench: Workbench, limit: float) -> None:
         _log.warning("left out  %s: %s", row.id, row.reason)
     if failed > limit * len(bench):
         # Imported here: class folders have no imagery.
-        from sat_xception.imagery.files import MISSING
+        from sat_xception.imagery.source import MISSING
 
         advice = "Remove or repair them"
         if reason == MISSING:
@@ -197,7 +203,8 @@ def _check_failures(bench: Workbench, limit: float) -> None:
 def _split_by_content(bench: Workbench, classes: list[str], config: AssembleConfig) -> None:
     """Deal the tiles that neither a folder nor a block has put into a split."""
     for label in classes:
-        if bench.count_unsplit(label) > _LARGE_CLASS:
+        # Where others of the class are split already, no split needs filling with these.
+        if bench.count_unsplit(label) > _LARGE_CLASS or bench.has_split(label):
             for page in bench.unsplit(label):
                 positions = {sha256: stable_fraction(sha256, config.seed) for sha256 in page}
                 bench.split_contents({sha256: split_of(at, config.fractions) for sha256, at in positions.items()})
@@ -223,6 +230,9 @@ def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleCon
                 raise DataError(
                     f"{row.source or row.id} changed while the dataset was being assembled; run the command again"
                 )
-            stored = data if row.format == row.source_format else encode_for_tensorflow(data, config.max_pixels)[0]
+            stored = data
+            if row.format != row.source_format or not is_plain(data):
+                scale = config.imagery_scale or None
+                stored, _ = encode_for_tensorflow(data, config.max_pixels, config.imagery_bands, scale)
             writer.add(row, stored)
             page.offer_image(row, stored)

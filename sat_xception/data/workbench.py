@@ -50,7 +50,7 @@ class Workbench:
         # Nothing in it outlives the run: what a crash would damage is made again.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
             self._database.execute(f"PRAGMA {pragma}")
-        columns = [*_CANDIDATE[1:], *_OUTCOME, "block_z", "block_x", "block_y", "position"]
+        columns = [*_CANDIDATE[1:], *_OUTCOME, "block_z", "block_x", "block_y", "position", "fine BLOB"]
         self._database.execute(f"CREATE TABLE tiles (id TEXT PRIMARY KEY, {', '.join(columns)})")
 
     def __enter__(self) -> Self:
@@ -69,22 +69,30 @@ class Workbench:
         return self._number("SELECT count(*) FROM tiles")
 
     def add(self, candidates: Iterable[Candidate], block_zoom: int) -> None:
-        """Put candidates on the bench; their blocks are their ancestors at `block_zoom`, or they themselves."""
-        columns = (*_CANDIDATE, "source", "status", "reason", "block_z", "block_x", "block_y")
+        """Put candidates on the bench.
+
+        Their blocks are their ancestors at `block_zoom`, or at the lowest zoom of any tile: blocks never overlap.
+        """
+        columns = (*_CANDIDATE, "source", "status", "reason")
         statement = f"INSERT INTO tiles ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
         with self._transaction():
-            self._database.executemany(statement, (_candidate_row(each, block_zoom) for each in candidates))
+            self._database.executemany(statement, map(_candidate_row, candidates))
+            self._database.execute(
+                "UPDATE tiles SET block_z = base, block_x = x >> (z - base), block_y = y >> (z - base) "
+                "FROM (SELECT min(min(z), ?) AS base FROM tiles) WHERE z IS NOT NULL",
+                (block_zoom,),
+            )
             self._database.execute("CREATE INDEX blocks ON tiles (block_x, block_y)")
 
-    def forget_places(self) -> None:
-        """Forget where tiles are."""
-        names = (*_PLACE, "block_z", "block_x", "block_y")
-        self._database.execute(f"UPDATE tiles SET {', '.join(f'{name} = NULL' for name in names)}")
-
     def has_places(self) -> bool:
-        """Return whether the places of all tiles are known, at one zoom."""
-        zooms = self._all("SELECT DISTINCT z FROM tiles LIMIT 2")
-        return len(zooms) == 1 and zooms[0][0] is not None
+        """Return whether the place of any tile is known."""
+        return bool(self._all("SELECT 1 FROM tiles WHERE z IS NOT NULL LIMIT 1"))
+
+    def places(self) -> tuple[int, int, str]:
+        """Return how many usable tiles have a known place, how many haven't, and the first of those that haven't."""
+        query = "SELECT count(z), count(*) - count(z), min(iif(z IS NULL, id, NULL)) FROM tiles WHERE status = 'ok'"
+        placed, unplaced, first = self._all(query)[0]
+        return placed, unplaced, first or ""
 
     def kinds(self) -> list[tuple[str, str]]:
         """Return every label with every split that it is given, sorted."""
@@ -98,10 +106,10 @@ class Workbench:
             last = page[-1].id
             yield page
 
-    def record(self, rows: Iterable[tuple[ManifestRow, float]]) -> None:
-        """Write down what became of tiles, each with its position in the order of storage."""
-        assignments = ", ".join(f"{name} = ?" for name in (*_OUTCOME, "position"))
-        values = ((*(getattr(row, name) for name in _OUTCOME), position, row.id) for row, position in rows)
+    def record(self, rows: Iterable[tuple[ManifestRow, float, bytes]]) -> None:
+        """Write down what became of tiles, each with its position in the order of storage and its fine hash."""
+        assignments = ", ".join(f"{name} = ?" for name in (*_OUTCOME, "position", "fine"))
+        values = ((*(getattr(row, name) for name in _OUTCOME), *rest, row.id) for row, *rest in rows)
         with self._transaction():
             self._database.executemany(f"UPDATE tiles SET {assignments} WHERE id = ?", values)
 
@@ -133,10 +141,23 @@ class Workbench:
             looks.tiles[place] = tile
         return looks
 
-    def name(self, tile: int) -> tuple[str, str]:
-        """Return id and split of a tile that `looks` numbers."""
-        ((name, split),) = self._all("SELECT id, split FROM tiles WHERE rowid = ?", tile)
-        return name, split
+    def fine_hashes(self, tiles: npt.NDArray[np.uint32]) -> list[bytes]:
+        """Return the fine hashes of tiles that `looks` numbers, in that order."""
+        query = "SELECT fine FROM tiles WHERE rowid = ?"
+        return [self._database.execute(query, (tile,)).fetchone()[0] for tile in tiles.tolist()]
+
+    def without_look(self) -> int:
+        """Return the number of usable tiles of nearly one colour, which have no perceptual hash."""
+        return self._number("SELECT count(*) FROM tiles WHERE status = 'ok' AND phash = ''")
+
+    def name(self, tile: int) -> tuple[str, str, str]:
+        """Return id, split and label of a tile that `looks` numbers."""
+        ((name, split, label),) = self._all("SELECT id, split, label FROM tiles WHERE rowid = ?", tile)
+        return name, split, label
+
+    def count_usable(self) -> int:
+        """Return the number of usable tiles."""
+        return self._number("SELECT count(*) FROM tiles WHERE status = 'ok'")
 
     def leave_out(self, reasons: Mapping[str, str]) -> None:
         """Make duplicates of tiles, by id, each for a reason."""
@@ -174,6 +195,11 @@ class Workbench:
     def count_unsplit(self, label: str) -> int:
         """Return the number of usable tiles of a class that have no split."""
         return int(self._all(f"SELECT count(*) FROM tiles WHERE {_UNSPLIT}", label)[0][0])
+
+    def has_split(self, label: str) -> bool:
+        """Return whether any usable tile of a class has a split."""
+        query = "SELECT 1 FROM tiles WHERE status = 'ok' AND split != '' AND label = ? LIMIT 1"
+        return bool(self._all(query, label))
 
     def unsplit(self, label: str) -> Iterator[list[str]]:
         """Yield the contents of the usable tiles of a class that have no split, sorted, a page at a time."""
@@ -221,10 +247,9 @@ class Workbench:
         self._database.execute("COMMIT")
 
 
-def _candidate_row(candidate: Candidate, block_zoom: int) -> tuple[object, ...]:
+def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
     path = None if candidate.path is None else os.fsencode(candidate.path)
-    status = "duplicate" if candidate.conflict else ""
-    facts = (
+    return (
         candidate.id,
         path,
         candidate.label,
@@ -235,13 +260,9 @@ def _candidate_row(candidate: Candidate, block_zoom: int) -> tuple[object, ...]:
         candidate.weight,
         candidate.conflict,
         candidate.source,
-        status,
+        "duplicate" if candidate.conflict else "",
         candidate.conflict,
     )
-    if candidate.place is None:
-        return (*facts, None, None, None)
-    above = max(0, candidate.place.z - block_zoom)
-    return (*facts, candidate.place.z - above, candidate.place.x >> above, candidate.place.y >> above)
 
 
 def _place_of(place: TilePlace | None) -> tuple[float | None, ...]:

@@ -22,6 +22,10 @@ from sat_xception.storage import GcsPath, Stored
 __all__ = ["AssembleConfig", "LabelsConfig"]
 
 
+# What images of class folders need too.
+_ALSO_FOR_FOLDERS = ("imagery_bands", "imagery_scale")
+
+
 class LabelsConfig(StepConfig):
     """Labelled places on a map, the imagery that shows them, and the negatives that are drawn around them."""
 
@@ -45,10 +49,14 @@ class LabelsConfig(StepConfig):
     imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
     imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
     imagery_bands: tuple[int, ...] = Field(
-        (), description="Bands of a GeoTIFF that are red, green and blue. Default: as the file says."
+        (),
+        description="Bands that are red, green and blue, of a GeoTIFF or of images with other bands. "
+        "Default: as the file says.",
     )
     imagery_scale: tuple[float, ...] = Field(
-        (), description="Values of a GeoTIFF that become black and white. Default: 0 and 255."
+        (),
+        description="Values that become black and white, of a GeoTIFF or of images with more than 8 bits. "
+        "Default: 0 and 255, and images with more bits are refused.",
     )
     imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
     workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
@@ -97,6 +105,8 @@ class LabelsConfig(StepConfig):
             raise ValueError(
                 f"{', '.join(alone)} {'goes' if len(alone) == 1 else 'go'} with --labels, which isn't given"
             )
+        if self.imagery_bands and len(self.imagery_bands) not in (1, 3):
+            raise ValueError(f"--imagery-bands takes one band, or red, green and blue; got {self.imagery_bands}")
         if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
             raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
         check_layers(self)
@@ -107,7 +117,7 @@ class LabelsConfig(StepConfig):
     def _given_for_labels(self) -> list[str]:
         """Return the flags of labels that have another value than their default."""
         # Not `model_fields_set`: the pipeline gives all settings, most of them with their defaults.
-        fields = LabelsConfig.model_fields.items()
+        fields = [item for item in LabelsConfig.model_fields.items() if item[0] not in _ALSO_FOR_FOLDERS]
         return [f"--{name.replace('_', '-')}" for name, field in fields if getattr(self, name) != field.default]
 
 
@@ -130,13 +140,19 @@ class AssembleConfig(LabelsConfig):
     )
     # Measured on UC Merced; see `perceptual_hash`.
     near_duplicate_bits: int = Field(
-        6,
+        8,
         ge=0,
-        le=7,
-        description="Tiles whose perceptual hashes differ in so many of 64 bits or less look the same.",
+        le=9,
+        description="Tiles whose perceptual hashes differ in so many of 64 bits or less look the same, if their detail "
+        "does, too.",
     )
     keep_near_duplicates: bool = Field(
         False, description="Keep tiles that look the same, within a split; across splits they stop the run."
+    )
+    max_unplaced: Fraction = Field(
+        0.05,
+        description="Stop when more than this share of the images don't say where they are, though others do, "
+        "which are split by block.",
     )
     seed: int = Field(0, description="Part of the hash that deals tiles to splits.")
     positive_label: str = Field(

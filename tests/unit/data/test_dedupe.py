@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sat_xception.data.dedupe import MOST_BITS, find_duplicates, find_near_duplicates, near_pairs
+from sat_xception.data.dedupe import MOST_BITS, FineHashes, find_duplicates, find_near_duplicates, near_pairs
+from sat_xception.data.images import fine_hash
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,28 @@ def flip(value: int, *bits: int) -> int:
     return value
 
 
-def near(*tiles: tuple[int, int], bits: int = 6) -> dict[int, tuple[int, bool]]:
+def picture(seed: int) -> bytes:
+    """Return the fine hash of a picture of noise."""
+    return fine_hash(Image.fromarray(np.random.default_rng(seed).integers(0, 255, (72, 72), dtype=np.uint8)))
+
+
+def near(*tiles: tuple[int, int], bits: int = 6, details: list[bytes] | None = None) -> dict[int, tuple[int, bool]]:
+    """Return what is left out of tiles with these hashes and labels, which show one picture unless others are given."""
     hashes, labels = zip(*tiles, strict=True) if tiles else ((), ())
-    return find_near_duplicates(np.array(hashes, dtype=np.uint64), np.array(labels, dtype=np.uint32), bits)
+    details = details or [picture(0)] * len(tiles)
+    return find_near_duplicates(
+        np.array(hashes, dtype=np.uint64),
+        np.array(labels, dtype=np.uint32),
+        bits,
+        lambda places: FineHashes(places, [details[place] for place in places.tolist()]),
+    )
 
 
 @pytest.mark.parametrize("bits", range(MOST_BITS + 1))
 def test_all_pairs_within_a_distance_are_found_and_no_others(bits):
     rng = np.random.default_rng(bits)
     hashes = rng.integers(0, 2**64, 300, dtype=np.uint64)
-    for flips in range(1, 10):
+    for flips in range(1, 12):
         some = hashes[:100].copy()
         for _ in range(flips):
             some ^= np.uint64(1) << rng.integers(0, 64, len(some), dtype=np.uint64)
@@ -134,3 +148,9 @@ def test_of_two_labels_both_are_left_out():
 
 def test_many_tiles_of_one_look_take_no_time():
     assert len(near(*[(7, 0)] * 5_000)) == 4_999
+
+
+def test_tiles_with_close_hashes_and_other_details_stay():
+    assert near((5, 0), (5, 0), (5, 1), details=[picture(seed) for seed in range(3)]) == {}
+    assert near((5, 0), (5, 0), (5, 1), details=[picture(0), picture(1), picture(0)]) == {0: (2, True), 2: (0, True)}
+    assert near((5, 0), (flip(5, 7), 0), (5, 0), details=[picture(0), picture(1), picture(1)]) == {2: (1, False)}

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from sat_xception.data.assemble import assemble
-from sat_xception.data.images import perceptual_hash
+from sat_xception.data.dedupe import FineHashes, find_near_duplicates
+from sat_xception.data.images import fine_hash, perceptual_hash
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import ancestors
 from sat_xception.steps import AssembleConfig
@@ -123,12 +124,81 @@ def test_tiles_that_names_place_are_split_by_block(tmp_path):
     assert {row["split"] for row in found} == {"train", "valid", "test"}
 
 
-def test_places_are_used_when_all_names_say_one(tmp_path):
-    place(tmp_path / "data", "", range(10))
-    write(tmp_path / "data" / "school" / "another.jpg", encode(scenery(99_999), quality=90))
-    found = run(tmp_path / "data", tmp_path / "out")
-    assert {row["x"] for row in found.values()} == {None}
-    assert "tile/x" not in pq.read_table(next((tmp_path / "out").glob("tiles-*"))).column_names
+@pytest.fixture
+def blocks(tmp_path):
+    """12 blocks of zoom 12, each with 12 tiles of zoom 18, named x-y-z."""
+    for index in range(12):
+        place(tmp_path / "data", "", range(index * 64, index * 64 + 3))
+    return tmp_path / "data"
+
+
+# Files that are no tile, or say no place: what they are called, what is in them, and what becomes of them.
+STRAY = {
+    "a note": (f"{X}-{Y}.txt", b"tiles of March\n", "failed"),
+    "a file that GDAL writes beside a tile": (f"{X}-{Y + 1}-{ZOOM}.jpg.aux.xml", b"<PAMDataset/>\n", "failed"),
+    "an image named otherwise": ("school_one.jpg", encode(scenery(99_999), quality=90), "ok"),
+    "a tile of another zoom": (f"{X // 2}-{Y // 2}-{ZOOM - 1}.jpg", encode(scenery(99_998), quality=90), "ok"),
+}
+
+
+def splits_by_block(found: dict[str, dict]) -> dict[tuple, set]:
+    by_block: dict[tuple, set] = {}
+    for row in found.values():
+        if row["z"] is not None and row["status"] == "ok":
+            by_block.setdefault(ancestors(row["x"], row["y"], row["z"], 12), set()).add(row["split"])
+    return by_block
+
+
+@pytest.mark.parametrize("stray", STRAY)
+def test_one_odd_file_changes_nothing_for_the_others(blocks, tmp_path, caplog, stray):
+    name, data, status = STRAY[stray]
+    whole = run(blocks, tmp_path / "whole")
+    write(blocks / "school" / name, data)
+    with caplog.at_level("WARNING"):
+        found = run(blocks, tmp_path / "out")
+    assert found[f"school/{name}"]["status"] == status
+    assert {key: row["split"] for key, row in found.items() if key in whole} == {
+        key: row["split"] for key, row in whole.items()
+    }
+    by_block = splits_by_block(found)
+    assert len(by_block) == 12
+    assert all(len(splits) == 1 for splits in by_block.values())
+    told = "1 of 145 tiles don't say where they are, such as school/school_one.jpg" in caplog.text
+    assert told is (stray == "an image named otherwise")
+
+
+def test_more_tiles_without_a_place_than_the_limit_are_refused(blocks, tmp_path):
+    for number in range(20):
+        write(blocks / "school" / f"photo{number}.jpg", encode(scenery(50_000 + number), quality=90))
+    with pytest.raises(DataError, match=r"20 of 164 tiles don't say where they are, such as school/photo0\.jpg; the"):
+        run(blocks, tmp_path / "out")
+    found = run(blocks, tmp_path / "out", max_unplaced=0.2)
+    assert all(len(splits) == 1 for splits in splits_by_block(found).values())
+    assert {row["split"] for row in found.values()} == {"train", "valid", "test"}
+    assert sum(row["z"] is None for row in found.values()) == 20
+
+
+def test_a_few_names_that_look_like_places_refuse_nothing(tmp_path):
+    for number in range(60):
+        label = "school" if number % 2 else "not-school"
+        write(tmp_path / "data" / label / f"photo{number}.jpg", encode(scenery(number), quality=90))
+    place(tmp_path / "data", "", range(1))
+    found = run(tmp_path / "data", tmp_path / "out", max_unplaced=0.1)
+    assert sum(row["z"] is not None for row in found.values()) == 4
+    assert "tile/x" in pq.read_table(next((tmp_path / "out").glob("tiles-*"))).column_names
+
+
+def test_tiles_of_two_zooms_that_overlap_share_a_split_whatever_the_block_zoom(tmp_path):
+    for index in range(40):
+        write(tmp_path / "data" / "school" / f"{X // 2 + index}-{Y // 2}-17.jpg", encode(scenery(index), quality=90))
+        for part in range(4):
+            name = f"{X + 2 * index + part % 2}-{Y + part // 2}-18.jpg"
+            write(tmp_path / "data" / "not-school" / name, encode(scenery(1_000 + 4 * index + part), quality=90))
+    found = run(tmp_path / "data", tmp_path / "out", block_zoom=22)
+    by_block: dict[tuple, set] = {}
+    for row in found.values():
+        by_block.setdefault(ancestors(row["x"], row["y"], row["z"], 17), set()).add(row["split"])
+    assert len(by_block) == 40 and all(len(splits) == 1 for splits in by_block.values())
 
 
 def test_a_hash_hardly_changes_with_what_people_do_to_pictures():
@@ -142,6 +212,71 @@ def test_a_hash_hardly_changes_with_what_people_do_to_pictures():
         assert distance(tile, tile.resize((128, 128))) <= 6
         assert distance(tile, ImageEnhance.Brightness(tile).enhance(1.15)) <= 6
         assert distance(tile, scenery(1_000 + index, size=256)) > 12
+
+
+def edge(number: int, size: int = 256) -> Image.Image:
+    """Draw even ground on both sides of one straight edge, with noise: a coast, or a field's border."""
+    rng = np.random.default_rng(number)
+    down, across = np.mgrid[0:size, 0:size] / size
+    turn, at = rng.uniform(0, 2 * np.pi), rng.uniform(-0.25, 0.25)
+    beyond = (across - 0.5) * np.cos(turn) + (down - 0.5) * np.sin(turn) > at
+    ground = np.where(beyond, rng.uniform(40, 120), rng.uniform(120, 220)) + rng.normal(0, 5, (size, size))
+    return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+
+
+def road(number: int, size: int = 256) -> Image.Image:
+    """Draw a road on even ground, with noise."""
+    rng = np.random.default_rng(number)
+    down, across = np.mgrid[0:size, 0:size] / size
+    turn, at = rng.uniform(0, 2 * np.pi), rng.uniform(-0.25, 0.25)
+    beside = abs((across - 0.5) * np.cos(turn) + (down - 0.5) * np.sin(turn) - at) > 0.02
+    ground = np.where(beside, rng.uniform(60, 130), rng.uniform(150, 220)) + rng.normal(0, 5, (size, size))
+    return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+
+
+# What people do to pictures.
+CHANGES = {
+    "JPEG at quality 30": lambda image: Image.open(io.BytesIO(encode(image, quality=30))),
+    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "15 % more light": lambda image: ImageEnhance.Brightness(image).enhance(1.15),
+    "4 pixels cut off": lambda image: image.crop((4, 4, image.width - 4, image.height - 4)),
+}
+
+
+def same(images: list[Image.Image]) -> dict[int, tuple[int, bool]]:
+    """Return which of some pictures, all of one label, look like one before."""
+    grey = [image.convert("L") for image in images]
+    hashes = np.array([int(perceptual_hash(image), 16) for image in grey], dtype=np.uint64)
+    return find_near_duplicates(
+        hashes,
+        np.zeros(len(images), np.uint32),
+        AssembleConfig.model_fields["near_duplicate_bits"].default,
+        lambda places: FineHashes(places, [fine_hash(grey[place]) for place in places.tolist()]),
+    )
+
+
+@pytest.mark.parametrize("draw", [edge, road])
+def test_pictures_of_one_line_are_not_taken_for_each_other(draw):
+    left_out = same([draw(number) for number in range(600)])
+    assert len(left_out) < 0.005 * 600
+
+
+def found_again(images: list[Image.Image]) -> float:
+    """Return the share of changed pictures that are found to look like what they were made of."""
+    changed = [change(image) for change in CHANGES.values() for image in images]
+    left_out = same([*images, *changed])
+    right = sum(left_out.get(len(images) + place, (-1,))[0] == place % len(images) for place in range(len(changed)))
+    return right / len(changed)
+
+
+def test_changed_pictures_of_one_edge_are_found():
+    assert found_again([edge(number) for number in range(60)]) > 0.9
+
+
+def test_changed_real_tiles_are_found_and_others_not(ucmerced):
+    images = [Image.open(path) for path in sorted(ucmerced.rglob("*.jpg"))]
+    assert same(images) == {}
+    assert found_again(images[::4]) > 0.9
 
 
 def test_real_tiles_that_differ_stay(ucmerced, tmp_path):
