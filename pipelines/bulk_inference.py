@@ -51,10 +51,11 @@ def bulk_inference(
     area: str = "",
     area_bbox: str = "",
     area_buffer_m: float = 0.0,
+    area_layer: list[str] = [],  # noqa: B006 - kfp writes the default into the compiled pipeline
     area_tiles: str = "",
     area_zoom: int = 18,
     imagery_attribution: str = "",
-    imagery_bands: list[int] = [],  # noqa: B006 - kfp writes the default into the compiled pipeline
+    imagery_bands: list[int] = [],  # noqa: B006
     imagery_contact: str = "",
     imagery_rate_per_s: float = 0.0,
     imagery_scale: list[float] = [],  # noqa: B006
@@ -65,8 +66,10 @@ def bulk_inference(
     model_name: str = "school-classifier",
     publish_area_name: str = "name",
     publish_areas: str = "",
+    publish_areas_layer: list[str] = [],  # noqa: B006
     publish_known: str = "",
     publish_known_distance_m: float = 100.0,
+    publish_known_layer: list[str] = [],  # noqa: B006
     publish_most_reviewed: int = 50_000,
     publish_threshold: float = 0.0,
     publish_with_tiles: bool = False,
@@ -83,6 +86,7 @@ def bulk_inference(
         area: File of polygons, here or at gs://, or of places with area_buffer_m.
         area_bbox: Instead of area: west, south, east and north in degrees, with commas.
         area_buffer_m: How far around the places of the area it reaches, in metres.
+        area_layer: Layers of area to read, where the file has several.
         area_tiles: Instead of area: file of a list of tiles, of lines z/x/y or a table with x, y and z.
         area_zoom: Zoom of the tiles, from 0 to 22.
         imagery: Where the tiles' images come from: an address with {z}, {x} and {y}, a folder, an archive, gs://.
@@ -100,8 +104,10 @@ def bulk_inference(
         model_root: Model root, here or at gs://; the newest version is taken, and no other during the run.
         publish_area_name: Column of publish_areas that holds their names.
         publish_areas: File of polygons, such as provinces, to count by.
+        publish_areas_layer: Layers of publish_areas to read, where the file has several.
         publish_known: File of places that are known, to tell known candidates from new ones.
         publish_known_distance_m: Largest distance between a known place and a candidate's nearest tile, in metres.
+        publish_known_layer: Layers of publish_known to read, where the file has several.
         publish_most_reviewed: Candidates on the review page, the best ones.
         publish_threshold: From which probability on a tile is a candidate; 0 is the model's own threshold.
         publish_with_tiles: Whether the candidates' tiles are copied beside the review page, so that it works offline.
@@ -118,6 +124,7 @@ def bulk_inference(
     with dsl.ExitHandler(reads_webhook(acts_outside(ending)), name="run"):
         planned = bulk_plan(
             area=area,
+            area_layer=area_layer,
             bbox=area_bbox,
             tiles=area_tiles,
             zoom=area_zoom,
@@ -163,8 +170,10 @@ def bulk_inference(
             scores=closed.outputs["Output"],
             threshold=publish_threshold,
             known=publish_known,
+            known_layer=publish_known_layer,
             known_distance_m=publish_known_distance_m,
             areas=publish_areas,
+            areas_layer=publish_areas_layer,
             area_name=publish_area_name,
             imagery=imagery,
             imagery_attribution=imagery_attribution,

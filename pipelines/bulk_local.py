@@ -31,7 +31,17 @@ _STEPS = ("bulk-plan", "bulk-predict-2", "bulk-publish")
 # Settings that the pipeline's parameters call otherwise; the others of imagery begin with `imagery_`.
 _AREA = {"area": "area", "bbox": "area_bbox", "tiles": "area_tiles", "zoom": "area_zoom", "buffer_m": "area_buffer_m"}
 _SCORING = ("endpoint", "engine", "batch_size", "in_flight", "shard_tiles", "parts")
-_PUBLISH = ("area_name", "areas", "known", "known_distance_m", "most_reviewed", "with_tiles")
+_LAYERS = ("area_layer", "known_layer", "areas_layer")
+_PUBLISH = (
+    "area_name",
+    "areas",
+    "areas_layer",
+    "known",
+    "known_distance_m",
+    "known_layer",
+    "most_reviewed",
+    "with_tiles",
+)
 
 
 class BulkRunConfig(BulkImageryConfig):
@@ -39,6 +49,7 @@ class BulkRunConfig(BulkImageryConfig):
 
     imagery: str = Field(description="Where the tiles' images come from; see `assemble --help`.")
     area: Annotated[str, Stored("file")] = Field("", description="Polygons, or places with --buffer-m.")
+    area_layer: tuple[str, ...] = setting_of(BulkPlanConfig, "area_layer")
     bbox: str = setting_of(BulkPlanConfig, "bbox")
     tiles: Annotated[str, Stored("file")] = Field("", description="Instead: a list of tiles.")
     zoom: int = setting_of(BulkPlanConfig, "zoom")
@@ -57,8 +68,10 @@ class BulkRunConfig(BulkImageryConfig):
     shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
     threshold: float = Field(0.0, ge=0, le=1, description="Threshold of candidates. Default: the model's own.")
     known: Annotated[str, Stored("file")] = Field("", description="Places that are known.")
+    known_layer: tuple[str, ...] = setting_of(PublishConfig, "known_layer")
     known_distance_m: float = setting_of(PublishConfig, "known_distance_m")
     areas: Annotated[str, Stored("file")] = Field("", description="Polygons, such as provinces, to count by.")
+    areas_layer: tuple[str, ...] = setting_of(PublishConfig, "areas_layer")
     area_name: str = setting_of(PublishConfig, "area_name")
     most_reviewed: int = setting_of(PublishConfig, "most_reviewed")
     with_tiles: bool = setting_of(PublishConfig, "with_tiles")
@@ -126,11 +139,12 @@ def pipeline_arguments(config: BulkRunConfig) -> dict[str, Any]:
     given = {name: getattr(config, name) for name in type(config).model_fields}
     files = {name: whole_path(given[name]) for name in ("area", "tiles", "imagery", "known", "areas")}
     given |= files | {"model_root": whole_path(config.model_root), "scores": whole_path(config.scores)}
-    given |= {name: list(given[name]) for name in ("imagery_bands", "imagery_scale")}
+    given |= {name: list(given[name]) for name in ("imagery_bands", "imagery_scale", *_LAYERS)}
     imagery = {name: value for name, value in given.items() if name.startswith("imagery_")}
     asking = {f"imagery_{name}": given[name] for name in ("tile_size", "workers", "rate_per_s")}
     return {
         **{parameter: given[name] for name, parameter in _AREA.items()},
+        "area_layer": given["area_layer"],
         **{f"scoring_{name}": given[name] for name in _SCORING},
         **{f"publish_{name}": given[name] for name in (*_PUBLISH, "threshold")},
         **imagery,

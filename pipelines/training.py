@@ -69,6 +69,7 @@ def training(
     data_label: str = "",
     data_label_column: str = "label",
     data_labels: str = "",
+    data_labels_layer: list[str] = [],  # noqa: B006
     data_max_drift: float = 0.1,
     data_max_failed: float = 0.05,
     data_max_skew: float = 0.3,
@@ -77,10 +78,13 @@ def training(
     data_negatives_buffer_m: float = 500.0,
     data_negatives_distance_m: float = 10_000.0,
     data_negatives_lookalikes: str = "",
+    data_negatives_lookalikes_layer: list[str] = [],  # noqa: B006
     data_negatives_ratio: float = 0.0,
     data_negatives_review: str = "",
+    data_negatives_review_layer: list[str] = [],  # noqa: B006
     data_negatives_review_weight: float = 1.0,
     data_negatives_within: str = "",
+    data_negatives_within_layer: list[str] = [],  # noqa: B006
     data_positive_label: str = "",
     data_rate_per_s: float = 0.0,
     data_seed: int = 0,
@@ -156,6 +160,7 @@ def training(
         data_label_column: Column of data_labels that holds the class.
         data_labels: File of labelled places, here or at gs://, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or
             Parquet. Needs data_imagery.
+        data_labels_layer: Layers of data_labels to read, where the file has several.
         data_max_drift: Largest distance of a feature's distribution in training from that of the last accepted run,
             above 0. Only with data_baseline, and until its schema says otherwise.
         data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
@@ -167,11 +172,14 @@ def training(
         data_negatives_distance_m: Largest distance of random negatives from a labelled place, in metres, where
             data_negatives_within is empty.
         data_negatives_lookalikes: File of a second layer, of things that look alike: its tiles are negatives.
+        data_negatives_lookalikes_layer: Layers of data_negatives_lookalikes to read, where the file has several.
         data_negatives_ratio: Random negatives a positive tile, with data_labels; 0 draws none.
         data_negatives_review: File of reviewed tiles with a verdict of yes, no or unsure, which overrules the labels.
+        data_negatives_review_layer: Layers of data_negatives_review to read, where the file has several.
         data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
             above 0.
         data_negatives_within: File of polygons to draw random negatives in. Empty: around the labelled places.
+        data_negatives_within_layer: Layers of data_negatives_within to read, where the file has several.
         data_positive_label: The class that is looked for. Empty: "school", or X where the other class is "not-X".
         data_rate_per_s: Most requests a second to the imagery; 0 is no limit.
         data_seed: Seed of the split and of training, a whole number.
@@ -258,6 +266,7 @@ def training(
             data_label=data_label,
             data_label_column=data_label_column,
             data_labels=data_labels,
+            data_labels_layer=data_labels_layer,
             data_max_drift=data_max_drift,
             data_max_failed=data_max_failed,
             data_max_skew=data_max_skew,
@@ -266,10 +275,13 @@ def training(
             data_negatives_buffer_m=data_negatives_buffer_m,
             data_negatives_distance_m=data_negatives_distance_m,
             data_negatives_lookalikes=data_negatives_lookalikes,
+            data_negatives_lookalikes_layer=data_negatives_lookalikes_layer,
             data_negatives_ratio=data_negatives_ratio,
             data_negatives_review=data_negatives_review,
+            data_negatives_review_layer=data_negatives_review_layer,
             data_negatives_review_weight=data_negatives_review_weight,
             data_negatives_within=data_negatives_within,
+            data_negatives_within_layer=data_negatives_within_layer,
             data_positive_label=data_positive_label,
             data_rate_per_s=data_rate_per_s,
             data_seed=data_seed,

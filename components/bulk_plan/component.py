@@ -8,6 +8,7 @@ from components.images import image
 @dsl.component(base_image=image("bulk_plan"), install_kfp_package=False)
 def bulk_plan(
     area: str,
+    area_layer: list[str],
     bbox: str,
     tiles: str,
     zoom: int,
@@ -35,6 +36,7 @@ def bulk_plan(
 
     Args:
         area: File of polygons, or of places with buffer_m; "" when bbox or tiles says where.
+        area_layer: Layers of it to read.
         bbox: West, south, east and north in degrees, with commas.
         tiles: File of a list of tiles.
         zoom: Zoom of the tiles.

@@ -10,8 +10,10 @@ def bulk_publish(
     scores: str,
     threshold: float,
     known: str,
+    known_layer: list[str],
     known_distance_m: float,
     areas: str,
+    areas_layer: list[str],
     area_name: str,
     imagery: str,
     imagery_attribution: str,
@@ -28,8 +30,10 @@ def bulk_publish(
         scores: Folder of the run's scores.
         threshold: From which probability on a tile is a candidate; 0 is the model's own.
         known: File of places that are known; "" when there is none.
+        known_layer: Layers of it to read.
         known_distance_m: Largest distance between a known place and a candidate's nearest tile, in metres.
         areas: File of polygons to count by; "" when there is none.
+        areas_layer: Layers of it to read.
         area_name: Column of the areas that holds their names.
         imagery: Imagery that the review page shows; "" is the one that was scored.
         imagery_attribution: Whom the imagery's licence wants named.
@@ -50,8 +54,9 @@ def bulk_publish(
         pathlib.Path(report.path).write_text("<p>Nothing new: all tiles are scored already.</p>", encoding="utf-8")
         return
     places = {"known": known, "areas": areas, "area_name": area_name, "known_distance_m": known_distance_m}
+    places |= {"known_layer": known_layer, "areas_layer": areas_layer}
     page = {"imagery": imagery, "imagery_token_env": imagery_token_env, "with_tiles": with_tiles}
     page |= {"imagery_attribution": imagery_attribution, "imagery_tms": imagery_tms}
-    settings = {**places, **page, "threshold": threshold or None, "most_reviewed": most_reviewed}
-    run_step("bulk_publish", scores=scores, out=publication.path, **settings)
+    page |= {"threshold": threshold or None, "most_reviewed": most_reviewed}
+    run_step("bulk_publish", scores=scores, out=publication.path, **places, **page)
     shutil.copyfile(f"{publication.path}/report.html", report.path)

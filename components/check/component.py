@@ -25,6 +25,7 @@ def check(
     data_label: str,
     data_label_column: str,
     data_labels: str,
+    data_labels_layer: list[str],
     data_max_drift: float,
     data_max_failed: float,
     data_max_skew: float,
@@ -33,10 +34,13 @@ def check(
     data_negatives_buffer_m: float,
     data_negatives_distance_m: float,
     data_negatives_lookalikes: str,
+    data_negatives_lookalikes_layer: list[str],
     data_negatives_ratio: float,
     data_negatives_review: str,
+    data_negatives_review_layer: list[str],
     data_negatives_review_weight: float,
     data_negatives_within: str,
+    data_negatives_within_layer: list[str],
     data_positive_label: str,
     data_rate_per_s: float,
     data_seed: int,
@@ -107,6 +111,7 @@ def check(
         data_label: Class of every labelled place, instead of a column.
         data_label_column: Column of the labels that holds the class.
         data_labels: Labelled places, instead of `data`; "" when there are none.
+        data_labels_layer: Layers of it to read.
         data_max_drift: Checked; for the validate step.
         data_max_failed: Largest share of tiles that may be unreadable.
         data_max_skew: Checked; for the validate step.
@@ -116,11 +121,14 @@ def check(
         data_negatives_buffer_m: Their least distance from any labelled place, in metres.
         data_negatives_distance_m: Their largest distance from a labelled place, in metres.
         data_negatives_lookalikes: Second layer, whose tiles are negatives.
+        data_negatives_lookalikes_layer: Layers of it to read.
         data_negatives_ratio: Random negatives a positive tile.
         data_negatives_review: Reviewed tiles, which overrule the labels.
+        data_negatives_review_layer: Layers of it to read.
         data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
             above 0.
         data_negatives_within: Polygons to draw random negatives in.
+        data_negatives_within_layer: Layers of it to read.
         data_positive_label: The class that is looked for; "" leaves the choice to the names.
         data_rate_per_s: Most requests a second.
         data_seed: Part of the hash that deals tiles to splits.

@@ -94,7 +94,13 @@ class TileSource:
 
     def check(self) -> CheckConfig:
         """Return what a tile must be."""
-        return CheckConfig(tile_size=self.settings["tile_size"], max_pixels=self.settings["max_pixels"])
+        imagery = self.config()
+        return CheckConfig(
+            tile_size=imagery.tile_size,
+            max_pixels=self.settings["max_pixels"],
+            bands=imagery.bands,
+            scale=imagery.scale,
+        )
 
 
 def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: float = 0.0) -> TileSource:
