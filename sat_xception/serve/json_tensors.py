@@ -1,7 +1,7 @@
 """TensorFlow Serving's JSON form of tensors: requests in rows or columns, `b64` objects, responses.
 
-The rules are those of its REST documentation (api_rest.md) and of json_tensor.cc. Two are stricter here: a whole number
-that doesn't fit the input's type is refused instead of wrapped around, and strings in a response must be UTF-8.
+The rules are those of its REST documentation (api_rest.md) and of json_tensor.cc. docs/endpoint.md lists where they
+differ on purpose.
 """
 
 from __future__ import annotations
@@ -17,43 +17,15 @@ import pybase64
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+from sat_xception.serve.json_document import invalid, shown
 from sat_xception.serve.models import Array
 from sat_xception.serve.protocol import Code, RequestError
 
-__all__ = ["format_response", "parse_body", "parse_inputs"]
+__all__ = ["format_response", "parse_inputs"]
 
 _Json = Any  # any nesting of JSON values
 _BYTES_SUFFIX = "_bytes"
-_MAX_SHOWN = 80
 _MAX_DEPTH = 16
-
-
-def parse_body(body: bytes) -> dict[str, Any]:
-    """Return a request's JSON object; NaN and Infinity are legal, as they are for TensorFlow Serving.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT, empty, not JSON, not an object, or nested too deeply.
-    """
-    if not body.strip():
-        raise _invalid("JSON Parse error: The document is empty")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = _parse_slowly(body)
-    if not isinstance(document, dict):
-        raise _invalid(f"JSON Value: {_shown(document)} Is not object")
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise _invalid(f"'signature_name' key must be a string value, got {_shown(name)}")
-    return document
-
-
-def _parse_slowly(body: bytes) -> object:
-    """Return what orjson, which holds to the standard, doesn't read: NaN, Infinity, lone surrogates."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(f"JSON Parse error: {error}") from None
 
 
 def parse_inputs(document: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -> tuple[dict[str, Array], bool]:
@@ -70,12 +42,12 @@ def parse_inputs(document: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -
         RequestError: INVALID_ARGUMENT, with what is wrong and where.
     """
     if "instances" in document and "inputs" in document:
-        raise _invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if "instances" in document:
         return _from_rows(document["instances"], infos), True
     if "inputs" in document:
         return _from_columns(document["inputs"], infos), False
-    raise _invalid("Missing 'inputs' or 'instances' key")
+    raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def format_response(outputs: Mapping[str, Array], in_rows: bool) -> bytes:
@@ -84,18 +56,21 @@ def format_response(outputs: Mapping[str, Array], in_rows: bool) -> bytes:
     Raises:
         RequestError: INVALID_ARGUMENT, outputs of different lengths in row form, or a string that JSON can't hold.
     """
+    outputs = {name: _with_json_form(name, value) for name, value in outputs.items()}
     # orjson writes NaN and Infinity, which the standard lacks, as null.
     finite = all(value.dtype == object or bool(np.isfinite(value).all()) for value in outputs.values())
     columns = {name: _to_json(name, value, finite) for name, value in outputs.items()}
     answer: object
+    if in_rows and any(value.ndim == 0 for value in outputs.values()):
+        raise invalid(f"outputs without a batch dimension have no row form: {sorted(outputs)}; send 'inputs' instead")
     if len(columns) == 1:
         (answer,) = columns.values()
     elif not in_rows:
         answer = columns
     else:
         lengths = {name: value.shape[:1] for name, value in outputs.items()}
-        if len(set(lengths.values())) != 1 or () in lengths.values():
-            raise _invalid(
+        if len(set(lengths.values())) != 1:
+            raise invalid(
                 f"outputs have different batch sizes, so they have no row form: {lengths}; send 'inputs' instead"
             )
         answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -107,25 +82,25 @@ def format_response(outputs: Mapping[str, Array], in_rows: bool) -> bytes:
 
 def _from_rows(instances: object, infos: Mapping[str, TensorInfo]) -> dict[str, Array]:
     if not isinstance(instances, list):
-        raise _invalid(f"Expecting 'instances' to be a list/array, got {_shown(instances)}")
+        raise invalid(f"Expecting 'instances' to be a list/array, got {shown(instances)}")
     if not instances:
-        raise _invalid("No values in 'instances' array")
+        raise invalid("No values in 'instances' array")
     if not _is_named(instances[0]):
         (name, info), *more = infos.items()
         if more:
-            raise _invalid(
+            raise invalid(
                 f"instances is a plain list, but objects of {sorted(infos)} are expected: it takes several inputs"
             )
         for position, instance in enumerate(instances):
             if _is_named(instance):
-                raise _invalid(f"Expecting value/list but got object at item {position} of input list")
+                raise invalid(f"Expecting value/list but got object at item {position} of input list")
         return {name: _to_array(instances, name, info)}
     for position, instance in enumerate(instances):
         if not _is_named(instance):
-            raise _invalid(f"Expecting object but got {_shown(instance)} at item {position} of input list")
+            raise invalid(f"Expecting object but got {shown(instance)} at item {position} of input list")
         if instance.keys() != infos.keys():
-            raise _invalid(
-                f"Failed to process element: {position} of 'instances' list. It has keys {sorted(instance)}, "
+            raise invalid(
+                f"Failed to process element: {position} of 'instances' list. It has keys {shown(sorted(instance))}, "
                 f"keys must be equal to: {','.join(sorted(infos))}"
             )
     return {name: _to_array([instance[name] for instance in instances], name, info) for name, info in infos.items()}
@@ -135,13 +110,13 @@ def _from_columns(inputs: object, infos: Mapping[str, TensorInfo]) -> dict[str, 
     if not isinstance(inputs, dict) or _is_base64(inputs):
         (name, info), *more = infos.items()
         if more:
-            raise _invalid(
+            raise invalid(
                 f"inputs is a plain value/list, but an object of {sorted(infos)} is expected: it takes several inputs"
             )
         return {name: _to_array(inputs, name, info)}
     for name in infos:
         if name not in inputs:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object; it has {sorted(inputs)}")
+            raise invalid(f"Missing named input: {name} in 'inputs' object; it has {shown(sorted(inputs))}")
     return {name: _to_array(inputs[name], name, info) for name, info in infos.items()}
 
 
@@ -152,31 +127,40 @@ def _to_array(value: object, name: str, info: TensorInfo) -> Array:
         array = np.empty(len(strings), dtype=object)
         array[:] = strings
         return array.reshape(shape)
-    try:
-        array = np.array(value)
-    except ValueError:
-        raise _invalid(f"input {name!r}: lists at one level have different lengths") from None
-    except OverflowError as error:
-        raise _invalid(f"input {name!r}: {error}") from None
-    if array.size == 0:
-        return array.astype(dtype.as_numpy_dtype)
-    return _cast(array, name, dtype)
+    return _numbers(value, name, dtype)
 
 
-def _cast(array: Array, name: str, dtype: tf.DType) -> Array:
-    """Return numbers or truth values in the input's type if none is changed by it."""
-    allowed = "b" if dtype.is_bool else "iu" if dtype.is_integer else "iuf"
-    if array.dtype.kind not in allowed:
-        raise _invalid(f"JSON Value: {_shown(array.ravel()[0])} is not of expected type: {dtype.name} (input {name!r})")
-    if dtype.is_integer and (array.min() < dtype.min or array.max() > dtype.max):
-        wrong = array.min() if array.min() < dtype.min else array.max()
-        raise _invalid(
-            f"JSON Value: {wrong} does not fit type: {dtype.name} in [{dtype.min}, {dtype.max}] (input {name!r})"
+def _numbers(value: object, name: str, dtype: tf.DType) -> Array:
+    """Return numbers or truth values in the input's type.
+
+    They are read one by one, not as an array first: numpy makes one type of all, 1 of `true` and float64 of an uint64.
+    """
+    wanted = {bool} if dtype.is_bool else {int} if dtype.is_integer else {int, float} if dtype.is_floating else set()
+    if not wanted:
+        raise RequestError(
+            Code.UNIMPLEMENTED, f"input {name!r} takes {dtype.name}, which has no form in JSON; send it over gRPC"
         )
-    with np.errstate(over="ignore"):
-        cast: Array = array.astype(dtype.as_numpy_dtype)
-    if dtype.is_floating and not np.array_equal(np.isinf(array.astype(np.float64)), np.isinf(cast)):
-        raise _invalid(f"Cannot convert a JSON value to {dtype.name} without loss of precision (input {name!r})")
+    nested = np.array(value, dtype=object)
+    flat = nested.ravel().tolist()
+    kinds = set(map(type, flat))
+    if list in kinds:
+        raise invalid(f"input {name!r}: lists at one level have different lengths or depths, or are nested too deeply")
+    if not kinds <= wanted:
+        wrong = next(item for item in flat if type(item) not in wanted)
+        raise invalid(f"JSON Value: {shown(wrong)} is not of expected type: {dtype.name} (input {name!r})")
+    if dtype.is_integer and flat and (min(flat) < dtype.min or max(flat) > dtype.max):
+        wrong = min(flat) if min(flat) < dtype.min else max(flat)
+        raise invalid(
+            f"JSON Value: {shown(wrong)} does not fit type: {dtype.name} in [{dtype.min}, {dtype.max}] (input {name!r})"
+        )
+    if not dtype.is_floating:
+        return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
+    try:
+        doubles = np.array(flat, np.float64).reshape(nested.shape)
+    except OverflowError:
+        raise invalid(f"input {name!r}: a number is too large for float64") from None
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes an infinity, as in TensorFlow Serving
+        cast: Array = doubles.astype(dtype.as_numpy_dtype)
     return cast
 
 
@@ -185,11 +169,11 @@ def _strings(value: object, name: str, depth: int = 0) -> tuple[list[bytes], tup
     if not isinstance(value, list):
         return [_string(value, name)], ()
     if depth == _MAX_DEPTH:
-        raise _invalid(f"input {name!r}: lists are nested more than {_MAX_DEPTH} deep")
+        raise invalid(f"input {name!r}: lists are nested more than {_MAX_DEPTH} deep")
     parts = [_strings(item, name, depth + 1) for item in value]
     shapes = {shape for _, shape in parts}
     if len(shapes) > 1:
-        raise _invalid(f"input {name!r}: lists at one level have different lengths or depths: {sorted(shapes)}")
+        raise invalid(f"input {name!r}: lists at one level have different lengths or depths: {shown(sorted(shapes))}")
     return [string for strings, _ in parts for string in strings], (len(value), *(shapes.pop() if shapes else ()))
 
 
@@ -198,12 +182,12 @@ def _string(value: object, name: str) -> bytes:
         try:
             return value.encode()
         except UnicodeEncodeError:
-            raise _invalid(
-                f"input {name!r}: {_shown(value)} is not valid Unicode; send bytes as {{'b64': ...}}"
+            raise invalid(
+                f"input {name!r}: {shown(value)} is not valid Unicode; send bytes as {{'b64': ...}}"
             ) from None
     if not _is_base64(value):
-        raise _invalid(
-            f"JSON Value: {_shown(value)} is not of expected type: string (input {name!r}); bytes go as {{'b64': ...}}"
+        raise invalid(
+            f"JSON Value: {shown(value)} is not of expected type: string (input {name!r}); bytes go as {{'b64': ...}}"
         )
     text: str = value["b64"]  # type: ignore[index]
     try:
@@ -213,7 +197,20 @@ def _string(value: object, name: str) -> bytes:
     try:
         return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _invalid(f"input {name!r}: Unable to base64 decode {_shown(text)}: {error}") from None
+        raise invalid(f"input {name!r}: Unable to base64 decode {shown(text)}: {error}") from None
+
+
+def _with_json_form(name: str, array: Array) -> Array:
+    """Return an output in a type that JSON has; half floats and their kin as float32.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, complex and quantized numbers.
+    """
+    if array.dtype == object or array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind == "c" or array.dtype.names:
+        raise invalid(f"output {name!r} has tensor type: {array.dtype}, which has no form in JSON; ask over gRPC")
+    return array.astype(np.float32)
 
 
 def _to_json(name: str, array: Array, arrays: bool) -> _Json:
@@ -223,8 +220,6 @@ def _to_json(name: str, array: Array, arrays: bool) -> _Json:
         flat = np.empty(array.size, dtype=object)
         flat[:] = [encode(data) for data in array.ravel()]
         return flat.reshape(array.shape).tolist()
-    if array.dtype.kind not in "biuf":
-        array = array.astype(np.float32)
     if arrays and array.ndim:
         return np.ascontiguousarray(array)
     if array.dtype in (np.float16, np.float32):
@@ -241,7 +236,7 @@ def _text(data: bytes, name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise _invalid(
+        raise invalid(
             f"output {name!r} holds bytes that aren't UTF-8; an output whose name ends in '_bytes' is sent as b64"
         ) from None
 
@@ -252,12 +247,3 @@ def _is_base64(value: object) -> bool:
 
 def _is_named(value: object) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
-
-
-def _invalid(message: str) -> RequestError:
-    return RequestError(Code.INVALID_ARGUMENT, message)

@@ -21,7 +21,8 @@ from sat_xception.serve.access_log import log_access
 from sat_xception.serve.batches import Call
 from sat_xception.serve.connections import Connection, ConnectionFactory, json_response
 from sat_xception.serve.dispatch import Dispatcher
-from sat_xception.serve.json_tensors import format_response, parse_body, parse_inputs
+from sat_xception.serve.json_document import parse_body
+from sat_xception.serve.json_tensors import format_response, parse_inputs
 from sat_xception.serve.messages import metadata_response, metadata_to_json, status_response, to_json
 from sat_xception.serve.metrics import CONTENT_TYPE, METRICS_PATH
 from sat_xception.serve.models import Array, SavedModelSession
