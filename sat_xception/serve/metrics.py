@@ -6,6 +6,7 @@ Like there, latencies are in microseconds, statuses are codes, and the API `Pred
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -90,9 +91,9 @@ class Metrics:
             "Requests that were told to come back, because too many were under way.",
             registry=self._registry,
         )
-        Gauge("sat_xception_model_version", "Version that answers; 0 for none.", registry=self._registry).set_function(
-            lambda: version() or 0
-        )
+        Gauge(
+            "sat_xception_model_version", "Version that answers; NaN for none.", registry=self._registry
+        ).set_function(lambda: math.nan if (number := version()) is None else number)
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""

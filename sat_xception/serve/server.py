@@ -161,7 +161,7 @@ class _Server:
         self._rest: RestService | None = None
         self._runner: web.ServerRunner | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._version = 0
+        self._version: int | None = None
         self.rest_url = self.grpc_address = ""
 
     async def start(self) -> None:
@@ -226,7 +226,8 @@ class _Server:
     async def _tell_health(self) -> None:
         """Set the states of grpc.health.v1: the server's own, "", and the model's."""
         if self._health is not None:
-            serving = HealthCheckResponse.SERVING if self._versions.loaded() else HealthCheckResponse.NOT_SERVING
+            loaded = self._versions.loaded() is not None  # version 0 is one, too
+            serving = HealthCheckResponse.SERVING if loaded else HealthCheckResponse.NOT_SERVING
             for service in ("", self._config.name):
                 await self._health.set(service, serving)
 
@@ -256,7 +257,8 @@ class _Server:
         """Say where it answers, with a request to try."""
         config = self._config
         url = f"{self.rest_url}/v1/models/{config.name}:predict"
-        version = f"version {self._version}" if self._version else "no version yet, waiting for the first,"
+        number = self._version
+        version = "no version yet, waiting for the first," if number is None else f"version {number}"
         _log.info("serve     %s %s from %s", config.name, version, self._versions.folder)
         _log.info("REST      %s", url)
         _log.info("gRPC      %s", self.grpc_address)

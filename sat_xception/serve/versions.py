@@ -63,14 +63,14 @@ class ModelVersions:
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, _Fingerprint] = {}
 
-    def start(self, wait: bool = False) -> int:
+    def start(self, wait: bool = False) -> int | None:
         """Load the newest version that loads.
 
         Args:
             wait: A folder without a version, or none yet, is no error: `poll` finds the first one.
 
         Returns:
-            Its number; 0 when there is none yet.
+            Its number; None when there is none yet.
 
         Raises:
             ConfigError: There is no version in the folder, or no such bucket.
@@ -82,7 +82,7 @@ class ModelVersions:
         except OSError:
             found = {}
         if not found and wait:
-            return 0
+            return None
         if not found:
             raise ConfigError(
                 f"no version of {self.name!r} to serve in {self.folder}: --model-root {self.folder.parent} must be the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import re
 import socket
 import threading
@@ -23,7 +24,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.server import RunningServer
-from tests.serving_fixtures import NAME, expected, pixels_of, pngs, serve_config, write_slow_version
+from tests.serving_fixtures import NAME, expected, pixels_of, pngs, serve_config, write_slow_version, write_version
 from tests.unit.serve.test_image_size import png_that_claims
 
 pytest_plugins = ["tests.serving_fixtures"]
@@ -337,9 +338,26 @@ def test_health_over_grpc_is_answered_when_it_is_asked_for_and_follows_the_model
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     with RunningServer(serve_config(tmp_path, wait=True, enable_grpc_healthcheck_service=True)) as server:
         assert state(server, "") == HealthCheckResponse.NOT_SERVING
+        assert math.isnan(metric(server, "sat_xception_model_version"))
     with RunningServer(serve_config(tiny_root)) as server, pytest.raises(grpc.RpcError) as caught:
         state(server, "")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_version_0_is_served_and_health_says_so(tmp_path):
+    write_version(tmp_path / NAME / "0")
+    with RunningServer(serve_config(tmp_path, enable_grpc_healthcheck_service=True)) as server:
+        url = f"{server.rest_url}/v1/models/{NAME}"
+        assert CLIENT.get(url).json()["model_version_status"][0] == {
+            **{"version": "0", "state": "AVAILABLE"},
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+        assert metric(server, "sat_xception_model_version") == 0
+        assert CLIENT.post(f"{url}/versions/0:predict", json=rows(IMAGES[:1])).status_code == 200
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            for service in ("", NAME):
+                state = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=20).status
+                assert state == HealthCheckResponse.SERVING
 
 
 def test_the_access_log_has_a_line_a_request_and_no_control_characters(tiny_root, caplog):
