@@ -92,6 +92,33 @@ def _exported(seed: int) -> Path:
     return folder
 
 
+def write_echo_version(folder: Path) -> Path:
+    """Write a version that answers with its own inputs, of any shape."""
+
+    class Echo(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec(None, tf.string, name="text"),
+                tf.TensorSpec(None, tf.string, name="data_bytes"),
+                tf.TensorSpec(None, tf.uint64, name="number"),
+                tf.TensorSpec(None, tf.float32, name="value"),
+            ]
+        )
+        def all(
+            self, text: tf.Tensor, data_bytes: tf.Tensor, number: tf.Tensor, value: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            named = {"text": text, "data_bytes": data_bytes, "number": number, "value": value}
+            return {name: tf.identity(tensor) for name, tensor in named.items()}
+
+        @tf.function(input_signature=[tf.TensorSpec(None, tf.string, name="data_bytes")])
+        def one(self, data_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"data_bytes": tf.identity(data_bytes)}
+
+    model = Echo()
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.all, "one": model.one})
+    return folder
+
+
 def write_slow_version(folder: Path) -> Path:
     """Write a version that works as many seconds on a request as it says, with one `seconds` a row."""
 

@@ -10,10 +10,13 @@ import grpc
 from grpc_health.v1.health import aio as grpc_health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 from sat_xception.log import get_logger
 from sat_xception.serve.access_log import log_access
@@ -106,17 +109,32 @@ class _PredictionService:
 
         return await _reply(await _outcome(answer()), context)
 
-    async def Classify(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
+    async def Classify(self, request: ClassificationRequest, context: grpc.aio.ServicerContext) -> NoReturn:
         """Refuse: it is for signatures of tf.Example."""
-        await _refuse(context, "Classify")
+        await self._refuse(context, "Classify", request.model_spec)
 
-    async def Regress(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
+    async def Regress(self, request: RegressionRequest, context: grpc.aio.ServicerContext) -> NoReturn:
         """Refuse: it is for signatures of tf.Example."""
-        await _refuse(context, "Regress")
+        await self._refuse(context, "Regress", request.model_spec)
 
-    async def MultiInference(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
+    async def MultiInference(self, request: MultiInferenceRequest, context: grpc.aio.ServicerContext) -> NoReturn:
         """Refuse: it is for signatures of tf.Example."""
-        await _refuse(context, "MultiInference")
+        await self._refuse(context, "MultiInference", *(task.model_spec for task in request.tasks))
+
+    async def _refuse(self, context: grpc.aio.ServicerContext, method: str, *specs: ModelSpec) -> NoReturn:
+        """Refuse a request of tf.Example; NOT_FOUND where there is no such model either."""
+
+        async def answer() -> NoReturn:
+            for spec in specs:
+                with self._dispatcher.versions.lease(spec.name, _pinned(spec)):
+                    pass
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"{method} takes signatures of tf.Example, this model's are tensorflow/serving/predict; use Predict",
+            )
+
+        await _reply(await _outcome(answer()), context)
+        raise AssertionError("abort raises")
 
     def _read(self, request: PredictRequest) -> Call:
         inputs = {name: proto_to_array(proto, self._max_bytes) for name, proto in request.inputs.items()}
@@ -177,12 +195,6 @@ async def _reply(outcome: T | RequestError, context: grpc.aio.ServicerContext) -
     if outcome.retry_after_s is not None:
         trailing = ((RETRY_PUSHBACK, str(round(outcome.retry_after_s * 1000))),)
     await context.abort(grpc.StatusCode[outcome.code.name], str(outcome)[:_MAX_DETAILS], trailing)
-    raise AssertionError("abort raises")
-
-
-async def _refuse(context: grpc.aio.ServicerContext, method: str) -> NoReturn:
-    message = f"{method} takes signatures of tf.Example, this model's are tensorflow/serving/predict; use Predict"
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
     raise AssertionError("abort raises")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
@@ -143,7 +144,7 @@ class SavedModelSession:
             raise RequestError(Code(error.error_code), _brief(error)) from error
         except (TypeError, ValueError) as error:
             raise RequestError(Code.INVALID_ARGUMENT, _brief(error)) from error
-        outputs = dict(zip(sorted(self.signatures[signature].outputs), values, strict=True))
+        outputs = dict(zip(sorted(self.signatures[signature].outputs), map(_as_array, values), strict=True))
         return {name: outputs[name] for name in output_filter or outputs}
 
     def rows(self, signature: str, inputs: Mapping[str, Array]) -> int | None:
@@ -165,10 +166,10 @@ class SavedModelSession:
             )
         return self.signatures[name]
 
-    def _make_run(self, signature: SignatureDef) -> Callable[..., list[Array]]:
+    def _make_run(self, signature: SignatureDef) -> Callable[..., list[Array | np.generic | bytes]]:
         fetches = [signature.outputs[name].name for name in sorted(signature.outputs)]
         feeds = [signature.inputs[name].name for name in sorted(signature.inputs)]
-        run: Callable[..., list[Array]] = self._session.make_callable(fetches, feeds)
+        run: Callable[..., list[Array | np.generic | bytes]] = self._session.make_callable(fetches, feeds)
         return run
 
 
@@ -182,6 +183,15 @@ def _quiet_tensorflow() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _as_array(value: Array | np.generic | bytes) -> Array:
+    """Return an output as an array: a session gives a scalar as numpy's own type, and a single string as bytes."""
+    if not isinstance(value, bytes):
+        return np.asarray(value)
+    array = np.empty((), dtype=object)  # np.asarray would cut zeros from its end
+    array[()] = value
+    return array
 
 
 def _is_in_rows(signature: SignatureDef) -> bool:
@@ -214,6 +224,8 @@ def _checked(name: str, info: TensorInfo, value: Array) -> Array:
     dtype = tf.dtypes.as_dtype(info.dtype)
     if dtype == tf.string and value.dtype.kind == "S":
         value = value.astype(object)
+    if not dtype.is_numpy_compatible:
+        raise RequestError(Code.INVALID_ARGUMENT, f"input {name!r} takes {dtype.name}, which no request can carry")
     if value.dtype != dtype.as_numpy_dtype:
         raise RequestError(Code.INVALID_ARGUMENT, f"input {name!r} is {value.dtype}, the signature takes {dtype.name}")
     shape = tf.TensorShape(info.tensor_shape)

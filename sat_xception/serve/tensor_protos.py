@@ -20,6 +20,7 @@ _VALUE_FIELDS = {
     tf.int8: "int_val",
     tf.uint8: "int_val",
     tf.int16: "int_val",
+    tf.uint16: "int_val",
     tf.int32: "int_val",
     tf.uint32: "uint32_val",
     tf.int64: "int64_val",
@@ -27,6 +28,8 @@ _VALUE_FIELDS = {
     tf.bool: "bool_val",
     tf.string: "string_val",
 }
+# A varint of 32 bits has five bytes at most, of seven bits each.
+_MAX_SHIFT = 28
 
 
 def proto_to_array(proto: TensorProto, max_bytes: int) -> Array:
@@ -44,15 +47,52 @@ def proto_to_array(proto: TensorProto, max_bytes: int) -> Array:
         raise RequestError(Code.INVALID_ARGUMENT, f"a tensor's shape must be known, got {sizes}")
     try:
         dtype = tf.dtypes.as_dtype(proto.dtype)
+        if dtype.base_dtype != dtype or not dtype.is_numpy_compatible:
+            raise RequestError(Code.INVALID_ARGUMENT, f"a tensor of type {dtype.name} can't be sent in a request")
         needed = math.prod(sizes) * max(1, dtype.size or 1)
         if needed > max_bytes:
             raise RequestError(
                 Code.INVALID_ARGUMENT, f"a tensor of shape {sizes} takes {needed:,} bytes, the limit is {max_bytes:,}"
             )
+        if dtype == tf.string and proto.tensor_content:
+            return _strings(proto.tensor_content, sizes)
         array: Array = tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:
         raise RequestError(Code.INVALID_ARGUMENT, f"a tensor can't be read: {error}") from error
     return array
+
+
+def _strings(content: bytes, sizes: list[int]) -> Array:
+    """Return strings sent as bytes: the length of each as a varint, then all of them joined.
+
+    The form is that of TensorFlow's EncodeStringList (tensor_coding.cc).
+
+    Raises:
+        ValueError: The content holds other strings than the shape says.
+    """
+    count = math.prod(sizes)
+    lengths: list[int] = []
+    at = 0
+    while len(lengths) < count:
+        length, shift = 0, 0
+        while True:
+            if at == len(content) or shift > _MAX_SHIFT:
+                raise ValueError(f"its content is cut after the lengths of {len(lengths):,} of {count:,} strings")
+            byte = content[at]
+            length |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if sum(lengths) != len(content) - at:
+        raise ValueError(
+            f"its {count:,} strings have {sum(lengths):,} bytes together, its content has {len(content) - at:,}"
+        )
+    strings = np.empty(count, dtype=object)
+    for number, length in enumerate(lengths):
+        strings[number] = content[at : at + length]
+        at += length
+    return strings.reshape(sizes)
 
 
 def array_to_proto(array: Array) -> TensorProto:

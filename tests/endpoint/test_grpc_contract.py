@@ -6,6 +6,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -75,6 +76,27 @@ def test_a_bad_request_is_an_invalid_argument_and_the_next_one_is_answered(endpo
     stub = PredictionServiceStub(channel)
     assert refused(stub.Predict, request).code() is grpc.StatusCode.INVALID_ARGUMENT
     stub.Predict(asked(endpoint, images), timeout=60)
+
+
+def test_strings_may_come_as_content(endpoint, channel, images):
+    request = asked(endpoint, [b""])
+    short = images[0]
+    assert 128 <= len(short) < 16_384
+    proto = request.inputs["image_bytes"]
+    del proto.string_val[:]
+    proto.tensor_content = bytes([len(short) & 127 | 128, len(short) >> 7]) + short
+    response = PredictionServiceStub(channel).Predict(request, timeout=60)
+    wanted = endpoint.predictions({"instances": rows([short])})
+    np.testing.assert_allclose(tf.make_ndarray(response.outputs["probabilities"]), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["DT_VARIANT", "DT_RESOURCE", "DT_COMPLEX64", "DT_QINT8"])
+def test_a_type_that_the_signature_does_not_take_is_an_invalid_argument(endpoint, channel, images, dtype):
+    request = asked(endpoint, [b""])
+    request.inputs["image_bytes"].Clear()
+    request.inputs["image_bytes"].dtype = types_pb2.DataType.Value(dtype)
+    request.inputs["image_bytes"].tensor_shape.dim.add(size=1)
+    assert refused(PredictionServiceStub(channel).Predict, request).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_an_unknown_signature_is_refused_by_its_name(endpoint, channel, images):

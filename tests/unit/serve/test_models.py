@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
@@ -159,6 +161,7 @@ def test_a_damaged_warm_up_file_is_an_error(tmp_path):
         np.array([[0.25, -1.5]], np.float32),
         np.array([0.1], np.float64),
         np.array([[1], [255]], np.uint8),
+        np.array([65535], np.uint16),
         np.array([-5], np.int32),
         np.array([2**40], np.int64),
         np.array([2**63], np.uint64),
@@ -174,6 +177,58 @@ def test_protos_carry_arrays_both_ways(array):
     back = proto_to_array(array_to_proto(array), max_bytes=1000)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
+
+
+def string_content(strings: list[bytes], shape: list[int]) -> TensorProto:
+    """Return strings shorter than 16,384 bytes as TensorFlow packs them: all lengths, then all strings."""
+    lengths = b"".join(
+        bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7]) for data in strings
+    )
+    proto = TensorProto(dtype=tf.string.as_datatype_enum, tensor_shape=tf.TensorShape(shape).as_proto())
+    proto.tensor_content = lengths + b"".join(strings)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("strings", "shape"),
+    [
+        ([b"a\0", b"", bytes(range(256)), b"x" * 5000], [2, 2]),
+        ([b"one"], []),
+        ([b"", b""], [2]),
+        ([b"x" * 127, b"y" * 128], [2, 1]),
+    ],
+)
+def test_strings_sent_as_content_are_what_tensorflow_reads(strings, shape):
+    proto = string_content(strings, shape)
+    array = proto_to_array(proto, max_bytes=100)
+    assert array.shape == tuple(shape)
+    assert array.ravel().tolist() == strings
+    np.testing.assert_array_equal(array, tf.io.parse_tensor(proto.SerializeToString(), tf.string).numpy())
+
+
+@pytest.mark.parametrize("shape", [[1], [3], [90]])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_strings_whose_content_is_cut_are_refused(shape, cut):
+    proto = string_content([b"one", b"two"], shape)
+    proto.tensor_content = proto.tensor_content[: len(proto.tensor_content) - cut]
+    for content in (proto.tensor_content, b"\xff" * 9, b"\xff\xff\xff\xff\x0f"):
+        proto.tensor_content = content
+        with pytest.raises(RequestError, match="a tensor can't be read") as caught:
+            proto_to_array(proto, max_bytes=1000)
+        assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("number", sorted({*types_pb2.DataType.values(), 34, 999}))
+def test_every_type_of_a_proto_is_an_array_or_an_invalid_argument(number):
+    for content in (b"", b"\1"):
+        proto = TensorProto(dtype=number, tensor_content=content)
+        proto.tensor_shape.dim.add(size=1)
+        try:
+            array = proto_to_array(proto, max_bytes=1000)
+        except RequestError as error:
+            assert error.code is Code.INVALID_ARGUMENT
+        else:
+            assert number < 100 and array.shape == (1,)
 
 
 def test_a_proto_that_contradicts_itself_or_is_too_large_is_refused():
