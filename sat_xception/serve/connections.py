@@ -37,7 +37,7 @@ class ConnectionFactory(web.Server):
 
         Args:
             handler: Answers a request whose head has been read.
-            max_body: Largest body in bytes, unpacked where it comes packed.
+            max_body: Largest body in bytes, as it is sent.
             max_connections: Others are closed at once.
             head_timeout_s: Time from the first byte of a request's head to its last.
             idle_timeout_s: Time between requests.
@@ -50,6 +50,7 @@ class ConnectionFactory(web.Server):
             handler_cancellation=True,
             keepalive_timeout=idle_timeout_s,
             access_log=None,
+            auto_decompress=False,  # aiohttp takes a packed body that is cut for a whole one
             lingering_time=1,
         )
         self.max_connections, self.head_timeout_s = max_connections, head_timeout_s

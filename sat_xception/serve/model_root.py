@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.serve.protocol import MAX_VERSION
 from sat_xception.storage import (
     GcsPath,
     atomic_folder,
@@ -41,7 +42,6 @@ __all__ = [
 SAVED_MODEL_FILE = "saved_model.pb"
 # SHA-256 of every other file of a packaged version.
 DIGESTS_FILE = "digests.json"
-_MAX_VERSION = 2**63 - 1  # ModelSpec.version is an int64
 
 
 def find_versions(folder: Path) -> dict[int, Path]:
@@ -61,7 +61,7 @@ def find_versions(folder: Path) -> dict[int, Path]:
         paths = (path for path in sorted(folder.iterdir()) if (path / SAVED_MODEL_FILE).is_file())
     versions: dict[int, Path] = {}
     for path in paths:
-        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= _MAX_VERSION:
+        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= MAX_VERSION:
             versions.setdefault(int(path.name), path)
     return dict(sorted(versions.items()))
 

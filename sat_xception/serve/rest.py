@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -26,14 +27,16 @@ from sat_xception.serve.json_tensors import format_response, parse_inputs
 from sat_xception.serve.messages import metadata_response, metadata_to_json, status_response, to_json
 from sat_xception.serve.metrics import CONTENT_TYPE, METRICS_PATH
 from sat_xception.serve.models import Array, SavedModelSession
-from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError
+from sat_xception.serve.packed_body import UnpackedTooLargeError, unpack
+from sat_xception.serve.protocol import DEFAULT_SIGNATURE, MAX_VERSION, Code, RequestError
 from sat_xception.serve.versions import ServedVersion
 from sat_xception.steps import ServeConfig
 
 __all__ = ["RestService"]
 
 _log = get_logger(__name__)
-_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+_MAX_SHOWN = 40
+_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT_PATH = re.compile(_MODEL + r":(?P<verb>predict|classify|regress)", re.IGNORECASE | re.ASCII)
 _STATUS_PATH = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
 
@@ -53,13 +56,14 @@ class RestService:
             config: Its limits.
         """
         self._dispatcher, self._config = dispatcher, config
+        self._max_body = config.max_body_mb * 2**20
         self._under_way = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.connections = ConnectionFactory(
             self._answer,
-            max_body=config.max_body_mb * 2**20,
+            max_body=self._max_body,
             max_connections=config.max_connections,
             head_timeout_s=config.head_timeout_s,
             idle_timeout_s=config.idle_timeout_s,
@@ -123,7 +127,7 @@ class RestService:
             response = await (self._post(request, match) if request.method == "POST" else self._get(request, match))
         except RequestError as refused:
             error = refused
-        except web.HTTPRequestEntityTooLarge:
+        except (web.HTTPRequestEntityTooLarge, UnpackedTooLargeError):
             error = self._too_large()
         except (web.RequestPayloadError, web.HTTPException) as broken:
             error = RequestError(Code.INVALID_ARGUMENT, f"the request's body can't be read: {broken}")
@@ -144,7 +148,7 @@ class RestService:
     async def _get(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
         if match is None:
             return web.Response(body=self._dispatcher.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
-        name, version = unquote(match["name"]), int(match["version"]) if match["version"] else None
+        name, version = unquote(match["name"]), _pinned(match)
         if not match["metadata"]:
             return json_response(to_json(status_response(self._dispatcher.versions.statuses(name, version))))
         with self._dispatcher.versions.lease(name, version) as served:
@@ -152,26 +156,21 @@ class RestService:
 
     async def _post(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
         assert match is not None
-        name, version = unquote(match["name"]), int(match["version"]) if match["version"] else None
+        name, version = unquote(match["name"]), _pinned(match)
         verb = match["verb"].lower()
-        if (request.content_length or 0) > self._config.max_body_mb * 2**20:
+        if (request.content_length or 0) > self._max_body:
             raise self._too_large()
         # What is packed has a length that says nothing of the one it will have.
         size = None if "Content-Encoding" in request.headers else request.content_length
         async with self._dispatcher.admitted(size):
             body = await request.read()
             if verb != "predict":
-                raise RequestError(
-                    Code.INVALID_ARGUMENT,
-                    f"Expected a signature with method_name tensorflow/serving/{verb}, which takes tf.Example; this "
-                    "model's are tensorflow/serving/predict. "
-                    'Use :predict (with "signature_name": "classify" for labels)',
-                )
+                self._refuse_example(name, version, verb)
             in_rows = True
 
             def read(model: SavedModelSession) -> Call:
                 nonlocal in_rows
-                document = parse_body(body)
+                document = parse_body(unpack(body, request.headers.get("Content-Encoding", ""), self._max_body))
                 signature = document.get("signature_name") or DEFAULT_SIGNATURE
                 inputs, in_rows = parse_inputs(document, model.input_infos(signature))
                 return Call(signature, inputs)
@@ -181,6 +180,16 @@ class RestService:
 
             content = await self._dispatcher.predict(name, version, read, write)
         return web.Response(body=content, content_type="application/json")
+
+    def _refuse_example(self, name: str, version: int | None, verb: str) -> NoReturn:
+        """Refuse a request of tf.Example; NOT_FOUND where there is no such model either."""
+        with self._dispatcher.versions.lease(name, version):
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"Expected a signature with method_name tensorflow/serving/{verb}, which takes tf.Example; this "
+                "model's are tensorflow/serving/predict. "
+                'Use :predict (with "signature_name": "classify" for labels)',
+            )
 
     def _too_large(self) -> RequestError:
         message = (
@@ -213,3 +222,18 @@ def _matched(request: web.BaseRequest) -> re.Match[str] | None:
             f"Unrecognized servable version label: {unquote(match['label'])}; name /versions/<number>",
         )
     return match
+
+
+def _pinned(match: re.Match[str]) -> int | None:
+    """Return the version that a path pins, or None.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, larger than an int64.
+    """
+    digits = (match["version"] or "").lstrip("0")
+    if len(digits) > len(str(MAX_VERSION)) or int(digits or "0") > MAX_VERSION:
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"Failed to convert version: {digits[:_MAX_SHOWN]} to numeric. The largest version is {MAX_VERSION}",
+        )
+    return int(digits or "0") if match["version"] else None

@@ -102,6 +102,13 @@ BAD = {
     "base64 that is none": b'{"instances": [{"image_bytes": {"b64": "!!!"}}]}',
     "not an image": b'{"instances": [{"image_bytes": {"b64": "anVuaw=="}}]}',
     "an image of no bytes": b'{"instances": [{"image_bytes": {"b64": ""}}]}',
+    "true for a pixel": b'{"signature_name": "images", "instances": [[[[1, true, 3]]]]}',
+    "a pixel below none": b'{"signature_name": "images", "instances": [[[[1, -3000000000, 3]]]]}',
+    "pixels nested too deeply": b'{"signature_name": "images", "instances": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "an image twice in a row": b'{"instances": [{"image_bytes": {"b64": ""}, "image_bytes": {"b64": ""}}]}',
+    "one image without a list": b'{"inputs": {"b64": ""}}',
+    "one named image without a list": b'{"inputs": {"image_bytes": {"b64": ""}}}',
+    "a signature name that is a deep list": b'{"signature_name": ' + b"[" * 500_000 + b"]" * 500_000 + b"}",
     "ragged pixels": b'{"signature_name": "images", "instances": [[[[1, 2, 3]], [[1, 2]]]]}',
     "a fraction for a pixel": b'{"signature_name": "images", "instances": [[[[0.5, 1, 2]]]]}',
     "an unknown signature": b'{"signature_name": "detect", "instances": [{"b64": ""}]}',
@@ -127,6 +134,39 @@ def test_an_unknown_model_or_version_is_a_404(endpoint, images, path):
     response = httpx.post(url, json={"instances": rows(images[:1])}, timeout=60)
     assert response.status_code == 404
     assert "Servable not found" in response.json()["error"]
+
+
+@pytest.mark.parametrize("verb", ["classify", "regress"])
+def test_classify_and_regress_of_an_unknown_model_are_a_404(endpoint, verb):
+    url = f"{endpoint.url}/v1/models/no-such-model:{verb}"
+    assert httpx.post(url, json={"examples": [{"x": 1.0}]}, timeout=60).status_code == 404
+    assert endpoint.post({"examples": [{"x": 1.0}]}, f":{verb}").status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/versions/{}", "/versions/{}/metadata", "/versions/{}:predict"])
+@pytest.mark.parametrize("version", [2**63, 2**64 - 1, 10**25])
+def test_a_version_beyond_int64_is_a_400(endpoint, images, path, version):
+    url = endpoint.model_url + path.format(version)
+    ask = httpx.post if path.endswith(":predict") else httpx.get
+    body = {"json": {"instances": rows(images[:1])}} if ask is httpx.post else {}
+    response = ask(url, timeout=60, **body)
+    assert response.status_code == 400
+    assert "Failed to convert version" in response.json()["error"]
+
+
+def test_a_key_that_is_not_read_may_be_nested_to_any_depth(endpoint, images):
+    deep = b"[" * 500_000 + b"]" * 500_000
+    body = json.dumps({"instances": rows(images[:1])}).encode()[:-1] + b', "nested": ' + deep + b"}"
+    assert endpoint.post(body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/x", "/models/x/version/50", "/models/x/metadata:predict", "/models/x/versions/5/labels/a:predict"]
+)
+def test_a_post_to_a_malformed_path_is_a_400(endpoint, path):
+    response = httpx.post(f"{endpoint.url}/v1{path}", content=b"", timeout=60)
+    assert response.status_code == 400
+    assert "Malformed request" in response.json()["error"]
 
 
 @pytest.mark.parametrize("path", [":predict", "/versions/latest"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
+from collections.abc import Iterator
 
 import grpc
 import httpx
@@ -12,11 +14,31 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from tests.serving_fixtures import CLASSES, NAME, VERSION, Contract, encoded, expected, pixels_of, pngs
+from sat_xception.serve.server import RunningServer
+from tests.serving_fixtures import (
+    CLASSES,
+    NAME,
+    VERSION,
+    Contract,
+    encoded,
+    expected,
+    pixels_of,
+    pngs,
+    serve_config,
+    write_echo_version,
+)
 
 pytest_plugins = ["tests.serving_fixtures"]
 PIXELS = pixels_of(3)
@@ -136,6 +158,13 @@ BAD_BODIES = {
     "not an object": b"[1, 2]",
     "not UTF-8": b'{"instances": "\xff"}',
     "nested too deeply": b'{"instances": ' + b"[" * 100_000,
+    "a key twice": b'{"signature_name": "images", "instances": [[[[1, 2, 3]]]], "instances": [[[[4, 5, 6]]]]}',
+    "an input twice": b'{"signature_name": "images", "inputs": {"images": [[[[1, 2, 3]]]], "images": [[[[4, 5, 6]]]]}}',
+    "pixels nested too deeply": b'{"signature_name": "images", "instances": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "true for a pixel": b'{"signature_name": "images", "instances": [[[[1, true, 3]]]]}',
+    "a pixel beyond any integer": b'{"signature_name": "images", "instances": [[[[1, 2, 1%s]]]]}' % (b"0" * 400),
+    "one image without a list": {"inputs": b64(IMAGES[0])},
+    "one named image without a list": {"inputs": {"image_bytes": b64(IMAGES[0])}},
     "neither form": {"images": []},
     "both forms": {"instances": named(IMAGES[:1]), "inputs": [b64(IMAGES[0])]},
     "no instances": {"instances": []},
@@ -186,6 +215,44 @@ def test_predicting_with_an_unknown_model_or_version_is_a_404(contract, path):
     response = httpx.post(contract.rest_url + path, json={"instances": named(IMAGES[:1])})
     assert response.status_code == 404
     assert "Servable not found for request" in response.json()["error"]
+
+
+def test_a_packed_body_that_is_cut_is_a_400_even_when_its_beginning_is_whole_json(contract):
+    packed = gzip.compress(json.dumps({"instances": named(IMAGES)}).encode(), mtime=0)
+    for size, status in ((len(packed), 200), (len(packed) - 4, 400), (len(packed) - 8, 400), (len(packed) // 2, 400)):
+        headers = {"Content-Encoding": "gzip"}
+        response = httpx.post(f"{contract.model_url}:predict", content=packed[:size], headers=headers)
+        assert response.status_code == status, response.text
+    assert "is cut after" in response.json()["error"]
+
+
+def test_what_is_not_read_may_be_nested_to_any_depth(contract):
+    deep = b"[" * 500_000 + b"]" * 500_000
+    predictions(post(contract, json.dumps({"instances": named(IMAGES[:1])}).encode()[:-1] + b', "x": ' + deep + b"}"))
+
+
+@pytest.mark.parametrize("version", [2**63, 2**64 - 1, 10**30, "9" * 5000])
+def test_a_version_beyond_int64_is_a_400_that_says_so(contract, version):
+    path = f"/versions/{version}"
+    answers = [post(contract, {"instances": named(IMAGES[:1])}, f"{path}:predict")]
+    answers += [httpx.get(contract.model_url + path), httpx.get(f"{contract.model_url}{path}/metadata")]
+    for response in answers:
+        assert response.status_code == 400
+        assert "Failed to convert version" in response.json()["error"]
+        assert len(response.json()["error"]) < 200
+
+
+def test_the_largest_version_is_looked_for_and_zeros_before_a_version_are_nothing(contract):
+    assert httpx.get(f"{contract.model_url}/versions/{2**63 - 1}").status_code == 404
+    assert httpx.get(f"{contract.model_url}/versions/{'0' * 30}{VERSION}").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models/other", f"/v1/models/{NAME}/versions/77"])
+@pytest.mark.parametrize("verb", ["classify", "regress"])
+def test_verbs_for_tf_example_are_a_404_where_there_is_no_model(contract, verb, path):
+    response = httpx.post(f"{contract.rest_url}{path}:{verb}", json={"examples": [{"image": b64(IMAGES[0])}]})
+    assert response.status_code == 404
+    assert "Servable not found" in response.json()["error"]
 
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])
@@ -367,6 +434,55 @@ def test_grpc_classify_is_refused_because_it_is_for_tf_example(contract, channel
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_grpc_verbs_for_tf_example_are_not_found_where_there_is_no_model(contract, channel):
+    stub = PredictionServiceStub(channel)
+    inferences = inference_pb2.MultiInferenceRequest()
+    inferences.tasks.add().model_spec.name = "other"
+    for call, request in (
+        (stub.Classify, classification_pb2.ClassificationRequest()),
+        (stub.Regress, regression_pb2.RegressionRequest()),
+        (stub.MultiInference, inferences),
+    ):
+        if request is not inferences:
+            request.model_spec.name = "other"
+        assert refused(call, request).code() is grpc.StatusCode.NOT_FOUND
+    inferences.tasks[0].model_spec.name = NAME
+    assert refused(stub.MultiInference, inferences).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_grpc_takes_strings_as_content(contract, channel):
+    request = predict_request()
+    request.inputs["image_bytes"].CopyFrom(as_content(IMAGES))
+    response = PredictionServiceStub(channel).Predict(request, timeout=20)
+    np.testing.assert_allclose(tf.make_ndarray(response.outputs["probabilities"]), expected(PIXELS), atol=1e-5)
+
+
+def as_content(strings: list[bytes]) -> tf.compat.v1.TensorProto:
+    """Return strings in TensorFlow's packed form: their lengths, then all of them joined."""
+    proto = tf.make_tensor_proto(strings, tf.string, [len(strings)])
+    lengths = b"".join(_varint(len(data)) for data in strings)
+    del proto.string_val[:]
+    proto.tensor_content = lengths + b"".join(strings)
+    return proto
+
+
+def _varint(number: int) -> bytes:
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+@pytest.mark.parametrize("dtype", ["DT_VARIANT", "DT_RESOURCE", "DT_VARIANT_REF", "DT_STRING_REF", "DT_QINT8", 0, 999])
+def test_grpc_types_that_no_request_can_carry_are_invalid(contract, channel, dtype):
+    request = predict_request()
+    proto = request.inputs["image_bytes"]
+    proto.dtype = types_pb2.DataType.Value(dtype) if isinstance(dtype, str) else dtype
+    proto.tensor_shape.dim.add(size=1)
+    assert refused(PredictionServiceStub(channel).Predict, request).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_grpc_metadata_shows_the_signatures(contract, channel):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = NAME
@@ -396,3 +512,50 @@ def test_grpc_status_of_an_unknown_model_is_not_found(contract, channel):
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "other"
     assert refused(ModelServiceStub(channel).GetModelStatus, request).code() is grpc.StatusCode.NOT_FOUND
+
+
+# A model of several inputs of any shape
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory) -> Iterator[Contract]:
+    root = tmp_path_factory.mktemp("echo")
+    write_echo_version(root / NAME / "1")
+    with RunningServer(serve_config(root)) as server:
+        yield Contract(server.rest_url, server.grpc_address)
+
+
+DATA = b64(b"a\xff\0")
+
+
+@pytest.mark.parametrize("inputs", [DATA, {"data_bytes": DATA}, [DATA, DATA], {"data_bytes": [[DATA], [DATA]]}, []])
+def test_a_column_of_one_string_or_of_many_comes_back_as_it_went(echo, inputs):
+    answer = outputs(post(echo, {"signature_name": "one", "inputs": inputs}))
+    assert answer == (inputs["data_bytes"] if isinstance(inputs, dict) and inputs != DATA else inputs)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": "one", "data_bytes": DATA, "number": 2**64 - 1, "value": 0.25},
+        {"text": ["a", "b"], "data_bytes": DATA, "number": [[1, 2**63], [2**53 + 1, 0]], "value": [0.5]},
+        {"text": [], "data_bytes": [], "number": [], "value": []},
+    ],
+)
+def test_several_named_columns_come_back_as_they_went(echo, columns):
+    assert outputs(post(echo, {"inputs": columns})) == columns
+
+
+def test_rows_of_several_inputs_come_back_as_they_went(echo):
+    row = {"text": "one", "data_bytes": DATA, "number": 2**64 - 1, "value": 0.25}
+    rows = [row, {**row, "number": 1}]
+    assert predictions(post(echo, {"instances": rows})) == rows
+
+
+def test_a_single_string_comes_back_over_grpc(echo):
+    request = predict_request("one")
+    request.inputs["data_bytes"].CopyFrom(tf.make_tensor_proto(b"a\xff\0"))
+    with grpc.insecure_channel(echo.grpc_address) as channel:
+        output = PredictionServiceStub(channel).Predict(request, timeout=20).outputs["data_bytes"]
+    assert list(output.tensor_shape.dim) == []
+    assert list(output.string_val) == [b"a\xff\0"]
