@@ -7,13 +7,22 @@ bootstrap", ch. 8; percentile interval). The same blocks and seed draw the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RESAMPLES", "Ratio", "area_intervals", "interval", "number_blocks", "ratio_samples", "share_intervals"]
+__all__ = [
+    "RESAMPLES",
+    "Ratio",
+    "area_intervals",
+    "interval",
+    "number_blocks",
+    "ratio_samples",
+    "share_interval",
+    "share_intervals",
+]
 
 RESAMPLES = 1000
 _SEED = 0
@@ -31,12 +40,17 @@ def number_blocks(blocks: Sequence[str]) -> Integers:
     return numbers
 
 
-def interval(samples: Floats, blocks: int) -> list[float] | None:
-    """Return the 95 % interval of a figure's samples.
+def interval(samples: Floats, blocks: int, figure: float) -> list[float] | None:
+    """Return the 95 % interval of a figure.
+
+    It always holds the figure itself: of few tiles the percentiles of a mean over classes, or of an area, may miss it
+    by a little, because a sample lacks classes and scores that the split has. It then reaches as far as the figure.
 
     Args:
-        samples: `float64 [RESAMPLES]`; not a number where a sample had nothing to make the figure of.
+        samples: The figure in each sample, `float64 [RESAMPLES]`; not a number where a sample had nothing to make it
+            of.
         blocks: Number of blocks that had something.
+        figure: The same figure of the split itself.
 
     Returns:
         Lower and upper bound; None with one block, or when most samples had nothing.
@@ -44,14 +58,25 @@ def interval(samples: Floats, blocks: int) -> list[float] | None:
     known = samples[np.isfinite(samples)]
     if blocks < 2 or len(known) < RESAMPLES / 2:
         return None
-    return [float(bound) for bound in np.percentile(known, [2.5, 97.5])]
+    low, high = np.percentile(known, [2.5, 97.5])
+    return [min(float(low), figure), max(float(high), figure)]
 
 
-def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[list[float] | None]:
-    """Return the 95 % interval of each of several shares, such as accuracy, recall and F1.
+def share_interval(samples: Floats, blocks: int, figure: float) -> list[float] | None:
+    """Return the 95 % interval of a share, or of a mean of shares; see `interval`.
 
     Where every tile is right, or none, every sample says the same and the bootstrap is blind. The interval is then that
     of Clopper and Pearson 1934 with the blocks as trials: in truth a block in `1 / blocks` may still be wrong.
+    """
+    bounds = interval(samples, blocks, figure)
+    if bounds and bounds[0] == bounds[1] and bounds[0] in (0, 1):
+        reach = 1 - 0.025 ** (1 / blocks)
+        return [1 - reach, 1.0] if bounds[0] else [0.0, reach]
+    return bounds
+
+
+def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[list[float] | None]:
+    """Return the 95 % interval of each of several shares, such as accuracy, recall and F1; see `share_interval`.
 
     Args:
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
@@ -59,13 +84,10 @@ def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[list[floa
     """
     samples = ratio_samples(blocks, shares)
     found = []
-    for (_, below), column in zip(shares, samples.T, strict=True):
+    for (above, below), column in zip(shares, samples.T, strict=True):
         count = len(np.unique(blocks[np.asarray(below) != 0]))
-        bounds = interval(column, count)
-        if bounds and bounds[0] == bounds[1] and bounds[0] in (0, 1):
-            reach = 1 - 0.025 ** (1 / count)
-            bounds = [1 - reach, 1.0] if bounds[0] else [0.0, reach]
-        found.append(bounds)
+        figure = float(np.sum(above, dtype=np.float64) / np.sum(below, dtype=np.float64)) if count else 0.0
+        found.append(share_interval(column, count, figure))
     return found
 
 
@@ -93,7 +115,7 @@ def ratio_samples(blocks: Integers, ratios: Sequence[Ratio]) -> Floats:
 
 
 def area_intervals(
-    blocks: Integers, truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32]
+    blocks: Integers, truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], areas: Mapping[str, float]
 ) -> dict[str, list[float] | None]:
     """Return the intervals of the areas under the ROC and the precision-recall curve.
 
@@ -101,6 +123,7 @@ def area_intervals(
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
         truth: Whether a tile is of the class, `bool [n]`.
         score: Its probability, `float32 [n]`.
+        areas: The areas themselves, `roc_auc` and `pr_auc`.
     """
     count = int(blocks.max()) + 1
     order = np.argsort(-score, kind="stable")
@@ -121,8 +144,8 @@ def area_intervals(
         widths = np.diff(false_rate, axis=1, prepend=start)
         roc = (widths * (true_rate - steps / 2)).sum(axis=1)
         samples.append(np.stack([roc, (steps * precision).sum(axis=1)], axis=1))
-    areas = np.concatenate(samples)
-    return {name: interval(areas[:, index], count) for index, name in enumerate(("roc_auc", "pr_auc"))}
+    columns = zip(("roc_auc", "pr_auc"), np.concatenate(samples).T, strict=True)
+    return {name: interval(column, count, areas[name]) for name, column in columns}
 
 
 def _draw(count: int, width: int) -> Iterator[Integers]:

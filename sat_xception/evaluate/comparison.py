@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sat_xception.errors import DataError
 from sat_xception.evaluate.bootstrap import interval, number_blocks, ratio_samples
 from sat_xception.evaluate.predictions import Outcomes
 
-__all__ = ["compare", "mcnemar_p"]
+__all__ = ["compare", "compare_right", "mcnemar_p"]
 
 
 def compare(first: Outcomes, second: Outcomes) -> dict[str, Any]:
@@ -30,16 +31,29 @@ def compare(first: Outcomes, second: Outcomes) -> dict[str, Any]:
             f"two evaluations are of different tiles ({len(first.ids):,} and {len(second.ids):,}); evaluate both "
             "models on the same examples"
         )
-    blocks = number_blocks(first.blocks)
-    difference = first.right.astype(np.float64) - second.right
+    return compare_right(first.right, second.right, number_blocks(first.blocks))
+
+
+def compare_right(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], blocks: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return what `compare` does, of two models' answers on the same tiles.
+
+    Args:
+        first: Whether the first model is right on each tile, `bool [n]`.
+        second: Whether the second one is.
+        blocks: Number of each tile's block, `int64 [n]`, from 0 on.
+    """
+    difference = first.astype(np.float64) - second
     count = int(blocks.max()) + 1
     samples = ratio_samples(blocks, [(difference, np.ones(len(difference)))])
     first_only, second_only = int((difference > 0).sum()), int((difference < 0).sum())
+    gained = (first_only - second_only) / len(difference)
     return {
-        "tiles": len(first.ids),
+        "tiles": len(difference),
         "blocks": count,
-        "difference": (first_only - second_only) / len(first.ids),
-        "interval": interval(samples[:, 0], count),
+        "difference": gained,
+        "interval": interval(samples[:, 0], count, gained),
         "first_only": first_only,
         "second_only": second_only,
         "p": mcnemar_p(first_only, second_only),

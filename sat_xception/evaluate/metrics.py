@@ -10,8 +10,9 @@ import numpy.typing as npt
 from sklearn import metrics
 
 from sat_xception.errors import DataError
-from sat_xception.evaluate.bootstrap import Ratio, area_intervals, interval, ratio_samples, share_intervals
+from sat_xception.evaluate.bootstrap import Ratio, area_intervals, ratio_samples, share_interval, share_intervals
 from sat_xception.evaluate.calibrate import reliability
+from sat_xception.evaluate.comparison import compare_right
 from sat_xception.evaluate.slices import slice_table
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 
@@ -46,7 +47,9 @@ def compute_metrics(
     Returns:
         `accuracy`, `confusion_matrix` (true classes are rows) and `by_class` (precision, recall, F1, support, areas
         under the ROC and precision-recall curves, one class against the rest), all of the most probable class; `macro`
-        (means over the classes); `positive` (the positive class's at the threshold, or a copy of `macro` without one);
+        (means over the classes that have a tile); `positive` (the positive class's at the threshold, or a copy of
+        `macro` without one); `most_frequent` (the class with most tiles, its share, and the accuracy gained on naming
+        it for every tile, as `compare` describes it);
         `calibration_error` and `calibration` (bins); `roc` (threshold, false positive rate, true positive rate) and
         `pr` (threshold, recall, precision) of `roc_class`, the positive class or the first; `intervals` (95 %, of
         accuracy, of what `positive` has, and `by_class`; None where it isn't known); `slices`.
@@ -74,7 +77,8 @@ def compute_metrics(
         }
         for index, name in enumerate(classes)
     }
-    macro = {name: float(np.mean([row[name] for row in by_class.values()])) for name in (*_SHARES, "roc_auc", "pr_auc")}
+    there = [row for row in by_class.values() if row["support"]]
+    macro = {name: float(np.mean([row[name] for row in there])) for name in (*_SHARES, "roc_auc", "pr_auc")}
     shown = positive_label or classes[0]
     truth, score = labels == classes.index(shown), probabilities[:, classes.index(shown)]
     taken = score >= threshold
@@ -88,13 +92,16 @@ def compute_metrics(
         "by_class": by_class,
         "macro": macro,
         "positive": positive,
+        "most_frequent": _most_frequent(labels, predicted, classes, blocks),
         "threshold": threshold if positive_label else None,
         "calibration_error": calibration["error"],
         "calibration": calibration["bins"],
         "roc": _roc(truth, score),
         "pr": _precision_recall(truth, score),
         "roc_class": shown,
-        "intervals": _intervals(labels, predicted, classes, blocks, (truth, score, taken) if positive_label else None),
+        "intervals": _intervals(
+            labels, predicted, classes, blocks, positive, (truth, score, taken) if positive_label else None
+        ),
         "slices": slice_table(slices or {}, labels == predicted, blocks, (truth, taken) if positive_label else None),
     }
 
@@ -108,11 +115,25 @@ def _shares(truth: Booleans, taken: Booleans) -> dict[str, float]:
     }
 
 
+def _most_frequent(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    blocks: npt.NDArray[np.int64],
+) -> dict[str, Any]:
+    """Return how much is gained on a model that names one class for every tile; the first of equally frequent ones."""
+    frequent = int(np.bincount(labels).argmax())
+    alone = labels == frequent
+    gained = compare_right(predicted == labels, alone, blocks)
+    return {"class": classes[frequent], "share": float(alone.mean()), **gained}
+
+
 def _intervals(
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     classes: Sequence[str],
     blocks: npt.NDArray[np.int64],
+    figures: Mapping[str, float],
     positive: tuple[Booleans, npt.NDArray[np.float32], Booleans] | None,
 ) -> dict[str, Any]:
     """Return the interval of each figure.
@@ -122,6 +143,7 @@ def _intervals(
         predicted: Index of the most probable class, `int64 [n]`.
         classes: Names in index order.
         blocks: Number of each tile's block, `int64 [n]`.
+        figures: Those of the positive class, or the means over the classes without one.
         positive: Whether a tile is of the positive class, its score, and whether it is taken for it, each `[n]`; None
             without a positive class.
     """
@@ -137,15 +159,25 @@ def _intervals(
     }
     if positive:
         shares = dict(zip(_SHARES, found[-3:], strict=True))
-        areas = area_intervals(blocks, positive[0], positive[1])
+        areas = area_intervals(blocks, positive[0], positive[1], figures)
     else:
-        # A sample that lacks a class has no figure of it: 0, as in the figure itself.
-        samples = ratio_samples(blocks, ratios[1:])
-        count = int(blocks.max()) + 1
-        means = np.nan_to_num(samples).reshape(len(samples), len(classes), 3).mean(axis=1)
-        shares = {name: interval(means[:, index], count) for index, name in enumerate(_SHARES)}
+        means, count = _mean_samples(ratio_samples(blocks, ratios[1:]), len(classes)), int(blocks.max()) + 1
+        shares = {name: share_interval(means[:, index], count, figures[name]) for index, name in enumerate(_SHARES)}
         areas = {"roc_auc": None, "pr_auc": None}
     return {"accuracy": found[0], **shares, **areas, "by_class": by_class}
+
+
+def _mean_samples(samples: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.float64]:
+    """Return the means over the classes in each sample, `float64 [samples, 3]`, as `macro` has them of the split.
+
+    They are over the classes that have a tile in the sample. A class that no tile is taken for has a precision of 0.
+    """
+    by_class = samples.reshape(len(samples), classes, len(_SHARES))
+    there = np.isfinite(by_class[:, :, [_SHARES.index("recall")]])
+    sums = np.where(there, np.nan_to_num(by_class), 0.0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        means: npt.NDArray[np.float64] = sums / there.sum(axis=1)
+    return means
 
 
 def _share_ratios(truth: Booleans, taken: Booleans) -> list[Ratio]:

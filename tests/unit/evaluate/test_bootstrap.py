@@ -22,7 +22,7 @@ def test_blocks_are_numbered_by_name():
 
 def test_an_interval_of_a_share_is_that_of_the_normal_approximation():
     right = np.arange(400) % 5 != 0
-    low, high = interval(ratio_samples(np.arange(400), [(right, np.ones(400))])[:, 0], 400)
+    low, high = interval(ratio_samples(np.arange(400), [(right, np.ones(400))])[:, 0], 400, float(right.mean()))
     half = 1.96 * np.sqrt(0.8 * 0.2 / 400)
     assert (low, high) == (pytest.approx(0.8 - half, abs=0.008), pytest.approx(0.8 + half, abs=0.008))
 
@@ -36,8 +36,8 @@ def test_intervals_of_correlated_tiles_cover_the_truth_about_as_often_as_they_sa
         # Half of a tile's luck is its block's.
         chance = np.clip(0.7 + 0.2 * rng.standard_normal(60), 0, 1).repeat(8)
         right = rng.random(480) < chance
-        for_blocks = interval(ratio_samples(blocks, [(right, np.ones(480))])[:, 0], 60)
-        for_tiles = interval(ratio_samples(np.arange(480), [(right, np.ones(480))])[:, 0], 480)
+        for_blocks = interval(ratio_samples(blocks, [(right, np.ones(480))])[:, 0], 60, float(right.mean()))
+        for_tiles = interval(ratio_samples(np.arange(480), [(right, np.ones(480))])[:, 0], 480, float(right.mean()))
         by_block += for_blocks[0] <= truth <= for_blocks[1]
         by_tile += for_tiles[0] <= truth <= for_tiles[1]
     assert 35 <= by_block <= 40
@@ -53,8 +53,8 @@ def test_the_same_tiles_give_the_same_samples_however_many_are_held_at_once(monk
 
 
 def test_one_block_says_nothing_and_neither_does_a_figure_of_nothing():
-    assert interval(ratio_samples(np.zeros(9, int), [(np.arange(9) % 2, np.ones(9))])[:, 0], 1) is None
-    assert interval(ratio_samples(np.arange(9), [(np.zeros(9), np.zeros(9))])[:, 0], 9) is None
+    assert interval(ratio_samples(np.zeros(9, int), [(np.arange(9) % 2, np.ones(9))])[:, 0], 1, 4 / 9) is None
+    assert interval(ratio_samples(np.arange(9), [(np.zeros(9), np.zeros(9))])[:, 0], 9, 0.0) is None
 
 
 @pytest.mark.parametrize("right", [1, 0])
@@ -76,6 +76,10 @@ def test_areas_of_a_sample_are_those_of_its_tiles_with_ties(monkeypatch):
     drawn = next(bootstrap._draw(20, 80))[0]
     monkeypatch.setattr(bootstrap, "_draw", lambda count, width: iter([np.tile(drawn, (RESAMPLES, 1))]))
     chosen = np.repeat(np.arange(80), drawn[blocks])
-    found = area_intervals(blocks, truth, score)
-    assert found["roc_auc"] == pytest.approx([metrics.roc_auc_score(truth[chosen], score[chosen])] * 2)
-    assert found["pr_auc"] == pytest.approx([metrics.average_precision_score(truth[chosen], score[chosen])] * 2)
+    areas = {
+        "roc_auc": metrics.roc_auc_score(truth[chosen], score[chosen]),
+        "pr_auc": metrics.average_precision_score(truth[chosen], score[chosen]),
+    }
+    found = area_intervals(blocks, truth, score, areas)
+    assert found["roc_auc"] == pytest.approx([areas["roc_auc"]] * 2)
+    assert found["pr_auc"] == pytest.approx([areas["pr_auc"]] * 2)

@@ -134,6 +134,79 @@ def test_macro_figures_have_intervals_and_areas_of_several_classes_have_none():
     assert set(figures["intervals"]["by_class"]) == {"a", "b", "c"}
 
 
+def figures_and_intervals(found):
+    """Return every figure that has an interval, by what it is of."""
+    bounds = found["intervals"]
+    pairs = {"accuracy": (found["accuracy"], bounds["accuracy"])}
+    pairs["gain"] = (found["most_frequent"]["difference"], found["most_frequent"]["interval"])
+    for name in ("precision", "recall", "f1", "roc_auc", "pr_auc"):
+        pairs[name] = (found["positive"][name], bounds[name])
+    for label, of_class in bounds["by_class"].items():
+        pairs |= {f"{name} of {label}": (found["by_class"][label][name], held) for name, held in of_class.items()}
+    for row in found["slices"]:
+        pairs |= {f"{name} in {row['value']}": (row[name], held) for name, held in row["intervals"].items()}
+    return {name: pair for name, pair in pairs.items() if pair[1] is not None}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_figure_lies_in_its_interval_whatever_is_predicted(seed):
+    """Many classes or two, few tiles, classes without a tile, few blocks, good and bad models."""
+    rng = np.random.default_rng(seed)
+    count, classes = int(rng.choice([1, 2, 3, 7, 19, 60])), int(rng.choice([2, 3, 10, 13, 30]))
+    labels = rng.integers(0, rng.integers(1, classes + 1), count)
+    probabilities = rng.dirichlet(np.ones(classes), count)
+    probabilities[np.arange(count), labels] += rng.choice([0, 0.3, 5])
+    probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+    names = [f"class-{index:02d}" for index in range(classes)]
+    blocks = np.unique(rng.integers(0, count, count), return_inverse=True)[1] if rng.random() < 0.5 else None
+    slices = {"setting": rng.choice(["rural", "urban"], count).tolist()}
+    for positive in ("", names[int(rng.integers(0, classes))]):
+        found = compute_metrics(labels, probabilities, names, positive, 0.3, blocks=blocks, slices=slices)
+        pairs = figures_and_intervals(found)
+        outside = {name: pair for name, pair in pairs.items() if not pair[1][0] <= pair[0] <= pair[1][1]}
+        assert not outside
+        assert "accuracy" in pairs or found["blocks"] == 1
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 1), (13, 1), (30, 3)])
+def test_means_over_many_classes_of_few_tiles_are_one_where_all_tiles_are_right(classes, each):
+    labels = np.repeat(np.arange(classes), each)
+    found = compute_metrics(
+        labels, np.eye(classes, dtype=np.float32)[labels], [f"c{n:02d}" for n in range(classes)], ""
+    )
+    assert found["macro"]["recall"] == 1
+    # As in any share without a mistake: a block in `count` may still be wrong.
+    assert found["intervals"]["recall"] == pytest.approx([0.025 ** (1 / (classes * each)), 1])
+
+
+def test_an_interval_of_a_mean_over_classes_isnt_shifted_by_those_that_a_sample_lacks():
+    """Three tiles of each of 30 classes, of which one is wrong in every other class: a mean recall of 5 in 6."""
+    labels = np.repeat(np.arange(30), 3)
+    predicted = np.where((np.arange(90) % 3 == 0) & (labels % 2 == 0), (labels + 1) % 30, labels)
+    found = compute_metrics(labels, np.eye(30, dtype=np.float32)[predicted], [f"c{n:02d}" for n in range(30)], "")
+    low, high = found["intervals"]["recall"]
+    assert found["macro"]["recall"] == pytest.approx(5 / 6)
+    assert (low + high) / 2 == pytest.approx(5 / 6, abs=0.02)
+
+
+def test_means_are_over_the_classes_that_have_a_tile():
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], dtype=np.float32)
+    found = compute_metrics(np.array([0, 1, 1, 1]), probabilities, ["a", "b", "c"], "")
+    assert found["by_class"]["c"]["support"] == 0
+    assert found["macro"]["recall"] == pytest.approx((1 + 1 / 3) / 2)
+    assert found["macro"]["precision"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found["macro"]["f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_what_is_gained_on_the_most_frequent_class_is_counted_on_the_same_tiles():
+    found = compute_metrics(LABELS, two_columns(SCHOOL), CLASSES, "school")["most_frequent"]
+    assert (found["class"], found["share"]) == ("not-school", pytest.approx(5 / 9))
+    # Right alone on three schools, wrong alone on one other tile.
+    assert (found["first_only"], found["second_only"], found["difference"]) == (3, 1, pytest.approx(2 / 9))
+    always = compute_metrics(LABELS, two_columns(np.full(9, 0.2)), CLASSES, "school")["most_frequent"]
+    assert (always["difference"], always["interval"]) == (0, [0, 0])
+
+
 def test_a_roc_curve_runs_from_corner_to_corner_in_few_points_that_json_can_hold():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 2000)
