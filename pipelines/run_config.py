@@ -20,7 +20,7 @@ from sat_xception.steps import (
     TrainConfig,
     ValidateConfig,
 )
-from sat_xception.steps.kinds import Fraction, Place, ResultOrNone, ThresholdGoal
+from sat_xception.steps.kinds import Difference, Fraction, Place, ResultOrNone, ThresholdGoal
 from sat_xception.storage import GcsPath, Stored, fetch_file
 
 __all__ = ["RunConfig", "pipeline_arguments"]
@@ -66,6 +66,7 @@ class RunConfig(LabelsConfig):
     positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
     min_accuracy: Fraction = Field(0.80, description="Gate: lowest validation accuracy.")
+    min_gain: Difference = setting_of(GateConfig, "min_gain")
     min_recall: Fraction = setting_of(GateConfig, "min_recall")
     min_precision: Fraction = setting_of(GateConfig, "min_precision")
     min_slice_accuracy: Fraction = setting_of(GateConfig, "min_slice_accuracy")
@@ -129,6 +130,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "gate_max_calibration_error": config.max_calibration_error,
         "gate_max_loss": config.max_loss,
         "gate_min_accuracy": config.min_accuracy,
+        "gate_min_gain": config.min_gain,
         "gate_min_precision": config.min_precision,
         "gate_min_recall": config.min_recall,
         "gate_min_slice_accuracy": config.min_slice_accuracy,

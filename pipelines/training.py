@@ -112,8 +112,9 @@ def training(
     gate_max_calibration_error: float = 1.0,
     gate_max_loss: float = 0.01,
     gate_min_accuracy: float = 0.85,
-    gate_min_precision: float = 0.0,
-    gate_min_recall: float = 0.0,
+    gate_min_gain: float = 0.0,
+    gate_min_precision: float = 0.5,
+    gate_min_recall: float = 0.5,
     gate_min_slice_accuracy: float = 0.0,
     gate_min_slice_recall: float = 0.0,
     gate_min_slice_tiles: int = 20,
@@ -216,6 +217,8 @@ def training(
         gate_max_loss: How much less accurate on the validation split than what is serving a model may be, in [0, 1]; 1
             doesn't compare.
         gate_min_accuracy: Lowest validation accuracy, in [0, 1].
+        gate_min_gain: What the accuracy gained on naming the most frequent class for every tile must surely be above;
+            -1 doesn't compare.
         gate_min_precision: Lowest precision of the class that is looked for, in [0, 1].
         gate_min_recall: Lowest recall of the class that is looked for, in [0, 1].
         gate_min_slice_accuracy: Lowest validation accuracy in each slice, in [0, 1]; 0 asks for none.
@@ -309,6 +312,7 @@ def training(
             gate_max_calibration_error=gate_max_calibration_error,
             gate_max_loss=gate_max_loss,
             gate_min_accuracy=gate_min_accuracy,
+            gate_min_gain=gate_min_gain,
             gate_min_precision=gate_min_precision,
             gate_min_recall=gate_min_recall,
             gate_min_slice_accuracy=gate_min_slice_accuracy,
@@ -391,6 +395,7 @@ def training(
                 mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
                 serving=score_serving.outputs["evaluation"],
                 min_accuracy=gate_min_accuracy,
+                min_gain=gate_min_gain,
                 min_recall=gate_min_recall,
                 min_precision=gate_min_precision,
                 min_slice_accuracy=gate_min_slice_accuracy,

@@ -109,6 +109,7 @@ _XCEPTION = ("weights", "input_size", "scratch_epochs")
 _MOBILENETV2 = (*_XCEPTION, "alpha")
 _LIMITS = (
     "min_accuracy",
+    "min_gain",
     "min_recall",
     "min_precision",
     "min_slice_accuracy",

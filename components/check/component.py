@@ -68,6 +68,7 @@ def check(
     gate_max_calibration_error: float,
     gate_max_loss: float,
     gate_min_accuracy: float,
+    gate_min_gain: float,
     gate_min_precision: float,
     gate_min_recall: float,
     gate_min_slice_accuracy: float,
@@ -156,6 +157,7 @@ def check(
         gate_max_calibration_error: Checked; for the gate step.
         gate_max_loss: Checked; for the gate step.
         gate_min_accuracy: Checked; for the gate step.
+        gate_min_gain: Checked; for the gate step.
         gate_min_precision: Checked; for the gate step.
         gate_min_recall: Checked; for the gate step.
         gate_min_slice_accuracy: Checked; for the gate step.

@@ -11,6 +11,7 @@ def gate(
     mobilenetv2: dsl.Input[dsl.Artifact],
     serving: dsl.Input[dsl.Artifact],
     min_accuracy: float,
+    min_gain: float,
     min_recall: float,
     min_precision: float,
     min_slice_accuracy: float,
@@ -31,6 +32,7 @@ def gate(
         mobilenetv2: Evaluation of MobileNetV2.
         serving: Evaluation of what is serving now.
         min_accuracy: Lowest validation accuracy.
+        min_gain: What the accuracy gained on the most frequent class must surely be above; -1 doesn't compare.
         min_recall: Lowest recall of the positive class.
         min_precision: Lowest precision of the positive class.
         min_slice_accuracy: Lowest accuracy in each slice; 0 asks for none.
@@ -50,6 +52,7 @@ def gate(
     from sat_xception.steps import run_step, telling_why
 
     how = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision, "max_loss": max_loss}
+    how |= {"min_gain": min_gain}
     how |= {"min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
     how |= {"min_slice_tiles": min_slice_tiles, "max_calibration_error": max_calibration_error, "serving": serving.path}
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **how)

@@ -1,4 +1,4 @@
-"""What a model must keep to be deployed: floors overall and in every slice, and not worse than what is serving."""
+"""What a model must keep to be deployed: floors overall and in every slice, more than one class, and no loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[str, Any] | None = None) -> list[Row]:
-    """Return a row for each limit. Equal is enough.
+    """Return a row for each limit. Equal is enough, but for what is gained on the most frequent class.
 
     Args:
         evaluation: Content of a candidate's `evaluation.json`.
@@ -30,6 +30,7 @@ def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[st
     whose = evaluation["positive_label"] or "macro average"
     rows = [
         _floor("validation accuracy", metrics["accuracy"], config.min_accuracy, intervals["accuracy"]),
+        _check_gain(metrics["most_frequent"], config.min_gain),
         _floor(f"recall of {whose}", positive["recall"], config.min_recall, intervals["recall"]),
         _floor(f"precision of {whose}", positive["precision"], config.min_precision, intervals["precision"]),
     ]
@@ -62,6 +63,22 @@ def _row(
 
 def _floor(name: str, value: float, limit: float, interval: list[float] | None) -> Row:
     return _row(name, value, limit, "at least", value >= limit, interval)
+
+
+def _check_gain(found: Mapping[str, Any], min_gain: float) -> Row:
+    """Return the row of the comparison with naming the most frequent class for every tile.
+
+    A model passes whose accuracy is higher by more than `min_gain` with 97.5 % confidence: the lower bound of the 95 %
+    interval of the difference tells, or the difference itself where one block gives no interval.
+    """
+    difference, bounds = found["difference"], found["interval"]
+    passed = min_gain <= -1 or (difference if bounds is None else bounds[0]) > min_gain
+    note = (
+        f"naming {found['class']} for every tile is right on {found['share']:.4f} of them; the model is right alone on "
+        f"{found['first_only']:,} tiles, wrong alone on {found['second_only']:,}"
+    )
+    rule = "above" if bounds is None else "its lower bound above"
+    return _row("accuracy gained on the most frequent class", difference, min_gain, rule, passed, bounds, note)
 
 
 def _check_slices(slices: list[Row], figure: str, counted: str, floor: float, least: int) -> list[Row]:

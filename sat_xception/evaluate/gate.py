@@ -181,6 +181,12 @@ def _check_comparable(evaluations: list[dict[str, Any]], serving: dict[str, Any]
     if serving and not serving["serving"]:
         raise DataError("--serving is the evaluation of a trained model; evaluate what serves with --model-root")
     everything = [*evaluations, serving] if serving else evaluations
+    for evaluation in evaluations:
+        if "most_frequent" not in evaluation["metrics"]:
+            raise DataError(
+                "an evaluation was written by an earlier version, which didn't compare with the most frequent class; "
+                "run `sat_xception evaluate` again"
+            )
     for evaluation in everything:
         if evaluation["split"] != "valid":
             raise DataError(f"an evaluation is of the {evaluation['split']} split; the gate chooses on valid only")

@@ -13,6 +13,7 @@ __all__ = [
     "Address",
     "Dataset",
     "DatasetRecords",
+    "Difference",
     "EvaluationOrNone",
     "Examples",
     "FileOrNone",
@@ -40,6 +41,7 @@ def _none_if_empty(value: object) -> object:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
 # A pipeline's parameter can't be left out: there an empty text says that there is none.
 _MaybePath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 # Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.

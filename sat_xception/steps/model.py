@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sat_xception.config import StepConfig, setting_of
 from sat_xception.steps.kinds import (
     Address,
+    Difference,
     EvaluationOrNone,
     Examples,
     Folder,
@@ -174,9 +175,14 @@ class GateConfig(StepConfig):
     )
     out: Result = Field(description="Folder to write the decision and the run's report to.")
     min_accuracy: Fraction = Field(0.85, description="Lowest validation accuracy.")
-    min_recall: Fraction = Field(0.0, description="Lowest recall of the positive class (macro average without one).")
+    min_gain: Difference = Field(
+        0.0,
+        description="What the accuracy gained on naming the most frequent class for every tile must surely be above; "
+        "-1 doesn't compare.",
+    )
+    min_recall: Fraction = Field(0.5, description="Lowest recall of the positive class (macro average without one).")
     min_precision: Fraction = Field(
-        0.0, description="Lowest precision of the positive class (macro average without one)."
+        0.5, description="Lowest precision of the positive class (macro average without one)."
     )
     max_calibration_error: Fraction = Field(1.0, description="Largest expected calibration error, once calibrated.")
     min_slice_accuracy: Fraction = Field(0.0, description="Lowest accuracy in each slice; 0 asks for none.")

@@ -121,7 +121,13 @@ def decide(launcher, packaged, evaluated, examples, tmp_path):
     weaker["backbone"], weaker["model"] = "xception", "0" * 64
     weaker["metrics"]["accuracy"] = 0.0
     (other / "evaluation.json").write_text(json.dumps(weaker))
-    limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
+    limits = {
+        "min_accuracy": 0.0,
+        "min_gain": -1.0,
+        "min_recall": 0.0,
+        "min_precision": 0.0,
+        "max_calibration_error": 1.0,
+    }
     limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
     candidates = {"xception": stored("a/evaluation", other), "mobilenetv2": stored("b/evaluation", evaluated)}
 

@@ -92,7 +92,13 @@ def run_all(launcher, given, folder):
     root = {"model_root": str(folder / "model-root"), "endpoint": ""}
     launcher.run("evaluate-serving", name="schools", **root, **scoring)
     candidates = {"xception": made["evaluate-2/evaluation"], "mobilenetv2": made["evaluate/evaluation"]}
-    limits = {"min_accuracy": 0.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
+    limits = {
+        "min_accuracy": 0.0,
+        "min_gain": -1.0,
+        "min_recall": 0.0,
+        "min_precision": 0.0,
+        "max_calibration_error": 1.0,
+    }
     limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
     ending = {"baseline": given["data_baseline"], "run": "run-1"}
     decided = launcher.run("gate", **candidates, serving=made["evaluate-serving/evaluation"], **limits, **ending)

@@ -42,6 +42,9 @@ def accepted(class_folders, tmp_path_factory):
         baseline=folder / "baseline",
         store=folder / "store",
         min_accuracy=0.0,
+        min_gain=-1.0,
+        min_recall=0.0,
+        min_precision=0.0,
         accept=("*:*:*",),
         **SMALL,
     )
@@ -51,7 +54,7 @@ def accepted(class_folders, tmp_path_factory):
 @pytest.fixture(scope="module")
 def refused(class_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("refused")
-    limits = {"min_accuracy": 0.0, "max_calibration_error": 0.0}
+    limits = {"min_accuracy": 0.0, "min_gain": -1.0, "max_calibration_error": 0.0}
     config = RunConfig(
         data=str(class_folders),
         out=folder / "runs",

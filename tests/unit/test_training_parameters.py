@@ -124,6 +124,8 @@ def test_elsewhere_the_same_paths_are_accepted():
         ("gate_min_accuracy", 1.5),
         ("gate_min_precision", 85),
         ("gate_min_recall", float("nan")),
+        ("gate_min_gain", -1.1),
+        ("gate_min_gain", float("nan")),
         ("gpu_count", "-1"),
         ("gpu_count", "one"),
         ("gpu_type", "a GPU"),

@@ -18,6 +18,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
         recall: float = 0.9,
         precision: float = 0.9,
         calibration_error: float = 0.1,
+        gain: float = 0.4,
         seconds: float = 60.0,
         classes: Sequence[str] = ("not-school", "school"),
         positive_label: str = "school",
@@ -30,6 +31,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
         metrics = compute_metrics(labels, probabilities, list(classes), positive_label, slices=slices)
         metrics |= {"accuracy": accuracy, "calibration_error": calibration_error}
         metrics["positive"] = {**metrics["positive"], "recall": recall, "precision": precision}
+        metrics["most_frequent"] |= {"difference": gain, "interval": [gain - 0.1, gain + 0.1]}
         rows = [("head", 0.6, 0.7), ("head", 0.4, 0.8), ("fine-tune", 0.3, 0.9)]
         history = [
             {"phase": phase, "epoch": 1, "loss": loss, "accuracy": share, "val_loss": loss, "val_accuracy": share}

@@ -10,6 +10,7 @@ from sat_xception.errors import DataError, GateRefusedError
 from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.comparison import compare
 from sat_xception.evaluate.gate import NO_WINNER, decide, gate
+from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import PREDICTIONS_FILE, Outcomes, write_predictions
 from sat_xception.steps import GateConfig
 
@@ -79,11 +80,86 @@ def test_a_row_says_what_is_asked_and_of_which_class(make_evaluation, tmp_path):
     rows = check(make_evaluation(), config(tmp_path))
     assert [(row["name"], row["rule"], row["limit"]) for row in rows] == [
         ("validation accuracy", "at least", 0.85),
+        ("accuracy gained on the most frequent class", "its lower bound above", 0.0),
         ("recall of school", "at least", 0.7),
         ("precision of school", "at least", 0.6),
         ("calibration error", "at most", 0.2),
     ]
-    assert check(make_evaluation(positive_label=""), config(tmp_path))[1]["name"] == "recall of macro average"
+    assert check(make_evaluation(positive_label=""), config(tmp_path))[2]["name"] == "recall of macro average"
+
+
+def evaluated(make_evaluation, labels, predicted, threshold=0.5, blocks=None):
+    """Return the evaluation of a model that says one class or the other of each tile, and is sure of it."""
+    probabilities = np.where(np.eye(2)[np.asarray(predicted)], 0.9, 0.1).astype(np.float32)
+    names = ["not-school", "school"]
+    metrics = compute_metrics(np.asarray(labels), probabilities, names, "school", threshold, blocks=blocks)
+    return make_evaluation(metrics=metrics)
+
+
+def failed(evaluation, **settings):
+    """Return the names of the checks that a model fails with the defaults."""
+    rows = check(evaluation, GateConfig(evaluations=("e",), out="o", **settings))
+    return [row["name"] for row in rows if not row["passed"]]
+
+
+MOSTLY_FIELD = (np.arange(40) >= 36).astype(int)  # 36 of 40 tiles are no school
+GAIN = "accuracy gained on the most frequent class"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "threshold", "refused"),
+    [
+        (np.zeros(40, int), 0.5, [GAIN, "recall of school", "precision of school"]),
+        # Every tile is a candidate: a recall of 1, and a precision that is the share of schools.
+        (np.zeros(40, int), 0.0, [GAIN, "precision of school"]),
+        (np.ones(40, int), 0.5, ["validation accuracy", GAIN, "precision of school"]),
+        # One school of four found: better by one tile, which may be luck.
+        (np.arange(40) == 39, 0.5, [GAIN, "recall of school"]),
+        (MOSTLY_FIELD, 0.5, []),
+    ],
+)
+def test_by_default_a_model_that_says_one_class_of_everything_is_refused(
+    make_evaluation, predicted, threshold, refused
+):
+    assert failed(evaluated(make_evaluation, MOSTLY_FIELD, predicted.astype(int), threshold)) == refused
+
+
+def test_what_is_gained_must_be_surely_above_its_limit(make_evaluation):
+    labels, found = np.arange(100) < 30, np.arange(100) < 20
+    evaluation = evaluated(make_evaluation, labels.astype(int), found.astype(int))
+    assert evaluation["metrics"]["most_frequent"]["difference"] == pytest.approx(0.2)
+    low, high = evaluation["metrics"]["most_frequent"]["interval"]
+    assert 0.1 < low < 0.2 < high < 0.3
+    assert failed(evaluation, min_gain=low - 0.001) == []
+    assert failed(evaluation, min_gain=low) == [GAIN]
+    assert failed(evaluation, min_gain=-1) == []
+
+
+def test_without_an_interval_the_gain_itself_must_be_above_its_limit(make_evaluation):
+    labels, block = np.array([0, 0, 0, 1, 1]), np.zeros(5, int)
+    better = evaluated(make_evaluation, labels, labels, blocks=block)
+    assert better["metrics"]["most_frequent"]["interval"] is None
+    assert failed(better) == []
+    assert GAIN in failed(evaluated(make_evaluation, labels, 0 * labels, blocks=block))
+
+
+def test_the_check_against_the_most_frequent_class_is_told_with_its_interval(make_evaluation, tmp_path):
+    evaluation = evaluated(make_evaluation, MOSTLY_FIELD, np.zeros(40, int))
+    folders = write_all(tmp_path, evaluation)
+    result = gate(GateConfig(evaluations=folders, out=tmp_path / "gate"))
+    assert result.winner == NO_WINNER
+    assert f"xception: {GAIN} 0.0000, its lower bound above 0 is asked" in result.decision["reason"]
+    table = [row for row in (tmp_path / "gate/decision.md").read_text().splitlines() if row.startswith("|")]
+    row = next(row for row in table if GAIN in row)
+    assert "| 0.0000 | 0.0000 to 0.0000 | its lower bound above 0 | **no** |" in row
+    assert "naming not-school for every tile is right on 0.9000 of them" in row
+
+
+def test_an_evaluation_of_an_earlier_version_isnt_passed_without_the_comparison(make_evaluation, tmp_path):
+    evaluation = make_evaluation()
+    del evaluation["metrics"]["most_frequent"]
+    with pytest.raises(DataError, match=r"earlier version.*sat_xception evaluate"):
+        gate(config(tmp_path, evaluations=write_all(tmp_path, evaluation)))
 
 
 def test_of_two_that_pass_the_more_accurate_wins_in_whatever_order_they_come(make_evaluation, tmp_path):
@@ -230,7 +306,7 @@ def test_of_very_many_slices_the_failed_ones_are_told_first_and_the_texts_stay_s
     assert "; and 18 checks more" in result.decision["reason"]
     text = (tmp_path / "gate/decision.md").read_text()
     assert text.count("**no**") == 30
-    assert "84 more checks of slices are in the report" in text
+    assert "85 more checks of slices are in the report" in text
     assert len(text) < 50_000
     assert (tmp_path / "gate/report.html").read_text().count("below its floor") == 30
 

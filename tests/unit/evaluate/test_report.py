@@ -131,7 +131,7 @@ def test_no_class_name_breaks_a_page(decision, name):
 def test_no_class_name_breaks_the_markdown_of_a_decision(decision, name):
     text = decision_markdown(decision(classes=("other", name), positive_label=name))
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 2 * 4
+    assert len(table) == 2 + 2 * 5
     assert {len(cells(line)) for line in table} == {7}
     assert "<" not in text
     shown = html.unescape(re.sub(r"\\([^\w\s])", r"\1", cells(table[3])[1]))

@@ -129,7 +129,8 @@ def test_the_gate_holds_a_candidate_against_what_serves(score, served, examples,
     root, model = served
     now = score(model_root=root).folder
     own = evaluate(EvaluateConfig(model=model, examples=examples, out=tmp_path / "own")).folder
-    decision = gate(GateConfig(evaluations=(own,), serving=now, out=tmp_path / "gate", min_accuracy=0)).decision
+    none = dict.fromkeys(("min_accuracy", "min_recall", "min_precision"), 0.0) | {"min_gain": -1.0}
+    decision = gate(GateConfig(evaluations=(own,), serving=now, out=tmp_path / "gate", **none)).decision
     assert decision["winner"] == "mobilenetv2", "a model passes against itself"
     assert decision["candidates"][0]["against_serving"]["difference"] == 0
     assert "version 7" in (tmp_path / "gate" / "report.html").read_text()

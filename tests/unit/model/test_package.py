@@ -32,7 +32,8 @@ def contest(examples, tmp_path_factory):
         evaluate(EvaluateConfig(model=folder / backbone, examples=examples, out=folder / f"{backbone}-evaluation"))
         folders[backbone] = folder / backbone
     evaluations = tuple(folder / f"{backbone}-evaluation" for backbone in ("mobilenetv2", "xception"))
-    decision = gate(GateConfig(evaluations=evaluations, out=folder / "decision", min_accuracy=0.0))
+    none = dict.fromkeys(("min_accuracy", "min_recall", "min_precision"), 0.0) | {"min_gain": -1.0}
+    decision = gate(GateConfig(evaluations=evaluations, out=folder / "decision", **none))
     gate(GateConfig(evaluations=evaluations, out=folder / "refusal", min_accuracy=1.0))
     folders |= {"decision": folder / "decision", "refusal": folder / "refusal"}
     folders["winner"] = folders[decision.winner]
