@@ -17,7 +17,7 @@ from sat_xception.bulk.engines import ENGINE_FOLDER, prepare_engine
 from sat_xception.bulk.ledger import close_ledger
 from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
-from sat_xception.bulk.scores import RUN_FILE, shard_facts, shard_name
+from sat_xception.bulk.scores import RUN_FILE, count_unscored, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
     FAILED,
@@ -110,7 +110,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     with _locked(config.out, config.part):
         engine = _engine_of(config, model)
         run = _begin(config, plan, model, engine)
-        todo = [(shard, number) for shard, number in _todo(config.out, plan, retry) if config.has_shard(shard)]
+        todo = [(shard, number) for shard, number in _todo(config.out, plan, model, retry) if config.has_shard(shard)]
         tiles = sum(number for _, number in todo)
         asked = sum(map(config.has_shard, range(plan.shards)))
         if len(todo) < asked and not retry:
@@ -227,7 +227,7 @@ def _check_place(out: Path, retry: bool) -> None:
                 raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
 
 
-def _todo(out: Path, plan: Plan, retry: bool) -> list[tuple[int, int]]:
+def _todo(out: Path, plan: Plan, model: PackagedModel, retry: bool) -> list[tuple[int, int]]:
     """Return the shards to work on, each with its number of tiles."""
     if not retry:
         return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard)]
@@ -238,8 +238,9 @@ def _todo(out: Path, plan: Plan, retry: bool) -> list[tuple[int, int]]:
             raise ConfigError(
                 f"{out / shard_name(shard, plan.shards)} is missing; run `sat_xception bulk predict` first"
             )
-        if facts.failed:
-            found.append((shard, facts.failed))
+        unscored = count_unscored(out / shard_name(shard, plan.shards), model.classes)
+        if unscored:
+            found.append((shard, unscored))
     return found
 
 

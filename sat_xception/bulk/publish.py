@@ -103,7 +103,7 @@ class _Findings:
             place = f"{self._scores.zoom}/{batch.column('x')[first]}/{batch.column('y')[first]}"
             raise DataError(
                 f"tile {place} of {self._scores.folder} is scored and has the {column} {score[first]:g}, expected 0 to "
-                "1; run `sat_xception bulk predict` again"
+                "1; run `sat_xception bulk retry-failed`: it scores such tiles again"
             )
         return np.where(failed, np.nan, score)
 

@@ -21,9 +21,21 @@ import pyarrow.parquet as pq
 import shapely
 
 from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.serve.probabilities import find_flaws
 from sat_xception.storage import get_file, put_file
 
-__all__ = ["RUN_FILE", "SCORES_FILE", "Row", "ShardFacts", "read_shard", "shard_facts", "shard_name", "write_shard"]
+__all__ = [
+    "RUN_FILE",
+    "SCORES_FILE",
+    "Row",
+    "ShardFacts",
+    "count_unscored",
+    "probabilities_of",
+    "read_shard",
+    "shard_facts",
+    "shard_name",
+    "write_shard",
+]
 
 # What a run is, written when it begins; and what came of it, written when every tile is accounted for.
 RUN_FILE, SCORES_FILE = "run.json", "scores.json"
@@ -109,6 +121,18 @@ def shard_facts(path: Path) -> ShardFacts | None:
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the rows of a shard that is there."""
     return pq.read_table(_opened(path), columns=None if columns is None else list(columns))
+
+
+def probabilities_of(table: pa.Table, classes: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Return the probabilities of a shard's rows, `float32 [n, classes]`; NaN where a tile failed."""
+    columns = [table[f"probability/{name}"].to_numpy() for name in classes]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def count_unscored(path: Path, classes: Sequence[str]) -> int:
+    """Return how many tiles of a shard that is there have no probabilities, whatever it says of them."""
+    table = read_shard(path, [f"probability/{name}" for name in classes])
+    return sum(map(bool, find_flaws(probabilities_of(table, classes))))
 
 
 def _opened(path: Path) -> io.BytesIO | pa.BufferReader | None:

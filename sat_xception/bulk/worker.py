@@ -20,10 +20,11 @@ import numpy as np
 from sat_xception.bulk.engines import ENGINE_FOLDER, open_engine
 from sat_xception.bulk.plan import Plan, read_plan
 from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
-from sat_xception.bulk.scores import Row, read_shard, shard_facts, shard_name, write_shard
+from sat_xception.bulk.scores import Row, probabilities_of, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
-from sat_xception.errors import DataError, SatXceptionError
+from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.model_root import here
+from sat_xception.serve.probabilities import find_flaws
 from sat_xception.storage import GcsPath, get_file, put_file
 from sat_xception.storage.files import json_text
 
@@ -120,7 +121,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
         if not len(wanted):
             return
     batches = load_batches(job.source, plan, keys[wanted], job.batch_size, scorer.fit)
-    for batch, found in _through(batches, scorer):
+    for batch, found in _through(batches, scorer, len(model.classes)):
         if not isinstance(job.out, GcsPath) and (job.out / FAILED).exists():
             return  # whoever started the run has been stopped, or another worker has failed
         for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
@@ -129,13 +130,13 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
     write_shard(path, plan.rows(keys), rows, model.classes, plan.digest, str(model.version))
 
 
-def _through(batches: Iterator[LoadedBatch], scorer: Scorer) -> Iterator[tuple[LoadedBatch, list[Row]]]:
+def _through(batches: Iterator[LoadedBatch], scorer: Scorer, classes: int) -> Iterator[tuple[LoadedBatch, list[Row]]]:
     """Yield each batch with what came of its tiles; as many are with the scorer at once as it likes, and no more."""
     under_way: dict[Future[list[Row]], LoadedBatch] = {}
     with ThreadPoolExecutor(scorer.at_once) as pool:
         try:
             for batch in batches:
-                under_way[pool.submit(_rows, batch.tiles, scorer)] = batch
+                under_way[pool.submit(_rows, batch.tiles, scorer, classes)] = batch
                 if len(under_way) >= scorer.at_once:
                     done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                     yield from ((under_way.pop(future), future.result()) for future in done)
@@ -147,20 +148,37 @@ def _through(batches: Iterator[LoadedBatch], scorer: Scorer) -> Iterator[tuple[L
             raise
 
 
-def _rows(tiles: Sequence[LoadedTile], scorer: Scorer) -> list[Row]:
+def _rows(tiles: Sequence[LoadedTile], scorer: Scorer, classes: int) -> list[Row]:
+    """Return what came of each tile; an answer that isn't a probability of each class is a failure, too.
+
+    Raises:
+        ModelError: There are more or fewer probabilities than classes: another model answers.
+    """
     sound = [tile for tile in tiles if not tile.reason]
-    found = iter(scorer.score(sound) if sound else [])
+    found = iter([_checked(row, classes) for row in scorer.score(sound)] if sound else [])
     return [tile.reason or next(found) for tile in tiles]
+
+
+def _checked(row: Row, classes: int) -> Row:
+    if isinstance(row, str):
+        return row
+    if row.shape != (classes,):
+        raise ModelError(
+            f"a tile was answered with {row.size} probabilities, and the model has {classes} classes: another model "
+            "answers now. Finished shards are kept; check what is served, and run the same command again"
+        )
+    return find_flaws(row[np.newaxis])[0] or row
 
 
 def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
     """Return what a finished shard says of its tiles, and the places of those that failed."""
     table = read_shard(path)
-    columns = [table[f"probability/{name}"].to_numpy() for name in classes]
     reasons = table["reason"].to_pylist()
-    values = np.stack(columns, axis=1).astype(np.float32)
-    rows: list[Row] = [reason if reason is not None else values[index] for index, reason in enumerate(reasons)]
-    return rows, np.flatnonzero([reason is not None for reason in reasons])
+    values = probabilities_of(table, classes)
+    # A version before the answers were checked stored some as scored that are no probabilities.
+    told = [flaw if reason is None else reason for reason, flaw in zip(reasons, find_flaws(values), strict=True)]
+    rows: list[Row] = [reason or values[index] for index, reason in enumerate(told)]
+    return rows, np.flatnonzero([bool(reason) for reason in told])
 
 
 @lru_cache(2)

@@ -255,7 +255,9 @@ def agreement(new: EndpointClient, old: EndpointClient, images: Sequence[bytes],
             f"version {new.version} answers with {answers[0].shape[1]} classes, the present version {old.version} with "
             f"{answers[1].shape[1]}: its users would read it wrongly. If they know, use --min-agreement 0"
         )
-    share = float((answers[0].argmax(axis=1) == answers[1].argmax(axis=1)).mean())
+    same = answers[0].argmax(axis=1) == answers[1].argmax(axis=1)
+    known = np.isfinite(answers).all(axis=(0, 2))  # of NaN, too, there is a largest: the first
+    share = float((same & known).mean())
     if share < at_least:
         raise ModelError(
             f"versions {new.version} and {old.version} give {share:.0%} of {len(images):,} tiles the same class "

@@ -121,7 +121,15 @@ class EndpointClient:
         if not {"label", "score"} <= outputs.keys():
             raise self._other_contract(f"signature 'classify' answers with {sorted(outputs)}, not with label and score")
         labels = [label.decode() if isinstance(label, bytes) else str(label) for label in outputs["label"]]
-        return Classification(probabilities, labels, np.asarray(outputs["score"], dtype=np.float32))
+        try:
+            scores = np.asarray(outputs["score"], dtype=np.float32)
+        except (TypeError, ValueError):
+            raise self._other_contract("its output 'score' isn't numbers") from None
+        if len(labels) != len(images) or scores.shape != (len(images),):
+            raise self._other_contract(
+                f"{len(labels)} labels and scores of shape {list(scores.shape)} for {len(images)} images"
+            )
+        return Classification(probabilities, labels, scores)
 
     def status(self) -> list[VersionStatus]:
         """Return the state of the pinned version, or of all versions that the endpoint knows."""
@@ -159,8 +167,10 @@ class EndpointClient:
             raise self._other_contract(
                 f"no numbers named 'probabilities' among its outputs {sorted(outputs)}"
             ) from None
-        if values.ndim != 2 or len(values) != count:
-            raise self._other_contract(f"probabilities of shape {list(values.shape)} for {count} images")
+        if values.ndim != 2 or len(values) != count or values.shape[1] < 2:
+            raise self._other_contract(
+                f"probabilities of shape {list(values.shape)} for {count} images, expected two or more for each"
+            )
         return values
 
     def _other_contract(self, what: str) -> ServiceError:

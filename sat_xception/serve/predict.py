@@ -25,6 +25,7 @@ from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import read_classes, resolve_version
+from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
 from sat_xception.serve.rows import Value, check_suffix, open_rows
 from sat_xception.steps import PredictConfig
@@ -248,10 +249,13 @@ def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
             return [_Row(images[0][0], reason=str(error))]
         middle = len(images) // 2
         return _score(scorer, images[:middle]) + _score(scorer, images[middle:])
+    flaws = find_flaws(np.column_stack([answer.probabilities, answer.scores]))
     return [
-        _Row(path, label, _short(score), tuple(_short(value) for value in probabilities))
-        for (path, _), label, score, probabilities in zip(
-            images, answer.labels, answer.scores, answer.probabilities, strict=True
+        _Row(path, reason=flaw)
+        if flaw
+        else _Row(path, label, _short(score), tuple(_short(value) for value in probabilities))
+        for (path, _), label, score, probabilities, flaw in zip(
+            images, answer.labels, answer.scores, answer.probabilities, flaws, strict=True
         )
     ]
 
@@ -271,7 +275,13 @@ def _columns(rows: Iterator[_Row], classes: list[str] | None) -> tuple[list[str]
 
 
 def _values(row: _Row, columns: list[str]) -> list[Value]:
-    probabilities = row.probabilities or (None,) * (len(columns) - 5)
+    classes = len(columns) - 5
+    if row.probabilities and len(row.probabilities) != classes:
+        raise ModelError(
+            f"{row.path} was answered with {len(row.probabilities)} probabilities, others with {classes}: the endpoint "
+            "changed its model meanwhile; run the command again"
+        )
+    probabilities = row.probabilities or (None,) * classes
     status = "failed" if row.reason else "ok"
     return [str(row.path), row.label or None, row.score, *probabilities, status, " ".join(row.reason.split()) or None]
 

@@ -3,12 +3,15 @@
 import json
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 from aiohttp import web
 from PIL import Image
 
+from sat_xception.deploy.probe import agreement
 from sat_xception.deploy.records import FAILED, History
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
@@ -118,6 +121,18 @@ def test_a_slower_version_is_rolled_back_unless_that_is_meant(cluster, roll_out)
     with pytest.raises(ModelError, match=r"at the 95th percentile.*--max-slowdown 2"):
         roll_out(2, max_slowdown=2, traffic_steps=(50, 100))
     assert cluster.weights[ROUTE] == {A: 100}
+
+
+def test_two_versions_that_answer_nan_dont_agree_on_a_class():
+    nothing, sound = np.full((1, 2), np.nan, np.float32), np.array([[0.9, 0.1]], np.float32)
+
+    def version(*answers):
+        return SimpleNamespace(version=1, predict=lambda images: np.concatenate(answers))
+
+    assert agreement(version(sound, sound), version(sound, sound), [b"", b""], 1.0) == 1
+    assert agreement(version(sound, nothing), version(sound, sound), [b"", b""], 0.5) == 0.5
+    with pytest.raises(ModelError, match="give 0% of 2 tiles the same class"):
+        agreement(version(nothing, nothing), version(nothing, nothing), [b"", b""], 0.5)
 
 
 def test_old_and_new_are_compared_on_tiles_of_a_folder(cluster, roll_out, tmp_path):

@@ -15,12 +15,14 @@ from PIL import Image
 from sat_xception.bulk.ledger import tell_status
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
+from sat_xception.bulk.publish import publish
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
+from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig, PublishConfig
 from tests.bulk_tiles import images, package_version, write_imagery
+from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, serve_config
 from tests.tile_server import TileServer
 
@@ -136,6 +138,71 @@ def test_failed_tiles_are_scored_again_and_nothing_else_is(planned, config, tmp_
     assert os.stat(folder / "scores-00002-of-00003.parquet").st_mtime_ns == old
     whole = predict_tiles(config(plan, "whole")).folder
     assert rows_of(folder)["tile_id"].equals(rows_of(whole)["tile_id"])
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ([float("nan"), float("nan")], "not a number"),
+        ([float("-inf"), float("inf")], "infinite"),
+        ([1.5, -0.5], "below 0"),
+        ([0.5, 1.5], "above 1"),
+    ],
+)
+def test_an_answer_that_is_no_probability_is_a_failed_tile_that_is_scored_again(
+    planned, config, server, tmp_path, odd, reason
+):
+    def change(predictions):
+        predictions[0] = odd
+
+    plan = planned(60, BROKEN)
+    with OddAnswers(server.rest_url, change) as answers:
+        result = predict_tiles(config(plan, endpoint=answers.url))
+    rows = rows_of(result.folder)
+    told = f"the model answers with a probability that is {reason}, expected 0 to 1"
+    # 40 tiles and 20 in batches of 16: the first of each batch.
+    assert [place for place, why in enumerate(rows["reason"].to_pylist()) if why == told] == [0, 16, 32, 40, 56]
+    assert (result.facts["scored"], result.facts["failed"]) == (53, 7)
+    assert result.facts["reasons"][told] == 5
+    assert rows["label"].null_count == rows["probability/school"].null_count == 7
+    again = retry_failed(config(plan, kind=BulkRetryConfig, endpoint=server.rest_url))
+    assert (again.facts["scored"], again.facts["failed"], again.tiles) == (58, 2, 7)
+    publish(PublishConfig(scores=result.folder, out=tmp_path / "published"))
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (lambda row: [row[0], row[1] / 2, row[1] / 2], "3 probabilities, and the model has 2 classes"),
+        (lambda row: row[:1], r"probabilities of shape \[16, 1\] for 16 images"),
+    ],
+)
+def test_more_or_fewer_probabilities_than_classes_end_the_run(planned, config, server, odd, told):
+    def change(predictions):
+        predictions[:] = [odd(row) for row in predictions]
+
+    with OddAnswers(server.rest_url, change) as answers, pytest.raises((ModelError, ServiceError), match=told):
+        predict_tiles(config(planned(30), endpoint=answers.url, in_flight=1))
+
+
+def test_tiles_that_an_earlier_version_stored_as_scored_without_a_probability_are_scored_again(
+    planned, config, tmp_path
+):
+    plan = planned(50)
+    folder = predict_tiles(config(plan)).folder
+    path = folder / "scores-00000-of-00002.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("probability/school")
+    values = table["probability/school"].to_numpy().copy()
+    values[[3, 5]] = np.nan, 7.0
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(values, pa.float32())), path)
+    with pytest.raises(
+        DataError, match=r"probability/school nan, expected 0 to 1; run .sat_xception bulk retry-failed"
+    ):
+        publish(PublishConfig(scores=folder, out=tmp_path / "published"))
+    result = retry_failed(config(plan, kind=BulkRetryConfig))
+    assert (result.facts["scored"], result.facts["failed"], result.tiles) == (50, 0, 2)
+    publish(PublishConfig(scores=folder, out=tmp_path / "published"))
 
 
 def test_what_was_scored_is_left_out_of_the_next_plan(planned, config, packaged_root, tmp_path):

@@ -16,6 +16,7 @@ from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.predict import find_images, predict
 from sat_xception.serve.server import RunningServer
 from sat_xception.steps import PredictConfig
+from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import CLASSES, NAME, TOO_HIGH, expected, pixels_of, serve_config, write_version
 
 pytest_plugins = ["tests.serving_fixtures"]
@@ -130,6 +131,51 @@ def test_an_endpoint_that_refuses_the_first_image_still_gives_all_columns(tmp_pa
     first, second = rows_of(tmp_path / "scores.csv")
     assert (first["status"], first["probability_1"]) == ("failed", "")
     assert second["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"probabilities": [float("nan")] * 2, "score": float("nan")}, "not a number"),
+        ({"probabilities": [float("-inf"), float("inf")]}, "infinite"),
+        ({"probabilities": [1.25, -0.25]}, "below 0"),
+        ({"score": 1.5}, "above 1"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_an_answer_that_is_no_probability_is_a_failed_row(tiles, tmp_path, contract, odd, reason, suffix):
+    def change(predictions):
+        predictions[0] |= odd
+
+    with OddAnswers(contract.rest_url, change, first=0) as answers:
+        result = run(tiles, tmp_path / f"scores{suffix}", endpoint=answers.url)
+    assert (result.images, result.ok, result.failed) == (COUNT, COUNT - 3, 3)
+    if suffix == ".json":
+        text = (tmp_path / "scores.json").read_text()
+        assert not {"NaN", "Infinity", "-Infinity"} & set(text.replace(",", " ").split())
+        rows = json.loads(text)
+    else:
+        rows = rows_of(tmp_path / "scores.csv")
+    told = f"the model answers with a probability that is {reason}, expected 0 to 1"
+    assert [row["status"] for row in rows] == ["failed", "ok", "ok", "failed", "ok", "ok", "failed"]
+    assert {(row["label"] or "", row["score"] or "", row["reason"]) for row in rows[::3]} == {("", "", told)}
+
+
+@pytest.mark.parametrize(
+    ("first", "odd", "told"),
+    [
+        (1, [0.2, 0.3, 0.5], "answered with 3 probabilities, others with 2"),
+        (0, [1.0], r"probabilities of shape \[3, 1\] for 3 images"),
+    ],
+)
+def test_an_endpoint_with_other_classes_meanwhile_ends_the_run(tiles, tmp_path, contract, first, odd, told):
+    def change(predictions):
+        for row in predictions:
+            row["probabilities"] = odd
+
+    with OddAnswers(contract.rest_url, change, first) as answers, pytest.raises((ModelError, ServiceError), match=told):
+        run(tiles, tmp_path / "scores.csv", endpoint=answers.url)
+    assert not (tmp_path / "scores.csv").exists()
 
 
 def test_when_nothing_can_be_scored_the_rows_say_why_and_it_is_an_error(tmp_path, source):

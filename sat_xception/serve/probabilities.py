@@ -1,0 +1,26 @@
+"""Whether what a model answers is a probability: a processor, a damaged model or another server may fail at that."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["find_flaws"]
+
+# Few reasons, so that they can be counted over millions of tiles.
+_FLAWS = ("not a number", "infinite", "below 0", "above 1")
+
+
+def find_flaws(probabilities: npt.NDArray[np.float32]) -> list[str]:
+    """Return why each row isn't one of probabilities, "" where it is.
+
+    Args:
+        probabilities: `float32 [n, k]`, in which every number should be from 0 to 1.
+    """
+    with np.errstate(invalid="ignore"):
+        signs = (np.isnan(probabilities), np.isinf(probabilities), probabilities < 0, probabilities > 1)
+    wrong = np.stack([sign.any(axis=1) for sign in signs])
+    reasons = [f"the model answers with a probability that is {flaw}, expected 0 to 1" for flaw in _FLAWS]
+    return [
+        reasons[first] if flawed else "" for first, flawed in zip(wrong.argmax(axis=0), wrong.any(axis=0), strict=True)
+    ]
