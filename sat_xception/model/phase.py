@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -46,9 +47,10 @@ class PhaseProgress:
     Attributes:
         epoch: Epochs that are finished.
         step: Steps of the next one that are done.
-        best: Best validation accuracy.
+        best: Best validation accuracy; below 0 while there is none.
         wait: Epochs since then.
-        finished: Whether the phase is over, by its last epoch or by early stopping.
+        finished: Whether the phase is over, by its last epoch, by early stopping or by a loss that isn't finite.
+        diverged: Whether the loss or a weight of its last epoch isn't finite. That epoch is never the best one.
         seconds: Time spent, over all tries.
         rows: History, a row an epoch.
     """
@@ -58,6 +60,7 @@ class PhaseProgress:
     best: float = -1.0
     wait: int = 0
     finished: bool = False
+    diverged: bool = False
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -101,7 +104,7 @@ class Phase:
         on_epoch: Callable[[dict[str, Any]], None],
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train to the end; the model has its best weights then.
+        """Train to the end; the model has its best weights then, if any epoch had a finite loss.
 
         Args:
             data: What it learns from.
@@ -123,11 +126,16 @@ class Phase:
             on_epoch(row)
             if not self._silent:
                 self._tell(row)
-            if self.progress.finished or self._checkpoints.due(at_rest=True):
+            # Of a phase without a best epoch nothing is worth going on with.
+            if self._best and (self.progress.finished or self._checkpoints.due(at_rest=True)):
                 self._save(started)
+        done = self.progress
+        if done.diverged and not self._silent:
+            _log.warning("%-9s ended: the loss or a weight isn't finite after epoch %d", self.name, done.epoch)
+        if not self._best:
+            return
         for variable, value in zip(self._learning, self._best, strict=True):
             variable.assign(value)
-        done = self.progress
         if not self._silent:
             _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
 
@@ -174,10 +182,15 @@ class Phase:
         progress = self.progress
         progress.rows.append(row)
         progress.wait += 1
-        if row["val_accuracy"] > progress.best:
-            progress.best, progress.wait = row["val_accuracy"], 0
-            self._best = [variable.numpy() for variable in self._learning]
-        progress.finished = progress.epoch >= self._epochs or progress.wait >= self._patience
+        # Of answers that are NaN the first class is the most probable: their accuracy is the share of that class.
+        progress.diverged = row["loss"] is None or row["val_loss"] is None
+        if not progress.diverged and row["val_accuracy"] > progress.best:
+            learnt = [variable.numpy() for variable in self._learning]
+            progress.diverged = not all(np.isfinite(values).all() for values in learnt)
+            if not progress.diverged:
+                progress.best, progress.wait, self._best = row["val_accuracy"], 0, learnt
+        ended = progress.epoch >= self._epochs or progress.wait >= self._patience
+        progress.finished = progress.diverged or ended
 
     def _variables(self) -> list[Any]:
         """Return what changes while it learns, the best weights aside."""
@@ -194,7 +207,7 @@ class Phase:
         state = self._checkpoints.load(self.name)
         if state is None:
             return 0.0
-        facts = {name: state.facts[name] for name in vars(self.progress)}
+        facts = {name: state.facts[name] for name in vars(self.progress) if name in state.facts}
         self.progress = PhaseProgress(**facts)
         self._best = list(state.arrays.get("best", []))
         if not self.progress.finished:

@@ -104,8 +104,10 @@ class Run:
 
     def fit(
         self, name: str, model: keras.Model, data: Batches, valid: tf.data.Dataset, epochs: int, patience: int = 0
-    ) -> float:
+    ) -> float | None:
         """Train, restore the best weights, record the history; return the best validation accuracy.
+
+        None where no epoch had a finite loss; the model's weights are worth nothing then.
 
         Args:
             name: Of the phase.
@@ -121,11 +123,13 @@ class Run:
             phase.run(data, valid, board.add, board.on_step)
             if isinstance(data, TileBatches):
                 board.show_samples(next(iter(data.epoch(0)))[0].numpy())
-            labels = np.concatenate([batch[1].numpy() for batch in valid])
-            board.show_confusion(labels, model.predict(valid, verbose=0), self.classes)
+            found = phase.progress.best >= 0
+            if found:
+                labels = np.concatenate([batch[1].numpy() for batch in valid])
+                board.show_confusion(labels, model.predict(valid, verbose=0), self.classes)
         self.history += phase.progress.rows
         self.seconds[name] = round(phase.progress.seconds, 3)
-        return phase.progress.best
+        return phase.progress.best if found else None
 
 
 def _warm_up_and_cosine(rate: float, epochs: int, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

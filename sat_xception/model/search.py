@@ -25,7 +25,7 @@ from sat_xception.model.run import check_examples, class_weights
 from sat_xception.model.search_page import search_page
 from sat_xception.model.search_space import Space, read_space
 from sat_xception.model.search_workers import run_trials, stop_on_signals
-from sat_xception.model.study import Job, closed, merit, open_study, own_folder, reason_of
+from sat_xception.model.study import Job, closed, loss_of, merit, open_study, own_folder, reason_of, state_of
 from sat_xception.model.trial import TrialData, prepare_features
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import SearchConfig
@@ -176,7 +176,7 @@ def _tuning(settings: dict[str, Any], space: Space, config: SearchConfig) -> dic
 
 
 def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    complete = [trial for trial in trials if state_of(trial) is TrialState.COMPLETE]
     if complete:
         return max(complete, key=merit)
     reasons = Counter(reason_of(trial) for trial in trials if reason_of(trial))
@@ -190,7 +190,7 @@ def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
 
 
 def _counts(trials: list[FrozenTrial], asked: int) -> dict[str, int]:
-    states = Counter(trial.state for trial in trials)
+    states = Counter(map(state_of, trials))
     return {
         "asked": max(asked, len(trials)),
         "complete": states[TrialState.COMPLETE],
@@ -204,10 +204,10 @@ def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()  # type: ignore[operator]
     return {
         "number": number,
-        "state": trial.state.name.lower(),
+        "state": state_of(trial).name.lower(),
         "params": trial.params,
-        "valid_accuracy": trial.value if trial.state is TrialState.COMPLETE else None,
-        "valid_loss": trial.user_attrs.get("valid_loss"),
+        "valid_accuracy": trial.value if state_of(trial) is TrialState.COMPLETE else None,
+        "valid_loss": loss_of(trial),
         "phase": trial.user_attrs.get("phase", ""),
         "epochs": len(trial.intermediate_values),
         "seconds": round(seconds, 3),
@@ -217,9 +217,11 @@ def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
 
 def _importance(study: optuna.Study) -> dict[str, float]:
     """Return each setting's share in what makes trials good (PED-ANOVA); {} where there is too little to say it by."""
-    values = {trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-    if len(values) < 2:
+    complete = [trial for trial in study.get_trials() if state_of(trial) is TrialState.COMPLETE]
+    if len({trial.value for trial in complete}) < 2:
         return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(complete)
     return {name: round(share, 4) for name, share in optuna.importance.get_param_importances(study).items()}
 
 

@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from sat_xception.errors import SatXceptionError
 from sat_xception.log import duration, get_logger, set_up_logging
-from sat_xception.model.study import REASON, Job, closed, open_study
+from sat_xception.model.study import REASON, Job, closed, open_study, state_of
 from sat_xception.model.trial import run_trial
 
 __all__ = ["run_trials", "stop_on_signals"]
@@ -154,7 +154,7 @@ def _try(job: Job, study: optuna.Study, trial: Trial, settings: dict[str, Any], 
 
 def _say(job: Job, study: optuna.Study, told: str, settings: dict[str, Any], seconds: float) -> None:
     done = closed(study)
-    complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
+    complete = [trial for trial in done if state_of(trial) is TrialState.COMPLETE]
     best = f"best {max(trial.value or 0.0 for trial in complete):.4f}" if complete else "none yet"
     of = f" of {job.trials:,}" if job.trials else ""
     shown = ", ".join(

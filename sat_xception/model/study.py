@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,18 @@ from sat_xception.model.search_space import Space
 from sat_xception.model.trial import TrialData
 from sat_xception.steps import TrainConfig
 
-__all__ = ["REASON", "Job", "closed", "interrupted", "merit", "open_study", "own_folder", "reason_of"]
+__all__ = [
+    "REASON",
+    "Job",
+    "closed",
+    "interrupted",
+    "loss_of",
+    "merit",
+    "open_study",
+    "own_folder",
+    "reason_of",
+    "state_of",
+]
 
 REASON = "reason"
 # A process that is killed while it writes leaves the journal's lock, which others take after this time.
@@ -103,15 +115,31 @@ def interrupted(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.FAIL and REASON not in trial.user_attrs
 
 
+def state_of(trial: FrozenTrial) -> TrialState:
+    """Return the state of a trial; one without a finite loss has failed, though an earlier version called it complete.
+
+    Its accuracy is that of a model whose answers are no numbers.
+    """
+    lost = trial.state is TrialState.COMPLETE and loss_of(trial) is None
+    return TrialState.FAIL if lost else trial.state
+
+
+def loss_of(trial: FrozenTrial) -> float | None:
+    """Return the validation loss of a trial; None where it has none that is finite. A journal holds NaN as null."""
+    loss = trial.user_attrs.get("valid_loss")
+    return float(loss) if loss is not None and math.isfinite(loss) else None
+
+
 def reason_of(trial: FrozenTrial) -> str:
     """Return why a trial failed; "" if it didn't."""
-    return str(trial.user_attrs.get(REASON, ""))
+    lost = state_of(trial) is TrialState.FAIL and trial.state is TrialState.COMPLETE
+    return "its loss isn't finite" if lost else str(trial.user_attrs.get(REASON, ""))
 
 
 def merit(trial: FrozenTrial) -> tuple[float, float]:
     """Return what complete trials are sorted by: the accuracy, then the loss, as few tiles make many ties."""
-    loss = float(trial.user_attrs["valid_loss"])
-    return float(trial.value or 0.0), -loss if loss == loss else float("-inf")
+    loss = loss_of(trial)
+    return float(trial.value or 0.0), -math.inf if loss is None else -loss
 
 
 @contextlib.contextmanager

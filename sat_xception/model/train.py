@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from sat_xception import __version__
 from sat_xception.data.examples_index import ExamplesIndex, read_index
+from sat_xception.errors import ModelError
 from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
@@ -97,7 +98,7 @@ def train(config: TrainConfig) -> TrainResult:
     Raises:
         DataError: No usable examples.
         ConfigError: A setting doesn't fit the backbone.
-        ModelError: The weights file doesn't fit the backbone.
+        ModelError: The weights file doesn't fit the backbone, or no epoch had a finite loss.
         ServiceError: The ImageNet weights can't be downloaded.
         PreemptedError: SIGTERM came; what was learnt is kept, and the same command goes on from there.
     """
@@ -212,9 +213,12 @@ def _transfer(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]
     before = model.get_weights()
     tuned = run.fit("fine-tune", *run.fine_tuning(model), config.fine_tune_epochs)
     # As good on the validation tiles, it was better on others each time that this was measured.
-    if tuned >= accuracy:
+    if tuned is not None and tuned >= accuracy:
         return model, "fine-tune", tuned
-    _log.info("kept      the head: fine-tuning reached %.4f, less than %.4f", tuned, accuracy)
+    if tuned is None:
+        _log.warning("kept      the head: no epoch of fine-tuning had a finite loss")
+    else:
+        _log.info("kept      the head: fine-tuning reached %.4f, less than %.4f", tuned, accuracy)
     model.set_weights(before)
     return model, "head", accuracy
 
@@ -225,7 +229,8 @@ def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Lay
     train, valid = run.features(features)
     run.seconds["features"] = round(time.monotonic() - started, 3)
     _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
-    return run.fit("head", *run.head_training(head, train, valid), config.head_epochs)
+    accuracy = run.fit("head", *run.head_training(head, train, valid), config.head_epochs)
+    return _found(accuracy, f"--head-learning-rate ({config.head_learning_rate:g})")
 
 
 def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
@@ -242,7 +247,17 @@ def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, s
     )
     compile_model(model, config, rate, config.label_smoothing)
     epochs = config.scratch_epochs
-    return model, "scratch", run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
+    accuracy = run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
+    return model, "scratch", _found(accuracy, f"--scratch-learning-rate ({rate.initial_learning_rate:g})")
+
+
+def _found(accuracy: float | None, rate: str) -> float:
+    if accuracy is None:
+        raise ModelError(
+            f"no epoch had a finite loss, so there are no weights to keep; lower {rate}, and check --weights and "
+            "--precision"
+        )
+    return accuracy
 
 
 def weights_digest(model: keras.Model) -> str:

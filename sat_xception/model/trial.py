@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sat_xception.errors import ModelError
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
 from sat_xception.model.checkpoint import NoCheckpoints
@@ -118,6 +119,7 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
         report: Told every epoch. Steps of fine-tuning come after the last that the head may have.
 
     Raises:
+        ModelError: The loss isn't finite.
         Exception: What `report` raises to end the trial.
     """
     keras.backend.clear_session()
@@ -143,6 +145,13 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
 def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report: Report, first_step: int) -> Outcome:
     model, batches, checks = lesson
     learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), Notice(), silent=True)
-    learning.run(batches, checks, lambda row: report(first_step + row["epoch"] - 1, row["val_accuracy"]))
+
+    def tell(row: dict[str, Any]) -> None:
+        if not learning.progress.diverged:
+            report(first_step + row["epoch"] - 1, row["val_accuracy"])
+
+    learning.run(batches, checks, tell)
+    if learning.progress.diverged:
+        raise ModelError(f"{phase}: the loss or a weight isn't finite after epoch {learning.progress.epoch}")
     best = max(learning.progress.rows, key=lambda row: row["val_accuracy"])
     return Outcome(best["val_accuracy"], best["val_loss"], phase)

@@ -11,6 +11,7 @@ import time
 import keras
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from sat_xception.config import load_config
 from sat_xception.errors import ConfigError, DataError, PreemptedError
@@ -157,6 +158,42 @@ def test_trials_that_fail_are_counted_with_their_reason(settings, tmp_path):
     with pytest.raises(DataError, match="all 1 trials failed, 1 of them: --fine-tune-from 'no_such_layer' is no layer"):
         search(config)
     assert not (tmp_path / "found").exists()
+
+
+def forget_the_check(study):
+    """Make a journal as it was written before: a trial without a finite loss is complete, and the best one."""
+    journal = study / "journal.log"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        if line.get("user_attr", {}).get("reason"):
+            line["user_attr"] = {"valid_loss": None}
+        if line.get("state") == TrialState.FAIL:
+            line |= {"state": TrialState.COMPLETE, "values": [1.0]}
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("journal", ["new", "old"])
+def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(settings, tmp_path, journal):
+    space = tmp_path / "space.yaml"
+    space.write_text("head_learning_rate: [1.0e-3, 1.0e+38]\n")
+    changes = {"trials": 3, "head_epochs": 3, "pruner": "none", "space": str(space)}
+    first = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes})))
+    if journal == "old":
+        forget_the_check(tmp_path / "found.study")
+    # The same study: results of an earlier run are replaced.
+    second = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes, "trials": 5})))
+    for found, asked in ((first, 3), (second, 5)):
+        counts = found["counts"]
+        assert counts["complete"] + counts["failed"] == counts["asked"] == asked and counts["failed"] > 0
+        assert found["best"]["params"]["head_learning_rate"] == 1e-3
+        for row in found["trials"]:
+            exploded = row["params"]["head_learning_rate"] == 1e38
+            assert row["state"] == ("fail" if exploded else "complete")
+            assert ("isn't finite" in row["reason"]) == exploded
+            assert (row["valid_accuracy"] is None) == (row["valid_loss"] is None) == exploded
+    told = {row["reason"] for row in second["trials"][:3]} - {""}
+    own = "head: the loss or a weight isn't finite after epoch 1"
+    assert told == {"its loss isn't finite" if journal == "old" else own}
 
 
 def test_a_trial_may_fine_tune_and_is_as_good_as_its_better_phase(settings, tmp_path):

@@ -74,7 +74,7 @@ def tuned(transfer):
 @pytest.fixture(scope="module")
 def ruined(transfer):
     """A head that learns, fine-tuned at a rate that makes every weight infinite."""
-    return transfer("ruined", fine_tune_epochs=1, fine_tune_learning_rate=1e38, fine_tune_from="Conv_1")
+    return transfer("ruined", fine_tune_epochs=2, fine_tune_learning_rate=1e38, fine_tune_from="Conv_1")
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +131,12 @@ def test_fine_tuning_changes_the_layers_from_the_named_one_on_and_no_batch_norm(
         assert changed == bool(learns), old.name
 
 
-def test_a_phase_that_makes_the_model_worse_is_thrown_away(ruined, examples, tmp_path):
+def test_a_phase_without_a_finite_loss_is_thrown_away(ruined, examples, tmp_path):
     assert ruined.valid_accuracy >= 0.85
     history = read(ruined.folder, "history.json")
     head = max(row["val_accuracy"] for row in history if row["phase"] == "head")
-    tuned = max(row["val_accuracy"] for row in history if row["phase"] == "fine-tune")
-    assert tuned < head
+    tuned = [row["val_loss"] for row in history if row["phase"] == "fine-tune"]
+    assert tuned == [None], "it ended after the first of two epochs"
     assert (ruined.phase, ruined.valid_accuracy) == ("head", head)
     assert read(ruined.folder, "train.json")["kept_phase"] == "head"
     assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == head
@@ -177,6 +177,19 @@ def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
     tuned = [row for row in read(ruined.folder, "history.json") if row["phase"] == "fine-tune"]
     assert [row["val_loss"] for row in tuned] == [None]
     assert "<svg" in (ruined.folder / "curves.html").read_text()
+
+
+def test_a_head_without_a_finite_loss_is_an_error_that_names_the_rate(train_head, tmp_path):
+    with pytest.raises(ModelError, match=r"no epoch had a finite loss.*lower --head-learning-rate \(1e\+38\)") as ended:
+        train_head("diverged", head_learning_rate=1e38)
+    assert ended.value.exit_code == 3
+
+
+def test_a_network_without_a_finite_loss_is_an_error_that_names_the_rate(unbalanced, tmp_path):
+    settings = {**COMMON, "weights": "none", "scratch_epochs": 2, "scratch_learning_rate": 1e38}
+    with pytest.raises(ModelError, match=r"no epoch had a finite loss.*lower --scratch-learning-rate \(1e\+38\)"):
+        train(TrainConfig(examples=unbalanced, out=tmp_path / "model", **settings))
+    assert not (tmp_path / "model").exists()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(transfer, tuned, train_head, head_only):
