@@ -34,6 +34,7 @@ def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[st
         _floor(f"recall of {whose}", positive["recall"], config.min_recall, intervals["recall"]),
         _floor(f"precision of {whose}", positive["precision"], config.min_precision, intervals["precision"]),
     ]
+    rows += _check_unscored(evaluation)
     error, limit = metrics["calibration_error"], config.max_calibration_error
     rows.append(_row("calibration error", error, limit, "at most", error <= limit))
     rows += _check_slices(metrics["slices"], "accuracy", "count", config.min_slice_accuracy, config.min_slice_tiles)
@@ -63,6 +64,17 @@ def _row(
 
 def _floor(name: str, value: float, limit: float, interval: list[float] | None) -> Row:
     return _row(name, value, limit, "at least", value >= limit, interval)
+
+
+def _check_unscored(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Return a row that fails where the model had no probabilities for some tile: its figures are of the others."""
+    unscored = evaluation.get("unscored") or {"count": 0}
+    if not unscored["count"]:
+        return []
+    tiles = unscored["count"] + evaluation["metrics"]["count"]
+    reason = max(unscored["reasons"], key=lambda each: unscored["reasons"][each])
+    note = f"{unscored['count']:,} of {tiles:,} tiles have no score, most often: {reason}"
+    return [_row("share of tiles without a score", unscored["count"] / tiles, 0.0, "at most", False, note=note)]
 
 
 def _check_gain(found: Mapping[str, Any], min_gain: float) -> Row:

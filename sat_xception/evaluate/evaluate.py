@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sat_xception.evaluate.tiles import Tiles, read_images, read_tiles
 from sat_xception.log import track
 from sat_xception.model.input import evaluation_batches, reading
 from sat_xception.page import thumbnail
+from sat_xception.serve.probabilities import find_flaws
 from sat_xception.steps import EvaluateConfig
 from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
 
@@ -55,10 +57,11 @@ def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
 def evaluate(config: EvaluateConfig) -> EvaluateResult:
     """Score a split; write `evaluation.json`, `predictions.parquet` and `report.html`.
 
-    The temperature and the threshold are always those of the validation split.
+    The temperature and the threshold are always those of the validation split. A tile that is answered with anything
+    but numbers from 0 to 1 has no score: it is counted with its reason, and its row has no prediction.
 
     Raises:
-        DataError: No such model, examples or split, or the model was trained on other classes.
+        DataError: No such model, examples or split, the model was trained on other classes, or no tile has a score.
         ServiceError: The endpoint of what is serving doesn't answer.
     """
     examples = read_index(config.examples)
@@ -84,9 +87,7 @@ def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateRe
         split: (read_tiles(config.examples, split), _score(model, trained["input_size"], config, split))
         for split in dict.fromkeys((config.split, "valid"))
     }
-    valid, of_valid = scored["valid"]
-    if not np.isfinite(of_valid).all():
-        raise DataError("the model returns probabilities that are not numbers; train again with a lower learning rate")
+    valid, of_valid = _known(*scored["valid"])
     temperature = fit_temperature(valid.labels, of_valid)
     goal = _threshold(facts, valid, apply_temperature(of_valid, temperature), config.goal)
     training = {key: trained[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")}
@@ -110,7 +111,7 @@ def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, facts: di
         return EvaluateResult(config.out, facts)
     tiles = read_tiles(config.examples, config.split)
     # As it answers: it brings its own temperature.
-    goal = _threshold(facts, tiles, serving.probabilities, config.goal)
+    goal = _threshold(facts, *_known(tiles, serving.probabilities), config.goal)
     return _write(config, facts, tiles, serving.probabilities, 1.0, goal)
 
 
@@ -118,6 +119,23 @@ def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: s
     total = -(-read_index(config.examples).count(split) // config.batch_size)
     batches = evaluation_batches(config.examples, split, input_size, config.batch_size)
     return np.concatenate([model(images, training=False).numpy() for images, _ in track(batches, "evaluate", total)])
+
+
+def _known(tiles: Tiles, raw: npt.NDArray[np.float32]) -> tuple[Tiles, npt.NDArray[np.float32]]:
+    """Return the tiles that were answered with probabilities, and these.
+
+    Raises:
+        DataError: None was.
+    """
+    reasons = find_flaws(raw)
+    known = np.array([not reason for reason in reasons], dtype=bool)
+    if len(known) and not known.any():
+        reason, count = Counter(reasons).most_common(1)[0]
+        raise DataError(
+            f"none of {len(known):,} tiles could be scored, {count:,} of them: {reason}. Train again with a lower "
+            "learning rate"
+        )
+    return tiles.take(known), raw[known]
 
 
 def _threshold(
@@ -147,25 +165,31 @@ def _write(
         temperature: What makes of that the probabilities that count.
         threshold: What `choose_threshold` found; None without a positive class.
     """
-    scored = apply_temperature(raw, temperature)
+    reasons = find_flaws(raw)
+    places = np.flatnonzero([not reason for reason in reasons])
+    known, own = _known(tiles, raw)
+    scored = apply_temperature(own, temperature)
     evaluation = {
         **facts,
+        "unscored": {"count": len(reasons) - len(places), "reasons": Counter(filter(None, reasons))},
         "calibration": {
             "temperature": temperature,
-            "before": reliability(tiles.labels, raw),
-            "after": reliability(tiles.labels, scored),
+            "before": reliability(known.labels, own),
+            "after": reliability(known.labels, scored),
         },
         "threshold": threshold,
-        "metrics": measure(tiles, scored, facts["classes"], facts["positive_label"], threshold),
+        "metrics": measure(known, scored, facts["classes"], facts["positive_label"], threshold),
     }
     with atomic_folder(config.out, record="evaluation.json") as work:
-        worst = _worst_mistakes(tiles.labels, scored)
-        images = read_images(config.examples, config.split, worst)
+        worst = _worst_mistakes(known.labels, scored)
+        images = read_images(config.examples, config.split, places[worst].tolist())
         evaluation["mistakes"] = [
-            _describe_mistake(images[place], tiles, place, scored[place], facts["classes"]) for place in worst
+            _describe_mistake(images[places[at]], known, at, scored[at], facts["classes"]) for at in worst
         ]
+        every = raw.copy()
+        every[places] = scored
         write_predictions(
-            work / PREDICTIONS_FILE, tiles.ids, tiles.blocks, tiles.slices, tiles.labels, scored, facts["classes"]
+            work / PREDICTIONS_FILE, tiles.ids, tiles.blocks, tiles.slices, tiles.labels, every, facts["classes"]
         )
         write_json(work / "evaluation.json", evaluation)
         (work / "report.html").write_text(evaluation_report(evaluation), encoding="utf-8")

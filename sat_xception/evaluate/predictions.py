@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sat_xception.errors import DataError
+from sat_xception.serve.probabilities import find_flaws
 
 __all__ = ["PREDICTIONS_FILE", "Outcomes", "read_outcomes", "write_predictions"]
 
@@ -44,11 +45,20 @@ def write_predictions(
     probabilities: npt.NDArray[np.float32],
     classes: Sequence[str],
 ) -> None:
-    """Write `tile_id`, `label`, `block`, `slice/<name>`, `predicted` and `probability_<class>` of each tile."""
+    """Write `tile_id`, `label`, `block`, `slice/<name>`, `reason`, `predicted` and `probability_<class>` of each tile.
+
+    A tile whose probabilities aren't all numbers from 0 to 1 has a reason instead of them and of a prediction.
+    """
+    reasons = find_flaws(probabilities)
+    failed = np.array([bool(reason) for reason in reasons], dtype=bool)
     columns: dict[str, Any] = {"tile_id": ids, "label": [classes[label] for label in labels], "block": blocks}
     columns |= {f"slice/{name}": values for name, values in slices.items()}
-    columns["predicted"] = [classes[place] for place in probabilities.argmax(axis=1)]
-    columns |= {f"probability_{name}": probabilities[:, index] for index, name in enumerate(classes)}
+    columns["reason"] = pa.array([reason or None for reason in reasons], pa.string())
+    columns["predicted"] = pa.array(
+        [classes[place] for place in probabilities.argmax(axis=1)], pa.string(), mask=failed
+    )
+    for index, name in enumerate(classes):
+        columns[f"probability_{name}"] = pa.array(probabilities[:, index], mask=failed)
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
@@ -61,7 +71,8 @@ def read_outcomes(folder: Path) -> Outcomes:
     path = folder / PREDICTIONS_FILE
     try:
         table = pq.read_table(path, columns=["tile_id", "block", "label", "predicted"])
-        right = pc.equal(table["label"], table["predicted"]).to_numpy()
+        # A tile without a prediction isn't classified rightly.
+        right = pc.fill_null(pc.equal(table["label"], table["predicted"]), False).to_numpy()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}. Run `sat_xception evaluate` again") from None
     return Outcomes(table["tile_id"].to_pylist(), table["block"].to_pylist(), right.astype(bool))

@@ -31,6 +31,8 @@ class EvaluateResult:
         low, high = metrics["intervals"]["accuracy"] or (metrics["accuracy"], metrics["accuracy"])
         threshold, calibration = self.evaluation["threshold"], self.evaluation["calibration"]
         at = f" from {threshold['value']:.3f} on" if threshold else ""
+        unscored = self.evaluation.get("unscored") or {"count": 0, "reasons": {}}
+        failed = [f"failed    {number:,} x {reason}\n" for reason, number in unscored["reasons"].items()]
         return (
             f"evaluate  {who} on {metrics['count']:,} {self.evaluation['split']} tiles | "
             f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f})\n"
@@ -38,5 +40,5 @@ class EvaluateResult:
             f"recall {metrics['positive']['recall']:.4f}  F1 {metrics['positive']['f1']:.4f}\n"
             f"          calibration error {calibration['before']['error']:.4f}, "
             f"{calibration['after']['error']:.4f} at temperature {calibration['temperature']:.3f}\n"
-            f"wrote     {self.folder}/report.html"
+            f"{''.join(failed)}wrote     {self.folder}/report.html"
         )

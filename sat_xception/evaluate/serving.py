@@ -19,6 +19,7 @@ from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.model_root import has_version, here, known_versions, read_classes
 from sat_xception.serve.models import SavedModelSession
+from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.steps import EvaluateConfig
 from sat_xception.storage import read_json
@@ -149,7 +150,9 @@ def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesInd
         number = answer.probabilities.shape[1]
         if number != len(classes):
             raise _OtherClassesError(f"knows {number} classes, the examples hold {classes}")
-        if answer.labels != [classes[place] for place in answer.probabilities.argmax(axis=1)]:
+        named = [classes[place] for place in answer.probabilities.argmax(axis=1)]
+        flaws = find_flaws(answer.probabilities)  # of which no class is the most probable
+        if any(own != name and not flaw for own, name, flaw in zip(answer.labels, named, flaws, strict=True)):
             raise _OtherClassesError(f"answers with {sorted(set(answer.labels))}, the examples hold {classes}")
         return answer.probabilities
 

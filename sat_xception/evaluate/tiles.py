@@ -37,6 +37,13 @@ class Tiles:
     blocks: list[str]
     slices: dict[str, list[str]]
 
+    def take(self, wanted: npt.NDArray[np.bool_]) -> Tiles:
+        """Return the tiles where `wanted`, `bool [n]`, is true."""
+        places = np.flatnonzero(wanted).tolist()
+        slices = {name: [values[place] for place in places] for name, values in self.slices.items()}
+        ids, blocks = ([values[place] for place in places] for values in (self.ids, self.blocks))
+        return Tiles(ids, self.labels[wanted], blocks, slices)
+
     def block_numbers(self) -> npt.NDArray[np.int64]:
         """Return the number of each tile's block, `int64 [n]`, from 0 on."""
         return number_blocks(self.blocks)

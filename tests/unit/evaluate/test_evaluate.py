@@ -15,15 +15,20 @@ from sat_xception.data.assemble import assemble
 from sat_xception.data.examples_index import shard_files
 from sat_xception.data.tfrecord import convert
 from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.evaluate import evaluate as evaluate_module
 from sat_xception.evaluate.bootstrap import number_blocks
 from sat_xception.evaluate.calibrate import apply_temperature
+from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.metrics import compute_metrics
+from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.model.preprocess import decode_and_resize
-from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig
+from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig, GateConfig
 from sat_xception.storage import folder_digests
 from tests.conftest import draw_tile, encode
 from tests.small_models import SIDE, write_small_model
+
+NO_PROBABILITY = ("not a number", "below 0")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,58 @@ def test_figures_are_those_of_the_predictions(run):
     assert table["block"].to_pylist() == table["tile_id"].to_pylist()  # nobody knows where they are
     assert table["predicted"].to_pylist() == [classes[place] for place in probabilities.argmax(axis=1)]
     assert 0 < written["metrics"]["accuracy"] < 1
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Return a function that makes some rows of what any model answers something else."""
+
+    def spoil(rows):
+        sound = evaluate_module._score
+
+        def score(*given):
+            answers = sound(*given)
+            for place, values in rows.items():
+                answers[place] = values
+            return answers
+
+        monkeypatch.setattr(evaluate_module, "_score", score)
+
+    return spoil
+
+
+def test_a_tile_without_a_probability_is_counted_and_in_no_figure(run, spoil, tmp_path):
+    sound = pq.read_table(run().folder / "predictions.parquet").to_pylist()
+    spoil({0: [np.nan, np.nan], 3: [1.5, -0.5], 5: [np.nan, 0.5]})
+    result = run()
+    evaluation = result.evaluation
+    nan, negative = (f"the model answers with a probability that is {why}, expected 0 to 1" for why in NO_PROBABILITY)
+    assert evaluation["unscored"] == {"count": 3, "reasons": {nan: 2, negative: 1}}
+    assert evaluation["metrics"]["count"] == len(sound) - 3
+    assert f"failed    2 x {nan}" in result.summary()
+    assert "2 tiles have no score" in (result.folder / "report.html").read_text()
+    json.dumps(evaluation, allow_nan=False)
+    rows = pq.read_table(result.folder / "predictions.parquet").to_pylist()
+    assert [row["tile_id"] for row in rows] == [row["tile_id"] for row in sound]
+    failed = {place: row for place, row in enumerate(rows) if row["reason"]}
+    assert {place: row["reason"] for place, row in failed.items()} == {0: nan, 3: negative, 5: nan}
+    assert {row[name] for row in failed.values() for name in ("predicted", "probability_school")} == {None}
+    right = read_outcomes(result.folder).right
+    assert not right[[0, 3, 5]].any()
+    assert right.sum() == round(evaluation["metrics"]["accuracy"] * (len(sound) - 3))
+    by_id = {row["tile_id"]: row for row in sound}
+    for mistake in evaluation["mistakes"]:
+        assert mistake["truth"] == by_id[mistake["tile"]]["label"] != mistake["predicted"]
+    row = next(row for row in check(evaluation, GateConfig(evaluations=("e",), out="o")) if "without" in row["name"])
+    assert not row["passed"]
+    assert row["note"] == f"3 of {len(sound)} tiles have no score, most often: {nan}"
+
+
+def test_a_model_without_a_probability_of_any_tile_is_refused(run, spoil, tmp_path):
+    spoil({...: np.nan})
+    with pytest.raises(DataError, match=r"none of \d+ tiles could be scored.*not a number.*lower learning rate"):
+        run()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("batch_size", [1, 12, 1000])
