@@ -21,6 +21,5 @@ def find_flaws(probabilities: npt.NDArray[np.float32]) -> list[str]:
         signs = (np.isnan(probabilities), np.isinf(probabilities), probabilities < 0, probabilities > 1)
     wrong = np.stack([sign.any(axis=1) for sign in signs])
     reasons = [f"the model answers with a probability that is {flaw}, expected 0 to 1" for flaw in _FLAWS]
-    return [
-        reasons[first] if flawed else "" for first, flawed in zip(wrong.argmax(axis=0), wrong.any(axis=0), strict=True)
-    ]
+    firsts, flawed = wrong.argmax(axis=0).tolist(), wrong.sum(axis=0).tolist()
+    return [reasons[first] if number else "" for first, number in zip(firsts, flawed, strict=True)]

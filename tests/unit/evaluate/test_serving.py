@@ -14,6 +14,7 @@ from sat_xception.model.package import package
 from sat_xception.serve import client
 from sat_xception.serve.server import RunningServer
 from sat_xception.steps import EvaluateConfig, GateConfig, PackageConfig, ServeConfig
+from tests.odd_answers import OddAnswers
 from tests.small_models import write_small_model
 
 NAME = "schools"
@@ -134,6 +135,23 @@ def test_the_gate_holds_a_candidate_against_what_serves(score, served, examples,
     assert decision["winner"] == "mobilenetv2", "a model passes against itself"
     assert decision["candidates"][0]["against_serving"]["difference"] == 0
     assert "version 7" in (tmp_path / "gate" / "report.html").read_text()
+
+
+def test_a_tile_that_what_serves_answers_with_nan_has_no_score_and_the_others_do(score, served):
+    def change(predictions):
+        predictions[1] |= {"probabilities": [float("nan")] * 2, "score": float("nan"), "label": "school"}
+
+    root, _ = served
+    with (
+        RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server,
+        OddAnswers(server.rest_url, change, first=0) as answers,
+    ):
+        result = score(endpoint=answers.url, batch_size=1000)
+    assert result.evaluation["serving"]["state"] == "scored"
+    assert result.evaluation["unscored"]["count"] == 1
+    found = probabilities(result.folder)
+    assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [1]
+    assert result.evaluation["metrics"]["count"] == len(found) - 1
 
 
 @pytest.mark.parametrize("given", [{}, {"model": "m", "model_root": "r"}, {"model": "m", "endpoint": "http://x:1"}])

@@ -179,7 +179,8 @@ def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
     assert "<svg" in (ruined.folder / "curves.html").read_text()
 
 
-def test_a_head_without_a_finite_loss_is_an_error_that_names_the_rate(train_head, tmp_path):
+def test_a_head_without_a_finite_loss_is_an_error_that_names_the_rate(train_head, monkeypatch):
+    monkeypatch.setattr("sat_xception.model.run._HEAD_BATCH", 8)  # more than one step in the first epoch
     with pytest.raises(ModelError, match=r"no epoch had a finite loss.*lower --head-learning-rate \(1e\+38\)") as ended:
         train_head("diverged", head_learning_rate=1e38)
     assert ended.value.exit_code == 3
