@@ -52,8 +52,7 @@ def gate(
     from sat_xception.steps import run_step, telling_why
 
     how = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision, "max_loss": max_loss}
-    how |= {"min_gain": min_gain}
-    how |= {"min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
+    how |= {"min_gain": min_gain, "min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
     how |= {"min_slice_tiles": min_slice_tiles, "max_calibration_error": max_calibration_error, "serving": serving.path}
     result = run_step("gate", evaluations=[xception.path, mobilenetv2.path], out=decision.path, **how)
     shutil.copyfile(f"{decision.path}/report.html", report.path)
