@@ -134,7 +134,7 @@ def test_no_class_name_breaks_the_markdown_of_a_decision(decision, name):
     assert len(table) == 2 + 2 * 5
     assert {len(cells(line)) for line in table} == {7}
     assert "<" not in text
-    shown = html.unescape(re.sub(r"\\([^\w\s])", r"\1", cells(table[3])[1]))
+    shown = html.unescape(re.sub(r"\\([^\w\s])", r"\1", cells(table[4])[1]))
     assert shown == f"recall of {name}"
 
 
