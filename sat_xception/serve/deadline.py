@@ -20,7 +20,11 @@ _KEPT = ("http_version", "reason_phrase")
 
 
 def send_within(
-    client: httpx.Client, request: httpx.Request, seconds: float, last_bytes: int | None = None
+    client: httpx.Client,
+    request: httpx.Request,
+    seconds: float,
+    last_bytes: int | None = None,
+    connect_s: float | None = None,
 ) -> httpx.Response:
     """Send a request and return its whole answer, or end after some seconds, whatever the server does.
 
@@ -33,6 +37,7 @@ def send_within(
         request: The request, from `client.build_request`. Redirections are not followed.
         seconds: Time for all of it, above 0.
         last_bytes: Keep only so many bytes from the end of the body; None keeps all.
+        connect_s: Time for the connection alone, where that is shorter.
 
     Raises:
         httpx.ConnectTimeout: The time was over before the request was sent, so the server has done nothing.
@@ -46,7 +51,8 @@ def send_within(
         if event.endswith("send_request_headers.started"):
             sent.set()
 
-    request.extensions = {**request.extensions, "timeout": httpx.Timeout(seconds).as_dict(), "trace": note}
+    timeout = httpx.Timeout(seconds, connect=min(seconds, connect_s or seconds))
+    request.extensions = {**request.extensions, "timeout": timeout.as_dict(), "trace": note}
 
     def work() -> None:
         try:

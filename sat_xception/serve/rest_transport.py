@@ -16,6 +16,7 @@ import pybase64
 
 from sat_xception.serve.access import CA_FILE, TOKEN_FILE, Access, hide
 from sat_xception.serve.addresses import is_loopback
+from sat_xception.serve.deadline import send_within
 from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError, VersionStatus
 
 __all__ = ["RestTransport"]
@@ -113,17 +114,15 @@ class RestTransport:
         token = self._access.token()
         # KServe reads a body as JSON only when it is told that it is.
         headers = {"Content-Type": "application/json"}
-        extensions = {}
+        extensions: dict[str, Any] = {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if self._access.host:
             headers["Host"] = self._access.host
             extensions["sni_hostname"] = self._access.host_name
-        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
+        request = self._client.build_request(method, url, content=body, headers=headers, extensions=extensions)
         try:
-            response = self._client.request(
-                method, url, content=body, headers=headers, timeout=timeout, extensions=extensions
-            )
+            response = send_within(self._client, request, timeout_s, connect_s=_CONNECT_TIMEOUT_S)
         except httpx.ConnectTimeout as error:
             raise self._unreachable(url, error) from None
         except httpx.TimeoutException as error:
