@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyogrio
 import shapely
 
 from sat_xception.bulk.comparison import Comparison
 from sat_xception.bulk.score_shards import Scores
 from sat_xception.bulk.sites import Sites
+from sat_xception.spreadsheet import write_csv
 
-__all__ = ["candidate_table", "write_candidates", "write_table"]
+__all__ = ["candidate_table", "write_candidates"]
 
 _DRIVERS = {"geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 
@@ -73,9 +73,4 @@ def write_candidates(table: pa.Table, folder: Path) -> None:
             geometry_type="Point",
             crs="EPSG:4326",
         )
-    write_table(table, folder / "candidates.csv")
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a CSV file with a head."""
-    pyarrow.csv.write_csv(table, path)
+    write_csv(table, folder / "candidates.csv")

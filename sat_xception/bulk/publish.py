@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.bulk.areas import AreaCounts
-from sat_xception.bulk.candidate_files import candidate_table, write_candidates, write_table
+from sat_xception.bulk.candidate_files import candidate_table, write_candidates
 from sat_xception.bulk.comparison import Comparison, KnownPlaces
 from sat_xception.bulk.heat_map import HeatMap
 from sat_xception.bulk.publication import write_reports
@@ -29,6 +29,7 @@ from sat_xception.review.imagery import PageImagery, copy_tiles, page_imagery
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
+from sat_xception.spreadsheet import write_csv
 from sat_xception.steps import PublishConfig
 from sat_xception.storage import atomic_folder, write_json
 
@@ -162,8 +163,8 @@ def publish(config: PublishConfig) -> PublishResult:
 
 def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:
     for kind in ("known", "new"):
-        write_table(table.filter(pc.equal(table["comparison"], kind)), work / f"{kind}.csv")
-    write_table(missed, work / "missed.csv")
+        write_csv(table.filter(pc.equal(table["comparison"], kind)), work / f"{kind}.csv")
+    write_csv(missed, work / "missed.csv")
 
 
 def _threshold(config: PublishConfig, scores: Scores) -> float:

@@ -52,9 +52,12 @@
     return [COLUMNS.join(","), ...lines].join("\r\n") + "\r\n";
   }
 
-  // A spreadsheet runs what begins with one of these; an apostrophe before it makes it text.
+  // A spreadsheet runs what begins with one of these and is no number; an apostrophe before it makes it text. The same
+  // rule as in sat_xception/spreadsheet.py.
   function cell(value) {
-    const text = typeof value === "string" && /^['=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    const runs = typeof value === "string" && /^['=+\-@\t\r]/.test(value);
+    const isNumber = /^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$/.test(value);
+    const text = runs && !isNumber ? `'${value}` : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
 
