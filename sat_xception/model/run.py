@@ -22,6 +22,7 @@ from sat_xception.model.input import TileBatches, evaluation_batches, training_b
 from sat_xception.model.phase import Batches, Phase
 from sat_xception.model.preemption import Notice
 from sat_xception.steps import TrainConfig
+from sat_xception.storage import telling_of_the_disk
 
 __all__ = ["Lesson", "Run", "check_examples", "class_weights"]
 
@@ -119,7 +120,8 @@ class Run:
         """
         model.jit_compile = self.xla
         phase = Phase(name, model, epochs, patience or self.config.patience, self.checkpoints, self.notice)
-        with Board(self.logs / name, self.config.profile_steps) as board:
+        # TensorBoard's writers are TensorFlow's: what keeps them from writing comes as its own errors.
+        with telling_of_the_disk(self.logs), Board(self.logs / name, self.config.profile_steps) as board:
             phase.run(data, valid, board.add, board.on_step)
             if isinstance(data, TileBatches):
                 board.show_samples(next(iter(data.epoch(0)))[0].numpy())

@@ -23,6 +23,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.model.search_space import Space
 from sat_xception.model.trial import TrialData
 from sat_xception.steps import TrainConfig
+from sat_xception.storage import write_error
 
 __all__ = [
     "REASON",
@@ -153,7 +154,7 @@ def own_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise ConfigError(f"can't write to {folder}: {error}; name another --study") from None
+        raise write_error(error, folder, "free some, or name another --study") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,6 +22,7 @@ from sat_xception.storage import (
     marked_below,
     read_json,
     remove_marked,
+    telling_of_the_disk,
     upload_marked,
 )
 
@@ -113,7 +114,8 @@ def new_version(version: Path) -> Iterator[Path]:
             yield work
         return
     with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
-        yield Path(folder)
+        with telling_of_the_disk(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
+            yield Path(folder)
         upload_marked(Path(folder), version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
 
 

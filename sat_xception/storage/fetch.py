@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -30,6 +29,7 @@ from sat_xception.storage.gcs import (
     transfer_retry,
 )
 from sat_xception.storage.published import Published, is_inside, read_published
+from sat_xception.storage.writing import disk_errno
 
 __all__ = ["fetch_file", "fetch_folder", "fetch_settings"]
 
@@ -251,7 +251,7 @@ def _room_for(address: GcsPath, cache: Path) -> Iterator[None]:
     except OSError as error:
         if not is_of_a_file(error):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = disk_errno(error) is not None
         kind, advice = (ServiceError, "free some, or set") if full else (ConfigError, "set")
         raise kind(
             f"can't keep {address} in {cache}: {error.strerror}; {advice} $XDG_CACHE_HOME to a "

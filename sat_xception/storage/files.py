@@ -9,7 +9,7 @@ from typing import Any
 
 from sat_xception.errors import DataError
 
-__all__ = ["file_digest", "folder_digests", "json_text", "read_json", "write_json"]
+__all__ = ["facts_digest", "file_digest", "folder_digests", "json_text", "read_json", "write_json"]
 
 
 def file_digest(path: Path) -> str:
@@ -26,7 +26,14 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 def json_text(content: object) -> str:
     """Return JSON as people like to read and diff it: sorted keys, two spaces, a final newline."""
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # Bytes of a file's name that aren't UTF-8 become JSON's own escapes.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def facts_digest(facts: object) -> str:
+    """Return the SHA-256 of JSON types as hexadecimal digits; equal facts have equal digests."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.storage.address import GcsPath
 from sat_xception.storage.gcs import open_bucket
 from sat_xception.storage.published import Publication, begin_publication
+from sat_xception.storage.writing import telling_of_the_disk, write_error
 
 __all__ = ["atomic_folder"]
 
@@ -57,7 +57,7 @@ def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
         work = Path(tempfile.mkdtemp(prefix="sat-xception-"))
         try:
             advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
-            with _telling_of_a_full_disk(out, advice):
+            with telling_of_the_disk(out, advice):
                 yield work
             _publish(publication, work, out)
         finally:
@@ -81,24 +81,14 @@ def _local_folder(out: Path, records: tuple[str, ...]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise ConfigError(f"can't write to {target.parent}: {error}; name another --out") from None
+        raise write_error(error, target.parent, "free some, or name an --out on another disk") from None
     work.chmod(0o755)
     try:
-        with _telling_of_a_full_disk(out, "free some, or name an --out on another disk"):
+        with telling_of_the_disk(out, "free some, or name an --out on another disk"):
             yield work
             _replace(target, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _telling_of_a_full_disk(out: Path, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ServiceError(f"no space left while writing {out}; {advice}") from None
 
 
 def _check_replaceable(out: Path, target: Path, records: tuple[str, ...]) -> None:

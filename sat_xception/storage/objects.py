@@ -13,6 +13,7 @@ from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger
 from sat_xception.storage.address import SCHEME, GcsPath
 from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, looks_retry, open_bucket, telling_why, transfer_retry
+from sat_xception.storage.writing import write_error
 
 __all__ = ["get_file", "list_files", "put_file", "remove_files"]
 
@@ -46,7 +47,7 @@ def put_file(content: bytes, path: Path, keep_earlier: bool = False) -> None:
 
     Raises:
         ConfigError: It can't be written, or there is no such bucket.
-        ServiceError: The bucket can't be written.
+        ServiceError: The disk is full or read-only, or the bucket can't be written.
     """
     if isinstance(path, GcsPath):
         _upload(content, path, keep_earlier)
@@ -91,10 +92,11 @@ def _replace(content: bytes, path: Path) -> None:
             os.chmod(partial, 0o644)
             os.replace(partial, path)
         except BaseException:
-            os.unlink(partial)
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
             raise
     except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}; name another folder, or make this writable") from None
+        raise write_error(error, path) from None
 
 
 def _download(address: GcsPath) -> bytes | None:
