@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,9 @@ from sat_xception.deploy.golden import check_answers
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.log import get_logger, quiet_imports
-from sat_xception.storage import GcsPath, fetch_folder, put_file, read_record, write_record
+from sat_xception.storage import GcsPath, facts_digest, fetch_folder, put_file, read_json, read_record, write_record
 
-__all__ = ["ENGINE_FOLDER", "open_engine", "prepare_engine"]
+__all__ = ["ENGINE_FOLDER", "engine_identity", "open_engine", "prepare_engine"]
 
 _log = get_logger(__name__)
 ENGINE_FOLDER = "engine"
@@ -28,6 +31,28 @@ _CALIBRATION_TILES = 300
 _MEASURE_BATCH = 32
 # Whatever differs from the package in 8 or 16 bits is told by the accuracy that was measured, not by golden tiles.
 _COARSE = 0.5
+
+
+def engine_identity(engine: str, precision: str, calibrate: Path | None) -> dict[str, Any]:
+    """Return what an engine's answers depend on beside the model, without making it ready.
+
+    Args:
+        engine: "tensorflow" or "openvino".
+        precision: "fp32", "bf16" or "int8".
+        calibrate: Examples, which have a say in numbers that are less exact.
+    """
+    names = ("tensorflow", "tensorflow-cpu") if engine == "tensorflow" else (engine,)
+    facts = {"name": engine, "precision": precision, "made_by": _version_of(names)}
+    if calibrate and precision != "fp32":
+        facts["calibrated_on"] = facts_digest(read_json(calibrate / "examples.json", made_by="convert")["splits"])
+    return facts
+
+
+def _version_of(names: Sequence[str]) -> str:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{names[0]} {importlib.metadata.version(name)}"
+    return names[0]
 
 
 def prepare_engine(
@@ -46,14 +71,12 @@ def prepare_engine(
         ConfigError: This processor, or what is installed, can't do it.
         ModelError: The model can't be converted, or doesn't answer as its package does.
     """
+    facts = engine_identity(engine, precision, calibrate)
     if engine == "tensorflow":
-        return {"name": engine, "precision": precision, "accuracy_loss": 0.0}
+        return facts | {"accuracy_loss": 0.0}
     with quiet_imports():
-        import openvino
-
         from sat_xception.bulk.openvino_engine import NETWORK_FILE, check_precision, write_network
     check_precision(precision)
-    facts = {"name": engine, "precision": precision, "made_by": f"openvino {openvino.__version__}"}
     made_of = facts | {"model": model.digest}
     record = read_record(place / _RECORD)
     if record is not None and all(record.get(key) == value for key, value in made_of.items()):
@@ -68,6 +91,8 @@ def prepare_engine(
         except ModuleNotFoundError as error:
             raise ConfigError(f"--precision int8 needs {error.name}: pip install 'sat-xception[openvino]'") from None
         measured = _measure(Path(work), graph, precision, tiles["valid"]) if tiles and precision != "fp32" else {}
+        # What is there isn't whole until all of it is written.
+        write_record(place / _RECORD, {})
         for path in sorted(Path(work).glob(f"{Path(NETWORK_FILE).stem}.*")):
             put_file(path.read_bytes(), place / path.name)
     loss = measured.pop("accuracy_loss", 0.0)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.bulk.plan import IdDigest
-from sat_xception.bulk.scores import RUN_FILE, SCORES_FILE, read_shard, shard_facts, shard_name
+from sat_xception.bulk.scores import RUN_FILE, SCORES_FILE, facts_of, read_shard, shard_facts, shard_name
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
 from sat_xception.steps import BulkStatusConfig
@@ -91,6 +91,9 @@ def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
             raise DataError(
                 f"{path} is missing or damaged; run `sat_xception bulk predict` again: it scores that shard alone"
             ) from None
+        facts = facts_of(rows.schema.metadata)
+        if facts is None or facts.run != run["run"]:
+            raise DataError(f"{path} is of another run than {RUN_FILE}; remove it, and run `bulk predict` again")
         for chunk in rows["tile_id"].chunks:
             digest.add(chunk)
         counts.update(_counts(rows["status"]))
@@ -103,10 +106,10 @@ def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"{out} has other tiles than were planned, or some twice; remove it and predict again")
     if planned and versions != {str(run["model"]["version"])}:
         raise DataError(f"{out} was scored by versions {sorted(versions)}; remove it and predict again")
-    facts = {key: value for key, value in run.items() if key not in ("shards",)}
-    facts |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
-    write_record(out / SCORES_FILE, facts)
-    return facts
+    told = {key: value for key, value in run.items() if key not in ("shards", "identity")}
+    told |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
+    write_record(out / SCORES_FILE, told)
+    return told
 
 
 def has_tiles(scores: str) -> bool:
@@ -127,7 +130,7 @@ def tell_status(config: BulkStatusConfig) -> BulkStatus:
     finished = scored = failed = 0
     for shard in range(run["shards"]):
         facts = shard_facts(config.scores / shard_name(shard, run["shards"]))
-        if facts is not None and facts.plan == run["digest of tile ids"]:
+        if facts is not None and (facts.run, facts.plan) == (run.get("run"), run["digest of tile ids"]):
             finished, scored, failed = finished + 1, scored + facts.scored, failed + facts.failed
     closed = read_record(config.scores / SCORES_FILE) or {}
     reasons = dict(sorted(closed.get("reasons", {}).items(), key=lambda item: -item[1])[:_SHOWN])

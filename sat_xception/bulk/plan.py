@@ -7,7 +7,8 @@ of a dataset. Runs keep the plan of a country small, and shards are cut from it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,14 +21,25 @@ import pyarrow.parquet as pq
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.order import Keys, tile_ids, tiles_of
-from sat_xception.storage import GcsPath, fetch_folder, read_json
+from sat_xception.storage import GcsPath, facts_digest, fetch_folder, read_json
 
-__all__ = ["PLAN_FILE", "IdDigest", "Plan", "PlanWriter", "dataset_columns", "dataset_files", "read_plan"]
+__all__ = [
+    "PLAN_FILE",
+    "IdDigest",
+    "Plan",
+    "PlanWriter",
+    "dataset_columns",
+    "dataset_files",
+    "imagery_identity",
+    "read_plan",
+]
 
 PLAN_FILE = "plan.json"
 _RUNS_FILE = "runs.parquet"
 _RUNS_SCHEMA = pa.schema([("shard", pa.int32()), ("first", pa.int64()), ("count", pa.int64())])
 _ROW_GROUP = 2**16
+# Of the imagery: how it is asked for and whom it is from, not what its pictures are.
+_WITHOUT_A_SAY = ("attribution", "token_env", "contact")
 # Keys that are held at once while ids are made of them.
 _PAGE = 2**18
 
@@ -80,8 +92,15 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Digest of the tile ids, which is also what a run knows its plan by."""
+        """Digest of the tile ids."""
         return str(self.facts["digest of tile ids"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of the plan that has a say in the scores: its tiles, how they are dealt out, and how images are read."""
+        names = ("digest of tile ids", "planned", "shards", "shard_tiles", "zoom", "dataset digest")
+        facts = {name: self.facts[name] for name in names if name in self.facts}
+        return facts | {"imagery": imagery_identity(self.facts["imagery"])}
 
     def model_under(self, root: str) -> str:
         """Return the place of the version that the plan was made for, below a model root."""
@@ -89,8 +108,9 @@ class Plan:
         return f"{root.rstrip('/')}/{model['name']}/{model['version']}"
 
     def scores_under(self, root: str) -> str:
-        """Return the folder of this plan's scores among those of other runs: the same for the same tiles and model."""
-        return f"{root.rstrip('/')}/{self._model()['version']}-{self.digest[:12]}"
+        """Return the folder of this plan's scores among those of other runs: the same for the same plan and model."""
+        model = self._model()
+        return f"{root.rstrip('/')}/{model['version']}-{facts_digest([self.identity, model])[:12]}"
 
     def _model(self) -> dict[str, Any]:
         model: dict[str, Any] | None = self.facts.get("model")
@@ -129,6 +149,14 @@ class Plan:
         return pa.table({"tile_id": ids, **places})
 
 
+def imagery_identity(imagery: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a plan says of its imagery, as JSON gives it back, without what has no say in its pictures."""
+    facts: dict[str, Any] = json.loads(
+        json.dumps({name: value for name, value in imagery.items() if name not in _WITHOUT_A_SAY})
+    )
+    return facts
+
+
 def read_plan(place: Path) -> Plan:
     """Return the plan in a folder, here or in a bucket; one in a bucket is downloaded once.
 
@@ -138,7 +166,8 @@ def read_plan(place: Path) -> Plan:
     """
     folder = fetch_folder(place, PLAN_FILE) if isinstance(place, GcsPath) else place
     facts = read_json(folder / PLAN_FILE, made_by="bulk plan")
-    missing = [key for key in ("planned", "shards", "shard_tiles", "digest of tile ids") if key not in facts]
+    needed = ("planned", "shards", "shard_tiles", "digest of tile ids", "imagery")
+    missing = [key for key in needed if key not in facts]
     if missing:
         raise DataError(f"{folder / PLAN_FILE} has no {missing[0]!r}; run `sat_xception bulk plan` again")
     return Plan(folder, facts)

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files
+from sat_xception.bulk.plan import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files, imagery_identity
 from sat_xception.bulk.probe import measure
-from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs
+from sat_xception.bulk.scored import earlier_scores, scored_ids, scored_runs, scores_of
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.bulk.sizing import Estimate, estimate, read_backends
 from sat_xception.config import shown
@@ -27,6 +27,7 @@ from sat_xception.geo.order import Keys, Runs, keys_of, merged, runs_of, tile_id
 from sat_xception.geo.text import is_text, read_text
 from sat_xception.geo.tiles import lonlat_to_tiles
 from sat_xception.geo.vectors import read_layer
+from sat_xception.imagery import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.markdown import plain
 from sat_xception.serve.model_root import resolve_version
@@ -93,9 +94,12 @@ def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
     model = PackagedModel.read(resolve_version(config.model, config.name)) if config.model else None
     with atomic_folder(config.out, record=PLAN_FILE) as work:
         source = _dataset(config) if config.dataset else _grid(config)
-        scored = list(config.scored)
-        if config.scored_under and model:
-            scored += earlier_scores(config.scored_under, model.facts(), source.facts["imagery"]["url"])
+        scored: list[Path] = []
+        if model:
+            seen = imagery_identity(source.facts["imagery"]) | {"file": file_state(config.imagery) or None}
+            scored += scores_of(config.scored, model.facts(), seen)
+            if config.scored_under:
+                scored += earlier_scores(config.scored_under, model.facts(), seen)
         if source.zoom is None:
             done = scored_ids(scored, str(model.version)) if model else set()
             runs = _unscored_rows(source, done) if done else source.runs

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception import errors
-from sat_xception.bulk.engines import ENGINE_FOLDER, prepare_engine
+from sat_xception.bulk.engines import ENGINE_FOLDER, engine_identity, prepare_engine
 from sat_xception.bulk.ledger import close_ledger
 from sat_xception.bulk.plan import Plan, read_plan
+from sat_xception.bulk.run import LOCK, begin_run, check_place, check_run, run_identity
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
-from sat_xception.bulk.scores import RUN_FILE, count_unscored, shard_facts, shard_name
+from sat_xception.bulk.scores import count_unscored, shard_facts, shard_name
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
     FAILED,
@@ -34,15 +35,13 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.model_root import check_digests, has_version, resolve_version
 from sat_xception.steps import BulkPredictConfig
-from sat_xception.storage import GcsPath, get_file, list_files, put_file, read_record, remove_files, write_record
+from sat_xception.storage import GcsPath, facts_digest, get_file, list_files, put_file, remove_files, write_error
 
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
 
 _log = get_logger(__name__)
 # How often finished shards are looked for, in a folder and in a bucket.
 _LOOK_EVERY_S = {False: 0.5, True: 10.0}
-# What a run must be the same in to go on from its finished shards.
-_SAME = {"digest of tile ids": "--plan", "model": "--model", "engine": "--engine, --precision or --endpoint"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def predict_tiles(config: BulkPredictConfig) -> BulkPredictResult:
     """Score every tile of a plan; finished shards of an earlier run of the same command are kept.
 
     Raises:
-        ConfigError: A setting is wrong, or the folder holds scores of another plan, model or engine.
+        ConfigError: A setting is wrong, or the folder holds scores of another run; see `run_identity`.
         DataError: The plan or the model is damaged, or no tile could be scored.
         ServiceError: The imagery or the server failed for too long. Finished shards are kept.
     """
@@ -93,7 +92,7 @@ def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
     """Score the failed tiles of a finished run again.
 
     Raises:
-        ConfigError: There is no finished run in the folder, or of another plan, model or engine.
+        ConfigError: There is no finished run in the folder, or another one.
         SatXceptionError: As `predict_tiles`.
     """
     return _run(config, retry=True)
@@ -106,22 +105,28 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     version = resolve_version(config.model, config.name)
     check_digests(version)
     model = PackagedModel.read(version)
-    _check_place(config.out, retry)
+    check_place(config.out, retry)
     with _locked(config.out, config.part):
-        engine = _engine_of(config, model)
-        run = _begin(config, plan, model, engine)
-        todo = [(shard, number) for shard, number in _todo(config.out, plan, model, retry) if config.has_shard(shard)]
+        name = "" if config.endpoint else choose_engine(config.engine)
+        identity = run_identity(config, plan, model, _engine_identity(config, name))
+        # Before an engine is made ready, in place of the one that is there.
+        check_run(config.out, identity, retry)
+        run = begin_run(config.out, plan, model, _prepare_engine(config, model, name), identity, retry)
+        remove_files(config.out / STOPPED)
+        found = _todo(config.out, plan, model, retry, run["run"])
+        todo = [(shard, number) for shard, number in found if config.has_shard(shard)]
         tiles = sum(number for _, number in todo)
         asked = sum(map(config.has_shard, range(plan.shards)))
         if len(todo) < asked and not retry:
             _log.info("resumed   %s of %s shards were there", f"{asked - len(todo):,}", f"{asked:,}")
         job = ScoringJob(
             plan=config.plan,
-            digest=plan.digest,
+            digest=facts_digest(plan.identity),
+            run=run["run"],
             out=config.out,
             version=_address_of(model, config) if config.runner else version,
             source=source,
-            engine=tuple(sorted(engine.items())),
+            engine=tuple(sorted(run["engine"].items())),
             batch_size=config.batch_size,
             endpoint=config.endpoint,
             in_flight=config.in_flight,
@@ -172,11 +177,19 @@ def _score_all(
     _raise_failure(config, running)
 
 
-def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any]:
-    if not config.endpoint:
-        engine = choose_engine(config.engine)
-        if config.precision != "fp32" and engine != "openvino":
-            raise ConfigError(f"--precision {config.precision} is of --engine openvino, which auto didn't choose")
+_SERVED: dict[str, Any] = {"name": "endpoint", "precision": "the server's"}
+
+
+def _engine_identity(config: BulkPredictConfig, engine: str) -> dict[str, Any]:
+    if not engine:
+        return _SERVED
+    if config.precision != "fp32" and engine != "openvino":
+        raise ConfigError(f"--precision {config.precision} is of --engine openvino, which auto didn't choose")
+    return engine_identity(engine, config.precision, config.calibrate)
+
+
+def _prepare_engine(config: BulkPredictConfig, model: PackagedModel, engine: str) -> dict[str, Any]:
+    if engine:
         return prepare_engine(model, engine, config.precision, config.calibrate, config.out / ENGINE_FOLDER)
     from sat_xception.bulk.endpoint import EndpointScorer
     from sat_xception.deploy.golden import check_golden
@@ -184,57 +197,17 @@ def _engine_of(config: BulkPredictConfig, model: PackagedModel) -> dict[str, Any
     scorer = EndpointScorer(config.endpoint, config.name, model.version, config.in_flight, config.timeout_s)
     with contextlib.closing(scorer):
         check_golden(model.folder, scorer.client)
-    return {"name": "endpoint", "precision": "the server's", "accuracy_loss": 0.0}
+    return _SERVED | {"accuracy_loss": 0.0}
 
 
-def _begin(config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: dict[str, Any]) -> dict[str, Any]:
-    """Write what the run is, or compare it with what is there; return it."""
-    imagery = plan.facts["imagery"]
-    run = {
-        "classes": list(model.classes),
-        "positive_label": model.positive_label,
-        "threshold": model.threshold,
-        "model": model.facts(),
-        "engine": engine,
-        "planned": plan.planned,
-        "shards": plan.shards,
-        "digest of tile ids": plan.digest,
-        "imagery": {"url": imagery["url"], "attribution": imagery["attribution"]},
-        "zoom": plan.facts["zoom"],
-    }
-    earlier = read_record(config.out / RUN_FILE)
-    if earlier is None:
-        write_record(config.out / RUN_FILE, run)
-    else:
-        for key, flag in _SAME.items():
-            if earlier.get(key) != run[key]:
-                raise ConfigError(
-                    f"--out {config.out} holds scores of another {flag}; name a new folder, or remove that one"
-                )
-    remove_files(config.out / STOPPED)
-    return run
-
-
-def _check_place(out: Path, retry: bool) -> None:
-    """Refuse a folder of somebody else, and one without scores where some are to be scored again."""
-    if read_record(out / RUN_FILE) is not None:
-        return
-    if retry:
-        raise ConfigError(f"--out {out} holds no scores to retry; run `sat_xception bulk predict` first")
-    if not isinstance(out, GcsPath) and out.is_dir():
-        for path in sorted(out.iterdir()):
-            if path.name != ENGINE_FOLDER and not path.name.startswith(_LOCK):
-                raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")
-
-
-def _todo(out: Path, plan: Plan, model: PackagedModel, retry: bool) -> list[tuple[int, int]]:
+def _todo(out: Path, plan: Plan, model: PackagedModel, retry: bool, run: str) -> list[tuple[int, int]]:
     """Return the shards to work on, each with its number of tiles."""
     if not retry:
-        return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard)]
+        return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard, run)]
     found = []
     for shard in range(plan.shards):
         facts = shard_facts(out / shard_name(shard, plan.shards))
-        if facts is None:
+        if facts is None or facts.run != run:
             raise ConfigError(
                 f"{out / shard_name(shard, plan.shards)} is missing; run `sat_xception bulk predict` first"
             )
@@ -242,9 +215,6 @@ def _todo(out: Path, plan: Plan, model: PackagedModel, retry: bool) -> list[tupl
         if unscored:
             found.append((shard, unscored))
     return found
-
-
-_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -255,9 +225,9 @@ def _locked(out: Path, part: str) -> Iterator[None]:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / f"{_LOCK}{part.replace('/', '-of-')}").open("a")
+        lock = (out / f"{LOCK}{part.replace('/', '-of-')}").open("a")
     except OSError as error:
-        raise ConfigError(f"can't write to --out {out}: {error.strerror}; name another folder") from None
+        raise write_error(error, f"--out {out}") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,20 +14,22 @@ import pyarrow.parquet as pq
 from sat_xception.bulk.scores import SCORES_FILE
 from sat_xception.errors import DataError
 from sat_xception.geo.order import Keys, keys_of, runs_of, united
+from sat_xception.log import get_logger
 from sat_xception.storage import GcsPath, fetch_folder, list_files, read_record
 
-__all__ = ["earlier_scores", "scored_ids", "scored_runs"]
+__all__ = ["earlier_scores", "scored_ids", "scored_runs", "scores_of"]
 
+_log = get_logger(__name__)
 _COLUMNS = ("tile_id", "x", "y", "z", "status", "model_version")
 
 
-def earlier_scores(root: Path, model: Mapping[str, Any], imagery: str) -> list[Path]:
+def earlier_scores(root: Path, model: Mapping[str, Any], imagery: Mapping[str, Any]) -> list[Path]:
     """Return the folders of finished runs below a folder in which a model scored an imagery; here, even of a bucket.
 
     Args:
         root: Folder of folders that `sat_xception bulk predict` wrote.
         model: Name, version and digest of the model.
-        imagery: Address of the imagery, as `scores.json` has it.
+        imagery: Address of the imagery and how it is read, as the plan's identity has them.
 
     Raises:
         ServiceError: The bucket can't be read.
@@ -36,9 +38,35 @@ def earlier_scores(root: Path, model: Mapping[str, Any], imagery: str) -> list[P
     for path in list_files(root):
         if path.name == SCORES_FILE and path.parent.parent == root:
             facts = read_record(path) or {}
-            if facts.get("model") == model and facts.get("imagery", {}).get("url") == imagery:
+            if facts.get("model") == model and _is_of(facts, imagery):
                 found.append(path.parent)
     return [fetch_folder(place, SCORES_FILE) if isinstance(place, GcsPath) else place for place in found]
+
+
+def scores_of(folders: Sequence[Path], model: Mapping[str, Any], imagery: Mapping[str, Any]) -> list[Path]:
+    """Return those of some folders in which a model scored tiles; tell of other models', and of other imagery.
+
+    Args:
+        folders: What `sat_xception bulk predict` wrote.
+        model: Name, version and digest of the model.
+        imagery: As in `earlier_scores`; tiles of other imagery are left out all the same, as whoever names it wants.
+    """
+    found = []
+    for folder in folders:
+        facts = read_record(folder / SCORES_FILE) or {}
+        if facts.get("model") != model:
+            _log.warning("scored    %s: by another model, so none of its tiles is left out", folder)
+            continue
+        if not _is_of(facts, imagery):
+            _log.warning("scored    %s: of other imagery than is planned; its tiles are left out all the same", folder)
+        found.append(folder)
+    return found
+
+
+def _is_of(facts: Mapping[str, Any], imagery: Mapping[str, Any]) -> bool:
+    """Return whether scores are of an imagery: its address and all that changes what is read there."""
+    seen = facts.get("imagery") or {}
+    return {name: seen.get(name) for name in imagery} == dict(imagery)
 
 
 def scored_runs(folders: Sequence[Path], version: str, zoom: int) -> tuple[Keys, Keys]:

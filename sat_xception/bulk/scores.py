@@ -30,6 +30,7 @@ __all__ = [
     "Row",
     "ShardFacts",
     "count_unscored",
+    "facts_of",
     "probabilities_of",
     "read_shard",
     "shard_facts",
@@ -50,12 +51,14 @@ class ShardFacts:
     """What a finished shard's file says of itself, without its rows being read.
 
     Attributes:
+        run: Digest of all that the run's scores are made of; see `run_identity`.
         plan: Digest of the plan's tile ids.
         model_version: Version that scored it.
         scored: Rows with scores.
         failed: Rows with a reason.
     """
 
+    run: str
     plan: str
     model_version: str
     scored: int
@@ -68,7 +71,7 @@ def shard_name(shard: int, shards: int) -> str:
 
 
 def write_shard(
-    path: Path, tiles: pa.Table, rows: Sequence[Row], classes: Sequence[str], plan: str, version: str
+    path: Path, tiles: pa.Table, rows: Sequence[Row], classes: Sequence[str], run: str, plan: str, version: str
 ) -> None:
     """Write a shard's scores, whole or not at all, here or in a bucket.
 
@@ -77,6 +80,7 @@ def write_shard(
         tiles: `tile_id`, `x`, `y`, `z`; see `Plan.rows`.
         rows: What came of each of them.
         classes: Names in the order of the probabilities.
+        run: Digest of the run.
         plan: Digest of the plan.
         version: Of the model.
 
@@ -98,7 +102,8 @@ def write_shard(
     columns["reason"] = pa.array([row if isinstance(row, str) else None for row in rows], pa.string())
     bounds, outlines = _places(columns["x"], columns["y"], columns["z"])
     columns |= {"bbox": bounds, "geometry": outlines}
-    facts = {"plan": plan, "model_version": version, "scored": int((~failed).sum()), "failed": int(failed.sum())}
+    counts = {"scored": int((~failed).sum()), "failed": int(failed.sum())}
+    facts = {"run": run, "plan": plan, "model_version": version, **counts}
     metadata = {b"geo": json.dumps(_geo(bounds)).encode(), _FACTS: json.dumps(facts).encode()}
     table = pa.table(columns).replace_schema_metadata(metadata)
     content = io.BytesIO()
@@ -112,9 +117,17 @@ def shard_facts(path: Path) -> ShardFacts | None:
         content = _opened(path)
         if content is None:
             return None
-        facts: Mapping[str, Any] = json.loads((pq.read_metadata(content).metadata or {})[_FACTS])
+        return facts_of(pq.read_metadata(content).metadata)
+    except pa.ArrowInvalid:
+        return None
+
+
+def facts_of(metadata: Mapping[bytes, bytes] | None) -> ShardFacts | None:
+    """Return what the metadata of a shard's table say of it; None when they say nothing."""
+    try:
+        facts: Mapping[str, Any] = json.loads((metadata or {})[_FACTS])
         return ShardFacts(**facts)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sat_xception.bulk.plan import Plan, dataset_columns
+from sat_xception.config import shown
 from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.order import Keys, tiles_of
@@ -127,6 +128,11 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
         raise ConfigError(
             f"the address of the plan's imagery, {settings['url']}, has a key in it, which plans don't keep: give "
             "--imagery again, or plan with {token} in its place and --imagery-token-env"
+        )
+    if imagery and shown(imagery) != settings["url"]:
+        raise ConfigError(
+            f"--imagery {shown(imagery)} isn't the imagery of the plan, {settings['url']}: only a key may differ. "
+            "Leave it out, or plan again with the other imagery"
         )
     return TileSource(imagery or settings["url"], settings, workers, rate_per_s)
 

@@ -25,7 +25,7 @@ from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_ba
 from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.model_root import here
 from sat_xception.serve.probabilities import find_flaws
-from sat_xception.storage import GcsPath, get_file, put_file
+from sat_xception.storage import GcsPath, facts_digest, get_file, put_file
 from sat_xception.storage.files import json_text
 
 __all__ = ["FAILED", "STOPPED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
@@ -41,7 +41,8 @@ class ScoringJob:
 
     Attributes:
         plan: Folder of the plan, here or in a bucket.
-        digest: Digest of its tile ids.
+        digest: Digest of what the plan is; see `Plan.identity`.
+        run: Digest of all that the scores are made of; each shard holds it.
         out: Folder of the scores, here or in a bucket.
         version: Folder of the model's version, here or in a bucket.
         source: Where the images come from.
@@ -56,6 +57,7 @@ class ScoringJob:
 
     plan: Path
     digest: str
+    run: str
     out: Path
     version: Path
     source: TileSource
@@ -95,7 +97,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
         return
     try:
         plan = _plan(job.plan, job.digest)
-        if job.retry or not is_finished(job.out, plan, shard):
+        if job.retry or not is_finished(job.out, plan, shard, job.run):
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
@@ -104,10 +106,14 @@ def score_shard(shard: int, job: ScoringJob) -> None:
         put_file(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
 
 
-def is_finished(out: Path, plan: Plan, shard: int) -> bool:
-    """Return whether a shard's file is there and is what it says."""
+def is_finished(out: Path, plan: Plan, shard: int, run: str) -> bool:
+    """Return whether a shard's file is there, is what it says, and is of a run."""
     facts = shard_facts(out / shard_name(shard, plan.shards))
-    return facts is not None and facts.plan == plan.digest and facts.scored + facts.failed == plan.count(shard)
+    return (
+        facts is not None
+        and (facts.run, facts.plan) == (run, plan.digest)
+        and facts.scored + facts.failed == plan.count(shard)
+    )
 
 
 def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
@@ -127,7 +133,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
         for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
             rows[place] = row
         progress.add(len(found))
-    write_shard(path, plan.rows(keys), rows, model.classes, plan.digest, str(model.version))
+    write_shard(path, plan.rows(keys), rows, model.classes, job.run, plan.digest, str(model.version))
 
 
 def _through(batches: Iterator[LoadedBatch], scorer: Scorer, classes: int) -> Iterator[tuple[LoadedBatch, list[Row]]]:
@@ -184,7 +190,7 @@ def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
 @lru_cache(2)
 def _plan(place: Path, digest: str) -> Plan:
     plan = read_plan(place)
-    if plan.digest != digest:
+    if facts_digest(plan.identity) != digest:
         raise DataError(f"the plan in {place} was replaced while it was carried out; run the command again")
     return plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.imagery.source import ImageryConfig, ImagerySource, TileFailure
 from sat_xception.storage import GcsPath
 
-__all__ = ["ImageryConfig", "ImagerySource", "TileFailure", "open_imagery"]
+__all__ = ["ImageryConfig", "ImagerySource", "TileFailure", "file_state", "open_imagery"]
 
 _GEOTIFFS = frozenset({".tif", ".tiff", ".vrt"})
 # What GDAL calls files elsewhere.
@@ -64,6 +65,24 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
         f"--imagery {shown(uri)} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg "
         "files, or an existing .mbtiles, .pmtiles or .tif file; folders and the last two may be at gs://, these at "
         "https://, too"
+    )
+
+
+def file_state(uri: str) -> str:
+    """Return what tells a file of imagery on this machine from what it was before; "" of all other imagery.
+
+    It is the size and the time of the last change, also of its overviews and its mask, if they lie beside it. To read
+    all of it would take hours. A folder of tiles and what is on other machines are known by their address alone.
+    """
+    if not _kind_of(uri) or "://" in uri:
+        return ""
+    path = Path(uri)
+    files = [path, *(beside for ending in (".ovr", ".msk") if (beside := Path(f"{uri}{ending}")).is_file())]
+    states = [file.stat() for file in files]
+    return ", ".join(
+        f"{state.st_size} bytes of {datetime.fromtimestamp(state.st_mtime, UTC):%Y-%m-%dT%H:%M:%S}"
+        f".{state.st_mtime_ns % 10**9:09d}Z"
+        for state in states
     )
 
 

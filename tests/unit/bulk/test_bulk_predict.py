@@ -12,7 +12,9 @@ import pytest
 import shapely
 from PIL import Image
 
+from sat_xception.bulk.engines import engine_identity
 from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.plan import read_plan
 from sat_xception.bulk.planning import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
 from sat_xception.bulk.publish import publish
@@ -205,6 +207,132 @@ def test_tiles_that_an_earlier_version_stored_as_scored_without_a_probability_ar
     publish(PublishConfig(scores=folder, out=tmp_path / "published"))
 
 
+def planned_again(tmp_path, out, **settings):
+    """Plan the same tiles with other settings."""
+    settings = {"imagery": str(tmp_path / "tiles.mbtiles"), "probe": 0, "shard_tiles": 40, **settings}
+    plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=tmp_path / out, **settings))
+    return tmp_path / out
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"imagery": "other.mbtiles"}, r"imagery url was .*tiles\.mbtiles, is .*other\.mbtiles"),
+        ({"imagery_bands": (3, 2, 1)}, r"imagery bands was \[\], is \[3, 2, 1\]"),
+        ({"imagery_scale": (0, 3000)}, r"imagery scale was \[\], is \[0\.0, 3000\.0\]"),
+        ({"imagery_tms": True}, "imagery tms was False, is True"),
+        ({"tile_size": 256}, "imagery tile_size was 0, is 256"),
+        ({"max_pixels": 10**6}, "imagery max_pixels was .*, is 1000000"),
+        ({"shard_tiles": 30}, "shard_tiles was 40, is 30"),
+        ({"batch_size": 8}, "batch_size was 16, is 8"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_run_that_differs_in_anything_its_scores_are_made_of_is_refused(planned, config, tmp_path, changed, told):
+    folder = predict_tiles(config(planned(100))).folder
+    (folder / "scores-00001-of-00003.parquet").unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_imagery(tmp_path / "other.mbtiles", 100, {5: images(9)[8]})
+    changed = {name: str(tmp_path / value) if name == "imagery" else value for name, value in changed.items()}
+    of_predict = {name: changed.pop(name) for name in ("batch_size",) if name in changed}
+    plan = planned_again(tmp_path, "changed", **changed)
+    with pytest.raises(ConfigError, match=rf"holds scores of another run: .*{told}.*Give what it was begun with"):
+        predict_tiles(config(plan, **of_predict))
+    with pytest.raises(ConfigError, match=told):
+        retry_failed(config(plan, kind=BulkRetryConfig, **of_predict))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_has_no_say_in_the_scores_may_differ(planned, config, tmp_path):
+    folder = predict_tiles(config(planned(100))).folder
+    before = contents(folder)
+    (folder / "scores-00001-of-00003.parquet").unlink()
+    plan = planned_again(tmp_path, "again", imagery_contact="https://example.org", imagery_attribution="another")
+    assert predict_tiles(config(plan, workers=3, in_flight=9)).tiles == 40
+    assert contents(folder) == before
+
+
+def test_imagery_that_was_replaced_under_its_name_is_another(planned, config, tmp_path):
+    plan = planned(100)
+    folder = predict_tiles(config(plan)).folder
+    (folder / "scores-00001-of-00003.parquet").unlink()
+    (tmp_path / "tiles.mbtiles").unlink()
+    write_imagery(tmp_path / "tiles.mbtiles", 100, {5: images(9)[8]})
+    with pytest.raises(ConfigError, match=r"another run: imagery file was \d+ bytes of .*, is \d+ bytes of "):
+        predict_tiles(config(plan))
+
+
+def test_failed_tiles_may_be_scored_from_a_mended_file_which_is_recorded(planned, config, tmp_path):
+    plan = planned(100, BROKEN)
+    folder = predict_tiles(config(plan)).folder
+    (tmp_path / "tiles.mbtiles").unlink()
+    write_imagery(tmp_path / "tiles.mbtiles", 100)
+    assert retry_failed(config(plan, kind=BulkRetryConfig)).facts["failed"] == 0
+    imagery = json.loads((folder / "scores.json").read_text())["imagery"]
+    assert imagery["file"] != imagery["retried with file"][0]
+    assert json.loads((folder / "run.json").read_text())["imagery"] == imagery
+    assert predict_tiles(config(plan)).tiles == 0
+
+
+def test_the_scores_name_the_imagery_that_was_looked_at(planned, config, tmp_path):
+    folder = predict_tiles(config(planned(30))).folder
+    for name in ("run.json", "scores.json"):
+        assert json.loads((folder / name).read_text())["imagery"]["url"] == str(tmp_path / "tiles.mbtiles")
+
+
+def test_imagery_that_the_plan_does_not_name_is_refused(planned, config, tmp_path):
+    plan = planned(30)
+    write_imagery(tmp_path / "other.mbtiles", 30)
+    with pytest.raises(ConfigError, match=r"--imagery .*other\.mbtiles isn't the imagery of the plan"):
+        predict_tiles(config(plan, imagery=str(tmp_path / "other.mbtiles")))
+    assert predict_tiles(config(plan, imagery=str(tmp_path / "tiles.mbtiles"))).tiles == 30
+
+
+def test_a_shard_of_another_run_is_not_taken_for_a_finished_one(planned, config, tmp_path):
+    folder = predict_tiles(config(planned(100))).folder
+    before = contents(folder)
+    write_imagery(tmp_path / "other.mbtiles", 100, {5: images(9)[8], 50: images(9)[8]})
+    plan = planned_again(tmp_path, "new", imagery=str(tmp_path / "other.mbtiles"))
+    other = predict_tiles(config(plan, "other")).folder
+    name = "scores-00001-of-00003.parquet"
+    (folder / name).write_bytes((other / name).read_bytes())
+    assert tell_status(BulkStatusConfig(scores=folder)).finished == 2
+    assert predict_tiles(config(tmp_path / "plan")).tiles == 40
+    assert contents(folder) == before
+
+
+def test_the_folder_of_scores_below_others_is_that_of_plan_and_model(planned, packaged_root, tmp_path):
+    planned(30)
+    given = {"model": packaged_root, "name": NAME, "engine": "tensorflow"}
+    names = {
+        read_plan(planned_again(tmp_path, f"plan-{number}", **given, **settings)).scores_under("gs://b/scores")
+        for number, settings in enumerate(
+            [{}, {}, {"imagery_bands": (2, 1, 3)}, {"shard_tiles": 7}, {"imagery": "o/{z}/{x}/{y}"}]
+        )
+    }
+    assert len(names) == 4 and all(name.startswith("gs://b/scores/1-") for name in names)
+
+
+def test_the_examples_of_a_calibration_are_part_of_an_engine(tmp_path):
+    for name, digest in (("one", "a"), ("other", "b")):
+        (tmp_path / name).mkdir()
+        content = {"splits": {"train": {"shards": [{"file": "x", "sha256": digest}]}}}
+        (tmp_path / name / "examples.json").write_text(json.dumps(content))
+    one, other = (engine_identity("openvino", "int8", tmp_path / name) for name in ("one", "other"))
+    assert one != other and one["made_by"].startswith("openvino ")
+    # It has no say in exact numbers.
+    assert engine_identity("openvino", "fp32", tmp_path / "one") == engine_identity("openvino", "fp32", None)
+
+
+def test_what_another_model_scored_is_not_left_out(planned, config, model_copy, tmp_path, caplog):
+    folder = predict_tiles(config(planned(30))).folder
+    package_version(tmp_path / "others", 1, seed=1)
+    settings = {"model": tmp_path / "others", "name": NAME, "scored": (folder,), "engine": "tensorflow"}
+    plan = planned_again(tmp_path, "again", **settings)
+    assert json.loads((plan / "plan.json").read_text())["planned"] == 30
+    assert "by another model, so none of its tiles is left out" in caplog.text
+
+
 def test_what_was_scored_is_left_out_of_the_next_plan(planned, config, packaged_root, tmp_path):
     folder = predict_tiles(config(planned(100, BROKEN))).folder
     settings = {"imagery": "i/{z}/{x}/{y}", "probe": 0, "model": packaged_root, "name": NAME, "scored": (folder,)}
@@ -218,12 +346,12 @@ def test_another_plan_model_or_engine_is_refused_and_the_scores_stay(planned, co
     folder = predict_tiles(config(plan)).folder
     before = contents(folder)
     package_version(tmp_path / "other", 2, seed=1)
-    with pytest.raises(ConfigError, match="another --model"):
+    with pytest.raises(ConfigError, match=r"of another run: --model digest was .*--model version was 1, is 2"):
         predict_tiles(config(plan, model=tmp_path / "other"))
     (tmp_path / "tiles.txt").write_text("16/0/0\n")
     settings = {"imagery": "i/{z}/{x}/{y}", "probe": 0}
     plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=tmp_path / "short", **settings))
-    with pytest.raises(ConfigError, match="another --plan"):
+    with pytest.raises(ConfigError, match=r"of another run: --plan \(other tiles\) was"):
         predict_tiles(config(tmp_path / "short"))
     assert contents(folder) == before
 
