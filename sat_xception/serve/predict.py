@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from sat_xception.data.images import IMAGE_SUFFIXES, encode_for_tensorflow
-from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
@@ -35,6 +36,8 @@ __all__ = ["PredictResult", "find_images", "predict"]
 
 _log = get_logger(__name__)
 _SHOWN_FAILURES = 5
+# Columns beside the probabilities.
+_OTHER_COLUMNS = 5
 
 
 class _Scorer(Protocol):
@@ -99,19 +102,24 @@ def predict(config: PredictConfig) -> PredictResult:
         columns, rows = _columns(rows, classes)
         with open_rows(config.out, columns) as write:
             for row in rows:
+                if row.probabilities and len(row.probabilities) != len(columns) - _OTHER_COLUMNS:
+                    raise ServiceError(
+                        f"{config.endpoint} answers with {len(row.probabilities)} classes for {_shown(row.path)}, and "
+                        f"with {len(columns) - _OTHER_COLUMNS} before: its model was changed meanwhile. Run again"
+                    )
                 write(_values(row, columns))
                 if row.reason:
                     failed.append(row)
                 else:
                     ok += 1
     for row in failed[:_SHOWN_FAILURES]:
-        _log.warning("failed    %s: %s", row.path, row.reason)
+        _log.warning("failed    %s: %s", _shown(row.path), row.reason)
     result = PredictResult(len(files), ok, len(failed), time.monotonic() - started, config.out)
     if config.out is None:
         _log.info("%s", result.counts())
     if not ok:
         raise DataError(
-            f"none of {len(files):,} images could be scored; the first, {failed[0].path}: {failed[0].reason}"
+            f"none of {len(files):,} images could be scored; the first, {_shown(failed[0].path)}: {failed[0].reason}"
         )
     return result
 
@@ -191,14 +199,50 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
             yield scorer, scorer.classes
         return
     access = Access.find(config.token_file, config.ca_file, config.host_header)
-    with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s, access=access) as client:
+    version = _served_version(config, access)
+    with EndpointClient(config.endpoint, config.name, version, config.timeout_s, access) as client:
         signatures = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
         if CLASSIFY_SIGNATURE not in signatures:
             raise ModelError(
                 f"{config.name} at {config.endpoint} has signatures {sorted(signatures)}, not {CLASSIFY_SIGNATURE!r}: "
                 "deploy a model that `sat_xception package` wrote"
             )
-        yield client, None
+        yield _PinnedScorer(client), None
+
+
+def _served_version(config: PredictConfig, access: Access) -> int | None:
+    """Return the version that an endpoint answers with, so that all images are scored by it; None where it won't say.
+
+    Raises:
+        RequestError: It can't be reached, or has no such model.
+    """
+    with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s, access=access) as client:
+        states = client.status()
+    version = max((state.version or 0 for state in states if state.state == "AVAILABLE"), default=0)
+    if not version:
+        _log.warning("endpoint  %s doesn't say which version it serves: it can't be held to one", config.endpoint)
+        return None
+    _log.info("endpoint  version %d of %s", version, config.name)
+    return version
+
+
+class _PinnedScorer:
+    """An endpoint that is asked for one version; when that goes, the run ends instead of mixing two."""
+
+    def __init__(self, client: EndpointClient) -> None:
+        self._client = client
+
+    def classify(self, images: Sequence[bytes]) -> Classification:
+        client = self._client
+        try:
+            return client.classify(images)
+        except RequestError as error:
+            if client.version is None or error.code not in (Code.NOT_FOUND, Code.FAILED_PRECONDITION):
+                raise
+            raise ServiceError(
+                f"version {client.version} of {client.name}, which scored the images so far, isn't served at "
+                f"{client.address} any more: {error}. Run again, to score all of them by one version"
+            ) from None
 
 
 def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictConfig) -> Iterator[_Row]:
@@ -275,15 +319,21 @@ def _columns(rows: Iterator[_Row], classes: list[str] | None) -> tuple[list[str]
 
 
 def _values(row: _Row, columns: list[str]) -> list[Value]:
-    classes = len(columns) - 5
-    if row.probabilities and len(row.probabilities) != classes:
-        raise ModelError(
-            f"{row.path} was answered with {len(row.probabilities)} probabilities, others with {classes}: the endpoint "
-            "changed its model meanwhile; run the command again"
-        )
-    probabilities = row.probabilities or (None,) * classes
+    probabilities = row.probabilities or (None,) * (len(columns) - _OTHER_COLUMNS)
     status = "failed" if row.reason else "ok"
-    return [str(row.path), row.label or None, row.score, *probabilities, status, " ".join(row.reason.split()) or None]
+    return [
+        _shown(row.path),
+        row.label or None,
+        row.score,
+        *probabilities,
+        status,
+        " ".join(row.reason.split()) or None,
+    ]
+
+
+def _shown(path: Path) -> str:
+    r"""Return a path as text; bytes of a name that isn't UTF-8 as escapes: `caf\xe9.png`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:

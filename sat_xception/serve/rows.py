@@ -1,22 +1,25 @@
-"""Write rows as CSV or JSON, to stdout or to a file that appears only when it is whole."""
+"""Write rows as CSV or JSON as they come, to stdout or to a file that appears at its name only when it is whole."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO, StringIO
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
-from sat_xception.errors import ConfigError
-from sat_xception.storage import GcsPath, put_file
+from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.log import get_logger
+from sat_xception.spreadsheet import csv_writer
+from sat_xception.storage import GcsPath, put_file, write_error
 
 __all__ = ["Value", "check_suffix", "open_rows"]
 
+_log = get_logger(__name__)
 Value = str | float | None
 _Write = Callable[[Sequence[Value]], object]
 
@@ -35,62 +38,177 @@ def check_suffix(out: Path | None) -> None:
 def open_rows(out: Path | None, columns: Sequence[str]) -> Iterator[_Write]:
     """Yield a function that writes one row, its values in the order of the columns.
 
+    When the block ends in an error, the rows so far are kept beside `out`, in a file whose name says that it isn't all.
+
     Args:
         out: File to write, here or in a bucket, .csv or .json (a list of objects). Default: CSV on stdout.
         columns: Names of the columns.
 
     Raises:
         ConfigError: The file can't be written, or its suffix isn't known.
-        ServiceError: The bucket can't be written.
+        ServiceError: The disk is full or read-only, or the bucket can't be written.
     """
     check_suffix(out)
-    rows = _FORMATS[out.suffix.lower() if out else ".csv"]
-    with _open_out(out) as file, rows(file, columns) as write:
-        yield write
-
-
-@contextlib.contextmanager
-def _open_out(out: Path | None) -> Iterator[IO[str]]:
-    """Yield stdout, or a file that appears at `out` when it is whole."""
     if out is None:
-        yield sys.stdout
-        return
-    if isinstance(out, GcsPath):
-        content = io.StringIO(newline="")
-        yield content
-        put_file(content.getvalue().encode(), out)
-        return
+        yield from _to_stdout(columns)
+    elif isinstance(out, GcsPath):
+        yield from _to_bucket(out, columns)
+    else:
+        yield from _to_file(out, columns)
+
+
+def _to_stdout(columns: Sequence[str]) -> Iterator[_Write]:
+    rows = _Csv(columns)
+
+    def write(text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads has seen enough
+            raise
+        except OSError as error:
+            raise write_error(error, "standard output", "send it elsewhere, or give --out") from None
+
+    write(rows.head())
+    yield lambda values: write(rows.row(values))
+    write(rows.tail())
+
+
+def _to_bucket(out: GcsPath, columns: Sequence[str]) -> Iterator[_Write]:
+    with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
+        file = Path(folder) / out.name
+        place = Path(tempfile.gettempdir()) / f"{out.stem}.partial.{os.getpid()}{out.suffix}"
+        yield from _to_file(file, columns, place)
+        try:
+            put_file(file.read_bytes(), out)
+        except ServiceError as error:
+            os.replace(file, place)
+            raise ServiceError(f"{error}. The rows are kept in {place}") from None
+
+
+def _to_file(out: Path, columns: Sequence[str], kept: Path | None = None) -> Iterator[_Write]:
+    kept = kept or out.with_name(f"{out.stem}.partial{out.suffix}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    rows = _FORMATS[out.suffix.lower()](columns)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(partial, out)
+        file = _Lines(partial)
     except OSError as error:
-        raise ConfigError(f"can't write --out {out}: {error}") from None
+        raise write_error(error, f"--out {out}") from None
+    try:
+        file.write(rows.head())
+        yield lambda values: file.write(rows.row(values), counts=True)
+        file.write(rows.tail())
+        file.become(out)
+        kept.unlink(missing_ok=True)  # of an earlier run that ended early
+    except BaseException as error:
+        _keep(file, rows.tail(), kept)
+        if isinstance(error, OSError) and file.failed is error:
+            raise write_error(error, f"--out {out}") from None
+        raise
+
+
+class _Lines:
+    """A file without a buffer, of which what was written is whole lines, whatever happens."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = FileIO(path, "w")
+        self._size = 0
+        self.rows = 0
+        self.failed: OSError | None = None
+
+    def write(self, text: str, counts: bool = False) -> None:
+        """Write a piece; `counts` if it is a row."""
+        # A name that isn't UTF-8 is in a library's message, perhaps.
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        size = len(left)
+        try:
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            self.failed = error
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            raise
+        self._size += size
+        self.rows += counts
+
+    def become(self, path: Path) -> None:
+        """Close the file and give it its name."""
+        try:
+            self._file.close()
+            os.replace(self._path, path)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def close(self) -> None:
+        """Close the file, if it is open, and remove it, unless it has its name."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def _keep(file: _Lines, tail: str, kept: Path) -> None:
+    """Keep the rows so far, if there are any."""
+    try:
+        if file.rows:
+            file.write(tail)
+            file.become(kept)
+            _log.warning("kept      %s rows that were finished, in %s", f"{file.rows:,}", kept)
+    except OSError as error:
+        _log.warning("kept      nothing: %s", error)
     finally:
-        with contextlib.suppress(OSError):  # it became `out`, or was never made
-            partial.unlink()
+        file.close()
 
 
-@contextlib.contextmanager
-def _csv_rows(file: IO[str], columns: Sequence[str]) -> Iterator[_Write]:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    yield writer.writerow
+class _Format(Protocol):
+    def __init__(self, columns: Sequence[str]) -> None: ...
+
+    def head(self) -> str: ...
+
+    def row(self, values: Sequence[Value]) -> str: ...
+
+    def tail(self) -> str: ...
 
 
-@contextlib.contextmanager
-def _json_rows(file: IO[str], columns: Sequence[str]) -> Iterator[_Write]:
-    separator = "["
+class _Csv:
+    """Comma-separated values with a head, none of which a spreadsheet runs."""
 
-    def write(values: Sequence[Value]) -> None:
-        nonlocal separator
-        file.write(f"{separator}\n{json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)}")
-        separator = ","
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
 
-    yield write
-    file.write("\n]\n")
+    def head(self) -> str:
+        return self.row(self._columns)
+
+    def row(self, values: Sequence[Value]) -> str:
+        line = StringIO()
+        csv_writer(line)(values)
+        return line.getvalue()
+
+    def tail(self) -> str:
+        return ""
 
 
-_FORMATS = {".csv": _csv_rows, ".json": _json_rows}
+class _Json:
+    """A list of objects, one on each line."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._separator = "["
+
+    def head(self) -> str:
+        return ""
+
+    def row(self, values: Sequence[Value]) -> str:
+        text = json.dumps(dict(zip(self._columns, values, strict=True)), ensure_ascii=False)
+        separator, self._separator = self._separator, ","
+        return f"{separator}\n{text}"
+
+    def tail(self) -> str:
+        return "\n]\n"
+
+
+_FORMATS: dict[str, type[_Csv | _Json]] = {".csv": _Csv, ".json": _Json}
