@@ -8,6 +8,7 @@ keyboard.
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
 from sat_xception.config import POSITIONAL, SECOND_NAME
+from sat_xception.ending import ending_well, flush_stdout
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
 from sat_xception.steps import BULK_VERBS, DATASET_VERBS, MODELS_VERBS, STEPS, Step
+from sat_xception.storage import telling_of_the_disk
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -48,10 +51,16 @@ def main(arguments: list[str] | None = None) -> None:
 def run_app(application: typer.Typer, arguments: list[str]) -> None:
     """Run a command line made of steps; errors that a user can act on are printed without a traceback."""
     set_up_logging()
+    # A file's name need not be UTF-8, nor what the terminal shows.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        application(args=arguments, prog_name="sat_xception")
+        with ending_well():
+            application(args=arguments, prog_name="sat_xception")
     except SatXceptionError as error:
         _log.error("error     %s", error)
+        flush_stdout()
         sys.exit(error.exit_code)
 
 
@@ -75,7 +84,8 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
             _log.error("stopped   by the keyboard; run the same command again to go on")
             raise typer.Exit(130) from None
         if summary:
-            typer.echo(summary)
+            with telling_of_the_disk("standard output", "send it elsewhere; what the step wrote is whole"):
+                typer.echo(summary)
 
     # A step's own settings before those that it shares with others.
     own = sorted(step.config.model_fields.items(), key=lambda item: item[0] not in step.config.__annotations__)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sat_xception.config import StepConfig, load_config
+from sat_xception.ending import ending_well
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.steps.assemble import AssembleConfig
@@ -195,7 +196,8 @@ def telling_why(verb: str) -> Iterator[None]:
     """
     set_up_logging()
     try:
-        yield
+        with ending_well():
+            yield
     except SatXceptionError as error:
         _log.error("error     %s", error)
         _tell_why(verb, error)
