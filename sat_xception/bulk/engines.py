@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import multiprocessing
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +18,16 @@ from sat_xception.deploy.golden import check_answers
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.log import get_logger, quiet_imports
-from sat_xception.storage import GcsPath, facts_digest, fetch_folder, put_file, read_json, read_record, write_record
+from sat_xception.storage import (
+    GcsPath,
+    facts_digest,
+    fetch_folder,
+    put_file,
+    read_json,
+    read_record,
+    scratch_folder,
+    write_record,
+)
 
 __all__ = ["ENGINE_FOLDER", "engine_identity", "open_engine", "prepare_engine"]
 
@@ -82,18 +90,18 @@ def prepare_engine(
     if record is not None and all(record.get(key) == value for key, value in made_of.items()):
         return facts | {"accuracy_loss": record["accuracy_loss"], **record["measured"]}
     _log.info("engine    converting %s %s for OpenVINO, %s", model.name, model.version, precision)
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as work, _other_process() as other:
+    with scratch_folder() as work, _other_process() as other:
         graph, size = other.submit(_network_of, model.folder).result()
         tiles = other.submit(_example_tiles, calibrate, size).result() if calibrate else None
         calibration = tiles["train"][0] if tiles and precision == "int8" else None
         try:
-            write_network(graph, Path(work), calibration)
+            write_network(graph, work, calibration)
         except ModuleNotFoundError as error:
             raise ConfigError(f"--precision int8 needs {error.name}: pip install 'sat-xception[openvino]'") from None
-        measured = _measure(Path(work), graph, precision, tiles["valid"]) if tiles and precision != "fp32" else {}
+        measured = _measure(work, graph, precision, tiles["valid"]) if tiles and precision != "fp32" else {}
         # What is there isn't whole until all of it is written.
         write_record(place / _RECORD, {})
-        for path in sorted(Path(work).glob(f"{Path(NETWORK_FILE).stem}.*")):
+        for path in sorted(work.glob(f"{Path(NETWORK_FILE).stem}.*")):
             put_file(path.read_bytes(), place / path.name)
     loss = measured.pop("accuracy_loss", 0.0)
     write_record(place / _RECORD, made_of | {"accuracy_loss": loss, "measured": measured})
@@ -135,9 +143,9 @@ def _measure(folder: Path, graph: bytes, precision: str, valid: tuple[Pixels, An
     if not len(labels):
         raise DataError("--calibrate has no validation tiles to measure the loss of accuracy on; give other examples")
     accuracy = {}
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as exact:
-        write_network(graph, Path(exact))
-        for kind, place in (("fp32", Path(exact)), (precision, folder)):
+    with scratch_folder() as exact:
+        write_network(graph, exact)
+        for kind, place in (("fp32", exact), (precision, folder)):
             engine = OpenVinoEngine(place, kind)
             found = np.concatenate(
                 [engine.run(pixels[at : at + _MEASURE_BATCH]) for at in range(0, len(pixels), _MEASURE_BATCH)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from sat_xception.errors import ServiceError
 from sat_xception.geo.order import Keys
 from sat_xception.log import get_logger
 from sat_xception.steps import BulkPlanConfig
+from sat_xception.storage import scratch_folder
 
 __all__ = ["Probe", "measure"]
 
@@ -98,9 +97,9 @@ def _scored_per_s(model: PackagedModel, wanted: str, tiles: list[Pixels]) -> flo
     shape = tiles[0].shape
     same = [tile for tile in tiles if tile.shape == shape]
     pixels = np.stack(list(itertools.islice(itertools.cycle(same), _BATCH)))
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as work:
-        facts = prepare_engine(model, choose_engine(wanted), "fp32", None, Path(work))
-        engine = open_engine(model, facts, Path(work))
+    with scratch_folder() as work:
+        facts = prepare_engine(model, choose_engine(wanted), "fp32", None, work)
+        engine = open_engine(model, facts, work)
         pixels = np.stack([engine.fit(tile) for tile in pixels])
         engine.run(pixels)
         started, batches = time.monotonic(), 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sat_xception.errors import DataError
 from sat_xception.log import track
-from sat_xception.storage import read_json
+from sat_xception.storage import read_json, scratch_folder
 
 __all__ = ["Scores", "TileBounds", "check_scores", "open_scores"]
 
@@ -177,8 +176,8 @@ def check_scores(scores: Scores) -> TileBounds | None:
     """
     corners: list[tuple[int, int, int, int]] = []
     by_status = {"scored": 0, "failed": 0}
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
-        buckets = [Path(folder) / str(index) for index in range(_BUCKETS)]
+    with scratch_folder() as folder:
+        buckets = [folder / str(index) for index in range(_BUCKETS)]
         for batch in scores.batches(["tile_id", "x", "y", "z", "status"], "check"):
             if not batch.num_rows:
                 continue

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.encoded import is_plain
 from sat_xception.log import get_logger
 from sat_xception.steps import AssembleConfig
-from sat_xception.storage import atomic_folder, file_digest, write_json
+from sat_xception.storage import atomic_folder, file_digest, scratch_folder, write_json
 
 __all__ = ["AssembleResult", "assemble", "choose_positive_label"]
 
@@ -86,10 +85,10 @@ def assemble(config: AssembleConfig) -> AssembleResult:
     if config.data == _SAMPLE:
         from sat_xception.sample import SAMPLE_NAME, write_sample
 
-        with tempfile.TemporaryDirectory(prefix="sat-xception-sample-") as folder:
-            write_sample(Path(folder))
+        with scratch_folder() as folder:
+            write_sample(folder)
             # The folder's name says nothing and is never the same.
-            drawn = (dataclasses.replace(tile, labelled_by="drawn") for tile in find_candidates(Path(folder)))
+            drawn = (dataclasses.replace(tile, labelled_by="drawn") for tile in find_candidates(folder))
             return _assemble(config, drawn, name=SAMPLE_NAME)
     if config.labels:
         return _assemble_labels(config, config.labels.stem)

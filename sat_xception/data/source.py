@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sat_xception.data.assemble import AssembleResult
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 from sat_xception.steps import STEPS
-from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, get_file, read_json
+from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, get_file, read_json, scratch_folder
 from sat_xception.storage.address import is_address
 from sat_xception.storage.files import json_text
 
@@ -47,8 +46,8 @@ def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
     """
     if not store:
         return json.dumps({"run": run, "settings": dict(settings)}, sort_keys=True)
-    with tempfile.TemporaryDirectory(prefix="sat-xception-dataset-") as folder:
-        made = Path(folder) / "dataset"
+    with scratch_folder() as folder:
+        made = folder / "dataset"
         counts = STEPS["assemble"].run({**settings, "out": made}).summary().splitlines()[:-1]
         print("\n".join(counts), flush=True)
         address = (GcsPath(store) if is_address(store) else Path(store)) / _identity(made)

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -22,6 +21,7 @@ from sat_xception import errors
 from sat_xception.data.tfdv_findings import Findings, TfdvRequest
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
+from sat_xception.storage import scratch_folder
 
 __all__ = ["PYTHON_VARIABLE", "find_tfdv_python", "run_tfdv"]
 
@@ -80,8 +80,7 @@ def find_tfdv_python() -> Path:
 
 
 def _run_child(python: Path, request: TfdvRequest) -> Findings:
-    with tempfile.TemporaryDirectory(prefix="sat-xception-tfdv-") as folder:
-        work = Path(folder)
+    with scratch_folder() as work:
         question, answer = work / "request.json", work / "answer.json"
         question.write_text(request.model_dump_json(), encoding="utf-8")
         # Only the package itself is shown to the child: this environment's libraries are the wrong versions there.
@@ -92,7 +91,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
             if name not in ("PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS")
         }
         environment |= {
-            "PYTHONPATH": folder,
+            "PYTHONPATH": str(work),
             "PYTHONNOUSERSITE": "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",

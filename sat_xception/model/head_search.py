@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from sat_xception.errors import PreemptedError
 from sat_xception.log import get_logger
 from sat_xception.model.search import SHARED, SearchResult, search
 from sat_xception.steps import SearchConfig, TrainConfig
-from sat_xception.storage import GcsPath
+from sat_xception.storage import GcsPath, scratch_folder
 
 __all__ = ["searched"]
 
@@ -30,9 +28,9 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
         DataError: Not one trial could be completed.
         PreemptedError: The search was stopped before all its trials.
     """
-    with tempfile.TemporaryDirectory(prefix="sat-xception-search-") as scratch:
+    with scratch_folder() as scratch:
         remote = isinstance(config.out, GcsPath)
-        place = Path(scratch) / "search" if remote else config.out.with_name(f"{config.out.name}.search")
+        place = scratch / "search" if remote else config.out.with_name(f"{config.out.name}.search")
         shared = {name: getattr(config, name) for name in (*SHARED, "examples", "seed")}
         _log.info("search    %s trials of heads, before the training itself", config.search_trials)
         found = search(SearchConfig(out=place / "found", study=place / "study", trials=config.search_trials, **shared))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from sat_xception.data.tfrecord import convert
 from sat_xception.model.package import PackageResult, package
 from sat_xception.model.train import TrainResult, train
 from sat_xception.steps import AssembleConfig, ConvertConfig, PackageConfig, TrainConfig, TrainFoldersConfig
+from sat_xception.storage import scratch_folder
 
 __all__ = ["TrainFoldersResult", "train_folders"]
 
@@ -57,8 +57,8 @@ def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
     """
     run = f"{config.model}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
     logs = config.tensorboard / run
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as scratch:
-        dataset, examples = Path(scratch) / "dataset", Path(scratch) / "examples"
+    with scratch_folder() as scratch:
+        dataset, examples = scratch / "dataset", scratch / "examples"
         print(
             assemble(
                 # Blocks of one tile: the split that the folders give is kept, as in the original.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from sat_xception.model.preemption import Notice
 from sat_xception.model.run import Lesson, Run
 from sat_xception.model.weights import WeightsOrigin
 from sat_xception.steps import TrainConfig
-from sat_xception.storage import write_json
+from sat_xception.storage import scratch_folder, write_json
 
 __all__ = ["Outcome", "Report", "TrialData", "prepare_features", "run_trial"]
 
@@ -97,15 +95,12 @@ def prepare_features(data: TrialData, config: TrainConfig) -> None:
     started = tf.timestamp()
     with reading(config.examples):
         found = dict(zip(("train", "valid"), run.features(network), strict=True))
-    work = Path(tempfile.mkdtemp(prefix=".features-", dir=data.features.parent))
-    try:
+    with scratch_folder(".features-", data.features.parent) as work:
         for split, features in found.items():
             for name in _ARRAYS:
                 np.save(work / f"{split}-{name}.npy", getattr(features, name))
         write_json(work / _RANDOM, [version, state, gauss])
         os.replace(work, data.features)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     seconds = float(tf.timestamp() - started)
     _log.info("features  %s views of tiles in %s, for all trials", f"{len(found['train'].rows):,}", duration(seconds))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from sat_xception.imagery import ImageryConfig, ImagerySource, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
 from sat_xception.steps import PublishConfig
+from sat_xception.storage import scratch_folder
 
 __all__ = ["PageImagery", "WebTiles", "copy_tiles", "page_imagery", "web_tiles"]
 
@@ -144,24 +143,20 @@ def copy_tiles(data: Mapping[str, Any], source: ImagerySource, config: PublishCo
     zoom = data["zoom"]
     wanted = sorted(_shown_tiles(data))
     fetching = FetchConfig(workers=config.workers, rate_per_s=config.rate_per_s)
-    store_folder = Path(tempfile.mkdtemp(prefix="sat-xception-"))
     endings: dict[tuple[int, int], str] = {}
     size, reason = 0, ""
-    try:
-        with FetchStore(store_folder) as store:
-            fetch_tiles(((x, y, zoom) for x, y in wanted), source, store, fetching, len(wanted))
-            for tile in store:
-                ending = _ENDINGS.get(tile.format, tile.format) if tile.data else ""
-                endings[tile.x, tile.y] = ending
-                if not ending:
-                    reason = tile.reason
-                    continue
-                path = folder / str(zoom) / str(tile.x) / f"{tile.y}.{ending}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(tile.data)
-                size += len(tile.data)
-    finally:
-        shutil.rmtree(store_folder, ignore_errors=True)
+    with scratch_folder() as place, FetchStore(place) as store:
+        fetch_tiles(((x, y, zoom) for x, y in wanted), source, store, fetching, len(wanted))
+        for tile in store:
+            ending = _ENDINGS.get(tile.format, tile.format) if tile.data else ""
+            endings[tile.x, tile.y] = ending
+            if not ending:
+                reason = tile.reason
+                continue
+            path = folder / str(zoom) / str(tile.x) / f"{tile.y}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tile.data)
+            size += len(tile.data)
     lost = sum(not ending for ending in endings.values())
     if endings and lost == len(endings):
         raise ServiceError(f"none of the {lost:,} tiles for the review page could be had: {reason}. Check --imagery")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sat_xception.storage import (
     marked_below,
     read_json,
     remove_marked,
+    scratch_folder,
     telling_of_the_disk,
     upload_marked,
 )
@@ -113,10 +113,10 @@ def new_version(version: Path) -> Iterator[Path]:
         with atomic_folder(version) as work:
             yield work
         return
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
+    with scratch_folder() as folder:
         with telling_of_the_disk(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
-            yield Path(folder)
-        upload_marked(Path(folder), version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
+            yield folder
+        upload_marked(folder, version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
 
 
 def remove_version(version: Path) -> None:

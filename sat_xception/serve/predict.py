@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -333,7 +332,7 @@ def _values(row: _Row, columns: list[str]) -> list[Value]:
 
 def _shown(path: Path) -> str:
     r"""Return a path as text; bytes of a name that isn't UTF-8 as escapes: `caf\xe9.png`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO, StringIO
 from pathlib import Path
@@ -15,11 +18,12 @@ from typing import Protocol
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.spreadsheet import csv_writer
-from sat_xception.storage import GcsPath, put_file, write_error
+from sat_xception.storage import GcsPath, put_file, scratch_folder, write_error
 
 __all__ = ["Value", "check_suffix", "open_rows"]
 
 _log = get_logger(__name__)
+_REST_S = 60
 Value = str | float | None
 _Write = Callable[[Sequence[Value]], object]
 
@@ -75,8 +79,8 @@ def _to_stdout(columns: Sequence[str]) -> Iterator[_Write]:
 
 
 def _to_bucket(out: GcsPath, columns: Sequence[str]) -> Iterator[_Write]:
-    with tempfile.TemporaryDirectory(prefix="sat-xception-") as folder:
-        file = Path(folder) / out.name
+    with scratch_folder() as folder:
+        file = folder / out.name
         place = Path(tempfile.gettempdir()) / f"{out.stem}.partial.{os.getpid()}{out.suffix}"
         yield from _to_file(file, columns, place)
         try:
@@ -92,6 +96,7 @@ def _to_file(out: Path, columns: Sequence[str], kept: Path | None = None) -> Ite
     rows = _FORMATS[out.suffix.lower()](columns)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
         file = _Lines(partial)
     except OSError as error:
         raise write_error(error, f"--out {out}") from None
@@ -108,12 +113,23 @@ def _to_file(out: Path, columns: Sequence[str], kept: Path | None = None) -> Ite
         raise
 
 
+def _sweep(out: Path) -> None:
+    """Remove what killed runs left of the same file: nobody holds it, and nothing was written for a minute."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - left.stat().st_mtime > _REST_S:
+                left.unlink()
+
+
 class _Lines:
     """A file without a buffer, of which what was written is whole lines, whatever happens."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = FileIO(path, "w")
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
         self.rows = 0
         self.failed: OSError | None = None

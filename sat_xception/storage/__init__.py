@@ -9,6 +9,7 @@ from sat_xception.storage.folder import atomic_folder
 from sat_xception.storage.marked import is_marked, marked_below, remove_marked, upload_marked
 from sat_xception.storage.objects import get_file, list_files, put_file, remove_files
 from sat_xception.storage.record import read_record, write_record
+from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.writing import telling_of_the_disk, write_error
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "read_record",
     "remove_files",
     "remove_marked",
+    "scratch_folder",
     "telling_of_the_disk",
     "upload_marked",
     "write_error",

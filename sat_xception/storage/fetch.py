@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from sat_xception.storage.gcs import (
     transfer_retry,
 )
 from sat_xception.storage.published import Published, is_inside, read_published
+from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.writing import disk_errno
 
 __all__ = ["fetch_file", "fetch_folder", "fetch_settings"]
@@ -221,8 +221,8 @@ def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  #
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not beside the file: whoever lists the folder would take it for one of its files.
     (cache / ".partial").mkdir(exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=cache / ".partial")) / "file"
-    try:
+    with scratch_folder("download-", cache / ".partial") as folder:
+        partial = folder / "file"
         blob = bucket.blob(item.name, generation=item.generation)
         blob.download_to_filename(str(partial), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=transfer_retry())
         if item.sha256 and file_digest(partial) != item.sha256:
@@ -230,8 +230,6 @@ def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  #
                 f"{SCHEME}{bucket.name}/{item.name} isn't what was published; run the step that wrote it again"
             )
         os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _note_use(version: Path, cache: Path) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.log import get_logger
 from sat_xception.storage.address import GcsPath
 from sat_xception.storage.gcs import open_bucket
 from sat_xception.storage.published import Publication, begin_publication
+from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
 from sat_xception.storage.writing import telling_of_the_disk, write_error
 
 __all__ = ["atomic_folder"]
 
+_log = get_logger(__name__)
 # One of these is in every folder that a step wrote.
 _RECORDS = (
     "dataset.json",
@@ -54,14 +57,11 @@ def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
 def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
     with open_bucket(out) as bucket:
         publication = begin_publication(bucket, out, records)
-        work = Path(tempfile.mkdtemp(prefix="sat-xception-"))
-        try:
+        with scratch_folder() as work:
             advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
             with telling_of_the_disk(out, advice):
                 yield work
             _publish(publication, work, out)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _publish(publication: Publication, work: Path, out: GcsPath) -> None:
@@ -76,19 +76,30 @@ def _publish(publication: Publication, work: Path, out: GcsPath) -> None:
 @contextlib.contextmanager
 def _local_folder(out: Path, records: tuple[str, ...]) -> Iterator[Path]:
     target = out.resolve()
-    try:
-        _check_replaceable(out, target, records)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise write_error(error, target.parent, "free some, or name an --out on another disk") from None
-    work.chmod(0o755)
-    try:
-        with telling_of_the_disk(out, "free some, or name an --out on another disk"):
+    advice = "free some, or name an --out on another disk"
+    with contextlib.ExitStack() as made:
+        try:
+            _restore(target)
+            _check_replaceable(out, target, records)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            work = made.enter_context(scratch_folder(f".{target.name}-", target.parent))
+        except OSError as error:
+            raise write_error(error, f"to {target.parent}", advice, "name another --out") from None
+        work.chmod(0o755)
+        with telling_of_the_disk(out, advice):
             yield work
             _replace(target, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _restore(target: Path) -> None:
+    """Put back a result that a run moved out of the way before it was killed; remove those that were replaced."""
+    left = sorted(
+        target.parent.glob(f".{glob.escape(target.name)}-old-*-????????"), key=lambda path: path.stat().st_mtime
+    )
+    if left and not target.exists():
+        os.replace(left[-1], target)
+        _log.info("restored  %s, which a run that was killed had moved out of the way", target)
+    sweep(target.parent, f".{target.name}-old-")
 
 
 def _check_replaceable(out: Path, target: Path, records: tuple[str, ...]) -> None:
@@ -111,7 +122,7 @@ def _replace(target: Path, work: Path) -> None:
     if not target.exists():
         os.replace(work, target)
         return
-    old = tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)
+    old = new_folder(f".{target.name}-old-", target.parent)
     os.replace(target, old)
     try:
         os.replace(work, target)

@@ -12,7 +12,6 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 
@@ -26,18 +25,21 @@ _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 _ADVICE = "free some, or name a folder on another disk"
 
 
-def write_error(error: OSError, place: object, advice: str = _ADVICE) -> SatXceptionError:
+def write_error(
+    error: OSError, place: object, advice: str = _ADVICE, otherwise: str = "name another folder, or make this writable"
+) -> SatXceptionError:
     """Return our error for one that an attempt to write has ended in.
 
     Args:
         error: What the system said.
         place: What was written.
         advice: What to do where the disk is full or read-only.
+        otherwise: What to do where this place can't be written to.
     """
     number = disk_errno(error)
     if number is None:
         said = error.strerror or str(error)
-        return ConfigError(f"can't write {place}: {said}; name another folder, or make this writable")
+        return ConfigError(f"can't write {place}: {said}; {otherwise}")
     return _disk_error(number, place, advice)
 
 
@@ -93,9 +95,8 @@ def telling_of_the_disk(place: object = None, advice: str = _ADVICE) -> Iterator
 
 
 def _disk_error(number: int, place: object, advice: str) -> ServiceError:
-    shown = place if not isinstance(place, Path) else os.fspath(place)
     if number in _FULL:
-        return ServiceError(f"no space left while writing {shown}; {advice}")
+        return ServiceError(f"no space left while writing {place}; {advice}")
     if number == errno.EFBIG:
-        return ServiceError(f"a file of {shown} is larger than this system lets it be; {advice}")
-    return ServiceError(f"can't write {shown}: {os.strerror(number)}; {advice}")
+        return ServiceError(f"a file of {place} is larger than this system lets it be; {advice}")
+    return ServiceError(f"can't write {place}: {os.strerror(number)}; {advice}")
