@@ -31,12 +31,14 @@ from sat_xception.review.page import review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
 from sat_xception.spreadsheet import write_csv
 from sat_xception.steps import PublishConfig
-from sat_xception.storage import atomic_folder, write_json
+from sat_xception.storage import GcsPath, atomic_folder, read_record, write_json
 
 __all__ = ["PublishResult", "publish"]
 
 _log = get_logger(__name__)
 _MOST_REASONS_COUNTED = 1000
+# Of the imagery of scores: what may differ without other pictures.
+_NO_OTHER_PICTURES = ("attribution", "max_pixels", "retried with file")
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -134,6 +136,7 @@ def publish(config: PublishConfig) -> PublishResult:
         areas = AreaCounts(read_layer(config.areas, config.areas_layer, "--areas"), config.area_name)
     imagery = page_imagery(config, scores.imagery)
     with review_lock(config.out), atomic_folder(config.out, record="publication.json") as work:
+        _check_review(config.out, scores)
         bounds = check_scores(scores)
         if bounds is None:
             raise DataError(f"{config.scores} holds no tiles; there is nothing to publish")
@@ -153,12 +156,28 @@ def publish(config: PublishConfig) -> PublishResult:
         description = _describe(config, scores, threshold, findings, sites, comparison) | {
             "areas": by_area,
             "attribution": imagery.attribution,
+            "imagery": scores.imagery,
         }
         description["review"] = _write_review(config, description, table, sites, imagery, work)
         (work / "heat-map.png").write_bytes(heat.draw(_title(description), _marks(sites), imagery.attribution))
         write_json(work / "publication.json", description)
         write_reports(work, description, table)
     return PublishResult(config.out, description)
+
+
+def _check_review(out: Path, scores: Scores) -> None:
+    """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
+    if isinstance(out, GcsPath) or not (out / RECORD).is_file():
+        return
+    before = (read_record(out / "publication.json") or {}).get("imagery") or scores.imagery
+    different = sorted(
+        name for name in before.keys() | scores.imagery.keys() if before.get(name) != scores.imagery.get(name)
+    )
+    if any(name not in _NO_OTHER_PICTURES for name in different):
+        raise ConfigError(
+            f"{out / RECORD} holds a review of {before.get('url')}, and these scores are of {scores.imagery.get('url')}"
+            f" (they differ in: {', '.join(different)}): what was seen there need not be so here. Name a new --out"
+        )
 
 
 def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:

@@ -2,7 +2,8 @@
 
 `build.json` in the folder says what each finished part was made of: digests of its settings and of what it read. A part
 is done again when one of them is another. Class folders and baselines may change unseen, so what reads them is done
-each time; imagery isn't looked at again: remove `build.json` to have it fetched anew.
+each time. Imagery that is one file on this machine is known by its size and time; other imagery isn't looked at again:
+remove `build.json` to have it fetched anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from sat_xception import __version__
 from sat_xception.errors import ConfigError
+from sat_xception.imagery import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.steps import STEPS, AssembleConfig, BuildConfig
 from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_record, write_record
@@ -129,6 +131,7 @@ def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
     """Return a digest of a part's settings and of the files that it reads; an address with a key in it isn't told."""
     given = {name: str(value) for name, value in settings.items() if name != "out"}
     files = [file_digest(_here(file)) for path in read if path for file in _files_of(path)]
+    files.append(file_state(str(settings.get("imagery") or "")))
     return hashlib.sha256(json_text([__version__, given, files]).encode()).hexdigest()
 
 

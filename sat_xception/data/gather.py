@@ -19,7 +19,7 @@ from sat_xception.data.folders import Candidate, Content
 from sat_xception.data.plan import Plan
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
-from sat_xception.imagery import ImageryConfig, open_imagery
+from sat_xception.imagery import ImageryConfig, file_state, open_imagery
 from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
@@ -86,7 +86,7 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
     # A store is of one imagery: tiles of another are never taken for its own.
     settings = (
         f"{config.imagery}|{config.imagery_tms}|{config.tile_size}|{config.max_pixels}|{config.imagery_bands}"
-        f"|{config.imagery_scale}"
+        f"|{config.imagery_scale}|{file_state(config.imagery)}"
     )
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name

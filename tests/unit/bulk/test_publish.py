@@ -18,6 +18,7 @@ from sat_xception.bulk.score_shards import check_scores, open_scores
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.review.lock import review_lock
 from sat_xception.steps import PublishConfig
+from sat_xception.storage import write_json
 from tests.scores import write_scores
 
 X, Y, Z = 148_000, 93_000, 18
@@ -220,6 +221,34 @@ def test_an_earlier_review_survives_and_a_folder_under_review_is_left_alone(scor
     assert json.loads((out / "review.geojson").read_text()) == review
     with review_lock(out), pytest.raises(ConfigError, match="stop that"):
         run(scores, tmp_path)
+
+
+def test_a_review_of_other_imagery_is_not_carried_over(scores, tmp_path):
+    def described(**changed):
+        facts = json.loads((scores / "scores.json").read_text())
+        (scores / "scores.json").unlink()
+        write_json(scores / "scores.json", facts | {"imagery": facts["imagery"] | changed})
+
+    out = run(scores, tmp_path).out
+    (out / "review.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    before = (out / "publication.json").read_bytes()
+    described(bands=[3, 2, 1])
+    with pytest.raises(ConfigError, match=r"review\.geojson holds a review of .*they differ in: bands"):
+        run(scores, tmp_path)
+    assert (out / "publication.json").read_bytes() == before and (out / "review.geojson").exists()
+    described(bands=None, attribution="somebody")
+    assert run(scores, tmp_path).description["attribution"] == "somebody"
+    assert (out / "review.geojson").exists()
+
+
+def test_no_table_holds_a_cell_that_a_spreadsheet_runs(scores, tmp_path):
+    name = '=HYPERLINK("http://x")'
+    areas = layer(tmp_path / "areas.geojson", [("Polygon", rectangle(0, 0, 20, 20), {"name": name})])
+    known = layer(tmp_path / "known.geojson", [("Point", centre(a, 15), {"=a": name, "h": -5}) for a in (3, 8)])
+    out = run(scores, tmp_path, areas=areas, known=known).out
+    assert {row["area"] for row in read_csv(out / "candidates.csv")} == {f"'{name}"}
+    missed = read_csv(out / "missed.csv")
+    assert [(row["'=a"], row["h"]) for row in missed] == [(f"'{name}", "-5")] * 2
 
 
 def test_a_folder_of_something_else_is_never_replaced(scores, tmp_path):
