@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sat_xception import __version__
 from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.errors import DataError
 from sat_xception.model.backbones import get_backbone
@@ -24,7 +25,7 @@ from sat_xception.model.preemption import Notice
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import telling_of_the_disk
 
-__all__ = ["Lesson", "Run", "check_examples", "class_weights"]
+__all__ = ["Lesson", "Run", "check_examples", "class_weights", "versions"]
 
 # The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
 # times faster an epoch than 32 and ends at the same accuracy.
@@ -153,6 +154,11 @@ def check_examples(examples: ExamplesIndex) -> None:
     for label in examples.classes:
         if not examples.splits["train"].by_class.get(label):
             raise DataError(f"class {label!r} has no tile in the train split; add tiles, or remove the class")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what has a say in what is learnt."""
+    return {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def class_weights(examples: ExamplesIndex) -> dict[int, float]:

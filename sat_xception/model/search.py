@@ -21,11 +21,21 @@ from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import ConfigError, DataError, PreemptedError
 from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
-from sat_xception.model.run import check_examples, class_weights
+from sat_xception.model.run import check_examples, class_weights, versions
 from sat_xception.model.search_page import search_page
 from sat_xception.model.search_space import Space, read_space
 from sat_xception.model.search_workers import run_trials, stop_on_signals
-from sat_xception.model.study import Job, closed, loss_of, merit, open_study, own_folder, reason_of, state_of
+from sat_xception.model.study import (
+    Job,
+    closed,
+    loss_of,
+    mend_journal,
+    merit,
+    open_study,
+    own_folder,
+    reason_of,
+    state_of,
+)
 from sat_xception.model.trial import TrialData, prepare_features
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import SearchConfig
@@ -82,12 +92,12 @@ class SearchResult:
 def search(config: SearchConfig) -> SearchResult:
     """Try settings, and write `search.json`, `best.yaml` and `search.html`.
 
-    The keyboard's interrupt and SIGTERM end it with what there is.
+    The keyboard's interrupt and SIGTERM end it with what there is; SIGTERM with trials left is an error.
 
     Raises:
         ConfigError: The space isn't one, or another search has the study's folder.
         DataError: No usable examples, or every trial failed.
-        PreemptedError: It was ended before a trial was complete.
+        PreemptedError: It was ended before a trial was complete, or by SIGTERM before all were.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
     """
@@ -102,6 +112,7 @@ def search(config: SearchConfig) -> SearchResult:
         stop_on_signals() as stop,
     ):
         job = _plan(config, space, examples, weights, folder)
+        mend_journal(job.journal)
         prepare_features(job.data, job.config({}))
         run_trials(job, config.workers, config.minutes, stop.is_set)
         study = open_study(job)
@@ -128,6 +139,11 @@ def search(config: SearchConfig) -> SearchResult:
         write_json(work / "search.json", description)
         (work / "best.yaml").write_text(_best_yaml(found, place, best), encoding="utf-8")
         (work / "search.html").write_text(search_page(description), encoding="utf-8")
+    if stop.by_sigterm and (counts["left"] or not config.trials):
+        raise PreemptedError(
+            f"stopped by SIGTERM with {counts['left']} trials left; run the same command again to go on. What there is "
+            f"by now is in {config.out}"
+        )
     return SearchResult(config.out, counts, best.params, found, float(best.value or 0.0), seconds)
 
 
@@ -142,7 +158,9 @@ def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: 
     }
     origin = weights.describe()
     size = config.input_size or get_backbone(config.backbone).input_size
-    seen = [examples.dataset_digest, config.backbone, config.alpha, size, config.views, config.seed, origin]
+    shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
+    data = [list(examples.classes), shards]
+    seen = [data, config.backbone, config.alpha, size, config.views, config.seed, origin, versions()]
     tried = [
         space.describe(),
         config.pruner,

@@ -23,7 +23,7 @@ from sat_xception.log import duration, get_logger, set_up_logging
 from sat_xception.model.study import REASON, Job, closed, open_study, state_of
 from sat_xception.model.trial import run_trial
 
-__all__ = ["run_trials", "stop_on_signals"]
+__all__ = ["Stop", "run_trials", "stop_on_signals"]
 
 _log = get_logger(__name__)
 # Optuna's default: the first guesses are random, so that TPE has something to learn from.
@@ -31,6 +31,16 @@ _RANDOM_TRIALS = 10
 _POLL_S = 0.2
 
 Stopped = Callable[[], bool]
+
+
+class Stop(threading.Event):
+    """Set when a search is to end.
+
+    Attributes:
+        by_sigterm: Whether SIGTERM set it, and not the keyboard.
+    """
+
+    by_sigterm = False
 
 
 class _Interrupted(Exception):
@@ -172,15 +182,16 @@ def _close_running(study: optuna.Study, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[Stop]:
     """Yield what is set by the keyboard's interrupt or SIGTERM; a second one ends the process as ever."""
-    stop = threading.Event()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def end(signum: int, frame: FrameType | None) -> None:
+        stop.by_sigterm = signum == signal.SIGTERM
         stop.set()
         _log.info("stopping  with what there is; the same command goes on")
         for other, handler in before.items():

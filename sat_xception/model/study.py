@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.log import get_logger
 from sat_xception.model.search_space import Space
 from sat_xception.model.trial import TrialData
 from sat_xception.steps import TrainConfig
-from sat_xception.storage import write_error
+from sat_xception.storage import telling_of_the_disk, write_error
 
 __all__ = [
     "REASON",
@@ -31,6 +33,7 @@ __all__ = [
     "closed",
     "interrupted",
     "loss_of",
+    "mend_journal",
     "merit",
     "open_study",
     "own_folder",
@@ -38,6 +41,7 @@ __all__ = [
     "state_of",
 ]
 
+_log = get_logger(__name__)
 REASON = "reason"
 # A process that is killed while it writes leaves the journal's lock, which others take after this time.
 _DEAD_LOCK_S = 10
@@ -95,6 +99,34 @@ def open_study(job: Job) -> optuna.Study:
         )
     except (ValueError, KeyError) as error:
         raise DataError(f"{job.journal} is damaged: {error}; remove it, and run again") from None
+
+
+def mend_journal(journal: Path) -> None:
+    """Cut off the end of a journal that a kill or a full disk left half-written; nobody else may write it meanwhile.
+
+    Raises:
+        ServiceError: It can't be written.
+    """
+    if not journal.is_file():
+        return
+    with telling_of_the_disk(journal), journal.open("r+b") as file:
+        whole = 0
+        for line in file:
+            if not line.endswith(b"\n") or not _is_json(line):
+                break
+            whole += len(line)
+        rest = file.seek(0, 2) - whole
+        file.seek(whole)
+        if rest and file.read().count(b"\n") <= 1:  # more than the last line is damage that is no half-written end
+            _log.warning("journal   %s ended in half a line, %d bytes, which were cut off", journal, rest)
+            file.truncate(whole)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _pruner(job: Job) -> optuna.pruners.BasePruner:

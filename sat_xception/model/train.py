@@ -22,7 +22,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sat_xception import __version__
 from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import ModelError
 from sat_xception.evaluate.charts import curves_page
@@ -33,7 +32,7 @@ from sat_xception.model.devices import Choices, choose, in_float32, using
 from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.input import reading
 from sat_xception.model.preemption import heeding_sigterm
-from sat_xception.model.run import Run, check_examples, class_weights
+from sat_xception.model.run import Run, check_examples, class_weights, versions
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import TrainConfig
 from sat_xception.storage import atomic_folder, folder_digests, write_json
@@ -164,7 +163,7 @@ def _train(
             "seconds": {**run.seconds, "all": round(seconds, 3)},
             "hardware": _hardware(),
             "devices": choices.describe(),
-            "versions": _versions(),
+            "versions": versions(),
             "config": config.resolved(),
         }
         if found:
@@ -188,10 +187,10 @@ def _open_checkpoints(
     shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
     name = fingerprint(
         {
-            "settings": settings | {"weights": weights.describe(), "precision": choices.precision},
+            "settings": settings | {"weights": weights.describe(), **choices.describe()},
             "classes": list(examples.classes),
             "shards": shards,
-            "versions": _versions(),
+            "versions": versions(),
         }
     )
     place = config.checkpoints or config.out.with_name(f"{config.out.name}.checkpoints")
@@ -266,10 +265,6 @@ def weights_digest(model: keras.Model) -> str:
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def _hardware() -> dict[str, Any]:

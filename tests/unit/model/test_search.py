@@ -114,11 +114,14 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, settings
 
     thread = threading.Thread(target=stop_in_the_third_trial)
     thread.start()
-    stopped = search(config)
+    with pytest.raises(PreemptedError, match=r"stopped by SIGTERM with \d+ trials left") as caught:
+        search(config)
     thread.join()
-    assert stopped.counts["left"] == TRIALS - stopped.counts["complete"] > 0
-    assert f"{stopped.counts['left']} left: the same command goes on" in stopped.summary()
-    assert tried(stopped) == tried(whole)[: stopped.counts["complete"]]
+    assert caught.value.exit_code == 75
+    stopped = json.loads((config.out / "search.json").read_text())
+    assert stopped["counts"]["left"] == TRIALS - stopped["counts"]["complete"] > 0
+    with (tmp_path / "found.study" / "journal.log").open("ab") as journal:
+        journal.write(b'{"op_code":6,"worker_id":"ab')  # as a power cut may leave it
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert tried(search(config)) == tried(whole)
     assert len(told("features  those of an earlier run")) == 1
