@@ -95,12 +95,13 @@ class TileSource:
 
     def check(self) -> CheckConfig:
         """Return what a tile must be."""
-        imagery = self.config()
+        # The images of a dataset have neither: they were read when it was assembled.
+        scale = self.settings.get("scale")
         return CheckConfig(
-            tile_size=imagery.tile_size,
+            tile_size=self.settings["tile_size"],
             max_pixels=self.settings["max_pixels"],
-            bands=imagery.bands,
-            scale=imagery.scale,
+            bands=tuple(self.settings.get("bands", ())),
+            scale=(scale[0], scale[1]) if scale else None,
         )
 
 
