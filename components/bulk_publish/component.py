@@ -56,7 +56,6 @@ def bulk_publish(
     places = {"known": known, "areas": areas, "area_name": area_name, "known_distance_m": known_distance_m}
     places |= {"known_layer": known_layer, "areas_layer": areas_layer}
     page = {"imagery": imagery, "imagery_token_env": imagery_token_env, "with_tiles": with_tiles}
-    page |= {"imagery_attribution": imagery_attribution, "imagery_tms": imagery_tms}
-    page |= {"threshold": threshold or None, "most_reviewed": most_reviewed}
-    run_step("bulk_publish", scores=scores, out=publication.path, **places, **page)
+    page |= {"imagery_attribution": imagery_attribution, "imagery_tms": imagery_tms, "most_reviewed": most_reviewed}
+    run_step("bulk_publish", scores=scores, out=publication.path, threshold=threshold or None, **places, **page)
     shutil.copyfile(f"{publication.path}/report.html", report.path)

@@ -258,7 +258,7 @@ def test_an_error_page_that_is_no_json_is_quoted():
 
 
 def test_the_deadline_is_kept():
-    with scripted_server(ok({"predictions": [[1]]}), delay_s=0.5) as (address, seen):
+    with scripted_server(ok({"predictions": [[0.25, 0.75]]}), delay_s=0.5) as (address, seen):
         with (
             EndpointClient(address, "m", timeout_s=0.1) as client,
             pytest.raises(RequestError, match=r"within 0\.1 s") as caught,
@@ -278,7 +278,7 @@ def test_kserve_says_only_whether_it_is_ready(answer, state):
 
 
 def test_the_path_holds_name_version_and_prefix():
-    with scripted_server(ok({"predictions": [[1.0]]})) as (address, seen):
+    with scripted_server(ok({"predictions": [[0.25, 0.75]]})) as (address, seen):
         with EndpointClient(f"{address}/gateway/", "a b", version=3) as client:
             client.predict([b"x"])
     method, path, body, _ = seen[0]
@@ -337,7 +337,7 @@ def test_hosts_are_known_for_what_they_are(host, loopback, reached):
 
 def test_the_hour_that_an_endpoint_names_is_kept_and_not_beyond_the_deadline():
     wait = {"Retry-After": "1"}
-    with scripted_server((429, b"{}", wait), ok({"predictions": [[1.0]]})) as (address, seen):
+    with scripted_server((429, b"{}", wait), ok({"predictions": [[0.25, 0.75]]})) as (address, seen):
         started = time.monotonic()
         with EndpointClient(address, "m") as client:
             client.predict([b"x"])
@@ -356,7 +356,7 @@ def token_file(tmp_path) -> Path:
 
 
 def test_the_token_is_read_for_each_call_and_sent_with_the_host_to_ask_for(token_file):
-    with scripted_server(ok({"predictions": [[1.0]]})) as (address, seen):
+    with scripted_server(ok({"predictions": [[0.25, 0.75]]})) as (address, seen):
         with EndpointClient(address, "m", access=Access(token_file, None, "schools.example")) as client:
             client.predict([b"x"])
             token_file.write_text("second-secret")
@@ -419,7 +419,7 @@ def test_tls_is_checked_against_the_authorities_of_a_file_under_the_host_asked_f
     authority, ca_file = certificates
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("schools.example").configure_cert(context)
-    with scripted_server(ok({"predictions": [[1.0]]}), tls=context) as (address, seen):
+    with scripted_server(ok({"predictions": [[0.25, 0.75]]}), tls=context) as (address, seen):
         with EndpointClient(address, "m", access=Access(token_file, ca_file, "schools.example:443")) as client:
             client.predict([b"x"])
         for wrong in (Access(None, None, "schools.example"), Access(None, ca_file)):
