@@ -115,4 +115,4 @@ def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> D
 def _check_shape(image: Image.Image, config: CheckConfig) -> None:
     width, height = image.size
     if config.tile_size and (width, height) != (config.tile_size, config.tile_size):
-        raise TileFailure(f"{width} x {height} pixels, expected {config.tile_size} x {config.tile_size}")
+        raise DataError(f"{width} x {height} pixels, expected {config.tile_size} x {config.tile_size}")

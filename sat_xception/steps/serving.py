@@ -140,7 +140,7 @@ class NotifyConfig(StepConfig):
     """Say how a run ended: in the log, and to a webhook when one is given."""
 
     pipeline: str = Field(description="Name of the run.")
-    state: str = Field(description="How it ended, as Kubeflow reports it: SUCCEEDED or COMPLETE, FAILED, CANCELED, …")
+    state: str = Field(description="How it ended, as Kubeflow reports it: SUCCEEDED or COMPLETE, FAILED, CANCELED.")
     message: str = Field("", description="Why, when it failed.")
     baseline: ResultOrNone = Field(None, description="Folder whose last-run.json may say more of how it ended.")
     run: str = Field("", description="What Kubeflow calls the run, to know it there.")
