@@ -72,6 +72,15 @@ def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path, monkeyp
     expected = probabilities(score(model_root=root).folder)
     with RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server:
         result = score(endpoint=server.rest_url, model_root=tmp_path / "nowhere", out=tmp_path / "asked")
+        kserve = tmp_path / "kserve" / f"{NAME}-releases" / "7" / "7"
+        shutil.copytree(root / NAME / "7", kserve)
+        known = {
+            place: score(endpoint=server.rest_url, model_root=place, out=tmp_path / "known").evaluation["model"]
+            for place in (root, tmp_path / "kserve")
+        }
+    # Which model answers is known where the model root has its version, as both targets of deploy lay it out.
+    assert set(known.values()) == {json.loads((root / NAME / "7" / "model.json").read_text())["model"]}
+    assert result.evaluation["model"] == ""
     assert result.evaluation["serving"]["version"] == 7
     assert result.evaluation["serving"]["place"] == server.rest_url
     np.testing.assert_allclose(probabilities(result.folder), expected, atol=1e-6)
@@ -93,8 +102,6 @@ def test_a_first_run_finds_nothing_serving_and_says_so(score, served, tmp_path):
         result = score(model_root=root)
         assert result.evaluation["serving"]["state"] == "nothing"
         assert result.evaluation["metrics"] is None
-        assert result.main_figures() == {}
-        assert result.roc_curve() is None
         assert f"no version of {NAME} is served at {root}" in result.summary()
         assert f"no version of {NAME}" in (tmp_path / "out" / "report.html").read_text()
         assert not (tmp_path / "out" / "predictions.parquet").exists()
