@@ -104,7 +104,7 @@ def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, facts: di
     serving = score_serving(config, examples)
     facts |= {"backbone": "", "model": "", **serving.facts, "serving": serving.described(), "training": None}
     if serving.probabilities is None:
-        facts |= {"metrics": None, "calibration": None, "threshold": None, "mistakes": []}
+        facts |= {"metrics": None, "unscored": None, "calibration": None, "threshold": None, "mistakes": []}
         with atomic_folder(config.out, record="evaluation.json") as work:
             write_json(work / "evaluation.json", facts)
             (work / "report.html").write_text(evaluation_report(facts), encoding="utf-8")
