@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import re
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,7 @@ def run_pipeline(
     with (
         (folder / RUN_LOG).open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(_RunLog(file)),
+        _printing_cache_hits(),
         warnings.catch_warnings(),
     ):
         # It warns, for every task, that images and resources mean nothing here.
@@ -124,6 +127,28 @@ def whole_path(place: str | Path) -> str:
     """Return a place by its whole path, as steps elsewhere find it; an address, and nothing, stay as they are."""
     text = str(place)
     return text if not text or "://" in text else str(Path(text).resolve())
+
+
+class _CacheHits(logging.Handler):
+    """Prints that a step was taken from the cache, which kfp logs without a handler of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if _STEP_CACHED.search(message):
+            print(message)
+
+
+@contextlib.contextmanager
+def _printing_cache_hits() -> Iterator[None]:
+    root, handler = logging.getLogger(), _CacheHits()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 class _RunLog(io.TextIOBase):
