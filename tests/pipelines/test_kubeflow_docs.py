@@ -37,7 +37,7 @@ def test_every_other_command_works_as_it_is_written(server, environment, tmp_pat
 
     # Ours: two runs, a version each content, a schedule that came and went.
     parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
-    assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35}
+    assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35, "deploy_target": "none"}
     assert type(parameters[1]["mobilenetv2_alpha"]) is float
     assert "created   school-classifier-nightly\n" in finished.stdout
     assert "deleted   school-classifier-nightly" in finished.stdout
