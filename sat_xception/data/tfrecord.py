@@ -25,10 +25,8 @@ from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.data.manifest import check_shard, read_dataset
 from sat_xception.data.shard_plan import PlannedShard, open_shard, plan_shards
 from sat_xception.data.shard_writer import FAILED, NOTE, PART, RUN, ShardJob, finished_shard, write_shard
-from sat_xception.data.split import SPLITS
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.markdown import table
 from sat_xception.steps import ConvertConfig
 from sat_xception.storage import GcsPath, atomic_folder, read_json, write_json
 
@@ -54,15 +52,6 @@ class ConvertResult:
     folder: Path
     counts: dict[str, int]
     splits: dict[str, Any]
-
-    def markdown(self) -> str:
-        """Return a table of the splits, for the Kubeflow UI."""
-        rows = []
-        for split in (name for name in SPLITS if name in self.splits):
-            facts = self.splits[split]
-            size = sum((self.folder / split / shard["file"]).stat().st_size for shard in facts["shards"])
-            rows.append((split, facts["count"], len(facts["by_class"]), len(facts["shards"]), f"{size / 1e6:.1f}"))
-        return "\n".join(table(("split", "tiles", "classes", "files", "MB"), rows, numbers_from=1)) + "\n"
 
     def summary(self) -> str:
         """Return the counts and where the examples are."""
