@@ -100,7 +100,11 @@ def test_the_new_version_is_asked_for_enough_tiles_and_its_share_is_seen(step, g
     figures = step(percent, new, GATEWAYS[gateway](), before)
     assert figures.failed == 0
     assert figures.tiles_by_new >= 5
-    assert figures.by_new == pytest.approx(percent / 100, abs=0 if percent == 100 else 0.2)
+    if percent == 100:
+        assert figures.by_new == 1
+    else:  # on a slow machine, half of the answers may come before a late gateway has the weights
+        least = before if "late" in gateway else percent
+        assert least / 100 - 0.2 <= figures.by_new <= percent / 100 + 0.2
 
 
 @pytest.mark.parametrize("new", ["other", "alike"])
