@@ -138,7 +138,7 @@ class AssembleConfig(LabelsConfig):
     block_zoom: int = Field(
         12, ge=0, description="Zoom of the blocks that share a split, where it is known which tiles the images are."
     )
-    # Measured on UC Merced; see `perceptual_hash`.
+    # Measured on UC Merced and on drawn pictures of one edge: see decision 18.
     near_duplicate_bits: int = Field(
         8,
         ge=0,
