@@ -56,6 +56,7 @@ class RunConfig(LabelsConfig):
     block_zoom: int = setting_of(AssembleConfig, "block_zoom")
     near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
     keep_near_duplicates: bool = setting_of(AssembleConfig, "keep_near_duplicates")
+    max_unplaced: Fraction = setting_of(AssembleConfig, "max_unplaced")
     seed: int = setting_of(TrainConfig, "seed")
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
@@ -118,6 +119,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "data_baseline": _parameter(config.baseline),
         "data_block_zoom": config.block_zoom,
         "data_keep_near_duplicates": config.keep_near_duplicates,
+        "data_max_unplaced": config.max_unplaced,
         "data_near_duplicate_bits": config.near_duplicate_bits,
         "data_positive_label": config.positive_label,
         "data_seed": config.seed,

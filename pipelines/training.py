@@ -73,6 +73,7 @@ def training(
     data_max_drift: float = 0.1,
     data_max_failed: float = 0.05,
     data_max_skew: float = 0.3,
+    data_max_unplaced: float = 0.05,
     data_near_duplicate_bits: int = 8,
     data_negative_label: str = "",
     data_negatives_buffer_m: float = 500.0,
@@ -166,6 +167,8 @@ def training(
             above 0. Only with data_baseline, and until its schema says otherwise.
         data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
         data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
+        data_max_unplaced: Largest share of images that don't say where they are, where others do, which are split by
+            block; with more the run stops.
         data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
             9.
         data_negative_label: Class of the negatives. Empty: "not-" and the class that is looked for.
@@ -273,6 +276,7 @@ def training(
             data_max_drift=data_max_drift,
             data_max_failed=data_max_failed,
             data_max_skew=data_max_skew,
+            data_max_unplaced=data_max_unplaced,
             data_near_duplicate_bits=data_near_duplicate_bits,
             data_negative_label=data_negative_label,
             data_negatives_buffer_m=data_negatives_buffer_m,

@@ -141,7 +141,6 @@ NO_PARAMETERS = {
     "test": "see train",
     "out": "where Kubeflow keeps the task's output",
     "max_pixels": "a guard against decompression bombs, not a choice of a run",
-    "max_unplaced": "a guard against an exam that leaks, not a choice of a run",
 }
 _ASSEMBLE = {name: f"data_{name}" for name in AssembleConfig.model_fields if name not in NO_PARAMETERS}
 

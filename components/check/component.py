@@ -29,6 +29,7 @@ def check(
     data_max_drift: float,
     data_max_failed: float,
     data_max_skew: float,
+    data_max_unplaced: float,
     data_near_duplicate_bits: int,
     data_negative_label: str,
     data_negatives_buffer_m: float,
@@ -116,6 +117,8 @@ def check(
         data_max_drift: Checked; for the validate step.
         data_max_failed: Largest share of tiles that may be unreadable.
         data_max_skew: Checked; for the validate step.
+        data_max_unplaced: Largest share of images that don't say where they are, where others do; with more the run
+            stops.
         data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
             7.
         data_negative_label: Class of the negatives.

@@ -162,7 +162,7 @@ def test_labels_and_what_belongs_to_them_become_parameters(tmp_path, monkeypatch
         "tile_cache": "",
     }
     assert arguments["data_baseline"] == "gs://bucket/last"
-    of_splits = {"block_zoom": 9, "near_duplicate_bits": 3, "keep_near_duplicates": True}
+    of_splits = {"block_zoom": 9, "near_duplicate_bits": 3, "keep_near_duplicates": True, "max_unplaced": 0.4}
     settings = check_parameters({**DEFAULTS, **pipeline_arguments(config.model_copy(update=of_splits))})
     assert {name: settings[name] for name in of_splits} == of_splits
     (tmp_path / "tiles").mkdir()

@@ -112,6 +112,7 @@ def test_elsewhere_the_same_paths_are_accepted():
         ("data_fractions", [1.0]),
         ("data_max_failed", 2.0),
         ("data_max_skew", 0.0),
+        ("data_max_unplaced", 2.0),
         ("data_seed", "no"),
         ("deploy_endpoint", "example.org:8501"),
         ("deploy_model_name", "School Classifier"),
