@@ -27,7 +27,7 @@ def slice_table(
     blocks: npt.NDArray[np.int64],
     positive: tuple[Booleans, Booleans] | None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each value of each slice, those with most tiles first.
+    """Return a row for each value of each slice, those with most tiles first, and one for those beyond the first 200.
 
     Args:
         slices: Value of each tile by slice; "" where it isn't known.
@@ -45,10 +45,20 @@ def slice_table(
     for name, values in slices.items():
         found = Counter(values)
         if len(found) > _MOST_VALUES:
-            _log.warning("slices    %s has %s values; the %d with most tiles are told", name, len(found), _MOST_VALUES)
+            _log.warning(
+                "slices    %s has %s values; the %d with most tiles are told, the others as one",
+                name,
+                len(found),
+                _MOST_VALUES,
+            )
         column = np.asarray(values, dtype=str)
-        for value, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:_MOST_VALUES]:
-            inside = column == value
+        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        told, others = ordered[:_MOST_VALUES], ordered[_MOST_VALUES:]
+        parts = [(value, count, column == value) for value, count in told]
+        if others:
+            inside = np.isin(column, [value for value, _ in others])
+            parts.append((f"one of {len(others):,} other values", int(inside.sum()), inside))
+        for value, count, inside in parts:
             row: dict[str, Any] = {"slice": name, "value": value, "count": count}
             own: dict[str, Ratio] = {"accuracy": (inside & right, inside)}
             if positive:

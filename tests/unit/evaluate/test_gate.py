@@ -250,12 +250,12 @@ def with_slice(evaluation, count=40, positives=30, accuracy=0.9, recall=0.8, val
         (
             {"accuracy": 0.1, "count": 19},
             {"min_slice_accuracy": 0.8},
-            True,
+            False,  # no slice is judged
             "not judged: 19 tiles count, 20 are needed",
         ),
         ({"accuracy": 0.1, "count": 19}, {"min_slice_accuracy": 0.8, "min_slice_tiles": 19}, False, ""),
         ({"recall": 0.1, "positives": 20}, {"min_slice_recall": 0.8}, False, ""),
-        ({"recall": 0.1, "positives": 19}, {"min_slice_recall": 0.8}, True, "not judged: 19 tiles count"),
+        ({"recall": 0.1, "positives": 19}, {"min_slice_recall": 0.8}, False, "not judged: 19 tiles count"),
         ({"recall": 0.1, "accuracy": 0.1}, {}, True, ""),
     ],
 )
@@ -292,6 +292,27 @@ def test_a_floor_of_slices_that_nothing_can_be_held_to_isnt_kept(make_evaluation
     assert decision["winner"] == NO_WINNER
     assert "accuracy in each slice the data has no slices, at least 0.5 is asked" in decision["reason"]
     assert decide([evaluation], config(tmp_path))["winner"] == "xception"
+
+
+@pytest.mark.parametrize(
+    ("slice_of", "limits", "told"),
+    [
+        (
+            {"count": 19},
+            {"min_slice_accuracy": 0.8},
+            "accuracy in each slice none of 1 slices is judged: 19 tiles count",
+        ),
+        ({"positives": 0}, {"min_slice_recall": 0.6}, "recall in each slice none of 1 slices is judged: 0 tiles count"),
+    ],
+)
+def test_a_floor_of_slices_that_are_all_too_small_is_not_kept(make_evaluation, tmp_path, slice_of, limits, told):
+    evaluation = with_slice(make_evaluation(), **slice_of)
+    assert told in decide([evaluation], config(tmp_path, **limits))["reason"]
+    large = with_slice(make_evaluation(), value="town")
+    evaluation["metrics"]["slices"] += large["metrics"]["slices"]
+    assert decide([evaluation], config(tmp_path, **limits))["winner"] != NO_WINNER
+    notes = [row["note"] for row in check(evaluation, config(tmp_path, **limits)) if "slice" in row]
+    assert ["not judged" in note for note in notes] == [True, False]
 
 
 def test_of_very_many_slices_the_failed_ones_are_told_first_and_the_texts_stay_short(make_evaluation, tmp_path):

@@ -41,6 +41,8 @@ def test_of_very_many_values_the_most_frequent_are_told_and_that_is_said(caplog)
     values = [*(f"place-{index}" for index in range(300)), "often", "often"]
     with caplog.at_level(logging.WARNING):
         rows = slice_table({"place": values}, np.ones(302, dtype=bool), np.arange(302), None)
-    assert len(rows) == 200
+    assert len(rows) == 201
     assert rows[0]["value"] == "often"
+    assert (rows[-1]["value"], rows[-1]["count"]) == ("one of 101 other values", 101)
+    assert sum(row["count"] for row in rows) == 302
     assert "place has 301 values" in caplog.text
