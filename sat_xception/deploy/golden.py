@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.errors import ModelError, ServiceError
+from sat_xception.errors import DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.storage import read_json
 
@@ -35,7 +36,7 @@ def read_golden(version: Path) -> Golden:
     Raises:
         DataError: There are none.
     """
-    content = read_json(version / "golden.json", made_by="package")
+    content = _read(version)
     tiles = content["tiles"]
     images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
     expected = np.array([tile["probabilities"] for tile in tiles], dtype=np.float32)
@@ -72,10 +73,10 @@ def check_answers(
         tolerance: Largest difference that is right. Default: the package's own.
 
     Raises:
-        DataError: There is no `golden.json`.
+        DataError: There are no golden tiles.
         ModelError: A difference is larger than the tolerance.
     """
-    golden = read_json(version / "golden.json", made_by="package")
+    golden = _read(version)
     expected = np.array([tile["probabilities"] for tile in golden["tiles"]], dtype=np.float32)
     answered = predict([base64.b64decode(tile["image_bytes"]["b64"]) for tile in golden["tiles"]])
     if answered.shape != expected.shape:
@@ -93,6 +94,16 @@ def check_answers(
             f"within {allowed:g}: it isn't the model in {version}"
         )
     return float(differences[worst])
+
+
+def _read(version: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(version / "golden.json", made_by="package")
+    if not content["tiles"]:
+        raise DataError(
+            f"{version / 'golden.json'} holds no tiles, so nothing could prove that this model answers; package it "
+            "again from examples with a validation split"
+        )
+    return content
 
 
 def wait_until_available(client: EndpointClient, version: int, timeout_s: float) -> None:

@@ -258,7 +258,7 @@ def agreement(new: EndpointClient, old: EndpointClient, images: Sequence[bytes],
     same = answers[0].argmax(axis=1) == answers[1].argmax(axis=1)
     known = np.isfinite(answers).all(axis=(0, 2))  # of NaN, too, there is a largest: the first
     share = float((same & known).mean())
-    if share < at_least:
+    if not share >= at_least:  # of no tiles there is no share
         raise ModelError(
             f"versions {new.version} and {old.version} give {share:.0%} of {len(images):,} tiles the same class "
             f"(--min-agreement {at_least:g}). Look at some tiles with `sat_xception predict`; if the change is meant, "

@@ -203,6 +203,12 @@ class Rollout:
                     "the HTTPRoute says isn't checked",
                     new.version,
                 )
+            if current and self._config.max_slowdown and min(self._config.traffic_steps) >= 100:
+                _log.warning(
+                    "traffic   --max-slowdown %g isn't checked: the old version is timed only while it has a share of "
+                    "the traffic, and --traffic-steps gives all of it at once",
+                    self._config.max_slowdown,
+                )
             probe = Probe(self._config, visitor, client, old, golden, self._lock.check)
             for percent in self._config.traffic_steps if current else (100,):
                 self._stage(record, f"{percent} % of the traffic")

@@ -123,6 +123,12 @@ def test_a_slower_version_is_rolled_back_unless_that_is_meant(cluster, roll_out)
     assert cluster.weights[ROUTE] == {A: 100}
 
 
+def test_a_limit_of_slowness_that_nothing_can_be_held_to_is_told(roll_out, caplog):
+    roll_out(1)
+    roll_out(2, max_slowdown=2, traffic_steps=(100,))
+    assert "--max-slowdown 2 isn't checked" in caplog.text
+
+
 def test_two_versions_that_answer_nan_dont_agree_on_a_class():
     nothing, sound = np.full((1, 2), np.nan, np.float32), np.array([[0.9, 0.1]], np.float32)
 

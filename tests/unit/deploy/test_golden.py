@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sat_xception.deploy.golden import check_golden
+from sat_xception.deploy.golden import check_golden, read_golden
 from sat_xception.errors import DataError, ModelError
 
 EXPECTED = [[0.9, 0.1], [0.25, 0.75]]
@@ -53,6 +53,13 @@ def test_an_answer_out_of_tolerance_or_no_number_names_the_tile(version, answers
 def test_another_number_of_classes_is_another_model(version):
     with pytest.raises(ModelError, match=r"with 3 classes, .* has 2: another model"):
         check_golden(version, Endpoint([[0.9, 0.1, 0.0], [0.25, 0.75, 0.0]]))
+
+
+def test_an_empty_list_of_golden_tiles_proves_nothing(version):
+    (version / "golden.json").write_text(json.dumps({"tolerance": 0.01, "tiles": []}))
+    for ask in (lambda: check_golden(version, Endpoint(EXPECTED)), lambda: read_golden(version)):
+        with pytest.raises(DataError, match=r"golden\.json holds no tiles.*package it again"):
+            ask()
 
 
 def test_no_golden_tiles_are_told(tmp_path):
