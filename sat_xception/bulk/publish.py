@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sat_xception.bulk.areas import AreaCounts
 from sat_xception.bulk.candidate_files import candidate_table, write_candidates
-from sat_xception.bulk.comparison import Comparison, KnownPlaces
+from sat_xception.bulk.comparison import FAILED, NOT_PLANNED, Comparison, KnownPlaces
 from sat_xception.bulk.heat_map import HeatMap
 from sat_xception.bulk.publication import write_reports
 from sat_xception.bulk.score_shards import Scores, check_scores, open_scores
@@ -151,6 +151,7 @@ def publish(config: PublishConfig) -> PublishResult:
         table = candidate_table(sites, scores, comparison, area_names)
         write_candidates(table, work)
         if known and comparison:
+            _tell_unseen(comparison, config)
             _write_comparison(table, known.missed(comparison), work)
         by_area = areas.table(sites, site_areas, comparison) if areas and site_areas is not None else []
         description = _describe(config, scores, threshold, findings, sites, comparison) | {
@@ -169,7 +170,14 @@ def _check_review(out: Path, scores: Scores) -> None:
     """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
     if isinstance(out, GcsPath) or not (out / RECORD).is_file():
         return
-    before = (read_record(out / "publication.json") or {}).get("imagery") or scores.imagery
+    before = (read_record(out / "publication.json") or {}).get("imagery")
+    if before is None:
+        _log.warning(
+            "review    it isn't recorded which imagery %s is of: look whether it is %s",
+            out / RECORD,
+            scores.imagery.get("url"),
+        )
+        return
     different = sorted(
         name for name in before.keys() | scores.imagery.keys() if before.get(name) != scores.imagery.get(name)
     )
@@ -178,6 +186,24 @@ def _check_review(out: Path, scores: Scores) -> None:
             f"{out / RECORD} holds a review of {before.get('url')}, and these scores are of {scores.imagery.get('url')}"
             f" (they differ in: {', '.join(different)}): what was seen there need not be so here. Name a new --out"
         )
+
+
+def _tell_unseen(comparison: Comparison, config: PublishConfig) -> None:
+    """Log how many known places can't say anything of the model, since no scored tile holds them."""
+    counts = comparison.counts()
+    unseen, places = counts[NOT_PLANNED] + counts[FAILED], len(comparison.outcome)
+    if not unseen:
+        return
+    told = f"{unseen:,} of {places:,} places of {config.known} are on no scored tile ({counts[NOT_PLANNED]:,} on tiles "
+    told += f"that weren't planned, {counts[FAILED]:,} on tiles that failed)"
+    if unseen == places:
+        _log.warning(
+            "known     %s: nothing can be said of how many the model finds, and candidates count as new. "
+            "Is --known of this area?",
+            told,
+        )
+    else:
+        _log.info("known     %s; missed.csv names them", told)
 
 
 def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:

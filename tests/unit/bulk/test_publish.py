@@ -139,6 +139,22 @@ def test_known_places_are_found_missed_or_not_looked_at(scores, tmp_path):
     assert missed["failed"]["tile_score"] == missed["far"]["tile_score"] == ""
 
 
+@pytest.mark.parametrize(
+    ("places", "level", "told"),
+    [
+        ([(60, 60), (61, 61), (9, 9)], "WARNING", "3 of 3 places of .* (2 on tiles that weren't planned, 1 on tiles"),
+        ([(60, 60), (3, 3)], "INFO", "1 of 2 places of .* are on no scored tile"),
+    ],
+)
+def test_known_places_that_no_scored_tile_holds_are_told(scores, tmp_path, caplog, places, level, told):
+    known = layer(tmp_path / "known.geojson", [("Point", list(centre(*place)), {}) for place in places])
+    with caplog.at_level("INFO"):
+        run(scores, tmp_path, known=known, known_distance_m=10)
+    [line] = [record for record in caplog.records if "on no scored tile" in record.getMessage()]
+    assert line.levelname == level
+    assert re.search(told.replace("(", r"\("), line.getMessage())
+
+
 def test_how_near_a_known_place_must_be_is_a_setting(scores, tmp_path):
     # A place in the middle of the tile to the east: half a tile away, some 53 m at 46 degrees north.
     known = layer(tmp_path / "known.geojson", [("Point", list(centre(13, 5)), {})])
@@ -239,6 +255,17 @@ def test_a_review_of_other_imagery_is_not_carried_over(scores, tmp_path):
     described(bands=None, attribution="somebody")
     assert run(scores, tmp_path).description["attribution"] == "somebody"
     assert (out / "review.geojson").exists()
+
+
+def test_a_review_of_imagery_that_is_not_recorded_is_told(scores, tmp_path, caplog):
+    out = run(scores, tmp_path).out
+    (out / "review.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    facts = json.loads((out / "publication.json").read_text())
+    del facts["imagery"]
+    (out / "publication.json").unlink()
+    write_json(out / "publication.json", facts)
+    run(scores, tmp_path)
+    assert "it isn't recorded which imagery" in caplog.text
 
 
 def test_no_table_holds_a_cell_that_a_spreadsheet_runs(scores, tmp_path):
