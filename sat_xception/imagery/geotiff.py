@@ -240,4 +240,7 @@ def _degrees(name: str, dataset: Any) -> tuple[float, float, float, float]:  # n
 
 
 def _first_line(error: BaseException) -> str:
+    """Return what GDAL said first: of a file that another one names, that one is in it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).splitlines() or [type(error).__name__])[0]
