@@ -74,7 +74,15 @@ def split_blocks(
     blocks = sorted(given, key=lambda block: (positions[block], block))
     splits = np.array([SPLITS.index(given[block] or split_of(positions[block], fractions)) for block in blocks])
     strata = sorted(by_stratum, key=lambda stratum: (len(stratum), -sum(by_stratum[stratum].values()), stratum))
-    strata = strata[:_MOST_STRATA]
+    if len(strata) > _MOST_STRATA:
+        _log.warning(
+            "splits    %d of %s classes and slices are evened out, classes first and those with most tiles; the others "
+            "fall as their blocks do, such as %s",
+            _MOST_STRATA,
+            f"{len(strata):,}",
+            " ".join(strata[_MOST_STRATA]),
+        )
+        strata = strata[:_MOST_STRATA]
     tiles = np.array([[by_stratum[stratum].get(block, 0) for stratum in strata] for block in blocks], dtype=np.float64)
     fixed = np.array([bool(given[block]) for block in blocks], dtype=bool)
     if len(blocks):

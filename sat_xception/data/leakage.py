@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -65,8 +66,16 @@ def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
     across = 0
     by_label: Counter[str] = Counter()
     usable = bench.count_usable()
-    if plain := bench.without_look():
-        _log.info("splits    %s tiles of nearly one colour aren't compared with others by their look", f"{plain:,}")
+    plain, first = bench.without_look()
+    if plain:
+        _log.log(
+            logging.WARNING if plain > _MANY * usable else logging.INFO,
+            "splits    %s of %s tiles are of nearly one colour, such as %s: they aren't compared with others by "
+            "their look",
+            f"{plain:,}",
+            f"{usable:,}",
+            first,
+        )
     for alike in _lookalikes(bench, bits):
         by_label[alike.label] += 1
         end = ", which is labelled differently; both are left out" if alike.labels_differ else ""

@@ -146,9 +146,10 @@ class Workbench:
         query = "SELECT fine FROM tiles WHERE rowid = ?"
         return [self._database.execute(query, (tile,)).fetchone()[0] for tile in tiles.tolist()]
 
-    def without_look(self) -> int:
-        """Return the number of usable tiles of nearly one colour, which have no perceptual hash."""
-        return self._number("SELECT count(*) FROM tiles WHERE status = 'ok' AND phash = ''")
+    def without_look(self) -> tuple[int, str]:
+        """Return the number of usable tiles of nearly one colour, which have no perceptual hash, and the first."""
+        number, first = self._all("SELECT count(*), min(id) FROM tiles WHERE status = 'ok' AND phash = ''")[0]
+        return number, first or ""
 
     def name(self, tile: int) -> tuple[str, str, str]:
         """Return id, split and label of a tile that `looks` numbers."""

@@ -102,3 +102,15 @@ def test_what_cannot_be_shared_out_is_told(caplog):
 
 def test_no_blocks_need_no_split():
     assert split_blocks([], FRACTIONS, 0) == {}
+
+
+@pytest.mark.parametrize(("values", "told"), [(49, False), (50, True)])
+def test_slices_that_are_too_many_to_even_out_are_told(values, told, caplog):
+    # Two classes, and each in each slice.
+    found = [
+        BlockCount((12, index, 7), "", label, {"region": f"r{index % values}"}, 4)
+        for index in range(200)
+        for label in ("not-school", "school")
+    ]
+    split_blocks(found, FRACTIONS, 0)
+    assert ("100 of 102 classes and slices are evened out" in caplog.text) == told

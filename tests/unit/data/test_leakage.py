@@ -288,3 +288,18 @@ def test_real_tiles_that_differ_stay(ucmerced, tmp_path):
 def test_a_picture_of_one_colour_has_no_hash():
     assert perceptual_hash(Image.new("L", (256, 256), 90)) == ""
     assert len(perceptual_hash(scenery(0).convert("L"))) == 16
+
+
+@pytest.mark.parametrize(("plain", "level"), [(1, "INFO"), (12, "WARNING")])
+def test_tiles_that_cannot_be_compared_by_their_look_are_counted_and_named(tmp_path, caplog, plain, level):
+    for label in ("school", "not-school"):
+        for index in range(30):
+            write(tmp_path / "data" / label / f"{index}.png", encode(scenery(100 * len(label) + index), "PNG"))
+    for index in range(plain):
+        image = Image.new("RGB", (64, 64), (40 + index, 90, 120))
+        write(tmp_path / "data" / "school" / f"plain{index}.png", encode(image, "PNG"))
+    with caplog.at_level("INFO"):
+        run(tmp_path / "data", tmp_path / "out")
+    [line] = [record for record in caplog.records if "nearly one colour" in record.getMessage()]
+    assert line.levelname == level
+    assert f"{plain} of {60 + plain} tiles" in line.getMessage() and "school/plain0.png" in line.getMessage()
