@@ -55,7 +55,14 @@ def read_baseline(folder: Path) -> Baseline:
             f"--baseline {folder} is no baseline: it holds {min(found)!r}, none of {', '.join(sorted(_OURS))}. "
             "Name its folder, or a new one"
         )
-    if _STATISTICS not in found:
+    if _STATISTICS not in found and _FACTS in found:
+        _log.warning(
+            "validate  %s is gone from %s, which an accepted run has written: drift isn't looked for in this run, and "
+            "the next one is compared with it",
+            _STATISTICS,
+            folder,
+        )
+    elif _STATISTICS not in found:
         _log.info("validate  no accepted run in %s yet: nothing to compare train with", folder)
     return Baseline(
         schema_file=here / _SCHEMA if _SCHEMA in found else None,

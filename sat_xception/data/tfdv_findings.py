@@ -11,6 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
+    "COMPARED_FEATURES",
+    "COMPARED_NUMBERS",
+    "COMPARED_TEXTS",
     "Anomaly",
     "Distance",
     "FeatureStatistics",
@@ -20,6 +23,12 @@ __all__ = [
     "TfdvRequest",
     "count_anomalies",
 ]
+
+
+# Of numbers and of texts, those whose distributions are compared between splits, and with the baseline.
+COMPARED_NUMBERS = ("image/height", "image/width", "image/bytes", "image/mean_luma", "image/std_luma")
+COMPARED_TEXTS = ("image/format", "image/class/text")
+COMPARED_FEATURES = frozenset((*COMPARED_NUMBERS, *COMPARED_TEXTS))
 
 
 class _Message(BaseModel):

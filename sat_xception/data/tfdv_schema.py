@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any
 
+from sat_xception.data.tfdv_findings import COMPARED_NUMBERS, COMPARED_TEXTS
 from sat_xception.data.tfdv_import import Schema, Statistics, schema_pb2, tfdv
 
 __all__ = ["allow_for_noise", "infer_schema", "noise_divergence", "noise_share", "slice_schema"]
@@ -32,8 +33,6 @@ _BOUNDS: dict[str, tuple[float, float | None]] = {
 }
 # Heights and widths may be this many times off train's. Below 2, so that a tile server's double-size tiles are outside.
 _SIZE_SLACK = 1.5
-_COMPARED_NUMBERS = ("image/height", "image/width", "image/bytes", "image/mean_luma", "image/std_luma")
-_COMPARED_STRINGS = ("image/format", "image/class/text")
 # TFDV compares two histograms of ten buckets on the union of their bounds.
 _HISTOGRAM_CELLS = 21
 _BY_CHANCE = 0.01
@@ -72,8 +71,8 @@ def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float, m
     slices = [name for name in features if name.startswith("slice/")]
     for name in slices:
         features[name].ClearField("domain_info")
-    spread = [name for name in _COMPARED_NUMBERS if name in measured and _is_spread(measured[name])]
-    for name in (*_COMPARED_STRINGS, *slices, *spread):
+    spread = [name for name in COMPARED_NUMBERS if name in measured and _is_spread(measured[name])]
+    for name in (*COMPARED_TEXTS, *slices, *spread):
         feature = features[name]
         for comparator, limit in ((feature.skew_comparator, max_skew), (feature.drift_comparator, max_drift)):
             comparator.jensen_shannon_divergence.threshold = limit

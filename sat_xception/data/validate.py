@@ -10,7 +10,7 @@ from sat_xception.data.anomalies import accept_anomalies, explain, parse_pattern
 from sat_xception.data.baseline import Baseline, publish_baseline, read_baseline
 from sat_xception.data.examples_index import check_shards, read_index
 from sat_xception.data.statistics_report import validation_page
-from sat_xception.data.tfdv_findings import Anomaly, TfdvRequest, count_anomalies
+from sat_xception.data.tfdv_findings import COMPARED_FEATURES, Anomaly, Findings, TfdvRequest, count_anomalies
 from sat_xception.data.tfdv_runner import run_tfdv
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import duration, get_logger
@@ -22,6 +22,7 @@ __all__ = ["ValidationResult", "validate"]
 _log = get_logger(__name__)
 # Training and selection need both; `test` may be absent.
 _NEEDED_SPLITS = ("train", "valid")
+_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def validate(config: ValidateConfig) -> ValidationResult:
             out=work.absolute(),
         )
         findings = run_tfdv(request)
+        _say_uncompared(findings, with_baseline=baseline.statistics is not None)
         anomalies = accept_anomalies(findings.anomalies, patterns)
         write_json(work / "anomalies.json", [anomaly.model_dump() for anomaly in anomalies])
         (work / "report.html").write_text(validation_page(index, findings, anomalies), encoding="utf-8")
@@ -98,6 +100,30 @@ def validate(config: ValidateConfig) -> ValidationResult:
         anomalies=anomalies,
         seconds=time.monotonic() - started,
     )
+
+
+def _say_uncompared(findings: Findings, with_baseline: bool) -> None:
+    """Log what skew and drift can't be looked for in: features, and slices that are on one side alone or too small."""
+    by_data: dict[str, set[str]] = {}
+    for row in findings.slices:
+        by_data.setdefault(row.data, set()).add(row.slice)
+    pairs = [(split, "train") for split in findings.statistics if split != "train"]
+    pairs += [("train", "baseline")] if with_baseline else []
+    for split, against in pairs:
+        found = [row for row in findings.distances if (row.split, row.against) == (split, against)]
+        present = {feature.name for feature in findings.statistics[split].features if feature.present}
+        features = sorted(present & COMPARED_FEATURES - {row.feature for row in found if not row.slice})
+        both, other = by_data.get(split, set()), by_data.get(against, set())
+        # Above a limit of 1 is nothing.
+        small = {row.slice for row in found if row.slice and row.limit >= 1}
+        for what, names in (
+            ("features, which a tenth of the examples share a value of or the schema sets no limit for", features),
+            (f"slices, which only one of {split} and {against} has", sorted(both ^ other)),
+            ("slices, which have too few examples to tell a difference from chance", sorted(small)),
+        ):
+            if names:
+                listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+                _log.info("validate  not compared, %s with %s: %d %s: %s", split, against, len(names), what, listed)
 
 
 def _say_unused_limits(config: ValidateConfig, schema_file: Path | None) -> None:

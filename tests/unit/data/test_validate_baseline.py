@@ -302,3 +302,14 @@ def test_a_baseline_in_a_bucket_keeps_its_schema(tmp_path: Path, monkeypatch: py
         assert found.schema_file.read_text() == "first"
         assert found.statistics.read_text() == "second"
         assert json.loads((found.statistics.parent / "baseline.json").read_text())["examples"] == 4
+
+
+def test_statistics_that_are_gone_from_a_baseline_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "schema.pbtxt").write_text("")
+    with caplog.at_level("INFO"):
+        assert read_baseline(tmp_path).statistics is None
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    (tmp_path / "baseline.json").write_text("{}")
+    read_baseline(tmp_path)
+    assert caplog.records[-1].levelname == "WARNING"
+    assert "statistics-train.pb is gone" in caplog.text and "drift isn't looked for" in caplog.text

@@ -6,7 +6,15 @@ import pytest
 
 from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.data.statistics_report import bars, validation_page
-from sat_xception.data.tfdv_findings import Anomaly, Distance, FeatureStatistics, Findings, SplitStatistics
+from sat_xception.data.tfdv_findings import (
+    Anomaly,
+    Distance,
+    FeatureStatistics,
+    Findings,
+    SliceStatistics,
+    SplitStatistics,
+)
+from sat_xception.data.validate import _say_uncompared
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -18,6 +26,22 @@ def feature(name: str, **facts: object) -> FeatureStatistics:
 def anomaly(**changes: object) -> Anomaly:
     facts = {"split": "valid", "feature": "image/bytes", "kind": "K", "description": "too large", "severity": "ERROR"}
     return Anomaly(**(facts | changes))
+
+
+def test_what_is_not_compared_is_named(caplog):
+    sliced = [
+        SliceStatistics(slice=name, data=data, examples=5, by_class={"a": 5}, mean_luma=1.0)
+        for name, data in (("r=1", "train"), ("r=1", "valid"), ("r=2", "train"), ("r=3", "valid"))
+    ]
+    of_slice = Distance(
+        split="valid", against="train", slice="r=1", feature="image/class/text", measure="L_INFTY", value=0.1, limit=1.0
+    )
+    whole = of_slice.model_copy(update={"slice": "", "limit": 0.3})
+    with caplog.at_level("INFO"):
+        _say_uncompared(findings(slices=tuple(sliced), distances=(of_slice, whole)), with_baseline=False)
+    told = [line.split("not compared, valid with train: ")[1] for line in caplog.messages]
+    assert [line.split(":")[-1] for line in told] == [" image/mean_luma", " r=2, r=3", " r=1"]
+    assert [line.split()[0] for line in told] == ["1", "2", "1"]
 
 
 def index(classes: tuple[str, ...] = ("a", "b"), synthetic: bool = False) -> ExamplesIndex:

@@ -263,7 +263,8 @@ def test_a_slice_with_enough_tiles_must_keep_its_floor(make_evaluation, tmp_path
     evaluation = with_slice(make_evaluation(), **slice_of)
     rows = [row for row in check(evaluation, config(tmp_path, **limits)) if "slice" in row]
     assert len(rows) == len([limit for limit in limits if limit != "min_slice_tiles"])
-    assert all(row["passed"] == passes and row["note"].startswith(note) for row in rows)
+    assert all(row["note"].startswith(note) for row in rows)
+    assert all(row["passed"] == (passes or "not judged" in note) for row in rows)
     assert decide([evaluation], config(tmp_path, **limits))["winner"] == ("xception" if passes else NO_WINNER)
 
 
