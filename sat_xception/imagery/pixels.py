@@ -113,9 +113,9 @@ def tiff_pages(data: bytes) -> Iterator[TiffPage]:
     """Yield the directories of a TIFF or BigTIFF, as far as they can be read."""
     order = "<" if data[:2] == b"II" else ">"
     try:
-        (version,) = struct.unpack_from(f"{order}H", data, 2)
+        (version,) = _unpack(f"{order}H", data, 2)
         big = version == 43
-        offset = struct.unpack_from(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)[0]
+        offset = _unpack(f"{order}{'Q' if big else 'L'}", data, 8 if big else 4)[0]
         seen: set[int] = set()
         while offset and offset not in seen and len(seen) < _MAX_PAGES:
             seen.add(offset)
@@ -128,21 +128,32 @@ def tiff_pages(data: bytes) -> Iterator[TiffPage]:
 def _fields(data: bytes, at: int, order: str, big: bool) -> tuple[dict[int, tuple[int, ...] | bytes], int]:
     """Return the fields of the directory at an offset, whole numbers and text only, and where the next directory is."""
     count_code, entry_bytes, value_at, value_code = ("Q", 20, 12, "Q") if big else ("H", 12, 8, "L")
-    (count,) = struct.unpack_from(order + count_code, data, at)
+    (count,) = _unpack(order + count_code, data, at)
     at += struct.calcsize(f"={count_code}")
     fields: dict[int, tuple[int, ...] | bytes] = {}
     for entry in range(at, at + min(count, _MAX_FIELDS) * entry_bytes, entry_bytes):
-        tag, kind, values = struct.unpack_from(f"{order}HH{value_code}", data, entry)
+        tag, kind, values = _unpack(f"{order}HH{value_code}", data, entry)
         size = _FIELD_BYTES.get(kind, 0) * values
         start = entry + value_at
         if size > struct.calcsize(f"={value_code}"):
-            (start,) = struct.unpack_from(order + value_code, data, start)
+            (start,) = _unpack(order + value_code, data, start)
         if kind == 2:
             fields[tag] = data[start : start + size]
         elif kind in _FIELD_CODES and values <= _MAX_VALUES:
-            fields[tag] = struct.unpack_from(f"{order}{values}{_FIELD_CODES[kind]}", data, start)
-    (following,) = struct.unpack_from(order + value_code, data, at + count * entry_bytes)
+            fields[tag] = _unpack(f"{order}{values}{_FIELD_CODES[kind]}", data, start)
+    try:
+        (following,) = _unpack(order + value_code, data, at + count * entry_bytes)
+    except struct.error:  # cut off there; what the directory says of its page counts all the same, as for libtiff
+        following = 0
     return fields, following
+
+
+def _unpack(code: str, data: bytes, at: int) -> tuple[int, ...]:
+    """Return whole numbers at an offset, which in a damaged BigTIFF may be beyond what `struct` takes."""
+    try:
+        return struct.unpack_from(code, data, at)
+    except OverflowError:
+        raise struct.error(f"offset {at} is beyond any file") from None
 
 
 def _page(fields: dict[int, tuple[int, ...] | bytes]) -> TiffPage:
