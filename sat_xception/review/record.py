@@ -9,11 +9,9 @@ A verdict is about what was seen:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.errors import DataError, ServiceError
 from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.storage import partial_file
 
 __all__ = ["RECORD", "Decision", "ReviewRecord"]
 
@@ -133,18 +132,10 @@ class ReviewRecord:
             ServiceError: It can't be written.
         """
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}-", dir=self.path.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(name, 0o644)
-                os.replace(name, self.path)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
-                raise
+            with partial_file(self.path) as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise ServiceError(f"can't write {self.path}: {error.strerror}") from None
 

@@ -9,7 +9,7 @@ from sat_xception.storage.folder import atomic_folder
 from sat_xception.storage.marked import is_marked, marked_below, remove_marked, upload_marked
 from sat_xception.storage.objects import get_file, list_files, put_file, remove_files
 from sat_xception.storage.record import read_record, write_record
-from sat_xception.storage.scratch import scratch_folder
+from sat_xception.storage.scratch import partial_file, scratch_folder
 from sat_xception.storage.writing import telling_of_the_disk, write_error
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "is_marked",
     "list_files",
     "marked_below",
+    "partial_file",
     "put_file",
     "read_json",
     "read_record",

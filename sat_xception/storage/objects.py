@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import mimetypes
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger
 from sat_xception.storage.address import SCHEME, GcsPath
 from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, looks_retry, open_bucket, telling_why, transfer_retry
+from sat_xception.storage.scratch import partial_file
 from sat_xception.storage.writing import write_error
 
 __all__ = ["get_file", "list_files", "put_file", "remove_files"]
@@ -85,16 +84,8 @@ def remove_files(folder: Path) -> None:
 def _replace(content: bytes, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
-            raise
+        with partial_file(path) as file:
+            file.write(content)
     except OSError as error:
         raise write_error(error, path) from None
 

@@ -1,31 +1,34 @@
-"""Temporary folders that are gone when their work is, and those of killed runs when the next one begins.
+"""Temporary folders and files that are gone when their work is, and those of killed runs when the next one begins.
 
-A run holds a lock on its folder, which the system lets go of when the run ends, however it ends. Where a folder is
-shared between machines the locks may not be, so the name holds the machine's mark: those of others are old before they
-are removed.
+A run holds a lock on its folder or file, which the system lets go of when the run ends, however it ends. Where a folder
+is shared between machines the locks may not be, so the name holds the machine's mark: those of others are old before
+they are removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sat_xception.log import get_logger
 
-__all__ = ["new_folder", "scratch_folder", "sweep"]
+__all__ = ["new_folder", "partial_file", "scratch_folder", "sweep"]
 
 _log = get_logger(__name__)
 _OLD_S = 24 * 3600
-_RANDOM = "[a-z0-9_]{8}"
+_MARK, _RANDOM, _PART = "(?P<machine>[0-9a-f]{6})", "[a-z0-9_]{8}", ".part"
 
 
 @contextlib.contextmanager
@@ -70,42 +73,91 @@ def new_folder(prefix: str, parent: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{_mark()}-", dir=parent))
 
 
+@contextlib.contextmanager
+def partial_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file beside `path` that gets its name when the block ends well, and is removed when it doesn't.
+
+    What killed runs left of such files in the same folder is removed first, once per process.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    _sweep_files(path.parent)
+    handle, lock, partial = _made_file(path)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    finally:
+        os.close(lock)
+
+
+def _made_file(path: Path) -> tuple[int, int, Path]:
+    """Return an open file, another handle that holds its lock until both are closed, and where it is."""
+    while True:
+        handle, name = tempfile.mkstemp(_PART, f".{path.name}-{_mark()}-", path.parent)
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Another run may have taken it for one that nobody has, before the lock was.
+        if os.fstat(handle).st_nlink:
+            return handle, os.dup(handle), Path(name)
+        os.close(handle)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep_files(parent: Path) -> None:
+    _sweep(parent, ".", re.compile(rf"\..+-{_MARK}-{_RANDOM}{re.escape(_PART)}"), stat.S_ISREG)
+
+
 def sweep(parent: Path, prefix: str) -> None:
     """Remove the folders of runs that are no more; what can't be removed is left."""
-    name = re.compile(re.escape(prefix) + r"(?P<machine>[0-9a-f]{6})-" + _RANDOM)
+    _sweep(parent, prefix, re.compile(f"{re.escape(prefix)}{_MARK}-{_RANDOM}"), stat.S_ISDIR)
+
+
+def _sweep(parent: Path, prefix: str, name: re.Pattern[str], of_the_kind: Callable[[int], bool]) -> None:
     try:
         found = [Path(entry) for entry in os.scandir(parent) if entry.name.startswith(prefix)]
     except OSError:
         return
-    for folder in found:
-        match = name.fullmatch(folder.name)
-        if match and _is_ours(folder) and _is_left(folder, match["machine"] == _mark()):
-            _log.info("removed   %s, which a run that was killed had left", folder)
+    for place in found:
+        match = name.fullmatch(place.name)
+        if match and _is_ours(place, of_the_kind) and _is_left(place, match["machine"] == _mark()):
+            _log.info("removed   %s, which a run that was killed had left", place)
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(place: Path, of_the_kind: Callable[[int], bool]) -> bool:
     with contextlib.suppress(OSError):
-        return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        found = place.lstat()
+        return of_the_kind(found.st_mode) and found.st_uid == os.getuid()
     return False
 
 
-def _is_left(folder: Path, of_this_machine: bool) -> bool:
-    """Remove a folder that nobody works in; return whether it is gone."""
-    lock = _locked(folder)
+def _is_left(place: Path, of_this_machine: bool) -> bool:
+    """Remove a folder or file that nobody works in; return whether it is gone."""
+    lock = _locked(place)
     try:
-        if (lock is None or not of_this_machine) and not _is_old(folder):
+        if (lock is None or not of_this_machine) and not _is_old(place):
             return False
-        shutil.rmtree(folder, ignore_errors=True)
-        return not folder.exists()
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                place.unlink()
+        return not place.exists()
     finally:
         if lock is not None:
             os.close(lock)
 
 
-def _locked(folder: Path, wait: bool = False) -> int | None:
-    """Return an open lock on a folder; None where another process has it, or the file system has no locks."""
+def _locked(place: Path, wait: bool = False) -> int | None:
+    """Return an open lock on a folder or file; None where another process has it, or the file system has no locks."""
     try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
@@ -116,13 +168,13 @@ def _locked(folder: Path, wait: bool = False) -> int | None:
     return lock
 
 
-def _is_old(folder: Path) -> bool:
-    """Return whether nothing in a folder was changed for a day."""
+def _is_old(place: Path) -> bool:
+    """Return whether a file, or a folder and everything in it, wasn't changed for a day."""
     newest = 0.0
-    for place, _, files in os.walk(folder):
-        for path in (place, *(os.path.join(place, name) for name in files)):
-            with contextlib.suppress(OSError):
-                newest = max(newest, os.lstat(path).st_mtime)
+    inside = (os.path.join(folder, name) for folder, below, files in os.walk(place) for name in (*below, *files))
+    for path in (place, *inside):
+        with contextlib.suppress(OSError):
+            newest = max(newest, os.lstat(path).st_mtime)
     return time.time() - newest > _OLD_S
 
 

@@ -1,4 +1,4 @@
-"""Temporary folders of killed runs are removed by the next run; those of runs that go on are never touched."""
+"""What killed runs leave in folders and files is removed by the next run; that of runs that go on is never touched."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.storage import atomic_folder, scratch_folder
+from sat_xception.storage import atomic_folder, partial_file, put_file, scratch_folder
 from sat_xception.storage.scratch import new_folder, sweep
 
 WORKS = """
 import sys, time, pathlib
-from sat_xception.storage import atomic_folder, scratch_folder
+from sat_xception.storage import atomic_folder, partial_file, put_file, scratch_folder
 place = pathlib.Path(sys.argv[1])
 with scratch_folder(parent=place) as scratch, atomic_folder(place / "result") as work:
     (scratch / "half").write_text("a")
@@ -121,3 +121,43 @@ def test_sigterm_leaves_nothing(tmp_path):
     _, err = process.communicate(timeout=60)
     assert "PreemptedError: stopped by SIGTERM" in err
     assert names(tmp_path) == []
+
+
+WRITES = """
+import pathlib, sys, time
+from sat_xception.storage import partial_file
+with partial_file(pathlib.Path(sys.argv[1]) / "run.json") as file:
+    file.write(b"half")
+    file.flush()
+    print("ready", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_files_of_a_run_that_goes_on_stay_and_those_of_a_killed_one_go(tmp_path):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    kept = [".run.json-abcdef-notes.part", ".run.json.17.part", "tiles-00000.part"]
+    for name in kept:
+        (folder / name).touch()
+    process = subprocess.Popen([sys.executable, "-c", WRITES, folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    partial = next(path.name for path in folder.iterdir() if path.read_bytes() == b"half")
+    again = "import pathlib, sys; from sat_xception.storage import put_file; put_file(b'x', pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", again, folder / "other.json"], check=True, timeout=60)
+    assert names(folder) == sorted([*kept, partial, "other.json"])
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    # The next run writes another file of the same folder.
+    put_file(b"whole", folder / "scores.json")
+    assert names(folder) == sorted([*kept, "other.json", "scores.json"])
+
+
+def test_a_file_that_an_error_leaves_is_gone_and_the_earlier_one_stays(tmp_path):
+    put_file(b"earlier", tmp_path / "a.json")
+    with pytest.raises(ZeroDivisionError), partial_file(tmp_path / "a.json") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_bytes() == b"earlier"
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
