@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,13 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from sat_xception.errors import ServiceError
 from sat_xception.evaluate.charts import confusion_png
+from sat_xception.storage import telling_of_the_disk, write_error
 
 __all__ = ["Board"]
 
 # The first steps trace and compile; a profile of them says nothing of the others.
 _WARM_STEPS = 5
 _SAMPLES = 8
+_ADVICE = "free some, or name a folder on another disk with --tensorboard"
+# With less than this free, a disk is full: a block, which a file system hands out whole, and some for itself.
+_FULL_BYTES = 1_000_000
 
 
 class Board:
@@ -30,29 +40,32 @@ class Board:
     def __init__(self, folder: Path, profiled: int = 0) -> None:
         """Make the folders."""
         self._folder, self._profiled, self._steps = folder, profiled, 0
-        self._writers = {
-            "": tf.summary.create_file_writer(str(folder / "train")),
-            "val_": tf.summary.create_file_writer(str(folder / "validation")),
-        }
+        self._logs = {"": _EventLog(folder / "train"), "val_": _EventLog(folder / "validation")}
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Write what is left to write."""
-        self._stop_profiling()
-        for writer in self._writers.values():
-            writer.close()
+        """Write what is left to write; what fails there isn't told in place of an error that came first."""
+        with contextlib.suppress(tf.errors.OpError) if error else contextlib.nullcontext():
+            self._stop_profiling()
+            for log in self._logs.values():
+                log.writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row of the history."""
-        for prefix, writer in self._writers.items():
+        """Add a row of the history.
+
+        Raises:
+            ServiceError: It can't be written.
+        """
+        for prefix, log in self._logs.items():
             names = ["loss", "accuracy"] + (["learning_rate"] if not prefix else [])
-            with writer.as_default(step=row["epoch"] - 1):
-                for name in names:
-                    if row[prefix + name] is not None:
-                        tf.summary.scalar(f"epoch_{name}", row[prefix + name])
+            shown = [name for name in names if row[prefix + name] is not None]
+            with log.writer.as_default(step=row["epoch"] - 1):
+                for name in shown:
+                    tf.summary.scalar(f"epoch_{name}", row[prefix + name])
+            log.check(len(shown))
 
     def on_step(self) -> None:
         """Count a step of training; profile those that were asked for."""
@@ -64,8 +77,9 @@ class Board:
 
     def show_samples(self, images: npt.NDArray[np.uint8]) -> None:
         """Show tiles `uint8 [n, s, s, 3]` as the network sees them in training."""
-        with self._writers[""].as_default(step=0):
+        with self._logs[""].writer.as_default(step=0):
             tf.summary.image("augmented tiles", images, max_outputs=_SAMPLES)
+        self._logs[""].check(1)
 
     def show_confusion(
         self, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: list[str]
@@ -79,11 +93,51 @@ class Board:
         """
         matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
         np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
-        with self._writers["val_"].as_default(step=0):
+        with self._logs["val_"].writer.as_default(step=0):
             picture = tf.image.decode_png(confusion_png(matrix.tolist(), classes), channels=3)
             tf.summary.image("confusion", picture[tf.newaxis])
+        self._logs["val_"].check(1)
 
     def _stop_profiling(self) -> None:
         if self._profiled and self._steps >= _WARM_STEPS:
-            tf.profiler.experimental.stop()
             self._profiled = 0
+            tf.profiler.experimental.stop()
+
+
+class _EventLog:
+    """A file of events whose events are counted.
+
+    TensorFlow's writer reports some of its failed writes and drops the events of the others without a word. The file is
+    in TFRecord's format: a length of 8 bytes, its checksum of 4, the event, its checksum of 4.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        earlier = {*folder.glob("events.*")}
+        self.writer = tf.summary.create_file_writer(str(folder))
+        (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
+        self._expected = self._found = self._end = 0
+        self.check(1)  # the version of the format
+
+    def check(self, added: int) -> None:
+        """Write out the events added since the last call, and look whether they are in the file.
+
+        Raises:
+            ServiceError: The disk is full, or they aren't.
+        """
+        with telling_of_the_disk(self._path, _ADVICE):
+            self.writer.flush()
+        self._expected += added
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            while self._end + 16 <= size:
+                file.seek(self._end)
+                end = self._end + struct.unpack("<Q", file.read(8))[0] + 16
+                if end > size:
+                    break
+                self._end, self._found = end, self._found + 1
+        if self._found == self._expected:
+            return
+        if shutil.disk_usage(self._path.parent).free < _FULL_BYTES:
+            raise write_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self._path, _ADVICE)
+        lost = f"{self._expected - self._found} of {self._expected} events"
+        raise ServiceError(f"{lost} for TensorBoard are missing in {self._path}: is its disk full? {_ADVICE}")

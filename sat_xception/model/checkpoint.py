@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.storage import GcsPath, get_file, list_files, put_file, remove_files
 
@@ -133,6 +134,25 @@ class Checkpoints:
         if content is not None and state is None:
             _log.warning("resume    %s is damaged and isn't used; training goes on from what was written before", path)
         return state
+
+    @contextlib.contextmanager
+    def naming_what_is_kept(self) -> Iterator[None]:
+        """Add to an error of what failed outside, such as a full disk, from where training goes on.
+
+        Raises:
+            ServiceError: As it was, with the folder of the checkpoints if there are any.
+        """
+        try:
+            yield
+        except ServiceError as error:
+            try:
+                kept = list_files(self.folder)
+            except SatXceptionError:
+                kept = []
+            if not kept:
+                raise
+            told = f"{error}. What was learnt before is kept in {self.folder}: the same command goes on from there"
+            raise ServiceError(told) from None
 
     def remove(self) -> None:
         """Remove every file of this training; what can't be removed is left, with a warning."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.checkpoint import Checkpoints, State
 from sat_xception.model.preemption import Notice
@@ -109,7 +110,7 @@ class Phase:
         Args:
             data: What it learns from.
             valid: Batches that it is judged by.
-            on_epoch: Called with each new row of the history.
+            on_epoch: Called with each new row of the history. When it fails outside, a checkpoint is written.
             on_step: Called after each step.
 
         Raises:
@@ -123,7 +124,13 @@ class Phase:
         while not self.progress.finished:
             row = self._run_epoch(data, valid, started, on_step)
             self._judge(row)
-            on_epoch(row)
+            try:
+                on_epoch(row)
+            except ServiceError:
+                # The disk that is full may be another than that of the checkpoints.
+                if self._best:
+                    self._save(started)
+                raise
             if not self._silent:
                 self._tell(row)
             # Of a phase without a best epoch nothing is worth going on with.

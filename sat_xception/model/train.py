@@ -124,7 +124,11 @@ def _train(
     choices = choose(config)
     checkpoints = _open_checkpoints(config, examples, weights, choices)
     keras.utils.set_random_seed(config.seed)
-    with atomic_folder(config.out, record="train.json") as work, heeding_sigterm() as notice:
+    with (
+        checkpoints.naming_what_is_kept(),
+        atomic_folder(config.out, record="train.json") as work,
+        heeding_sigterm() as notice,
+    ):
         run = Run(
             config=config,
             input_size=config.input_size or get_backbone(config.backbone).input_size,

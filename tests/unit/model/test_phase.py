@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sat_xception.errors import ServiceError
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
@@ -18,7 +19,7 @@ DATA = FeatureBatches(tf.constant(ROWS), tf.constant(LABELS), tf.ones(40), batch
 VALID = tf.data.Dataset.from_tensor_slices((ROWS[:20], np.zeros(20, np.int64))).batch(8)
 
 
-def learn(folder, sound_epochs):
+def learn(folder, sound_epochs, on_epoch=lambda row: None):
     """Run a phase whose rate is absurd after some epochs; return it, its model and its history."""
     keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, activation="softmax")])
@@ -26,9 +27,16 @@ def learn(folder, sound_epochs):
     if not sound_epochs:
         rate = 1e38
     model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    phase = Phase("fine-tune", model, 9, 9, Checkpoints(folder, "0123456789abcdef", 3600.0), Notice())
+    checkpoints = Checkpoints(folder, "0123456789abcdef", 3600.0)
+    phase = Phase("fine-tune", model, 9, 9, checkpoints, Notice())
     rows = []
-    phase.run(DATA, VALID, rows.append)
+
+    def add(row):
+        on_epoch(row)
+        rows.append(row)
+
+    with checkpoints.naming_what_is_kept():
+        phase.run(DATA, VALID, add)
     return phase, model, rows
 
 
@@ -74,3 +82,30 @@ def test_weights_that_are_not_finite_are_never_kept_whatever_the_loss_says(tmp_p
     phase, model, rows = learn(tmp_path, sound_epochs=8)
     assert (len(rows), phase.progress.diverged) == (2, True)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_an_epoch_that_cant_be_shown_is_kept_and_the_error_names_where(tmp_path):
+    def show(row):
+        if row["epoch"] == 3:
+            raise ServiceError("no space left while writing events")
+
+    undisturbed, model, _ = learn(tmp_path / "a", sound_epochs=5)
+    with pytest.raises(ServiceError) as caught:
+        learn(tmp_path / "b", sound_epochs=5, on_epoch=show)
+    folder = tmp_path / "b" / "0123456789abcdef"
+    assert str(caught.value) == (
+        f"no space left while writing events. What was learnt before is kept in {folder}: "
+        "the same command goes on from there"
+    )
+    again, twin, rows = learn(tmp_path / "b", sound_epochs=5)
+    assert rows[0]["epoch"] == 4 and len(again.progress.rows) == len(undisturbed.progress.rows)
+    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_error_before_anything_is_kept_stays_as_it_is(tmp_path):
+    def show(row):
+        raise ServiceError("no space left while writing events")
+
+    with pytest.raises(ServiceError, match=r"events$"):
+        learn(tmp_path, sound_epochs=0, on_epoch=show)
