@@ -55,6 +55,10 @@ def read_csv(path: Path) -> tuple[Layer, Faults]:
         raise DataError(f"{path} is empty") from None
     except csv.Error as error:
         raise DataError(f"{path} can't be read as a table: {error}") from None
+    # Arrow decodes a row of other columns as UTF-8 before it hands it over, and drops one where that fails.
+    foreign = not _is_utf8(content)
+    if foreign:
+        content = content.decode("latin-1").encode()
     torn: list[pyarrow.csv.InvalidRow] = []
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
@@ -86,7 +90,23 @@ def read_csv(path: Path) -> tuple[Layer, Faults]:
             f"{len(torn):,}", path, first.actual_columns, first.expected_columns, first.text,
         )  # fmt: skip
     columns = pa.table(table.columns, [name.strip() for name in names])
+    if foreign:
+        columns = _in_latin_1(columns)
     return _with_places(path, valid_texts(columns))
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _in_latin_1(table: pa.Table) -> pa.Table:
+    """Return texts as the bytes that they were in the file."""
+    columns = [pa.array([text.decode().encode("latin-1") for text in column.to_pylist()]) for column in table.columns]
+    return pa.table([column.cast(pa.binary()) for column in columns], table.column_names)
 
 
 def read_parquet(path: Path) -> tuple[Layer, Faults]:

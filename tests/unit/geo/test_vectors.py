@@ -495,3 +495,21 @@ def test_a_shapefile_alone_is_told_what_it_lacks(tmp_path):
     path.with_suffix(".shx").unlink()
     with pytest.raises(DataError, match=r"Unable to open .*a.shx.* read with its .shx, .dbf"):
         read_layer(path)
+
+
+def test_torn_rows_of_a_csv_that_isnt_utf_8_are_counted(tmp_path, caplog, capfd):
+    path = tmp_path / "schools.csv"
+    path.write_bytes("lon,lat,code,name\n1,2,07,básica\n3,4,08\n5,6,09,ñandú,x\n7,8,10,plain\n".encode("latin-1"))
+    layer = read_layer(path)
+    assert layer.texts("code", "--label-column").to_pylist() == ["07", "10"]
+    assert layer.columns.column("name").to_pylist() == [b"b\xe1sica", b"plain"]
+    assert "left out  2 rows of" in caplog.text and "the first has 3 and not 4: 3,4,08" in caplog.text
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_torn_row_that_isnt_utf_8_is_shown_in_the_message(tmp_path, caplog):
+    path = tmp_path / "schools.csv"
+    path.write_bytes("lon,lat,code\n1,2,07\n5,6,09,ñandú\n".encode("latin-1"))
+    assert len(read_layer(path).columns) == 1
+    assert "left out  1 rows of" in caplog.text and "5,6,09,ñandú" in caplog.text
