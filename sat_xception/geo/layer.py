@@ -66,7 +66,10 @@ class Layer:
             )
         values = self.columns.column(column)
         if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-            raise DataError(self._not_utf8(column, values))
+            # Where none is left, the rows of those that aren't had no place, or the column's type is bytes.
+            for row, value in enumerate(values.to_pylist()):
+                if value is not None and not _is_utf8(value):
+                    raise DataError(self._not_utf8(column, row, value))
         try:
             texts = pa.nulls(len(values), pa.string()) if pa.types.is_null(values.type) else values.cast(pa.string())
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
@@ -85,10 +88,7 @@ class Layer:
             f'"{column}" FROM points"'
         )
 
-    def _not_utf8(self, column: str, values: pa.ChunkedArray) -> str:
-        row, value = next(
-            (row, value) for row, value in enumerate(values.to_pylist()) if value is not None and not _is_utf8(value)
-        )
+    def _not_utf8(self, column: str, row: int, value: bytes) -> str:
         stem, _, ending = self.name.rpartition(".")
         advice = "turn the file into UTF-8, for instance with `iconv -f ISO-8859-1 -t UTF-8`"
         if ending.casefold() in ("shp", "dbf", "zip"):

@@ -513,3 +513,12 @@ def test_a_torn_row_that_isnt_utf_8_is_shown_in_the_message(tmp_path, caplog):
     path.write_bytes("lon,lat,code\n1,2,07\n5,6,09,ñandú\n".encode("latin-1"))
     assert len(read_layer(path).columns) == 1
     assert "left out  1 rows of" in caplog.text and "5,6,09,ñandú" in caplog.text
+
+
+def test_bytes_that_are_utf_8_in_the_rows_that_count_are_texts(tmp_path):
+    path = tmp_path / "schools.csv"
+    path.write_bytes("lon,lat,name\n1,2,a\n,,básica\n3,4,b\n".encode("latin-1"))
+    assert read_layer(path).texts("name", "--label-column").to_pylist() == ["a", "b"]
+    wkb = shapely.to_wkb(shapely.points([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    pq.write_table(pa.table({"name": pa.array([b"a", None]), "geometry": wkb}), tmp_path / "schools.parquet")
+    assert read_layer(tmp_path / "schools.parquet").texts("name", "--label-column").to_pylist() == ["a", ""]
