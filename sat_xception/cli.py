@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -45,7 +46,11 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
+    try:
+        run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        if arguments is None:  # the process ends; what it has to say by its exit code is decided
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run_app(application: typer.Typer, arguments: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,21 @@ def _measure(folder: Path, graph: bytes, precision: str, valid: tuple[Pixels, An
     return {"accuracy_loss": loss, "accuracy": accuracy[precision], "validation_tiles": len(labels)}
 
 
-def _other_process() -> ProcessPoolExecutor:
-    """Return a process for what needs TensorFlow, which would stay in this one's memory: over a gigabyte."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+@contextlib.contextmanager
+def _other_process() -> Iterator[ProcessPoolExecutor]:
+    """Yield a process for what needs TensorFlow, which would stay in this one's memory: over a gigabyte.
+
+    Whoever is told to end doesn't wait for it.
+    """
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            raise
 
 
 def _network_of(version: Path) -> tuple[bytes, int]:

@@ -68,3 +68,15 @@ def test_a_full_standard_output_ends_with_4():
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error     no space left while writing standard output")
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_after_the_work_is_done_doesnt_change_the_exit_code():
+    code = """
+import atexit, os, signal, sys
+sys.argv = ["sat_xception", "--version"]
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+from sat_xception.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import multiprocessing
 import subprocess
 import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -105,6 +108,18 @@ def test_a_signal_after_networks_that_came_and_went_is_heeded(network):
     command = [sys.executable, "-c", _SIGNALLED, str(network)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (0, "heeded\n"), done.stderr
+
+
+def test_whoever_is_told_to_end_doesnt_wait_for_the_process_that_converts():
+    before = multiprocessing.active_children()
+    with pytest.raises(KeyboardInterrupt), engines._other_process() as other:
+        work = other.submit(time.sleep, 30)
+        while not work.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    with pytest.raises(BrokenProcessPool):
+        work.result()
+    assert multiprocessing.active_children() == before
 
 
 def test_a_model_without_one_input_size_is_refused(tmp_path):
