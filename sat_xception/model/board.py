@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from sat_xception.errors import ServiceError
 from sat_xception.evaluate.charts import confusion_png
-from sat_xception.storage import telling_of_the_disk, write_error
+from sat_xception.storage import telling_of_the_disk
 
 __all__ = ["Board"]
 
@@ -62,10 +63,9 @@ class Board:
         for prefix, log in self._logs.items():
             names = ["loss", "accuracy"] + (["learning_rate"] if not prefix else [])
             shown = [name for name in names if row[prefix + name] is not None]
-            with log.writer.as_default(step=row["epoch"] - 1):
+            with log.adding(len(shown), row["epoch"] - 1):
                 for name in shown:
                     tf.summary.scalar(f"epoch_{name}", row[prefix + name])
-            log.check(len(shown))
 
     def on_step(self) -> None:
         """Count a step of training; profile those that were asked for."""
@@ -77,9 +77,8 @@ class Board:
 
     def show_samples(self, images: npt.NDArray[np.uint8]) -> None:
         """Show tiles `uint8 [n, s, s, 3]` as the network sees them in training."""
-        with self._logs[""].writer.as_default(step=0):
+        with self._logs[""].adding(1, step=0):
             tf.summary.image("augmented tiles", images, max_outputs=_SAMPLES)
-        self._logs[""].check(1)
 
     def show_confusion(
         self, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: list[str]
@@ -93,10 +92,9 @@ class Board:
         """
         matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
         np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
-        with self._logs["val_"].writer.as_default(step=0):
+        with self._logs["val_"].adding(1, step=0):
             picture = tf.image.decode_png(confusion_png(matrix.tolist(), classes), channels=3)
             tf.summary.image("confusion", picture[tf.newaxis])
-        self._logs["val_"].check(1)
 
     def _stop_profiling(self) -> None:
         if self._profiled and self._steps >= _WARM_STEPS:
@@ -112,32 +110,42 @@ class _EventLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        earlier = {*folder.glob("events.*")}
-        self.writer = tf.summary.create_file_writer(str(folder))
-        (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
+        self._folder = folder
         self._expected = self._found = self._end = 0
-        self.check(1)  # the version of the format
+        earlier = {*folder.glob("events.*")}
+        with telling_of_the_disk(folder, _ADVICE):
+            self.writer = tf.summary.create_file_writer(str(folder))
+            (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
+        with self.adding(1, step=0):
+            pass  # the version of the format, which the writer adds
 
-    def check(self, added: int) -> None:
-        """Write out the events added since the last call, and look whether they are in the file.
+    @contextlib.contextmanager
+    def adding(self, count: int, step: int) -> Iterator[None]:
+        """Let some events be added, and look whether they are in the file then.
 
         Raises:
-            ServiceError: The disk is full, or they aren't.
+            ServiceError: The disk is full, or they aren't there.
         """
-        with telling_of_the_disk(self._path, _ADVICE):
+        with telling_of_the_disk(self._folder, _ADVICE):
+            with self.writer.as_default(step=step):
+                yield
             self.writer.flush()
-        self._expected += added
+            self._expected += count
+            self._count()
+            if self._found == self._expected:
+                return
+            if shutil.disk_usage(self._folder).free < _FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        lost = f"{self._expected - self._found} of {self._expected} events"
+        raise ServiceError(f"{lost} for TensorBoard are missing in {self._path}: is its disk full? {_ADVICE}")
+
+    def _count(self) -> None:
+        """Count the events that are whole, from where the last count ended."""
         size = self._path.stat().st_size
         with self._path.open("rb") as file:
             while self._end + 16 <= size:
                 file.seek(self._end)
                 end = self._end + struct.unpack("<Q", file.read(8))[0] + 16
                 if end > size:
-                    break
+                    return
                 self._end, self._found = end, self._found + 1
-        if self._found == self._expected:
-            return
-        if shutil.disk_usage(self._path.parent).free < _FULL_BYTES:
-            raise write_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self._path, _ADVICE)
-        lost = f"{self._expected - self._found} of {self._expected} events"
-        raise ServiceError(f"{lost} for TensorBoard are missing in {self._path}: is its disk full? {_ADVICE}")

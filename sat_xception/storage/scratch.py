@@ -172,7 +172,7 @@ def _is_old(place: Path) -> bool:
     """Return whether a file, or a folder and everything in it, wasn't changed for a day."""
     newest = 0.0
     inside = (os.path.join(folder, name) for folder, below, files in os.walk(place) for name in (*below, *files))
-    for path in (place, *inside):
+    for path in (str(place), *inside):
         with contextlib.suppress(OSError):
             newest = max(newest, os.lstat(path).st_mtime)
     return time.time() - newest > _OLD_S

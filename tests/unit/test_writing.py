@@ -124,7 +124,15 @@ def board(folder):
     with telling_of_the_disk(folder), Board(folder) as board:
         board.on_step()
 
-for work in (package, lambda: (fill(), board(full / "events")), lambda: board(read_only / "events")):
+def fill_midway():
+    with open(full / "fill", "r+b") as file:
+        file.truncate(file.seek(0, 2) - 12 * 1024)
+    row = {"loss": 0.5, "accuracy": 0.5, "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.5}
+    with telling_of_the_disk(full), Board(full / "midway") as board:
+        for epoch in range(1, 1000):
+            board.add({**row, "epoch": epoch})
+
+for work in (package, lambda: (fill(), board(full / "events")), fill_midway, lambda: board(read_only / "events")):
     try:
         work()
         print("no error")
@@ -146,7 +154,8 @@ def test_tensorflow_writes_are_told_alike(tmp_path):
     command += [tmp_path / "full", tmp_path / "read-only", script]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
-    package, full, read_only = done.stdout.splitlines()[-3:]
+    package, full, midway, read_only = done.stdout.splitlines()[-4:]
     assert package.startswith(f"4 no space left while writing {tmp_path}/full/package; free some"), done.stdout
-    assert full.startswith(f"4 no space left while writing {tmp_path}/full/events; free some"), done.stdout
-    assert read_only.startswith(f"4 can't write {tmp_path}/read-only/events: Read-only file system"), done.stdout
+    assert full.startswith(f"4 no space left while writing {tmp_path}/full/events"), done.stdout
+    assert midway.startswith(f"4 no space left while writing {tmp_path}/full/midway"), done.stdout
+    assert read_only.startswith(f"4 can't write {tmp_path}/read-only/events/train: Read-only file system"), done.stdout
