@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sat_xception.evaluate.checks import limit_of
 from sat_xception.log import duration
 
 __all__ = ["RunResult"]
@@ -44,7 +45,12 @@ class RunResult:
             console.print(f"Data: {self.decision['source']}", highlight=False)
         console.print(_models_table(self.decision))
         console.print(_checks_table(self.decision))
-        lines = [f"winner    {self.decision['winner']}"]
+        lines = [
+            f"failed    {each['backbone']} has no model: its training failed: {each['failed']}"
+            for each in self.decision["candidates"]
+            if each.get("failed")
+        ]
+        lines.append(f"winner    {self.decision['winner']}")
         if self.served and self.deployment:
             test = self.served["metrics"].get("test")
             accuracy = f", test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else ""
@@ -68,8 +74,8 @@ def _models_table(decision: dict[str, Any]) -> Table:
             candidate["backbone"],
             training["weights"]["description"],
             f"{training['input_size']} px",
-            f"{candidate['metrics']['accuracy']:.4f}",
-            training["kept_phase"],
+            f"{candidate['metrics']['accuracy']:.4f}" if candidate["metrics"] else "failed",
+            training["kept_phase"] or "-",
             duration(training["seconds"]["all"]),
         )
     return table
@@ -81,9 +87,9 @@ def _checks_table(decision: dict[str, Any]) -> Table:
         for row in candidate["checks"]:
             if "slice" in row and row["passed"]:
                 continue  # there may be hundreds; the report has them
-            limit = f"{row['rule']} {row['limit']:g}"
             value = "-" if row["value"] is None else f"{row['value']:.4f}"
             bounds = row["interval"]
             interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "-"
-            table.add_row(candidate["backbone"], row["name"], value, interval, limit, "yes" if row["passed"] else "NO")
+            passed = "yes" if row["passed"] else "NO"
+            table.add_row(candidate["backbone"], row["name"], value, interval, limit_of(row), passed)
     return table

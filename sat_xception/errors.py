@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "DataError",
+    "DivergedError",
     "GateRefusedError",
     "ModelError",
     "PreemptedError",
@@ -36,6 +37,19 @@ class DataError(SatXceptionError):
 
 class ModelError(DataError):
     """A model or a weights file can't be loaded, or doesn't do what its description says."""
+
+
+class DivergedError(ModelError):
+    """A training has no epoch with a finite loss and finite weights, so there are no weights to keep.
+
+    Attributes:
+        reason: What diverged, without what to do about it. Default: the message.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """Say what diverged and what to do next."""
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class ServiceError(SatXceptionError):

@@ -38,7 +38,8 @@ def train(
         search_trials: Heads that a search tries first; 0 is no search.
         checkpoints: Folder or gs:// address from which a training goes on that was killed; "" is one that is lost with
             the pod.
-        model: Keras model with its history and description, and TensorBoard's logs in `tensorboard/`.
+        model: Keras model with its history and description, and TensorBoard's logs in `tensorboard/`. Where the
+            training diverged there is no Keras model, and the description has the reason as `failed`.
         curves: Page with the learning curves.
     """
     import shutil
@@ -49,6 +50,8 @@ def train(
     network = {"backbone": backbone, "weights": weights, "input_size": input_size, "alpha": alpha}
     places = {"examples": examples.path, "out": model.path}
     kept = {"checkpoints": checkpoints, "batch_size": batch_size, "seed": seed, "search_trials": search_trials}
-    result = run_step("train", **kept, **schedule, **network, **places)
+    # A training that diverged doesn't end the run: the gate refuses it, and the other candidate goes on.
+    result = run_step("train", **kept, **schedule, **network, **places, record_divergence=True)
     shutil.copyfile(f"{model.path}/curves.html", curves.path)
-    model.metadata.update({"backbone": backbone, "valid_accuracy": result.valid_accuracy, "phase": result.phase})
+    found = {"valid_accuracy": result.valid_accuracy, "phase": result.phase}
+    model.metadata.update({"backbone": backbone, **({"failed": result.failed} if result.failed else found)})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sat_xception.deploy.golden import check_golden, wait_until_available
@@ -41,12 +42,17 @@ def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResul
         SatXceptionError: As `deploy_locally` and `deploy_to_cluster` say.
     """
     if config.target == "none":
-        return _check_package(config)
-    if config.target == "kserve":
+        result: DeployResult | NotDeployedResult | PlanResult = _check_package(config)
+    elif config.target == "kserve":
         from sat_xception.deploy.endpoint import deploy_to_cluster
 
-        return deploy_to_cluster(config)
-    return deploy_locally(config)
+        result = deploy_to_cluster(config)
+    else:
+        result = deploy_locally(config)
+    if isinstance(result, PlanResult):
+        return result
+    served = read_json(resolve_version(config.package, config.name) / "model.json", made_by="package")
+    return replace(result, failed=served.get("failed_candidates", {}))
 
 
 def _check_package(config: DeployConfig) -> NotDeployedResult:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +18,16 @@ class DeployResult:
 
     Attributes:
         record: The deployment record: name, version, the one before, where it answers, how near its golden tiles came.
+        failed: Why other candidates of the run have no model, by backbone.
     """
 
     record: dict[str, Any]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
-        """Return what is deployed, in a few words."""
-        return f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
+        """Return what is deployed, in a few words, and which other candidate's training failed."""
+        what = f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
+        return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
         """Return what answers, and how to start the endpoint."""
@@ -50,13 +54,16 @@ class NotDeployedResult:
 
     Attributes:
         record: Name and version, backbone, and digest of the Keras model.
+        failed: Why other candidates of the run have no model, by backbone.
     """
 
     record: dict[str, Any]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
-        """Return what was packaged, in a few words."""
-        return f"{self.record['backbone']} is packaged as {self.record['name']} version {self.record['version']}"
+        """Return what was packaged, in a few words, and which other candidate's training failed."""
+        what = f"{self.record['backbone']} is packaged as {self.record['name']} version {self.record['version']}"
+        return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
         """Return what was packaged, and that nothing was deployed."""
@@ -85,6 +92,10 @@ class PlanResult:
     def summary(self) -> str:
         """Return the text."""
         return self.text
+
+
+def _told_of_others(failed: Mapping[str, str]) -> str:
+    return "".join(f"; the training of {backbone} failed: {reason}" for backbone, reason in failed.items())
 
 
 def deployment_markdown(record: dict[str, Any]) -> str:

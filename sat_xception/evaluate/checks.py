@@ -7,7 +7,7 @@ from typing import Any
 
 from sat_xception.steps import GateConfig
 
-__all__ = ["check"]
+__all__ = ["check", "limit_of"]
 
 Row = dict[str, Any]
 
@@ -23,8 +23,12 @@ def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[st
 
     Returns:
         `name`, `value` (None where there is none), 95 % `interval` (None where it isn't known), `limit`, the `rule`
-        that ties them, whether it `passed`, and a `note`; rows of slices also name their `slice` and `figure`.
+        that ties them, whether it `passed`, and a `note`; rows of slices also name their `slice` and `figure`. Of a
+        candidate whose training failed a single row, without a limit.
     """
+    if evaluation.get("failed"):
+        note = f"its training failed: {evaluation['failed']}"
+        return [_row("training", None, None, "ends with a model", False, note=note)]
     metrics = evaluation["metrics"]
     intervals, positive = metrics["intervals"], metrics["positive"]
     whose = evaluation["positive_label"] or "macro average"
@@ -42,10 +46,15 @@ def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[st
     return rows + ([_check_loss(serving, config.max_loss)] if serving else [])
 
 
+def limit_of(row: Mapping[str, Any]) -> str:
+    """Return the rule of a row with its limit, if it has one."""
+    return str(row["rule"]) if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
+
+
 def _row(
     name: str,
     value: float | None,
-    limit: float,
+    limit: float | None,
     rule: str,
     passed: bool,
     interval: list[float] | None = None,

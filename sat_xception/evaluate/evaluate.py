@@ -39,9 +39,11 @@ def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
 
     Raises:
         DataError: Not such a folder.
-        ModelError: The model is damaged, or isn't the one that train wrote there.
+        ModelError: The training failed, the model is damaged, or it isn't the one that train wrote there.
     """
     facts = read_json(folder / "train.json", made_by="train")
+    if facts.get("failed"):
+        raise ModelError(f"{folder} holds no model, since its training failed: {facts['failed']}")
     path = folder / "model.keras"
     try:
         # The digest is what the gate's decision names; another file's figures would not be this one's.
@@ -58,7 +60,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     """Score a split; write `evaluation.json`, `predictions.parquet` and `report.html`.
 
     The temperature and the threshold are always those of the validation split. A tile that is answered with anything
-    but numbers from 0 to 1 has no score: it is counted with its reason, and its row has no prediction.
+    but numbers from 0 to 1 has no score: it is counted with its reason, and its row has no prediction. Where train
+    recorded that it diverged there is nothing to score, and `evaluation.json` has the reason as `failed`.
 
     Raises:
         DataError: No such model, examples or split, the model was trained on other classes, or no tile has a score.
@@ -80,9 +83,20 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
 def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateResult:
     assert config.model is not None
-    model, trained = load_model(config.model)
+    trained = read_json(config.model / "train.json", made_by="train")
     if trained["classes"] != facts["classes"]:
         raise DataError(f"{config.model} knows {trained['classes']}, the examples hold {facts['classes']}")
+    training = {key: trained[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")}
+    facts |= {
+        "backbone": trained["backbone"],
+        "model": trained["model"],
+        "failed": trained.get("failed"),
+        "serving": None,
+        "training": {**training, "hardware": trained["hardware"], "history": _read_history(config.model)},
+    }
+    if facts["failed"]:
+        return _write_unscored(config, facts)
+    model, _ = load_model(config.model)
     scored = {
         split: (read_tiles(config.examples, split), _score(model, trained["input_size"], config, split))
         for split in dict.fromkeys((config.split, "valid"))
@@ -90,29 +104,28 @@ def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateRe
     valid, of_valid = _known(*scored["valid"])
     temperature = fit_temperature(valid.labels, of_valid)
     goal = _threshold(facts, valid, apply_temperature(of_valid, temperature), config.goal)
-    training = {key: trained[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")}
-    facts |= {
-        "backbone": trained["backbone"],
-        "model": trained["model"],
-        "serving": None,
-        "training": {**training, "hardware": trained["hardware"], "history": _read_history(config.model)},
-    }
     return _write(config, facts, *scored[config.split], temperature, goal)
 
 
 def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, facts: dict[str, Any]) -> EvaluateResult:
     serving = score_serving(config, examples)
     facts |= {"backbone": "", "model": "", **serving.facts, "serving": serving.described(), "training": None}
+    facts["failed"] = None
     if serving.probabilities is None:
-        facts |= {"metrics": None, "unscored": None, "calibration": None, "threshold": None, "mistakes": []}
-        with atomic_folder(config.out, record="evaluation.json") as work:
-            write_json(work / "evaluation.json", facts)
-            (work / "report.html").write_text(evaluation_report(facts), encoding="utf-8")
-        return EvaluateResult(config.out, facts)
+        return _write_unscored(config, facts)
     tiles = read_tiles(config.examples, config.split)
     # As it answers: it brings its own temperature.
     goal = _threshold(facts, *_known(tiles, serving.probabilities), config.goal)
     return _write(config, facts, tiles, serving.probabilities, 1.0, goal)
+
+
+def _write_unscored(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateResult:
+    """Write an evaluation without figures; why there are none is in `failed`, or in `serving`."""
+    facts |= {"metrics": None, "unscored": None, "calibration": None, "threshold": None, "mistakes": []}
+    with atomic_folder(config.out, record="evaluation.json") as work:
+        write_json(work / "evaluation.json", facts)
+        (work / "report.html").write_text(evaluation_report(facts), encoding="utf-8")
+    return EvaluateResult(config.out, facts)
 
 
 def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: str) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 Every candidate is checked against every limit and against what is serving, on the same validation tiles. Of those that
 pass, the one with the highest validation accuracy wins; on a tie the one with the lower calibration error, then the one
 with fewer seconds of training, then the first by name. A winner that is serving already, by the digest of its Keras
-model, need not be deployed again.
+model, need not be deployed again. A candidate whose training failed is refused; the others are judged without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception.errors import DataError, GateRefusedError
-from sat_xception.evaluate.checks import check
+from sat_xception.evaluate.checks import check, limit_of
 from sat_xception.evaluate.comparison import compare
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.report import decision_markdown, run_report
@@ -59,6 +59,7 @@ class GateResult:
         return {
             f"{name} {figure}": value
             for name, metrics in scored.items()
+            if metrics
             for figure, value in {**metrics["positive"], **metrics}.items()
             if figure in ("accuracy", "precision", "recall", "calibration_error")
         }
@@ -81,6 +82,7 @@ def gate(config: GateConfig) -> GateResult:
     outcomes = {
         evaluation["backbone"]: read_outcomes(folder)
         for evaluation, folder in zip(evaluations, config.evaluations, strict=True)
+        if evaluation["metrics"]
     }
     comparisons = [
         {"first": first, "second": second, **compare(outcomes[first], outcomes[second])}
@@ -145,7 +147,7 @@ def decide(
 
 
 def _rank(candidate: dict[str, Any]) -> tuple[float, float, float, str]:
-    metrics = candidate["metrics"]
+    metrics = candidate["metrics"] or {"accuracy": -1.0, "calibration_error": 1.0}
     seconds = candidate["training"]["seconds"]["all"]
     return -metrics["accuracy"], metrics["calibration_error"], seconds, candidate["backbone"]
 
@@ -153,15 +155,12 @@ def _rank(candidate: dict[str, Any]) -> tuple[float, float, float, str]:
 def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
     if winner != NO_WINNER:
         others = [candidate for candidate in candidates if candidate["backbone"] != winner]
-        against = ", ".join(
-            f"{other['backbone']} {other['metrics']['accuracy']:.4f}{'' if other['passed'] else ' (refused)'}"
-            for other in others
-        )
+        against = ", ".join(map(_of_another, others))
         own = next(candidate for candidate in candidates if candidate["backbone"] == winner)
         reason = f"{winner} passes every check with validation accuracy {own['metrics']['accuracy']:.4f}"
         return reason + (f"; the other: {against}" if against else "")
     failed = [
-        f"{candidate['backbone']}: {row['name']} {_said(row)}, {row['rule']} {row['limit']:g} is asked"
+        f"{candidate['backbone']}: {_refusal(row)}"
         for candidate in candidates
         for row in candidate["checks"]
         if not row["passed"]
@@ -170,8 +169,18 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
     return "no model passes: " + "; ".join(failed[:_MOST_REASONS]) + more
 
 
-def _said(row: dict[str, Any]) -> str:
-    return row["note"] if row["value"] is None else f"{row['value']:.4f}"
+def _of_another(candidate: dict[str, Any]) -> str:
+    if candidate.get("failed"):
+        return f"{candidate['backbone']}, whose training failed: {candidate['failed']}"
+    refused = "" if candidate["passed"] else " (refused)"
+    return f"{candidate['backbone']} {candidate['metrics']['accuracy']:.4f}{refused}"
+
+
+def _refusal(row: dict[str, Any]) -> str:
+    if row["limit"] is None:
+        return str(row["note"])
+    said = row["note"] if row["value"] is None else f"{row['value']:.4f}"
+    return f"{row['name']} {said}, {limit_of(row)} is asked"
 
 
 def _check_comparable(evaluations: list[dict[str, Any]], serving: dict[str, Any] | None) -> None:
@@ -182,7 +191,7 @@ def _check_comparable(evaluations: list[dict[str, Any]], serving: dict[str, Any]
         raise DataError("--serving is the evaluation of a trained model; evaluate what serves with --model-root")
     everything = [*evaluations, serving] if serving else evaluations
     for evaluation in evaluations:
-        if "most_frequent" not in evaluation["metrics"]:
+        if evaluation["metrics"] and "most_frequent" not in evaluation["metrics"]:
             raise DataError(
                 "an evaluation was written by an earlier version, which didn't compare with the most frequent class; "
                 "run `sat_xception evaluate` again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -14,6 +14,7 @@ from sat_xception.evaluate.charts import (
     reliability_chart,
     roc_chart,
 )
+from sat_xception.evaluate.checks import limit_of
 from sat_xception.markdown import plain
 from sat_xception.page import render_page
 
@@ -45,16 +46,23 @@ def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -
         served: Content of `model.json`, when the winner has been packaged.
     """
     candidates = decision["candidates"]
+    scored = [each for each in candidates if each["metrics"]]
     charts = {
-        each["backbone"]: {"curves": curves_chart(each["training"]["history"]), **_charts(each)} for each in candidates
+        each["backbone"]: {
+            "curves": curves_chart(each["training"]["history"]),
+            **(_charts(each) if each["metrics"] else {}),
+        }
+        for each in candidates
     }
     now = decision["serving"]
     return render_page(
         "run",
         synthetic=decision["synthetic"],
         decision=decision,
-        columns=[*candidates, *([now] if now and now["metrics"] else [])],
-        slices=_slice_rows(decision),
+        scored=scored,
+        columns=[*scored, *([now] if now and now["metrics"] else [])],
+        slices=_slice_rows(scored),
+        limit_of=limit_of,
         costs={each["backbone"]: device_minutes(each["training"]) for each in candidates},
         served=served,
         charts=charts,
@@ -73,10 +81,10 @@ def _charts(evaluation: Mapping[str, Any]) -> dict[str, Markup | str]:
     }
 
 
-def _slice_rows(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each slice with every candidate's figures, and which of them are below their floors."""
+def _slice_rows(scored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each slice with every scored candidate's figures, and which are below their floors."""
     models: list[list[dict[str, Any]]] = []
-    for candidate in decision["candidates"]:
+    for candidate in scored:
         below = {(*row["slice"], row["figure"]) for row in candidate["checks"] if "slice" in row and not row["passed"]}
         models.append(
             [
@@ -106,7 +114,7 @@ def decision_markdown(decision: dict[str, Any]) -> str:
     shown = sorted(rows, key=lambda each: each[1]["passed"] and "slice" in each[1])[:_MOST_ROWS]
     lines += [
         f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {_number(row['value'])} | "
-        f"{_interval(row['interval'])} | {row['rule']} {row['limit']:g} | "
+        f"{_interval(row['interval'])} | {limit_of(row)} | "
         f"{'yes' if row['passed'] else '**no**'} | {plain(row['note'])} |"
         for candidate, row in (rows if len(rows) <= _MOST_ROWS else shown)
     ]

@@ -25,7 +25,9 @@ class EvaluateResult:
         """Return the main figures."""
         metrics, serving = self.evaluation["metrics"], self.evaluation["serving"]
         if metrics is None:
-            return f"evaluate  not scored: {serving['reason']}\nwrote     {self.folder}/report.html"
+            why = serving["reason"] if serving else f"the training of {self.evaluation['backbone']} failed: "
+            why += "" if serving else self.evaluation["failed"]
+            return f"evaluate  not scored: {why}\nwrote     {self.folder}/report.html"
         who = f"what serves at {serving['place']}" if serving else self.evaluation["backbone"]
         positive = self.evaluation["positive_label"] or "macro average"
         low, high = metrics["intervals"]["accuracy"] or (metrics["accuracy"], metrics["accuracy"])

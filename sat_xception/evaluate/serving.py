@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Serving:
     """What is serving, and what came of scoring it.
 
     Attributes:
-        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared.
+        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared; "no
+            probabilities", when it has some for no tile.
         reason: Why it wasn't scored, or "".
         place: Endpoint or model root.
         name: Name it is served as.
@@ -48,7 +50,7 @@ class Serving:
         facts: `backbone` and `model` of its `model.json`; empty where the model root doesn't hold the version.
     """
 
-    state: Literal["scored", "nothing", "other classes"]
+    state: Literal["scored", "nothing", "other classes", "no probabilities"]
     reason: str
     place: str
     name: str
@@ -84,7 +86,20 @@ def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
         reason = f"{config.name} at {place} {error}"
         _log.warning("serving   not compared: %s", reason)
         return Serving("other classes", reason, place, config.name, served.version, None, facts)
+    if reason := _no_probabilities(probabilities):
+        reason = f"{config.name} at {place} {reason}"
+        _log.warning("serving   not compared: %s", reason)
+        return Serving("no probabilities", reason, place, config.name, served.version, None, facts)
     return Serving("scored", "", place, config.name, served.version, probabilities, facts)
+
+
+def _no_probabilities(answers: npt.NDArray[np.float32]) -> str:
+    """Return why no tile has a score; "" if one has."""
+    flaws = find_flaws(answers)
+    if not flaws or not all(flaws):
+        return ""
+    reason, count = Counter(flaws).most_common(1)[0]
+    return f"answers none of {len(flaws):,} tiles with probabilities, {count:,} of them: {reason}"
 
 
 def _score(ask: _Predict, config: EvaluateConfig, examples: ExamplesIndex) -> npt.NDArray[np.float32]:

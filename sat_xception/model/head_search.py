@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from sat_xception.errors import PreemptedError
+from sat_xception.errors import DivergedError, PreemptedError
 from sat_xception.log import get_logger
 from sat_xception.model.search import SHARED, SearchResult, search
 from sat_xception.steps import SearchConfig, TrainConfig
@@ -26,6 +26,7 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
 
     Raises:
         DataError: Not one trial could be completed.
+        DivergedError: Every trial failed because its loss wasn't finite.
         PreemptedError: The search was stopped before all its trials.
     """
     with scratch_folder() as scratch:
@@ -33,7 +34,14 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
         place = scratch / "search" if remote else config.out.with_name(f"{config.out.name}.search")
         shared = {name: getattr(config, name) for name in (*SHARED, "examples", "seed")}
         _log.info("search    %s trials of heads, before the training itself", config.search_trials)
-        found = search(SearchConfig(out=place / "found", study=place / "study", trials=config.search_trials, **shared))
+        try:
+            found = search(
+                SearchConfig(out=place / "found", study=place / "study", trials=config.search_trials, **shared)
+            )
+        except DivergedError:
+            if config.record_divergence:  # then this is the result, and nothing goes on from the trials
+                shutil.rmtree(place, ignore_errors=True)
+            raise
         if found.counts["left"]:
             raise PreemptedError(
                 f"stopped with {found.counts['left']} trials left; run the same command again to go on"

@@ -119,6 +119,7 @@ def package(config: PackageConfig) -> PackageResult:
             "threshold": threshold["value"] if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
             "threshold_choice": threshold,
             "metrics": _metrics(work, config, examples, chosen, threshold),
+            "failed_candidates": _failed_candidates(decision),
             "export_tolerance": EXPORT_TOLERANCE,
             "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
         }
@@ -144,6 +145,12 @@ def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
 def _winner(decision: dict[str, Any]) -> dict[str, Any]:
     winner: dict[str, Any] = next(row for row in decision["candidates"] if row["model"] == decision["model"])
     return winner
+
+
+def _failed_candidates(decision: dict[str, Any] | None) -> dict[str, str]:
+    """Return why candidates of the decision have no model, by backbone."""
+    candidates = decision["candidates"] if decision else []
+    return {each["backbone"]: each["failed"] for each in candidates if each.get("failed")}
 
 
 def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:

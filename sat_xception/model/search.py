@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sat_xception.data.examples_index import ExamplesIndex, read_index
-from sat_xception.errors import ConfigError, DataError, PreemptedError
+from sat_xception.errors import ConfigError, DataError, DivergedError, PreemptedError
 from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.run import check_examples, class_weights, versions
@@ -28,6 +29,7 @@ from sat_xception.model.search_workers import run_trials, stop_on_signals
 from sat_xception.model.study import (
     Job,
     closed,
+    diverged,
     loss_of,
     mend_journal,
     merit,
@@ -97,6 +99,7 @@ def search(config: SearchConfig) -> SearchResult:
     Raises:
         ConfigError: The space isn't one, or another search has the study's folder.
         DataError: No usable examples, or every trial failed.
+        DivergedError: Every trial failed, and each because its loss wasn't finite.
         PreemptedError: It was ended before a trial was complete, or by SIGTERM before all were.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
@@ -197,14 +200,13 @@ def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
     complete = [trial for trial in trials if state_of(trial) is TrialState.COMPLETE]
     if complete:
         return max(complete, key=merit)
-    reasons = Counter(reason_of(trial) for trial in trials if reason_of(trial))
-    if not reasons:
+    failed = [trial for trial in trials if reason_of(trial)]
+    if not failed:
         raise PreemptedError("no trial is complete yet; run the same command again to go on")
-    reason, count = reasons.most_common(1)[0]
-    raise DataError(
-        f"all {sum(reasons.values())} trials failed, {count} of them: {reason}. Change the space, or give another "
-        f"--study than {_study_folder(config)}"
-    )
+    reason, count = Counter(map(reason_of, failed)).most_common(1)[0]
+    told = f"all {len(failed)} trials failed, {count} of them: {reason}"
+    message = f"{told}. Change the space, or give another --study than {_study_folder(config)}"
+    raise DivergedError(message, reason=told) if all(map(diverged, failed)) else DataError(message)
 
 
 def _counts(trials: list[FrozenTrial], asked: int) -> dict[str, int]:
@@ -240,7 +242,8 @@ def _importance(study: optuna.Study) -> dict[str, float]:
         return {}
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
-    return {name: round(share, 4) for name, share in optuna.importance.get_param_importances(study).items()}
+    shares = optuna.importance.get_param_importances(study)
+    return {name: round(share, 4) for name, share in shares.items()} if all(map(math.isfinite, shares.values())) else {}
 
 
 def _best_yaml(settings: dict[str, Any], place: int, best: FrozenTrial) -> str:

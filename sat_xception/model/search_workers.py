@@ -18,9 +18,9 @@ import optuna
 import tensorflow as tf
 from optuna.trial import Trial, TrialState
 
-from sat_xception.errors import SatXceptionError
+from sat_xception.errors import DivergedError, SatXceptionError
 from sat_xception.log import duration, get_logger, set_up_logging
-from sat_xception.model.study import REASON, Job, closed, open_study, state_of
+from sat_xception.model.study import DIVERGED, REASON, Job, closed, open_study, state_of
 from sat_xception.model.trial import run_trial
 
 __all__ = ["Stop", "run_trials", "stop_on_signals"]
@@ -152,6 +152,7 @@ def _try(job: Job, study: optuna.Study, trial: Trial, settings: dict[str, Any], 
         # Settings that don't go together, or don't fit into memory: the others may.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         trial.set_user_attr(REASON, reason)
+        trial.set_user_attr(DIVERGED, isinstance(error, DivergedError))
         study.tell(trial, state=TrialState.FAIL)
         told = f"failed: {reason}"
     else:

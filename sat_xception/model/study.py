@@ -28,9 +28,11 @@ from sat_xception.steps import TrainConfig
 from sat_xception.storage import telling_of_the_disk, write_error
 
 __all__ = [
+    "DIVERGED",
     "REASON",
     "Job",
     "closed",
+    "diverged",
     "interrupted",
     "loss_of",
     "mend_journal",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 _log = get_logger(__name__)
-REASON = "reason"
+REASON, DIVERGED = "reason", "diverged"
 # A process that is killed while it writes leaves the journal's lock, which others take after this time.
 _DEAD_LOCK_S = 10
 # Optuna's default, and no verdict before early stopping could have one: the median of fewer epochs says little.
@@ -153,8 +155,16 @@ def state_of(trial: FrozenTrial) -> TrialState:
 
     Its accuracy is that of a model whose answers are no numbers.
     """
-    lost = trial.state is TrialState.COMPLETE and loss_of(trial) is None
-    return TrialState.FAIL if lost else trial.state
+    return TrialState.FAIL if _lost(trial) else trial.state
+
+
+def _lost(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and loss_of(trial) is None
+
+
+def diverged(trial: FrozenTrial) -> bool:
+    """Return whether a trial failed because its loss or a weight became infinite or NaN."""
+    return _lost(trial) or bool(trial.user_attrs.get(DIVERGED, False))
 
 
 def loss_of(trial: FrozenTrial) -> float | None:
@@ -165,8 +175,7 @@ def loss_of(trial: FrozenTrial) -> float | None:
 
 def reason_of(trial: FrozenTrial) -> str:
     """Return why a trial failed; "" if it didn't."""
-    lost = state_of(trial) is TrialState.FAIL and trial.state is TrialState.COMPLETE
-    return "its loss isn't finite" if lost else str(trial.user_attrs.get(REASON, ""))
+    return "its loss isn't finite" if _lost(trial) else str(trial.user_attrs.get(REASON, ""))
 
 
 def merit(trial: FrozenTrial) -> tuple[float, float]:

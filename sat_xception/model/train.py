@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from sat_xception.data.examples_index import ExamplesIndex, read_index
-from sat_xception.errors import ModelError
+from sat_xception.errors import DivergedError
 from sat_xception.evaluate.charts import curves_page
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
@@ -35,7 +35,7 @@ from sat_xception.model.preemption import heeding_sigterm
 from sat_xception.model.run import Run, check_examples, class_weights, versions
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.steps import TrainConfig
-from sat_xception.storage import atomic_folder, folder_digests, write_json
+from sat_xception.storage import atomic_folder, file_digest, write_json
 
 if TYPE_CHECKING:
     from sat_xception.model.search import SearchResult
@@ -56,6 +56,7 @@ _WITHOUT_A_SAY = {
     "checkpoints",
     "checkpoint_minutes",
     "search_trials",  # what it finds has
+    "record_divergence",
 }
 
 
@@ -64,25 +65,33 @@ class TrainResult:
     """What train made.
 
     Attributes:
-        folder: Model folder: `model.keras`, `history.json`, `train.json`, `curves.html`.
+        folder: Model folder: `model.keras`, `history.json`, `train.json`, `curves.html`. Without `model.keras` where
+            the training failed.
         backbone: Name of the backbone.
         weights: What it started from.
-        phase: The phase whose weights were kept: "head", "fine-tune" or "scratch".
-        valid_accuracy: Best validation accuracy, that of the kept weights.
+        phase: The phase whose weights were kept: "head", "fine-tune" or "scratch"; "" where the training failed.
+        valid_accuracy: Best validation accuracy, that of the kept weights; None where the training failed.
         epochs: Epochs of all phases together.
         seconds: Whole time of training.
+        failed: Why there is no model: the training diverged. "" where there is one.
     """
 
     folder: Path
     backbone: str
     weights: str
     phase: str
-    valid_accuracy: float
+    valid_accuracy: float | None
     epochs: int
     seconds: float
+    failed: str = ""
 
     def summary(self) -> str:
-        """Return the accuracy and where the model is."""
+        """Return the accuracy and where the model is, or why there is none."""
+        if self.failed:
+            return (
+                f"train     {self.backbone} from {self.weights} | failed, there is no model: {self.failed} | "
+                f"{duration(self.seconds)}\nwrote     {self.folder}/train.json"
+            )
         return (
             f"train     {self.backbone} from {self.weights} | validation accuracy {self.valid_accuracy:.4f} "
             f"({self.phase}) | {duration(self.seconds)}\nwrote     {self.folder}/model.keras"
@@ -97,7 +106,8 @@ def train(config: TrainConfig) -> TrainResult:
     Raises:
         DataError: No usable examples.
         ConfigError: A setting doesn't fit the backbone.
-        ModelError: The weights file doesn't fit the backbone, or no epoch had a finite loss.
+        ModelError: The weights file doesn't fit the backbone.
+        DivergedError: No epoch had a finite loss, and `record_divergence` isn't set.
         ServiceError: The ImageNet weights can't be downloaded.
         PreemptedError: SIGTERM came; what was learnt is kept, and the same command goes on from there.
     """
@@ -110,8 +120,26 @@ def train(config: TrainConfig) -> TrainResult:
     # Imported here: most trainings need no search.
     from sat_xception.model.head_search import searched
 
-    with searched(config) as (settings, found):
-        return _train(settings, examples, weights, started, found)
+    try:
+        with searched(config) as (settings, found):
+            return _train(settings, examples, weights, started, found)
+    except DivergedError as error:  # in every trial: the training itself records its own
+        if not config.record_divergence:
+            raise
+        choices = choose(config)
+        with atomic_folder(config.out, record="train.json") as work:
+            run = _new_run(config, examples, work, choices)
+            return _write(work, run, examples, weights, choices, _Learnt(failed=error.reason), started)
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What was learnt: a model, the phase its weights are of and its validation accuracy; or why there is none."""
+
+    model: keras.Model | None = None
+    phase: str = ""
+    accuracy: float | None = None
+    failed: str = ""
 
 
 def _train(
@@ -129,58 +157,95 @@ def _train(
         atomic_folder(config.out, record="train.json") as work,
         heeding_sigterm() as notice,
     ):
-        run = Run(
-            config=config,
-            input_size=config.input_size or get_backbone(config.backbone).input_size,
-            classes=list(examples.classes),
-            class_weight=class_weights(examples) if config.class_weights else None,
-            logs=config.tensorboard or work / "tensorboard",
-            checkpoints=checkpoints,
-            notice=notice,
-            xla=choices.xla,
-        )
+        run = _new_run(config, examples, work, choices, checkpoints=checkpoints, notice=notice)
         with using(choices), reading(config.examples):
-            features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
-            learn = _train_from_scratch if weights.kind == "none" else _transfer
-            model, phase, accuracy = learn(run, features)
-            in_float32(model)
-        uncompiled(model).save(work / "model.keras")
-        write_json(work / "history.json", run.history)
-        page = curves_page(config.backbone, run.history, examples.synthetic)
-        (work / "curves.html").write_text(page, encoding="utf-8")
-        seconds = time.monotonic() - started
-        epochs = len(run.history)
-        result = TrainResult(config.out, config.backbone, weights.description, phase, accuracy, epochs, seconds)
-        description = {
-            "backbone": config.backbone,
-            "input_size": run.input_size,
-            "weights": weights.describe(),
-            "classes": run.classes,
-            "positive_label": examples.positive_label,
-            "source": examples.source,
-            "synthetic": examples.synthetic,
-            "dataset_digest": examples.dataset_digest,
-            "class_weight": run.class_weight,
-            "weights_digest": weights_digest(model),
-            "kept_phase": phase,
-            "valid_accuracy": accuracy,
-            "seconds": {**run.seconds, "all": round(seconds, 3)},
-            "hardware": _hardware(),
-            "devices": choices.describe(),
-            "versions": versions(),
-            "config": config.resolved(),
-        }
-        if found:
-            description["search"] = {
-                "counts": found.counts,
-                "valid_accuracy": found.valid_accuracy,
-                "best": found.tried,
-            }
-            for page in ("search.json", "search.html"):
-                shutil.copyfile(found.folder / page, work / page)
-        write_json(work / "train.json", {**description, "model": folder_digests(work)["model.keras"]})
+            learnt = _learn(run, weights)
+        result = _write(work, run, examples, weights, choices, learnt, started, found)
     checkpoints.remove()
     return result
+
+
+def _new_run(
+    config: TrainConfig,
+    examples: ExamplesIndex,
+    work: Path,
+    choices: Choices,
+    **kept: Any,  # noqa: ANN401 - the fields of a run that most need not name
+) -> Run:
+    return Run(
+        config=config,
+        input_size=config.input_size or get_backbone(config.backbone).input_size,
+        classes=list(examples.classes),
+        class_weight=class_weights(examples) if config.class_weights else None,
+        logs=config.tensorboard or work / "tensorboard",
+        xla=choices.xla,
+        **kept,
+    )
+
+
+def _learn(run: Run, weights: WeightsOrigin) -> _Learnt:
+    config = run.config
+    features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
+    learn = _train_from_scratch if weights.kind == "none" else _transfer
+    try:
+        model, phase, accuracy = learn(run, features)
+    except DivergedError as error:
+        if not config.record_divergence:
+            raise
+        _log.warning("failed    %s", error)
+        return _Learnt(failed=error.reason)
+    in_float32(model)
+    return _Learnt(model, phase, accuracy)
+
+
+def _write(
+    work: Path,
+    run: Run,
+    examples: ExamplesIndex,
+    weights: WeightsOrigin,
+    choices: Choices,
+    learnt: _Learnt,
+    started: float,
+    found: SearchResult | None = None,
+) -> TrainResult:
+    """Write the files of the model folder; `train.json` of a training that failed has null where there is no model."""
+    config, model = run.config, learnt.model
+    if model is not None:
+        uncompiled(model).save(work / "model.keras")
+    write_json(work / "history.json", run.history)
+    page = curves_page(config.backbone, run.history, examples.synthetic)
+    (work / "curves.html").write_text(page, encoding="utf-8")
+    seconds = time.monotonic() - started
+    description = {
+        "backbone": config.backbone,
+        "input_size": run.input_size,
+        "weights": weights.describe(),
+        "classes": run.classes,
+        "positive_label": examples.positive_label,
+        "source": examples.source,
+        "synthetic": examples.synthetic,
+        "dataset_digest": examples.dataset_digest,
+        "class_weight": run.class_weight,
+        "failed": learnt.failed or None,
+        "model": None if model is None else file_digest(work / "model.keras"),
+        "weights_digest": None if model is None else weights_digest(model),
+        "kept_phase": learnt.phase or None,
+        "valid_accuracy": learnt.accuracy,
+        "seconds": {**run.seconds, "all": round(seconds, 3)},
+        "hardware": _hardware(),
+        "devices": choices.describe(),
+        "versions": versions(),
+        "config": config.resolved(),
+    }
+    if found:
+        description["search"] = {"counts": found.counts, "valid_accuracy": found.valid_accuracy, "best": found.tried}
+        for name in ("search.json", "search.html"):
+            shutil.copyfile(found.folder / name, work / name)
+    write_json(work / "train.json", description)
+    origin, epochs = weights.description, len(run.history)
+    return TrainResult(
+        config.out, config.backbone, origin, learnt.phase, learnt.accuracy, epochs, seconds, learnt.failed
+    )
 
 
 def _open_checkpoints(
@@ -233,7 +298,7 @@ def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Lay
     run.seconds["features"] = round(time.monotonic() - started, 3)
     _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
     accuracy = run.fit("head", *run.head_training(head, train, valid), config.head_epochs)
-    return _found(accuracy, f"--head-learning-rate ({config.head_learning_rate:g})")
+    return _found(accuracy, "head", config.head_learning_rate)
 
 
 def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
@@ -251,14 +316,15 @@ def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, s
     compile_model(model, config, rate, config.label_smoothing)
     epochs = config.scratch_epochs
     accuracy = run.fit("scratch", model, batches, run.validation(), epochs, patience=epochs)
-    return model, "scratch", _found(accuracy, f"--scratch-learning-rate ({rate.initial_learning_rate:g})")
+    return model, "scratch", _found(accuracy, "scratch", rate.initial_learning_rate)
 
 
-def _found(accuracy: float | None, rate: str) -> float:
+def _found(accuracy: float | None, phase: str, rate: float) -> float:
     if accuracy is None:
-        raise ModelError(
-            f"no epoch had a finite loss, so there are no weights to keep; lower {rate}, and check --weights and "
-            "--precision"
+        raise DivergedError(
+            f"no epoch had a finite loss, so there are no weights to keep; lower --{phase}-learning-rate ({rate:g}), "
+            "and check --weights and --precision",
+            reason=f"no epoch had a finite loss ({phase}, learning rate {rate:g})",
         )
     return accuracy
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sat_xception.errors import ModelError
+from sat_xception.errors import DivergedError
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
 from sat_xception.model.checkpoint import NoCheckpoints
@@ -114,7 +114,7 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
         report: Told every epoch. Steps of fine-tuning come after the last that the head may have.
 
     Raises:
-        ModelError: The loss isn't finite.
+        DivergedError: The loss isn't finite.
         Exception: What `report` raises to end the trial.
     """
     keras.backend.clear_session()
@@ -147,6 +147,6 @@ def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report:
 
     learning.run(batches, checks, tell)
     if learning.progress.diverged:
-        raise ModelError(f"{phase}: the loss or a weight isn't finite after epoch {learning.progress.epoch}")
+        raise DivergedError(f"{phase}: the loss or a weight isn't finite after epoch {learning.progress.epoch}")
     best = max(learning.progress.rows, key=lambda row: row["val_accuracy"])
     return Outcome(best["val_accuracy"], best["val_loss"], phase)

@@ -105,6 +105,12 @@ class TrainConfig(StepConfig):
         10.0, ge=0, description="Most minutes between two checkpoints, beside those at epochs' ends; 0 is each step."
     )
 
+    record_divergence: bool = Field(
+        False,
+        description="Where no epoch has a finite loss, write a folder that records it, and end well; evaluate and gate "
+        "refuse such a candidate and name the reason.",
+    )
+
     @field_validator("input_size")
     @classmethod
     def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import keras
+import numpy as np
 import pytest
 from google.protobuf import json_format
 
@@ -168,6 +170,75 @@ def test_a_winner_that_is_serving_already_is_not_deployed_again(launcher, decide
     assert launcher.outputs["gate/metrics"].metadata["serving accuracy"] >= 0
 
 
+@pytest.fixture
+def diverged(launcher, examples, tmp_path):
+    """The evaluation of a training on weights that aren't numbers, by the components of both steps."""
+    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
+    network.layers[1].kernel.assign(np.full(network.layers[1].kernel.shape, np.nan))
+    network.save_weights(tmp_path / "nan.weights.h5")
+    launcher.store("convert/examples", examples)
+    data = launcher.outputs["convert/examples"]
+    schedule = {"batch_size": 32, "head_epochs": 3, "fine_tune_epochs": 0, "scratch_epochs": 1, "seed": 0}
+    settings = {"backbone": "mobilenetv2", "weights": str(tmp_path / "nan.weights.h5"), "input_size": 32, "alpha": 0.35}
+    launcher.run("train", examples=data, **schedule, **settings, search_trials=0, checkpoints="")
+    model = launcher.outputs["train/model"]
+    launcher.run("evaluate", examples=data, model=model, goal="f1", batch_size=32)
+    return launcher.outputs["evaluate/evaluation"]
+
+
+LIMITS = {"min_accuracy": 0.0, "min_gain": -1.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
+LIMITS |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 1.0}
+
+
+def test_of_a_training_that_diverged_the_other_candidate_goes_on(
+    launcher, diverged, trained, evaluated, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("SAT_XCEPTION_WEBHOOK", raising=False)
+    model = launcher.outputs["train/model"]
+    assert model.metadata["failed"] == "no epoch had a finite loss (head, learning rate 0.001)"
+    assert model.metadata.keys() == {"backbone", "failed"}, "nothing that ML Metadata can't hold"
+    assert "<svg" in launcher.outputs["train/curves"].path.read_text()
+    assert model.metadata["failed"] in launcher.outputs["evaluate/report"].path.read_text()
+    other = shutil.copytree(evaluated, tmp_path / "other")
+    described = json.loads((evaluated / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
+    launcher.store("other/evaluation", other)
+    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
+    nothing = {"model_root": str(tmp_path / "nowhere"), "endpoint": "", "name": "school-classifier"}
+    data = launcher.outputs["convert/examples"]
+    launcher.run("evaluate-serving", examples=data, **nothing, goal="f1", batch_size=32)
+    serving, baseline = launcher.outputs["evaluate-serving/evaluation"], tmp_path / "baseline"
+    ending = {"baseline": str(baseline), "run": "run-1"}
+    assert launcher.run("gate", **candidates, serving=serving, **LIMITS, **ending)["Output"] == "xception"
+    assert not [name for name in launcher.outputs["gate/metrics"].metadata if name.startswith("mobilenetv2")]
+    assert model.metadata["failed"] in launcher.outputs["gate/report"].path.read_text()
+    launcher.store("trained/model", trained)
+    models = {"xception": launcher.outputs["trained/model"], "mobilenetv2": model}
+    inputs = {"examples": data, "decision": launcher.outputs["gate/decision"]}
+    launcher.run("package", in_group=True, winner="xception", **models, **inputs, name="school-classifier")
+    _deploy_nowhere(launcher, ending)
+    told = outcome_of(baseline, "run-1")
+    assert told.endswith(f"; the training of mobilenetv2 failed: {model.metadata['failed']}")
+    status = {"state": "COMPLETE", "pipelineTaskName": "exit-handler-1", "pipelineJobResourceName": "r", "error": {}}
+    launcher.run("notify", pipeline="p", status=status, **ending)
+    assert f"p: SUCCEEDED: {told}" in capsys.readouterr().out
+
+
+def test_where_both_trainings_diverged_no_model_is_deployed_and_the_run_ends_well(launcher, diverged, tmp_path):
+    other = shutil.copytree(diverged.path, tmp_path / "other")
+    described = json.loads((other / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
+    launcher.store("other/evaluation", other)
+    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
+    nothing = {"model_root": str(tmp_path / "nowhere"), "endpoint": "", "name": "school-classifier"}
+    launcher.run("evaluate-serving", examples=launcher.outputs["convert/examples"], **nothing, goal="f1", batch_size=32)
+    ending = {"baseline": str(tmp_path / "baseline"), "run": "run-1"}
+    serving = launcher.outputs["evaluate-serving/evaluation"]
+    assert launcher.run("gate", **candidates, serving=serving, **LIMITS, **ending)["Output"] == "none"
+    told = outcome_of(tmp_path / "baseline", "run-1")
+    assert told.startswith("no model passes: ") and told.count("its training failed: no epoch had a finite loss") == 2
+
+
 @pytest.mark.parametrize("state", ["FAILED", "COMPLETE", "RUNNING"])
 def test_notify_is_told_the_state_as_the_driver_writes_it(launcher, capsys, monkeypatch, state):
     monkeypatch.delenv("SAT_XCEPTION_WEBHOOK", raising=False)
@@ -177,14 +248,17 @@ def test_notify_is_told_the_state_as_the_driver_writes_it(launcher, capsys, monk
     assert f"school-classifier-training: {shown[state]}" in capsys.readouterr().out
 
 
-def test_a_target_of_none_ends_with_the_packaged_model(launcher, packaged, tmp_path):
-    launcher.store("package/served_model", packaged)
+def _deploy_nowhere(launcher, ending):
     traffic = {"strategy": "auto", "traffic_steps": [10, 50, 100], "step_minutes": 2, "start_minutes": 15}
     cluster = {"target": "none", "endpoint": "", "endpoint_host": "", "namespace": "sat-xception", "storage_uri": ""}
     limits = {"min_agreement": 0.7, "max_slowdown": 2, "model_root": "models/serving", "name": "school-classifier"}
-    ending = {"baseline": str(tmp_path / "baseline"), "run": "run-1"}
     served = launcher.outputs["package/served_model"]
     launcher.run("deploy", in_group=True, served_model=served, **traffic, **cluster, **limits, **ending)
+
+
+def test_a_target_of_none_ends_with_the_packaged_model(launcher, packaged, tmp_path):
+    launcher.store("package/served_model", packaged)
+    _deploy_nowhere(launcher, {"baseline": str(tmp_path / "baseline"), "run": "run-1"})
     assert "is packaged and not deployed" in launcher.outputs["deploy/summary"].path.read_text()
     assert outcome_of(tmp_path / "baseline", "run-1").startswith("mobilenetv2 is packaged as school-classifier version")
 

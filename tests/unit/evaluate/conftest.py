@@ -9,6 +9,23 @@ import pytest
 from sat_xception.evaluate.calibrate import reliability
 from sat_xception.evaluate.metrics import compute_metrics
 
+REASON = "no epoch had a finite loss (head, learning rate 0.001)"
+
+
+@pytest.fixture(scope="session")
+def make_failed(make_evaluation) -> Callable[..., dict[str, Any]]:
+    """Evaluations of candidates whose training diverged, as evaluate writes them."""
+
+    def make(backbone: str = "xception", **changes: object) -> dict[str, Any]:
+        evaluation = make_evaluation(backbone, **changes)
+        lost = {"loss": None, "accuracy": 0.5, "val_loss": None, "val_accuracy": 0.5}
+        evaluation["training"] |= {"kept_phase": None, "valid_accuracy": None}
+        evaluation["training"]["history"] = [{"phase": "head", "epoch": 1, **lost}]
+        absent = dict.fromkeys(("model", "metrics", "unscored", "calibration", "threshold"))
+        return {**evaluation, **absent, "mistakes": [], "failed": REASON}
+
+    return make
+
 
 @pytest.fixture(scope="session")
 def make_evaluation() -> Callable[..., dict[str, Any]]:
@@ -46,6 +63,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
             "source": "tiles",
             "synthetic": False,
             "dataset_digest": "d" * 64,
+            "failed": None,
             "serving": None,
             "calibration": {
                 "temperature": 1.5,

@@ -179,6 +179,54 @@ def test_the_more_accurate_loses_when_it_fails_a_check(make_evaluation, tmp_path
     assert "xception 0.9900 (refused)" in decision["reason"]
 
 
+def write_failed(folder, evaluation):
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def test_a_candidate_whose_training_failed_is_refused_and_the_other_wins(make_evaluation, make_failed, tmp_path):
+    failed = make_failed("xception")
+    folders = (write_failed(tmp_path / "a", failed), write(tmp_path / "b", make_evaluation("mobilenetv2", 0.86)))
+    now = write(tmp_path / "now", what_serves(make_evaluation, model="another"))
+    result = gate(config(tmp_path, evaluations=folders, serving=now))
+    assert (result.winner, result.to_deploy) == ("mobilenetv2", "mobilenetv2")
+    assert result.decision["reason"] == (
+        "mobilenetv2 passes every check with validation accuracy 0.8600; the other: xception, whose training failed: "
+        f"{failed['failed']}"
+    )
+    other, candidate = result.decision["candidates"]
+    assert (other["backbone"], other["passed"]) == ("mobilenetv2", True)
+    assert not candidate["passed"]
+    (row,) = candidate["checks"]
+    assert (row["name"], row["value"], row["limit"], row["passed"]) == ("training", None, None, False)
+    assert row["note"] == f"its training failed: {failed['failed']}"
+    assert result.decision["comparisons"] == []
+    assert {name.split()[0] for name in result.main_figures()} == {"mobilenetv2", "serving"}
+    for page in ("decision.md", "report.html"):
+        assert "learning rate 0.001" in (tmp_path / "gate" / page).read_text()
+
+
+def test_no_model_passes_where_every_training_failed(make_failed, tmp_path):
+    names = ("xception", "mobilenetv2")
+    folders = tuple(write_failed(tmp_path / name, make_failed(name)) for name in names)
+    result = gate(config(tmp_path, evaluations=folders))
+    assert (result.winner, result.to_deploy, result.decision["model"]) == (NO_WINNER, NO_WINNER, "")
+    why = "its training failed: no epoch had a finite loss (head, learning rate 0.001)"
+    assert result.decision["reason"] == f"no model passes: mobilenetv2: {why}; xception: {why}"
+    assert result.main_figures() == {}
+    assert "Nothing was packaged or deployed" in (tmp_path / "gate/report.html").read_text()
+    with pytest.raises(GateRefusedError, match="its training failed"):
+        gate(config(tmp_path, evaluations=folders, require_winner=True))
+
+
+def test_a_failed_training_on_other_data_is_refused_too(make_evaluation, make_failed, tmp_path):
+    failed = make_failed("xception", dataset_digest="another")
+    folders = (write_failed(tmp_path / "a", failed), write(tmp_path / "b", make_evaluation("mobilenetv2")))
+    with pytest.raises(DataError, match="different datasets"):
+        gate(config(tmp_path, evaluations=folders))
+
+
 def test_ties_go_to_calibration_then_to_time_then_to_the_name(make_evaluation, tmp_path):
     def winner(xception, mobilenetv2):
         pair = [make_evaluation("xception", **xception), make_evaluation("mobilenetv2", **mobilenetv2)]
@@ -391,7 +439,13 @@ def test_an_equal_model_passes_half_of_the_time_and_a_much_worse_one_seldom(tmp_
 
 @pytest.mark.parametrize(
     ("state", "max_loss", "passes"),
-    [("nothing", 0.01, True), ("other classes", 0.01, False), ("other classes", 1.0, True)],
+    [
+        ("nothing", 0.01, True),
+        ("other classes", 0.01, False),
+        ("other classes", 1.0, True),
+        ("no probabilities", 0.01, False),
+        ("no probabilities", 1.0, True),
+    ],
 )
 def test_what_cant_be_compared_is_said_and_other_classes_are_refused(
     make_evaluation, tmp_path, state, max_loss, passes

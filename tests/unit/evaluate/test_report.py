@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.run_result import RunResult
 from sat_xception.errors import DataError
 from sat_xception.evaluate.card import model_card, model_card_json
 from sat_xception.evaluate.charts import confusion_chart, curves_chart, curves_page
@@ -94,6 +95,39 @@ def test_a_run_report_stands_alone_and_names_the_failed_check(decision):
     assert page.count("<svg") == 2 * 5  # curves, confusion, ROC, precision-recall and calibration of each
     assert "xception wins" in page
     assert "Served model" not in page
+
+
+def test_a_run_report_has_a_candidate_whose_training_failed(make_evaluation, make_failed, tmp_path):
+    config = GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85)
+    page = run_report(decide([make_evaluation("mobilenetv2"), make_failed("xception")], config))
+    assert_stands_alone(page)
+    text = " ".join(Tags(page).text.split())
+    assert "There is no model: its training failed. no epoch had a finite loss (head, learning rate 0.001)." in text
+    assert "Device-minutes: 1.0 on a CPU of 2 cores." in text
+    assert "accuracy of mobilenetv2" in text and "accuracy of xception" not in text
+    assert page.count("<svg") == 5 + 1  # of the failed one its curves alone
+    lost = decide([make_failed("mobilenetv2"), make_failed("xception")], config)
+    page = run_report(lost)
+    assert_stands_alone(page)
+    assert "no model may be deployed" in page and "Side by side" not in page
+    rows = [cells(line) for line in decision_markdown(lost).splitlines() if line.startswith("|")]
+    assert rows[2][:6] == ["mobilenetv2", "training", "-", "-", "ends with a model", "**no**"]
+
+
+def test_curves_are_drawn_of_no_epoch_and_of_epochs_without_a_figure(make_failed):
+    (row,) = make_failed()["training"]["history"]
+    for history in ([], [row], [{**row, "accuracy": None, "val_accuracy": None}]):
+        assert "<svg" in curves_chart(history)
+
+
+def test_the_summary_of_a_run_names_a_candidate_whose_training_failed(make_evaluation, make_failed, tmp_path):
+    config = GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85)
+    decision = decide([make_evaluation("mobilenetv2"), make_failed("xception")], config)
+    text = RunResult(tmp_path, decision, None, None, 1.0).summary()
+    why = "no epoch had a finite loss (head, learning rate 0.001)"
+    assert f"failed    xception has no model: its training failed: {why}" in text
+    assert "ends with a model" in text
+    assert "winner    mobilenetv2" in text
 
 
 def test_a_run_report_says_what_is_served(decision, served):

@@ -161,6 +161,23 @@ def test_a_tile_that_what_serves_answers_with_nan_has_no_score_and_the_others_do
     assert result.evaluation["metrics"]["count"] == len(found) - 1
 
 
+def test_what_serves_and_answers_no_tile_with_probabilities_is_not_compared(score, served):
+    def change(predictions):
+        for prediction in predictions:
+            prediction |= {"probabilities": [float("nan")] * 2, "score": float("nan"), "label": "school"}
+
+    root, _ = served
+    with (
+        RunningServer(ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0)) as server,
+        OddAnswers(server.rest_url, change, first=0) as answers,
+    ):
+        result = score(endpoint=answers.url, batch_size=1000)
+    assert result.evaluation["serving"]["state"] == "no probabilities"
+    assert "with probabilities" in result.evaluation["serving"]["reason"]
+    assert "a probability that is not a number" in result.summary()
+    assert result.evaluation["metrics"] is None
+
+
 @pytest.mark.parametrize("given", [{}, {"model": "m", "model_root": "r"}, {"model": "m", "endpoint": "http://x:1"}])
 def test_one_model_is_asked_for(score, given):
     with pytest.raises(ValueError, match="give either --model, or"):

@@ -14,7 +14,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sat_xception.config import load_config
-from sat_xception.errors import ConfigError, DataError, PreemptedError
+from sat_xception.errors import ConfigError, DataError, DivergedError, ModelError, PreemptedError
 from sat_xception.model.search import search
 from sat_xception.model.train import train
 from sat_xception.steps import SearchConfig, TrainConfig
@@ -282,6 +282,38 @@ def test_a_training_that_was_stopped_in_its_search_goes_on(whole, settings, tmp_
     assert trials() == TRIALS
     facts = json.loads((tmp_path / "model" / "train.json").read_text())
     assert facts["search"]["best"] == read(whole)["best"]["params"]
+
+
+def test_a_search_of_which_every_trial_diverged_is_recorded_where_that_is_asked_for(settings, tmp_path, monkeypatch):
+    def diverge(*args):
+        raise DivergedError("head: the loss or a weight isn't finite after epoch 1")
+
+    monkeypatch.setattr("sat_xception.model.search_workers.run_trial", diverge)
+    shared = {name: value for name, value in settings.items() if name != "trials"}
+    config = TrainConfig(out=tmp_path / "model", search_trials=2, fine_tune_epochs=0, **shared)
+    told = "all 2 trials failed, 2 of them: head: the loss or a weight isn't finite after epoch 1"
+    with pytest.raises(DivergedError, match=f"{told}. Change the space"):
+        train(config)
+    assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
+    result = train(config.model_copy(update={"record_divergence": True}))
+    facts = json.loads((tmp_path / "model" / "train.json").read_text())
+    assert result.failed == facts["failed"] == told
+    assert json.loads((tmp_path / "model" / "history.json").read_text()) == []
+    assert "<svg" in (tmp_path / "model" / "curves.html").read_text()
+    assert not (tmp_path / "model.search").exists()
+
+
+def test_a_search_that_failed_for_another_reason_too_is_an_error(settings, tmp_path, monkeypatch):
+    errors = iter([DivergedError("head: the loss isn't finite"), ModelError("it doesn't fit")])
+
+    def fail(*args):
+        raise next(errors)
+
+    monkeypatch.setattr("sat_xception.model.search_workers.run_trial", fail)
+    shared = {name: value for name, value in settings.items() if name != "trials"}
+    with pytest.raises(DataError, match="all 2 trials failed") as ended:
+        train(TrainConfig(out=tmp_path / "model", search_trials=2, record_divergence=True, **shared))
+    assert not isinstance(ended.value, DivergedError)
 
 
 def test_a_search_before_a_training_needs_learnt_weights(settings, tmp_path):

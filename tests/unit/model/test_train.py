@@ -191,6 +191,51 @@ def test_a_network_without_a_finite_loss_is_an_error_that_names_the_rate(unbalan
     assert not (tmp_path / "model").exists()
 
 
+def assert_records_its_failure(result, examples, tmp_path, phase):
+    facts = read(result.folder, "train.json")
+    assert result.failed == facts["failed"] == f"no epoch had a finite loss ({phase}, learning rate 1e+38)"
+    assert [facts[name] for name in ("model", "weights_digest", "kept_phase", "valid_accuracy")] == [None] * 4
+    assert (result.phase, result.valid_accuracy) == ("", None)
+    assert f"failed, there is no model: {facts['failed']}" in result.summary()
+    assert {path.name for path in result.folder.iterdir()} == {
+        "train.json",
+        "history.json",
+        "curves.html",
+        "tensorboard",
+    }
+    (row,) = read(result.folder, "history.json")
+    assert None in (row["loss"], row["val_loss"])
+    assert not result.folder.with_name(f"{result.folder.name}.checkpoints").exists()
+    with pytest.raises(ModelError, match="holds no model, since its training failed: no epoch had a finite loss"):
+        load_model(result.folder)
+    judged = evaluate(EvaluateConfig(model=result.folder, examples=examples, out=tmp_path / "evaluation"))
+    evaluation = read(judged.folder, "evaluation.json")
+    assert (evaluation["failed"], evaluation["metrics"], evaluation["model"]) == (facts["failed"], None, None)
+    assert evaluation["backbone"] == "mobilenetv2"
+    assert evaluation["training"]["history"] == read(result.folder, "history.json")
+    for text in (judged.summary(), (judged.folder / "report.html").read_text()):
+        assert "no epoch had a finite loss" in text
+
+
+def test_a_head_that_diverged_is_recorded_where_that_is_asked_for(train_head, unbalanced, tmp_path, monkeypatch):
+    monkeypatch.setattr("sat_xception.model.run._HEAD_BATCH", 8)
+    result = train_head("recorded", head_learning_rate=1e38, record_divergence=True)
+    assert_records_its_failure(result, unbalanced, tmp_path, "head")
+
+
+def test_a_network_that_diverged_is_recorded_where_that_is_asked_for(unbalanced, tmp_path):
+    settings = {**COMMON, "weights": "none", "scratch_epochs": 2, "scratch_learning_rate": 1e38}
+    config = TrainConfig(examples=unbalanced, out=tmp_path / "model", record_divergence=True, **settings)
+    assert_records_its_failure(train(config), unbalanced, tmp_path, "scratch")
+
+
+def test_no_other_failure_is_recorded(random_weights, unbalanced, tmp_path):
+    settings = {**COMMON, "weights": str(random_weights), "alpha": 0.5}
+    with pytest.raises(ModelError, match=r"alpha 0\.5 is to be trained"):
+        train(TrainConfig(examples=unbalanced, out=tmp_path / "model", record_divergence=True, **settings))
+    assert not (tmp_path / "model").exists()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(transfer, tuned, train_head, head_only):
     digest = read(transfer("again", **TUNED).folder, "train.json")["weights_digest"]
     assert digest == read(tuned.folder, "train.json")["weights_digest"] == weights_digest(load_model(tuned.folder)[0])
