@@ -110,6 +110,10 @@ def _typed(name: str, value: object, definition: Mapping[str, Any], origin: str)
     if not fits.get(kind, False):
         wanted = _TYPES.get(kind, kind)
         raise ConfigError(f"parameter {name!r} in {origin} must be a {wanted}, got {value!r} ({type(value).__name__})")
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except ValueError:
+        raise ConfigError(f"parameter {name!r} in {origin} holds a number that isn't finite: {value!r}") from None
     return value
 
 

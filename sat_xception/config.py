@@ -30,9 +30,9 @@ T = TypeVar("T", bound="StepConfig")
 
 
 class StepConfig(BaseModel):
-    """Base of the configuration of a step: immutable, and strict about its keys."""
+    """Base of the configuration of a step: immutable, strict about its keys, and without NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     # Settings as they were given, where `at_hand` put another value in their place.
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)

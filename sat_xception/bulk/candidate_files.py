@@ -36,7 +36,7 @@ def candidate_table(
     compared, distance, place = nothing.cast(pa.string()), nothing.cast(pa.float64()), nothing.cast(pa.int64())
     if comparison is not None:
         compared = pa.array(np.where(comparison.known, "known", "new").astype(object), pa.string())
-        distance, place = pa.array(np.round(comparison.distance_m, 1)), pa.array(comparison.place + 1)
+        distance, place = pa.array(np.round(comparison.distance_m, 1), from_pandas=True), pa.array(comparison.place + 1)
     return pa.table(
         {
             "site": pa.array(sites.ids(), pa.string()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
 from sat_xception.steps import BulkStatusConfig
 from sat_xception.storage import read_record, write_record
+from sat_xception.storage.files import dump_json
 
 __all__ = ["BulkStatus", "close_ledger", "has_tiles", "tell_status"]
 
@@ -58,7 +58,7 @@ class BulkStatus:
         """Return the counts."""
         if self.as_json:
             names = ("planned", "scored", "failed", "waiting", "shards", "finished", "closed", "reasons")
-            return json.dumps({name: getattr(self, name) for name in names})
+            return dump_json({name: getattr(self, name) for name in names})
         lines = [
             f"status    {self.planned:,} planned = {self.scored:,} scored + {self.failed:,} failed + {self.waiting:,} "
             f"waiting | {self.finished:,} of {self.shards:,} shards | "

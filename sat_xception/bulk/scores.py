@@ -23,6 +23,7 @@ import shapely
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.storage import get_file, put_file
+from sat_xception.storage.files import dump_json
 
 __all__ = [
     "RUN_FILE",
@@ -104,7 +105,7 @@ def write_shard(
     columns |= {"bbox": bounds, "geometry": outlines}
     counts = {"scored": int((~failed).sum()), "failed": int(failed.sum())}
     facts = {"run": run, "plan": plan, "model_version": version, **counts}
-    metadata = {b"geo": json.dumps(_geo(bounds)).encode(), _FACTS: json.dumps(facts).encode()}
+    metadata = {b"geo": dump_json(_geo(bounds)).encode(), _FACTS: dump_json(facts).encode()}
     table = pa.table(columns).replace_schema_metadata(metadata)
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd", row_group_size=_ROW_GROUP)

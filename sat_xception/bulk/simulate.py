@@ -6,7 +6,6 @@ rate says, give or take a tenth. When it fails, its shard goes back whole: shard
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from sat_xception.bulk.sizing import read_backends
 from sat_xception.errors import ConfigError
 from sat_xception.log import duration
 from sat_xception.steps import BulkSimulateConfig
+from sat_xception.storage.files import dump_json
 
 __all__ = ["SimulationResult", "machines_for", "simulate"]
 
@@ -60,7 +60,7 @@ class SimulationResult:
     def summary(self) -> str:
         """Return how it went."""
         if self.as_json:
-            return json.dumps({name: value for name, value in asdict(self).items() if name != "as_json"})
+            return dump_json({name: value for name, value in asdict(self).items() if name != "as_json"})
         return "\n".join(
             [
                 f"simulate  {self.tiles:,} tiles in {duration(self.seconds)} ({duration(self.ideal_seconds)} without "

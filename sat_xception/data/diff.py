@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from sat_xception.data.manifest import read_dataset
 from sat_xception.errors import DataError
 from sat_xception.steps import DiffConfig
+from sat_xception.storage.files import dump_json
 
 __all__ = ["CHANGES", "DatasetDiff", "diff_datasets"]
 
@@ -59,7 +59,7 @@ class DatasetDiff:
                 for kind, column, value, label, number in self._slice_rows()
             ]
             content = {"digests": list(self.digests), "changes": changes, "slices": slices}
-            return json.dumps(content, indent=2, ensure_ascii=False)
+            return dump_json(content, indent=2, ensure_ascii=False)
         lines = [f"diff      {self.digests[0][:12]} → {self.digests[1][:12]} | {self._totals()}"]
         lines += [
             f"          {kind:<10}  {number:>9,}  {split:<15}  {label}" for kind, label, split, number in self._rows()

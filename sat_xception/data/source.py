@@ -21,7 +21,7 @@ from sat_xception.log import get_logger
 from sat_xception.steps import STEPS
 from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, get_file, read_json, scratch_folder
 from sat_xception.storage.address import is_address
-from sat_xception.storage.files import json_text
+from sat_xception.storage.files import dump_json, json_text
 
 __all__ = ["find_source", "take_dataset"]
 
@@ -45,7 +45,7 @@ def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
         SatXceptionError: The dataset can't be assembled, or the store can't be written.
     """
     if not store:
-        return json.dumps({"run": run, "settings": dict(settings)}, sort_keys=True)
+        return dump_json({"run": run, "settings": dict(settings)}, sort_keys=True)
     with scratch_folder() as folder:
         made = folder / "dataset"
         counts = STEPS["assemble"].run({**settings, "out": made}).summary().splitlines()[:-1]

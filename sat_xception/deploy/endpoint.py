@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sat_xception.log import get_logger
 from sat_xception.serve.model_root import has_version, resolve_version
 from sat_xception.steps import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.storage import GcsPath, atomic_folder, folder_digests, write_json
+from sat_xception.storage.files import dump_json
 
 __all__ = ["deploy_to_cluster", "list_deployments", "rollback"]
 
@@ -93,7 +93,7 @@ def list_deployments(config: DeploymentsConfig) -> PlanResult:
     with connect(config) as cluster:
         records = History(cluster, config.name).records
     if config.as_json:
-        return PlanResult(json.dumps(records, indent=2, ensure_ascii=False))
+        return PlanResult(dump_json(records, indent=2, ensure_ascii=False))
     if not records:
         return PlanResult(f"no rollout of {config.name} is on record in namespace {config.namespace}")
     cells = [("version", "state", "backbone", "strategy", "began", "why")]

@@ -14,6 +14,7 @@ from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.kinds import CONFIG_MAP
 from sat_xception.deploy.release import Release
 from sat_xception.errors import DataError
+from sat_xception.storage.files import dump_json
 
 __all__ = ["FAILED", "INTERRUPTED", "IN_PROGRESS", "REPLACED", "SERVING", "History"]
 
@@ -112,7 +113,7 @@ class History:
         ]
         self.records = kept
         data = {
-            f"{record['id']}.json": json.dumps({k: v for k, v in record.items() if k != "id"}, ensure_ascii=False)
+            f"{record['id']}.json": dump_json({k: v for k, v in record.items() if k != "id"}, ensure_ascii=False)
             for record in kept
         }
         metadata = {"name": self._map, "namespace": self._cluster.namespace}

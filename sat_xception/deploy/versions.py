@@ -15,6 +15,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.serve.model_root import check_digests, here, known_versions, remove_version
 from sat_xception.steps import ListModelsConfig, RemoveModelsConfig, ShowModelConfig, VerifyModelConfig
 from sat_xception.storage import get_file
+from sat_xception.storage.files import dump_json
 
 __all__ = ["Report", "list_models", "remove_models", "show_model", "verify_model"]
 
@@ -47,7 +48,7 @@ def list_models(config: ListModelsConfig) -> Report:
     """
     rows = [_described(path) for path in reversed(_versions(config).values())]
     if config.as_json:
-        return Report(json.dumps(rows, indent=2, ensure_ascii=False))
+        return Report(dump_json(rows, indent=2, ensure_ascii=False))
     cells = [_COLUMNS, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

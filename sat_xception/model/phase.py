@@ -164,13 +164,13 @@ class Phase:
                 self._notice.raise_if_given(self._checkpoints.folder)
         figures = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         figures |= {f"val_{name}": float(value) for name, value in self._validate(valid, started).items()}
+        figures["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         progress.epoch, progress.step = progress.epoch + 1, 0
         return {
             "phase": self.name,
             "epoch": progress.epoch,
-            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
             "seconds": round(time.monotonic() - begun, 3),
-            # JSON has no NaN, which a loss becomes when the rate is far too high.
+            # JSON has no NaN, which a loss becomes when the rate is far too high; a rate may be beyond float32.
             **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         }
 

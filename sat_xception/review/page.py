@@ -19,6 +19,7 @@ from sat_xception.errors import DataError
 from sat_xception.page import render_page
 from sat_xception.review.imagery import PageImagery, WebTiles, web_tiles
 from sat_xception.steps import PublishConfig
+from sat_xception.storage.files import dump_json
 
 __all__ = ["content_policy", "read_data", "review_data", "write_page"]
 
@@ -98,7 +99,7 @@ def write_page(folder: Path, data: Mapping[str, Any], imagery: PageImagery, conf
         "imagery": _shown(imagery.web),
         "basemap": _shown(basemap),
     }
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = dump_json(content, ensure_ascii=False, separators=(",", ":"))
     (folder / _DATA).write_text(f"{_BEFORE}{text}{_AFTER}", encoding="utf-8")
     page = render_page("review", label=data["label"], policy=content_policy(origins), model=data["model"])
     (folder / "index.html").write_text(page, encoding="utf-8")

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sat_xception.errors import DataError, ServiceError
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.storage import partial_file
+from sat_xception.storage.files import dump_json
 
 __all__ = ["RECORD", "Decision", "ReviewRecord"]
 
@@ -164,7 +165,7 @@ class ReviewRecord:
 
 
 def _line(feature: Mapping[str, Any]) -> str:
-    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"))
+    return dump_json(feature, ensure_ascii=False, separators=(",", ":"))
 
 
 def _outline(x: int, y: int, zoom: int) -> list[list[float]]:

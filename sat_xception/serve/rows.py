@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.spreadsheet import csv_writer
 from sat_xception.storage import GcsPath, put_file, scratch_folder, write_error
+from sat_xception.storage.files import dump_json
 
 __all__ = ["Value", "check_suffix", "open_rows"]
 
@@ -219,7 +219,7 @@ class _Json:
         return ""
 
     def row(self, values: Sequence[Value]) -> str:
-        text = json.dumps(dict(zip(self._columns, values, strict=True)), ensure_ascii=False)
+        text = dump_json(dict(zip(self._columns, values, strict=True)), ensure_ascii=False)
         separator, self._separator = self._separator, ","
         return f"{separator}\n{text}"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sat_xception.errors import DataError
 
-__all__ = ["facts_digest", "file_digest", "folder_digests", "json_text", "read_json", "write_json"]
+__all__ = ["dump_json", "facts_digest", "file_digest", "folder_digests", "json_text", "read_json", "write_json"]
 
 
 def file_digest(path: Path) -> str:
@@ -24,9 +26,47 @@ def folder_digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
+def dump_json(content: object, **how: Any) -> str:  # noqa: ANN401 - as json.dumps takes it
+    """Return JSON that every reader takes: NaN and infinity, which Python would write, are refused.
+
+    Args:
+        content: What to write. A figure that may be absent is None there.
+        **how: Options of `json.dumps`.
+
+    Raises:
+        DataError: A number is NaN or infinite; the message names its key.
+    """
+    try:
+        return json.dumps(content, allow_nan=False, **how)
+    except ValueError:
+        key, value = next(_not_finite(content, ""), ("", math.nan))
+        if not key:
+            raise
+        raise DataError(
+            f"{key} is {value}, which JSON can't hold, so the result isn't written; look for what isn't a number in "
+            "the inputs that it is computed from"
+        ) from None
+
+
+def _not_finite(content: object, key: str) -> Iterator[tuple[str, float]]:
+    """Yield the key of every number that is NaN or infinite, as "metrics.slices[3].recall", with the number."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield key or "the content", content
+    elif isinstance(content, dict):
+        for name, value in content.items():
+            yield from _not_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list | tuple):
+        for index, value in enumerate(content):
+            yield from _not_finite(value, f"{key}[{index}]")
+
+
 def json_text(content: object) -> str:
-    """Return JSON as people like to read and diff it: sorted keys, two spaces, a final newline."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """Return JSON as people like to read and diff it: sorted keys, two spaces, a final newline.
+
+    Raises:
+        DataError: A number is NaN or infinite.
+    """
+    text = dump_json(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     # Bytes of a file's name that aren't UTF-8 become JSON's own escapes.
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -37,7 +77,11 @@ def facts_digest(facts: object) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON in the form of `json_text`."""
+    """Write JSON in the form of `json_text`.
+
+    Raises:
+        DataError: A number is NaN or infinite; nothing is written.
+    """
     path.write_text(json_text(content), encoding="utf-8")
 
 

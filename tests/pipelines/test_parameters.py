@@ -55,3 +55,10 @@ def test_the_documented_parameters_are_those_of_the_pipeline(name, page):
     assert parameter_table(compile_pipeline(name).parameters) in (DOCS / page).read_text(), (
         "python -m pipelines.parameters"
     )
+
+
+def test_a_number_that_isnt_finite_is_refused_within_a_list_too():
+    definitions = {"a": {"parameterType": "LIST"}, "b": {"parameterType": "STRUCT"}}
+    for values in ({"a": [0.5, float("nan")], "b": {}}, {"a": [], "b": {"x": {"y": float("inf")}}}):
+        with pytest.raises(ConfigError, match="holds a number that isn't finite"):
+            typed_parameters(definitions, values, "here")

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from sat_xception.config import POSITIONAL, StepConfig, load_config, setting_of
 from sat_xception.errors import ConfigError
-from sat_xception.steps import STEPS, TrainConfig, TrainFoldersConfig
+from sat_xception.steps import STEPS, GateConfig, TrainConfig, TrainFoldersConfig
 
 
 class Settings(StepConfig):
@@ -123,7 +123,7 @@ def test_a_wrong_type_is_named_with_its_value_and_both_places(yaml_file):
     ("flags", "told"),
     [
         ({"learning_rate": 0}, "--learning-rate: Input should be greater than 0; got 0"),
-        ({"learning_rate": float("nan")}, "--learning-rate: Input should be greater than 0; got nan"),
+        ({"learning_rate": float("nan")}, "--learning-rate: Input should be a finite number; got nan"),
         ({"kind": "c"}, "--kind: Input should be 'a' or 'b'; got 'c'"),
         ({"shares": (0.5, "much")}, "--shares: Input should be a valid number"),
         ({"shares": (1.0,)}, "--shares: Field required; got (1.0,)"),
@@ -193,3 +193,14 @@ def test_every_setting_of_every_step_is_described(verb):
     for name, field in STEPS[verb].config.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", float("inf")])
+@pytest.mark.parametrize(
+    ("step", "setting", "flag"),
+    [(TrainConfig, "head_learning_rate", "--head-learning-rate"), (GateConfig, "min_gain", "--min-gain")],
+)
+def test_a_setting_that_is_no_finite_number_is_refused(step, setting, flag, value):
+    paths = {"examples": "e", "out": "o"} if step is TrainConfig else {"evaluations": ["e"], "out": "o"}
+    with pytest.raises(ConfigError, match=f"{flag}: "):
+        load_config(step, None, {**paths, setting: value})

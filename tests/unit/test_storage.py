@@ -16,11 +16,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.storage import atomic_folder, fetch_file, file_digest, folder_digests, read_json, write_json
+from sat_xception.storage import (
+    atomic_folder,
+    fetch_file,
+    file_digest,
+    folder_digests,
+    read_json,
+    write_json,
+    write_record,
+)
 from sat_xception.storage import gcs as storage_gcs
+from sat_xception.storage.files import dump_json
 from tests.storage_proxy import bucket_of, free_port, running_emulator
 
 
@@ -205,6 +215,35 @@ def test_json_is_written_sorted_and_readable_and_comes_back(tmp_path):
         '{\n  "a": "café",\n  "b": [\n    1,\n    2.5\n  ]\n}\n'
     )
     assert read_json(tmp_path / "x.json", made_by="assemble") == {"b": [1, 2.5], "a": "café"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), np.float64("nan")])
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (
+            lambda value: {"a": 1, "metrics": {"slices": [{"recall": 0.5}, {"recall": value}]}},
+            "metrics.slices[1].recall",
+        ),
+        (lambda value: [0.5, (1.0, value)], "[1][1]"),
+        (lambda value: value, "the content"),
+    ],
+)
+def test_a_number_that_json_cant_hold_is_refused_by_its_key(tmp_path, value, content, key):
+    with pytest.raises(DataError, match=rf"^{re.escape(key)} is -?(nan|inf), which JSON can't hold"):
+        write_json(tmp_path / "a.json", content(value))
+    assert not (tmp_path / "a.json").exists()
+    with pytest.raises(DataError, match="which JSON can't hold"):
+        write_record(tmp_path / "b.json", {"content": content(value)})
+    with pytest.raises(DataError, match="which JSON can't hold"):
+        dump_json(content(value))
+
+
+def test_json_that_refers_to_itself_is_a_fault_of_ours():
+    content = {}
+    content["content"] = content
+    with pytest.raises((ValueError, RecursionError)):
+        dump_json(content)
 
 
 def test_missing_json_names_the_step_that_writes_it(tmp_path):

@@ -229,6 +229,12 @@ def test_a_network_that_diverged_is_recorded_where_that_is_asked_for(unbalanced,
     assert_records_its_failure(train(config), unbalanced, tmp_path, "scratch")
 
 
+def test_a_rate_beyond_float32_is_null_in_the_history(train_head):
+    result = train_head("infinite", head_learning_rate=1e39, record_divergence=True)
+    assert [row["learning_rate"] for row in read(result.folder, "history.json")] == [None]
+    assert read(result.folder, "train.json")["config"]["head_learning_rate"] == 1e39
+
+
 def test_no_other_failure_is_recorded(random_weights, unbalanced, tmp_path):
     settings = {**COMMON, "weights": str(random_weights), "alpha": 0.5}
     with pytest.raises(ModelError, match=r"alpha 0\.5 is to be trained"):
