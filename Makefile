@@ -55,9 +55,10 @@ test-endpoint: $(READY) ## Run the contract tests against a running endpoint: UR
 tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
-lint: $(READY) manifests ## Check style, formatting and manifests
+lint: $(READY) manifests ## Check style, formatting, imports and manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 manifests: $(READY) ## Build every overlay with kustomize and check each object; CRDS=folder for your cluster's KServe
 	@$(BIN)/python -m tests.manifests.check $(if $(CRDS),--crds "$(CRDS)")
@@ -126,7 +127,7 @@ clean: ## Remove the environments and everything that was built (not runs/ and m
 	@touch $@
 
 # pyfarmhash needs a compiler and google-apitools a build; nothing here uses them, so they are left out of the lock: see
-# sat_xception/data/tfdv_import.py.
+# sat_xception/validation/tfdv_import.py.
 .venv-validate/.ready: $(VALIDATE_LOCK) .venv/.ready
 	@echo "set-up    TensorFlow Data Validation (.venv-validate)"
 	@$(BIN)/uv venv --quiet --clear $(if $(OLD_GLIBC),--python 3.11,--python $(BIN)/python) .venv-validate

@@ -23,8 +23,8 @@ from sat_xception.model.augment import view
 from sat_xception.model.backbones import build_backbone, get_backbone
 from sat_xception.model.head import compile_model, head_layers
 from sat_xception.model.preprocess import decode_and_resize
+from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import find_weights, identify_weights
-from sat_xception.steps import TrainConfig
 
 _DEALS = 10
 _BATCH, _EPOCHS, _PATIENCE, _VIEWS = 256, 100, 10, 8

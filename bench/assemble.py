@@ -123,8 +123,8 @@ def _fetch(url: str, places: list[tuple[int, int]]) -> None:
 
 
 def _assemble(url: str, places: list[tuple[int, int]]) -> None:
-    from sat_xception.data.assemble import assemble
-    from sat_xception.steps import AssembleConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -54,8 +54,8 @@ def _write_tiles(folder: Path, count: int) -> None:
 
 
 def _run(source: str, folder: Path) -> None:
-    from sat_xception.data.assemble import assemble
-    from sat_xception.steps import AssembleConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
 
     started = time.perf_counter()
     if source == "labels":

@@ -80,14 +80,18 @@ def _tell_ratios(rates: dict[str, float]) -> None:
 
 
 def _prepare(folder: Path, tiles: Path, weights: Path, count: int) -> None:
-    from sat_xception.bulk.planning import plan_tiles
-    from sat_xception.data.assemble import assemble
-    from sat_xception.data.tfrecord import convert
-    from sat_xception.geo.order import tiles_of
-    from sat_xception.model.package import package
-    from sat_xception.model.train import train
+    from sat_xception.bulk.plan import plan_tiles
+    from sat_xception.bulk.settings import BulkPlanConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
+    from sat_xception.examples.convert import convert
+    from sat_xception.examples.settings import ConvertConfig
+    from sat_xception.geo.morton import tiles_of
+    from sat_xception.model.settings import TrainConfig
     from sat_xception.model.weights import identify_weights
-    from sat_xception.steps import AssembleConfig, BulkPlanConfig, ConvertConfig, PackageConfig, TrainConfig
+    from sat_xception.package.package import package
+    from sat_xception.package.settings import PackageConfig
+    from sat_xception.train.train import train
 
     assemble(AssembleConfig(data=str(tiles), out=folder / "dataset", keep_near_duplicates=True))
     convert(ConvertConfig(dataset=folder / "dataset", out=folder / "examples"))
@@ -211,7 +215,7 @@ def _forward(folder: Path, engine: str, precision: str) -> float:
 
 def _bulk(folder: Path, engine: str, precision: str, processes: int) -> tuple[float, str]:
     from sat_xception.bulk.predict import predict_tiles
-    from sat_xception.steps import BulkPredictConfig
+    from sat_xception.bulk.settings import BulkPredictConfig
 
     _, facts, place = _ready(folder, engine, precision)
     out = folder / f"scores-{engine}-{precision}-{processes}"

@@ -103,9 +103,9 @@ def _draw(number: int) -> bytes:
 
 
 def _prepare_plan(folder: Path, count: int, images: list[bytes]) -> None:
-    from sat_xception.bulk.planning import plan_tiles
-    from sat_xception.geo.order import tiles_of
-    from sat_xception.steps import BulkPlanConfig
+    from sat_xception.bulk.plan import plan_tiles
+    from sat_xception.bulk.settings import BulkPlanConfig
+    from sat_xception.geo.morton import tiles_of
 
     x, y = (axis.tolist() for axis in tiles_of(np.arange(count)))
     database = sqlite3.connect(folder / "tiles.mbtiles")
@@ -131,11 +131,14 @@ def _prepare_model(folder: Path) -> None:
 def _prepare(folder: Path) -> None:
     from sat_xception.bulk.engines import prepare_engine
     from sat_xception.bulk.scorer import PackagedModel
-    from sat_xception.data.assemble import assemble
-    from sat_xception.data.tfrecord import convert
-    from sat_xception.model.package import package
-    from sat_xception.model.train import train
-    from sat_xception.steps import AssembleConfig, ConvertConfig, PackageConfig, TrainConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
+    from sat_xception.examples.convert import convert
+    from sat_xception.examples.settings import ConvertConfig
+    from sat_xception.model.settings import TrainConfig
+    from sat_xception.package.package import package
+    from sat_xception.package.settings import PackageConfig
+    from sat_xception.train.train import train
 
     for index in range(80):
         path = folder / "tiles" / ("school" if index % 2 else "not-school") / f"{index:03d}.jpg"

@@ -67,7 +67,7 @@ def _compare(folder: Path, count: int, pixels: int) -> None:
 
 
 def _write_dataset(folder: Path, count: int, pixels: int) -> None:
-    from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter
+    from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter
     from sat_xception.storage import file_digest, write_json
 
     folder.mkdir()
@@ -104,8 +104,8 @@ def _ours(processes: int) -> Callable[[Path, Path], float]:
     def run(dataset: Path, out: Path) -> float:
         import apache_beam  # noqa: F401 - convert imports it only when there is work
 
-        from sat_xception.data.tfrecord import convert
-        from sat_xception.steps import ConvertConfig
+        from sat_xception.examples.convert import convert
+        from sat_xception.examples.settings import ConvertConfig
 
         started = time.perf_counter()
         convert(ConvertConfig(dataset=dataset, out=out, processes=processes))

@@ -112,10 +112,10 @@ def _images(arguments: argparse.Namespace) -> list[bytes]:
 
 def _export(arguments: argparse.Namespace, folder: str) -> None:
     from sat_xception.model.backbones import add_head, build_backbone
-    from sat_xception.model.export import export_model, write_warmup
     from sat_xception.model.head import head_layers
+    from sat_xception.model.settings import TrainConfig
     from sat_xception.model.weights import find_weights, identify_weights
-    from sat_xception.steps import TrainConfig
+    from sat_xception.package.export import export_model, write_warmup
 
     backbone, alpha = identify_weights(arguments.weights)
     features = build_backbone(backbone, _PIXELS, alpha, find_weights(str(arguments.weights), backbone, alpha))

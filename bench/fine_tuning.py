@@ -44,13 +44,15 @@ def main() -> None:
 
 
 def _run_fold(arguments: argparse.Namespace, flags: dict[str, str], fold: int, folder: Path) -> dict[str, Any]:
-    from sat_xception.data.assemble import assemble
-    from sat_xception.data.tfrecord import convert
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
     from sat_xception.evaluate.evaluate import load_model
+    from sat_xception.examples.convert import convert
+    from sat_xception.examples.settings import ConvertConfig
     from sat_xception.model.input import evaluation_batches
-    from sat_xception.model.train import train
+    from sat_xception.model.settings import TrainConfig
     from sat_xception.model.weights import identify_weights
-    from sat_xception.steps import AssembleConfig, ConvertConfig, TrainConfig
+    from sat_xception.train.train import train
 
     with arguments.labels.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -65,8 +65,8 @@ def _feature(kind: str, coordinates: object) -> dict[str, object]:
 
 
 def _run(folder: Path) -> None:
-    from sat_xception.bulk.publish import publish
-    from sat_xception.steps import PublishConfig
+    from sat_xception.publish.publish import publish
+    from sat_xception.publish.settings import PublishConfig
 
     started = time.perf_counter()
     publish(

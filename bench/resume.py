@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sat_xception.data.assemble import assemble
-from sat_xception.data.tfrecord import convert
-from sat_xception.steps import AssembleConfig, ConvertConfig
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.examples.convert import convert
+from sat_xception.examples.settings import ConvertConfig
 
 _PHASES = {
     "scratch": {"weights": "none", "scratch-epochs": 6},

@@ -64,9 +64,10 @@ def main() -> None:
 
 def _prepare(tiles: Path, folder: Path) -> Path:
     """Write the same split twice: as class folders, and as examples."""
-    from sat_xception.data.assemble import assemble
-    from sat_xception.data.tfrecord import convert
-    from sat_xception.steps import AssembleConfig, ConvertConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
+    from sat_xception.examples.convert import convert
+    from sat_xception.examples.settings import ConvertConfig
 
     for path in sorted(path for path in tiles.rglob("*") if path.is_file()):
         # Neighbouring numbers often show the same area: the split is by tens of them.
@@ -228,8 +229,8 @@ def _recipe_of_2018(arguments: argparse.Namespace, pixels: int) -> list[dict[str
 
 
 def _our_training(arguments: argparse.Namespace, pixels: int) -> list[dict[str, float]]:
-    from sat_xception.model.train import train
-    from sat_xception.steps import TrainConfig
+    from sat_xception.model.settings import TrainConfig
+    from sat_xception.train.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         settings = {"backbone": "mobilenetv2", "alpha": _alpha(arguments.weights), "weights": str(arguments.weights)}

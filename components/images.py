@@ -67,7 +67,7 @@ LOCAL_REGISTRY = "sat-xception"
 _ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
 # Files that a module reads beside it.
 _DATA = {
-    f"{_PACKAGE}/page.py": f"{_PACKAGE}/templates",
+    f"{_PACKAGE}/reports/page.py": f"{_PACKAGE}/reports/templates",
     f"{_PACKAGE}/review/page.py": f"{_PACKAGE}/review/static",
 }
 
@@ -139,8 +139,8 @@ def content_tag(name: str) -> str:
 def step_code(step: str) -> tuple[str, ...]:
     """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
 
-    Imports inside functions count too. It begins at the module that `sat_xception/steps/table.py` names for the step,
-    and at what the components that run in the image import.
+    Imports inside functions count too. It begins at the module that `sat_xception/steps/registry.py` names for the
+    step, and at what the components that run in the image import.
     """
     found: set[str] = set()
     waiting = [file for module in (*_ENTRY_MODULES, _module_of(step)) if (file := _file_of(module))]
@@ -188,7 +188,7 @@ def _module_of(step: str) -> str:
     """Return the module of `step_named(step)`, read from the source: importing it would take pydantic."""
     group, _, verb = step.rpartition("_")
     wanted, key = ("BULK_VERBS", verb) if group == "bulk" else ("STEPS", step)
-    tree = ast.parse((ROOT / _PACKAGE / "steps" / "table.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / _PACKAGE / "steps" / "registry.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == wanted):
             continue
@@ -197,7 +197,7 @@ def _module_of(step: str) -> str:
         for name, value in zip(table.keys, table.values, strict=True):
             if isinstance(name, ast.Constant) and name.value == key and isinstance(value, ast.Call):
                 return str(ast.literal_eval(value.args[1])).split(":")[0]
-    raise LookupError(f"{_PACKAGE}/steps/table.py has no step {step!r}")
+    raise LookupError(f"{_PACKAGE}/steps/registry.py has no step {step!r}")
 
 
 @cache

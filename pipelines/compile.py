@@ -13,9 +13,9 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.images import training_note, unbuilt_images
-from pipelines.wellformed import find_problems
 from sat_xception import __version__
 from sat_xception.errors import SatXceptionError, ServiceError
+from sat_xception.kubeflow.wellformed import find_problems
 
 __all__ = ["compile_pipelines"]
 

@@ -7,12 +7,10 @@ again can help, and a run on one machine has none.
 
 from __future__ import annotations
 
-import copy
 import os
 from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
-from kfp.dsl.graph_component import GraphComponent
 
 from sat_xception.errors import ConfigError
 
@@ -32,7 +30,6 @@ __all__ = [
     "retention",
     "retry",
     "use_gpus",
-    "without_retries",
 ]
 
 _HOUR = 3600
@@ -115,15 +112,6 @@ def retry(task: dsl.PipelineTask, kind: Kind, pause_s: int) -> dsl.PipelineTask:
     # (argoproj/argo-workflows#13044): it must hold them all.
     longest = 3 * (kind.timeout_s + pause_s)
     return task.set_retry(2, backoff_duration=f"{pause_s}s", backoff_factor=2, backoff_max_duration=f"{longest}s")
-
-
-def without_retries(pipeline: GraphComponent) -> GraphComponent:
-    """Return a copy of a pipeline whose tasks are tried once: for one machine, where a retry only delays the reason."""
-    once = copy.deepcopy(pipeline)
-    for component in once.pipeline_spec.components.values():
-        for task in component.dag.tasks.values():
-            task.ClearField("retry_policy")
-    return once
 
 
 def acts_outside(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import signal
 import sys
 from pathlib import Path
@@ -20,11 +19,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
-from sat_xception.config import POSITIONAL, SECOND_NAME
 from sat_xception.ending import ending_well, flush_stdout
-from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.errors import SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.steps import BULK_VERBS, DATASET_VERBS, MODELS_VERBS, STEPS, Step
+from sat_xception.settings.config import POSITIONAL, SECOND_NAME
+from sat_xception.settings.step import Step
+from sat_xception.steps import (
+    BULK_PIPELINE_VERBS,
+    BULK_VERBS,
+    DATASET_VERBS,
+    MODELS_VERBS,
+    PIPELINE_VERBS,
+    SCHEDULE_VERBS,
+    STEPS,
+)
 from sat_xception.storage import telling_of_the_disk
 
 __all__ = ["add_step", "app", "main", "run_app"]
@@ -159,35 +167,15 @@ app.add_typer(_models, name="models")
 for _verb, _step in MODELS_VERBS.items():
     add_step(_models, _verb, _step)
 
+for _verb, _step in PIPELINE_VERBS.items():
+    add_step(app, _verb, _step)
+for _verb, _step in BULK_PIPELINE_VERBS.items():
+    add_step(_bulk, _verb, _step)
 
-# Verbs of the pipelines, each with the program that does it. The library never imports kfp: the pipelines are programs
-# of their own that stand on top of it.
-_PIPELINE_VERBS = {
-    "run": (
-        "pipelines.local",
-        "Run the whole training pipeline on this machine, without a cluster and without Docker.",
-    ),
-    "submit": ("pipelines.submit", "Upload the training pipeline to Kubeflow, run it and wait for the result."),
-    "schedule": ("pipelines.schedule", "Keep recurring runs on Kubeflow as a file says: apply, list, delete."),
-}
-
-
-def _add_pipeline_verb(group: typer.Typer, verb: str, module: str, text: str) -> None:
-    """Add a verb that hands its flags to a program of the pipelines and becomes it, with its signals and exit code."""
-
-    def command(context: typer.Context) -> None:
-        try:
-            os.execv(sys.executable, [sys.executable, "-m", module, verb, *context.args])
-        except OSError as error:
-            raise ConfigError(f"can't start {sys.executable}: {error}") from None
-
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    group.command(verb, help=text, context_settings=settings)(command)
-
-
-for _verb, (_module, _text) in _PIPELINE_VERBS.items():
-    _add_pipeline_verb(app, _verb, _module, _text)
-_add_pipeline_verb(_bulk, "run", "pipelines.bulk_local", "Run the whole bulk pipeline on this machine.")
+_schedule = typer.Typer(help="Keep recurring runs on Kubeflow as a file says.", no_args_is_help=True)
+app.add_typer(_schedule, name="schedule")
+for _verb, _step in SCHEDULE_VERBS.items():
+    add_step(_schedule, _verb, _step)
 
 
 @app.callback(invoke_without_command=True)

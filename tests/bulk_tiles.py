@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_xception.geo.order import tiles_of
-from sat_xception.model.export import export_model
+from sat_xception.geo.morton import tiles_of
+from sat_xception.package.export import export_model
 from sat_xception.storage import folder_digests, write_json
 from tests.serving_fixtures import CLASSES, NAME, VERSION, encoded, expected, pixels_of, write_version
 from tests.small_models import small_network

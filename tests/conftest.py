@@ -60,9 +60,10 @@ def class_folders(make_folders: Callable[..., Path], tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def examples(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The class folders, assembled and converted."""
-    from sat_xception.data.assemble import assemble
-    from sat_xception.data.tfrecord import convert
-    from sat_xception.steps import AssembleConfig, ConvertConfig
+    from sat_xception.dataset.assemble import assemble
+    from sat_xception.dataset.settings import AssembleConfig
+    from sat_xception.examples.convert import convert
+    from sat_xception.examples.settings import ConvertConfig
 
     folder = tmp_path_factory.mktemp("examples")
     assemble(AssembleConfig(data=str(class_folders), out=folder / "dataset"))
@@ -73,8 +74,8 @@ def examples(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def trained(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small MobileNetV2, trained for two epochs from random weights."""
-    from sat_xception.model.train import train
-    from sat_xception.steps import TrainConfig
+    from sat_xception.model.settings import TrainConfig
+    from sat_xception.train.train import train
 
     folder = tmp_path_factory.mktemp("trained") / "mobilenetv2"
     settings = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 2}
@@ -86,7 +87,7 @@ def trained(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model's evaluation on the validation split."""
     from sat_xception.evaluate.evaluate import evaluate
-    from sat_xception.steps import EvaluateConfig
+    from sat_xception.evaluate.settings import EvaluateConfig
 
     folder = tmp_path_factory.mktemp("evaluated") / "mobilenetv2"
     evaluate(EvaluateConfig(model=trained, examples=examples, out=folder))
@@ -96,8 +97,8 @@ def evaluated(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def packaged(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model, packaged: a model root with school-classifier/1."""
-    from sat_xception.model.package import package
-    from sat_xception.steps import PackageConfig
+    from sat_xception.package.package import package
+    from sat_xception.package.settings import PackageConfig
 
     folder = tmp_path_factory.mktemp("packaged")
     package(PackageConfig(model=trained, examples=examples, out=folder, version=1))

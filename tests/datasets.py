@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from sat_xception.data.manifest import DatasetSummary, ManifestRow, TileWriter, check_shard, read_dataset
+from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, check_shard, read_dataset
 from sat_xception.storage import file_digest, write_json
 
 

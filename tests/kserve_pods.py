@@ -5,7 +5,7 @@ import shutil
 import time
 
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import ServeConfig
+from sat_xception.serve.settings import ServeConfig
 
 NAMESPACE = "sat-xception"
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sat_xception.bulk.publish import publish
+from sat_xception.publish.publish import publish
+from sat_xception.publish.settings import PublishConfig
 from sat_xception.review.page import read_data
 from sat_xception.review.server import ReviewServer
-from sat_xception.steps import PublishConfig
 from tests.conftest import draw_tile, encode
 from tests.scores import write_scores
 

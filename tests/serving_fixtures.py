@@ -23,7 +23,7 @@ import tensorflow as tf
 from PIL import Image
 
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import ServeConfig
+from sat_xception.serve.settings import ServeConfig
 
 NAME = "tiny"
 VERSION = 1

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import sat_xception
 from sat_xception import errors
-from sat_xception.data.tfdv_findings import Findings, TfdvRequest
-from sat_xception.data.tfdv_runner import find_tfdv_python, run_tfdv
+from sat_xception.validation.findings import Findings, TfdvRequest
+from sat_xception.validation.tfdv_runner import find_tfdv_python, run_tfdv
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[d
     import shutil
     from pathlib import Path
 
-    from sat_xception.data.source import take_dataset
+    from sat_xception.dataset.source import take_dataset
     from sat_xception.steps import telling_why
 
     with telling_why("assemble"):

@@ -45,7 +45,7 @@ def bulk_predict(
     """
     import pathlib
 
-    from sat_xception.bulk.plan import read_plan
+    from sat_xception.bulk.plan_file import read_plan
     from sat_xception.steps import run_step
 
     planned = read_plan(pathlib.Path(plan.path))

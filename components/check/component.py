@@ -189,9 +189,9 @@ def check(
     """
     parameters = dict(locals())  # before there is anything else in it
 
-    from sat_xception.data.source import find_source
+    from sat_xception.dataset.source import find_source
+    from sat_xception.kubeflow.training_parameters import check_parameters
     from sat_xception.steps import telling_why
-    from sat_xception.training_parameters import check_parameters
 
     with telling_why("check"):
         source = find_source(check_parameters(parameters), data_store, run)

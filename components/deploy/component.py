@@ -51,7 +51,7 @@ def deploy(
     """
     import pathlib
 
-    from sat_xception.last_run import finish_run
+    from sat_xception.notify.last_run import finish_run
     from sat_xception.steps import run_step, telling_why
 
     where = {"target": target, "name": name, "model_root": model_root, "endpoint": endpoint, "namespace": namespace}

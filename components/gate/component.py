@@ -48,7 +48,7 @@ def gate(
     """
     import shutil
 
-    from sat_xception.last_run import finish_run
+    from sat_xception.notify.last_run import finish_run
     from sat_xception.steps import run_step, telling_why
 
     how = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision, "max_loss": max_loss}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from sat_xception.bulk.scores import Row
+from sat_xception.bulk.score_files import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger

@@ -14,10 +14,10 @@ import numpy as np
 
 from sat_xception.bulk.scorer import Engine, PackagedModel
 from sat_xception.bulk.tiles import Pixels
-from sat_xception.deploy.golden import check_answers
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.log import get_logger, quiet_imports
+from sat_xception.served_model.golden import check_answers
 from sat_xception.storage import (
     GcsPath,
     facts_digest,

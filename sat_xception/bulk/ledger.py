@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sat_xception.bulk.plan import IdDigest
-from sat_xception.bulk.scores import RUN_FILE, SCORES_FILE, facts_of, read_shard, shard_facts, shard_name
+from sat_xception.bulk.plan_file import IdDigest
+from sat_xception.bulk.score_files import RUN_FILE, SCORES_FILE, facts_of, read_shard, shard_facts, shard_name
+from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
-from sat_xception.steps import BulkStatusConfig
 from sat_xception.storage import read_record, write_record
 from sat_xception.storage.files import dump_json
 

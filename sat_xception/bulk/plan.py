@@ -1,299 +1,257 @@
-"""A plan on disk: `plan.json`, and `runs.parquet` with the tiles of each shard as runs of keys.
-
-A key says which tile it is: its place in the order of quadkeys for tiles of the grid (see `order`), its row for tiles
-of a dataset. Runs keep the plan of a country small, and shards are cut from it without holding it in memory.
-"""
+"""Plan what is scored: which tiles, in which shards, and what it takes, told before anything is fetched or paid."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import shapely
 
+from sat_xception.bulk.already_scored import earlier_scores, scored_ids, scored_runs, scores_of
+from sat_xception.bulk.measure import measure
+from sat_xception.bulk.plan_file import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files, imagery_identity
+from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.settings import BulkPlanConfig
+from sat_xception.bulk.sizing import Estimate, estimate, read_backends
+from sat_xception.dataset.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.geo.order import Keys, tile_ids, tiles_of
-from sat_xception.storage import GcsPath, facts_digest, fetch_folder, read_json
+from sat_xception.geo.morton import Keys, Runs, keys_of, merged, runs_of, tile_ids, without
+from sat_xception.geo.near import tiles_near
+from sat_xception.geo.text import is_text, read_text
+from sat_xception.geo.tile_cover import box_area, cover, grid_area
+from sat_xception.geo.tiles import lonlat_to_tiles
+from sat_xception.geo.vectors import read_layer
+from sat_xception.imagery import file_state
+from sat_xception.log import duration, get_logger
+from sat_xception.reports.markdown import plain
+from sat_xception.served_model.model_root import resolve_version
+from sat_xception.settings.config import shown
+from sat_xception.storage import atomic_folder, write_json
 
-__all__ = [
-    "PLAN_FILE",
-    "IdDigest",
-    "Plan",
-    "PlanWriter",
-    "dataset_columns",
-    "dataset_files",
-    "imagery_identity",
-    "read_plan",
-]
+__all__ = ["BulkPlanResult", "plan_tiles"]
 
-PLAN_FILE = "plan.json"
-_RUNS_FILE = "runs.parquet"
-_RUNS_SCHEMA = pa.schema([("shard", pa.int32()), ("first", pa.int64()), ("count", pa.int64())])
-_ROW_GROUP = 2**16
-# Of the imagery: how it is asked for and whom it is from, not what its pictures are.
-_WITHOUT_A_SAY = ("attribution", "token_env", "contact")
-# Keys that are held at once while ids are made of them.
-_PAGE = 2**18
-
-
-class IdDigest:
-    """SHA-256 of tile ids in the order of the plan, each with a line's end after it.
-
-    Equal digests of a plan and of its scores prove that every planned tile is there exactly once.
-    """
-
-    def __init__(self) -> None:
-        """Begin with no ids."""
-        self._digest = hashlib.sha256()
-
-    def add(self, ids: pa.Array) -> None:
-        """Take the next ids, an array of strings."""
-        if not len(ids):
-            return
-        lines = pc.binary_join_element_wise(ids.cast(pa.string()), "", "\n")
-        _, offsets, text = lines.buffers()
-        ends = np.frombuffer(offsets, np.int32)[lines.offset :]
-        self._digest.update(memoryview(text)[ends[0] : ends[len(lines)]])
-
-    def hexdigest(self) -> str:
-        """Return the digest of what was added so far."""
-        return self._digest.hexdigest()
+_log = get_logger(__name__)
+_ROWS = 2**16
+_TELL_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be scored.
+class BulkPlanResult:
+    """What was planned.
 
     Attributes:
-        folder: Where it is, on this machine.
-        facts: `plan.json`: `planned`, `shards`, `shard_tiles`, `zoom`, `imagery` or `dataset`, the digest of tile ids.
+        folder: Of the plan.
+        facts: Content of `plan.json`.
+        estimate: What it takes.
+        seconds: Time that planning took.
     """
 
     folder: Path
     facts: dict[str, Any]
+    estimate: Estimate
+    seconds: float
 
-    @property
-    def planned(self) -> int:
-        """Number of tiles."""
-        return int(self.facts["planned"])
+    def parts(self, most: int) -> list[str]:
+        """Return the parts that so many tasks score side by side, "1/4" and so on; never more than there are shards."""
+        parts = max(1, min(most, int(self.facts["shards"])))
+        return [f"{number}/{parts}" for number in range(1, parts + 1)]
 
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return int(self.facts["shards"])
+    def markdown(self) -> str:
+        """Return what the summary says, for the Kubeflow UI."""
+        return f"# Plan of {plain(str(self.facts['area']))}\n\n```\n{self.summary()}\n```\n"
 
-    @property
-    def digest(self) -> str:
-        """Digest of the tile ids."""
-        return str(self.facts["digest of tile ids"])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All of the plan that has a say in the scores: its tiles, how they are dealt out, and how images are read."""
-        names = ("digest of tile ids", "planned", "shards", "shard_tiles", "zoom", "dataset digest")
-        facts = {name: self.facts[name] for name in names if name in self.facts}
-        return facts | {"imagery": imagery_identity(self.facts["imagery"])}
-
-    def model_under(self, root: str) -> str:
-        """Return the place of the version that the plan was made for, below a model root."""
-        model = self._model()
-        return f"{root.rstrip('/')}/{model['name']}/{model['version']}"
-
-    def scores_under(self, root: str) -> str:
-        """Return the folder of this plan's scores among those of other runs: the same for the same plan and model."""
-        model = self._model()
-        return f"{root.rstrip('/')}/{model['version']}-{facts_digest([self.identity, model])[:12]}"
-
-    def _model(self) -> dict[str, Any]:
-        model: dict[str, Any] | None = self.facts.get("model")
-        if not model:
-            raise ConfigError(f"the plan {self.folder} is for no model; give `sat_xception bulk plan` one with --model")
-        return model
-
-    def count(self, shard: int) -> int:
-        """Return the number of tiles of a shard; only the last one has fewer than the others."""
-        return min(int(self.facts["shard_tiles"]), self.planned - shard * int(self.facts["shard_tiles"]))
-
-    def keys(self, shard: int) -> Keys:
-        """Return the keys of a shard's tiles, `int64 [n]`, ascending.
-
-        Raises:
-            DataError: The plan is damaged.
-        """
-        path = self.folder / _RUNS_FILE
-        try:
-            runs = pq.read_table(path, columns=["first", "count"], filters=[("shard", "==", shard)])
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path} can't be read: {error}. Run `sat_xception bulk plan` again") from None
-        keys = _expanded(runs["first"].to_numpy(), runs["count"].to_numpy())
-        if len(keys) != self.count(shard):
-            raise DataError(f"{path} has {len(keys):,} tiles in shard {shard}, {PLAN_FILE} says {self.count(shard):,}")
-        return keys
-
-    def rows(self, keys: Keys) -> pa.Table:
-        """Return `tile_id`, and `x`, `y`, `z` int32 that are null where tiles have no place, of keys."""
-        if "dataset" in self.facts:
-            return _dataset_rows(Path(self.facts["dataset"]), keys)
-        x, y = tiles_of(keys)
-        z = pa.repeat(pa.scalar(self.facts["zoom"], pa.int32()), len(keys))
-        ids = tile_ids(keys, self.facts["zoom"])
-        places = {"x": pa.array(x, pa.int32()), "y": pa.array(y, pa.int32()), "z": z}
-        return pa.table({"tile_id": ids, **places})
+    def summary(self) -> str:
+        """Return tiles, time, bytes, money, and where the plan is."""
+        left = f", {self.facts['left out']:,} scored already" if self.facts["left out"] else ""
+        return "\n".join(
+            [
+                f"plan      {self.facts['planned']:,} tiles in {self.facts['shards']:,} shards{left} | "
+                f"{duration(self.seconds)}",
+                *self.estimate.lines(),
+                f"wrote     {self.folder}",
+            ]
+        )
 
 
-def imagery_identity(imagery: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a plan says of its imagery, as JSON gives it back, without what has no say in its pictures."""
-    facts: dict[str, Any] = json.loads(
-        json.dumps({name: value for name, value in imagery.items() if name not in _WITHOUT_A_SAY})
-    )
-    return facts
-
-
-def read_plan(place: Path) -> Plan:
-    """Return the plan in a folder, here or in a bucket; one in a bucket is downloaded once.
+def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
+    """Write a plan: `plan.json` and the runs of its shards. Memory grows with the area's border, not with the area.
 
     Raises:
-        DataError: It is none, or damaged.
-        ServiceError: The bucket can't be read.
+        ConfigError: A setting is wrong.
+        DataError: The area is empty or can't be read, or everything in it is scored already.
+        ServiceError: The imagery can't be read.
     """
-    folder = fetch_folder(place, PLAN_FILE) if isinstance(place, GcsPath) else place
-    facts = read_json(folder / PLAN_FILE, made_by="bulk plan")
-    needed = ("planned", "shards", "shard_tiles", "digest of tile ids", "imagery")
-    missing = [key for key in needed if key not in facts]
-    if missing:
-        raise DataError(f"{folder / PLAN_FILE} has no {missing[0]!r}; run `sat_xception bulk plan` again")
-    return Plan(folder, facts)
+    started = time.monotonic()
+    backends = read_backends(config.prices)
+    if config.backend not in backends:
+        raise ConfigError(f"--backend {config.backend} isn't known; there are {', '.join(sorted(backends))}")
+    model = PackagedModel.read(resolve_version(config.model, config.name)) if config.model else None
+    with atomic_folder(config.out, record=PLAN_FILE) as work:
+        source = _dataset(config) if config.dataset else _grid(config)
+        scored: list[Path] = []
+        if model:
+            seen = imagery_identity(source.facts["imagery"]) | {"file": file_state(config.imagery) or None}
+            scored += scores_of(config.scored, model.facts(), seen)
+            if config.scored_under:
+                scored += earlier_scores(config.scored_under, model.facts(), seen)
+        if source.zoom is None:
+            done = scored_ids(scored, str(model.version)) if model else set()
+            runs = _unscored_rows(source, done) if done else source.runs
+        else:
+            first, count = scored_runs(scored, str(model.version), source.zoom) if model else (_NONE, _NONE)
+            runs = without(source.runs, first, count) if len(first) else source.runs
+        with PlanWriter(work, config.shard_tiles, source.ids) as writer:
+            for some in _told(runs, writer):
+                writer.add(*some)
+        if not writer.planned and not (config.scored_under and source.seen.tiles):
+            told = "all of its tiles are scored already" if source.seen.tiles else "there are no tiles in it"
+            raise DataError(f"nothing to plan: {told}")
+        facts = {**source.facts, **writer.facts(), "left out": source.seen.tiles - writer.planned}
+        facts |= {"model": model.facts() if model else None}
+        plan = Plan(work, facts)
+        probe = measure(plan, config if plan.planned else config.model_copy(update={"probe": 0}), model)
+        result = estimate(plan.planned, probe, backends[config.backend], config.machines)
+        write_json(work / PLAN_FILE, {**facts, "estimate": result.facts(), "config": config.resolved()})
+    return BulkPlanResult(config.out, facts, result, time.monotonic() - started)
 
 
-class PlanWriter:
-    """Cuts runs of keys into shards and writes them, in the order in which they come. Use as a context manager."""
-
-    def __init__(self, folder: Path, shard_tiles: int, ids: Callable[[Keys], pa.Array]) -> None:
-        """Write to `folder`.
-
-        Args:
-            folder: Of the plan.
-            shard_tiles: Tiles a shard.
-            ids: Returns the ids of keys.
-        """
-        self.planned = 0
-        self._shard_tiles, self._ids = shard_tiles, ids
-        self._digest = IdDigest()
-        self._waiting: list[pa.Table] = []
-        self._writer = pq.ParquetWriter(folder / _RUNS_FILE, _RUNS_SCHEMA, compression="zstd")
-
-    def __enter__(self) -> PlanWriter:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Write what is left, and close the file."""
-        self._flush()
-        self._writer.close()
-
-    def add(self, first: Keys, count: Keys) -> None:
-        """Append runs, each at least one key long."""
-        if not len(first):
-            return
-        ends = np.cumsum(count) + self.planned
-        begins = ends - count
-        cuts = np.arange(-(-self.planned // self._shard_tiles), -(-ends[-1] // self._shard_tiles)) * self._shard_tiles
-        pieces = np.union1d(begins, cuts)
-        run = np.searchsorted(begins, pieces, side="right") - 1
-        columns = (
-            pa.array(pieces // self._shard_tiles, pa.int32()),
-            pa.array(first[run] + pieces - begins[run], pa.int64()),
-            pa.array(np.diff(pieces, append=ends[-1]), pa.int64()),
-        )
-        self._waiting.append(pa.table(dict(zip(_RUNS_SCHEMA.names, columns, strict=True)), _RUNS_SCHEMA))
-        for keys in _pages(first, count):
-            self._digest.add(self._ids(keys))
-        self.planned = int(ends[-1])
-        if sum(map(len, self._waiting)) >= _ROW_GROUP:
-            self._flush()
-
-    def facts(self) -> dict[str, Any]:
-        """Return the counts and the digest."""
-        return {
-            "planned": self.planned,
-            "shards": -(-self.planned // self._shard_tiles),
-            "shard_tiles": self._shard_tiles,
-            "digest of tile ids": self._digest.hexdigest(),
-        }
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting = []
+_NONE: Keys = np.empty(0, np.int64)
 
 
-def _expanded(first: Keys, count: Keys) -> Keys:
-    """Return every key of runs."""
-    begins = np.cumsum(count) - count
-    keys: Keys = np.arange(count.sum(), dtype=np.int64) + np.repeat(first - begins, count)
-    return keys
+class _Seen:
+    """Counts the tiles of runs as they pass."""
+
+    def __init__(self) -> None:
+        self.tiles = 0
+
+    def __call__(self, runs: Runs) -> Runs:
+        for first, count in runs:
+            self.tiles += int(count.sum())
+            yield first, count
 
 
-def _pages(first: Keys, count: Keys) -> Iterator[Keys]:
-    """Yield every key of runs, so many at a time."""
-    ends = np.cumsum(count)
-    for begin in range(0, int(ends[-1]), _PAGE):
-        end = min(begin + _PAGE, int(ends[-1]))
-        runs = slice(np.searchsorted(ends, begin, side="right"), np.searchsorted(ends, end) + 1)
-        before = ends[runs] - count[runs]
-        skipped = np.maximum(begin - before, 0)
-        yield _expanded(first[runs] + skipped, np.minimum(ends[runs], end) - before - skipped)
+@dataclass(frozen=True)
+class _Source:
+    """Tiles to be planned: their runs, how they are called, and what `plan.json` says of where they come from."""
+
+    runs: Runs
+    seen: _Seen
+    ids: Any
+    zoom: int | None
+    facts: dict[str, Any]
 
 
-def dataset_files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
-    """Return the files of a dataset, each with its first row, of all rows, and the row after its last."""
-    # It is asked for each batch; another dataset may have come to the same folder.
-    return _dataset_files(folder, (folder / "dataset.json").stat().st_mtime_ns)
+def _grid(config: BulkPlanConfig) -> _Source:
+    seen = _Seen()
+    zoom = config.zoom
+    if config.tiles:
+        keys, zoom = _listed(config.tiles)
+        runs: Runs = iter([runs_of(keys)])
+        told = f"{len(keys):,} tiles of {config.tiles.name}"
+    else:
+        runs = _covered(config)
+        told = config.area.name if config.area else config.bbox
+    imagery = {
+        "url": shown(config.imagery),
+        "attribution": config.imagery_attribution,
+        "token_env": config.imagery_token_env,
+        "contact": config.imagery_contact,
+        "tms": config.imagery_tms,
+        "tile_size": config.tile_size,
+        "bands": config.imagery_bands,
+        "scale": config.imagery_scale,
+        "max_pixels": config.max_pixels,
+    }
+    facts = {"area": told, "zoom": zoom, "imagery": imagery}
+    return _Source(seen(runs), seen, lambda keys: tile_ids(keys, zoom), zoom, facts)
 
 
-@lru_cache(8)
-def _dataset_files(folder: Path, changed_ns: int) -> tuple[tuple[Path, int, int], ...]:
-    from sat_xception.data.manifest import read_dataset
-
-    files, begin = [], 0
-    for name in sorted(read_dataset(folder)["shards"]):
-        rows = pq.read_metadata(folder / name).num_rows
-        files.append((folder / name, begin, begin + rows))
-        begin += rows
-    return tuple(files)
+def _covered(config: BulkPlanConfig) -> Runs:
+    """Return the runs of the tiles of an area, and of those within the buffer around it."""
+    if not config.area:
+        return cover(grid_area(box_area(config.bbox), config.zoom), config.zoom)
+    places = read_layer(config.area, config.area_layer, "--area").geometry
+    if config.buffer_m:
+        return iter([tiles_near(places, config.buffer_m, config.zoom)])
+    return cover(grid_area(places, config.zoom), config.zoom)
 
 
-def dataset_columns(folder: Path, keys: Keys, columns: Sequence[str]) -> pa.Table:
-    """Return columns of rows of a dataset, which are ascending; columns that it lacks are null."""
-    parts = []
-    for path, begin, end in dataset_files(folder):
-        wanted = keys[np.searchsorted(keys, begin) : np.searchsorted(keys, end)] - begin
-        if not len(wanted):
+def _listed(path: Path) -> tuple[Keys, int]:
+    """Return the keys of a list of tiles, each once, and their zoom."""
+    if not _is_list(path):
+        layer = read_layer(path, flag="--tiles")
+        if layer.zoom is None:
+            raise DataError(f"{path} has no columns x, y, z; give places, which aren't tiles, as --area")
+        lon, lat = shapely.get_coordinates(layer.geometry).T
+        return np.unique(keys_of(*lonlat_to_tiles(lon, lat, layer.zoom))), layer.zoom
+    found = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
             continue
-        with pq.ParquetFile(path) as file:
-            here = [name for name in columns if name in file.schema_arrow.names]
-            ends = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)])
-            groups = np.unique(np.searchsorted(ends, wanted, side="right"))
-            for group in groups.tolist():
-                start = int(ends[group - 1]) if group else 0
-                some = wanted[(wanted >= start) & (wanted < ends[group])] - start
-                rows = file.read_row_group(group, columns=here, use_threads=False).take(pa.array(some))
-                for name in columns:
-                    if name not in here:
-                        rows = rows.append_column(name, pa.nulls(len(rows), pa.int64()))
-                parts.append(rows.select(list(columns)))
-    return pa.concat_tables(parts)
+        try:
+            z, x, y = map(int, line.strip().split("/"))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: expected z/x/y; got {line.strip()[:80]!r}") from None
+        if not (0 <= z <= 30 and 0 <= x < 2**z and 0 <= y < 2**z):
+            raise DataError(f"{path}, line {number}: there is no tile {line.strip()}; are z, x and y mixed up?")
+        found.append((z, x, y))
+    zooms = sorted({z for z, _, _ in found})
+    if len(zooms) != 1:
+        raise DataError(f"{path} names tiles of {len(zooms)} zooms; a plan has tiles of one")
+    tiles = np.array(found, np.int64)
+    return np.unique(keys_of(tiles[:, 1], tiles[:, 2])), zooms[0]
 
 
-def _dataset_rows(folder: Path, keys: Keys) -> pa.Table:
-    found = dataset_columns(folder, keys, ["id", "tile/x", "tile/y", "tile/z"])
-    places = {name: found[f"tile/{name}"].cast(pa.int32()) for name in "xyz"}
-    return pa.table({"tile_id": found["id"], **places})
+def _is_list(path: Path) -> bool:
+    """Return whether a file has lines of z/x/y: its ending says so, or, where it has none, its first line."""
+    if path.suffix:
+        return path.suffix.casefold() == ".txt"
+    return is_text(path) and re.match(r"\s*\d+/\d+/\d+\s", read_text(path) + "\n") is not None
+
+
+def _dataset(config: BulkPlanConfig) -> _Source:
+    folder = Path(config.dataset or "").resolve()
+    described = read_dataset(folder)
+    rows = dataset_files(folder)[-1][2] if described["shards"] else 0
+    seen = _Seen()
+    imagery = {"url": shown(str(described.get("config", {}).get("imagery", ""))), "attribution": ""}
+    imagery["attribution"] = described.get("attribution", "")
+    settings = {"tile_size": 0, "max_pixels": config.max_pixels}
+    facts = {
+        "area": described["name"],
+        "zoom": None,
+        "dataset": str(folder),
+        "dataset digest": described["digest"],
+        "imagery": imagery | settings,
+    }
+    runs: Runs = iter([(np.array([0]), np.array([rows]))] if rows else [])
+    return _Source(seen(runs), seen, lambda keys: _names(folder, keys), None, facts)
+
+
+def _names(folder: Path, keys: Keys) -> pa.Array:
+    return dataset_columns(folder, keys, ["id"])["id"].combine_chunks()
+
+
+def _unscored_rows(source: _Source, done: set[str]) -> Runs:
+    for first, count in source.runs:
+        for begin in range(int(first[0]), int(first[0] + count[0]), _ROWS):
+            keys = np.arange(begin, min(begin + _ROWS, int(first[0] + count[0])), dtype=np.int64)
+            kept = keys[[name not in done for name in source.ids(keys).to_pylist()]]
+            if len(kept):
+                yield merged(*runs_of(kept))
+
+
+def _told(runs: Runs, writer: PlanWriter) -> Iterator[tuple[Keys, Keys]]:
+    """Yield runs, and tell how many tiles there are by now; nobody knows beforehand how many there will be."""
+    told = time.monotonic()
+    for some in runs:
+        yield some
+        if time.monotonic() - told >= _TELL_EVERY_S:
+            told = time.monotonic()
+            _log.info("plan      %s tiles so far", f"{writer.planned:,}")

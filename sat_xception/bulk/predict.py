@@ -15,10 +15,11 @@ from typing import Any
 from sat_xception import errors
 from sat_xception.bulk.engines import ENGINE_FOLDER, engine_identity, prepare_engine
 from sat_xception.bulk.ledger import close_ledger
-from sat_xception.bulk.plan import Plan, read_plan
+from sat_xception.bulk.plan_file import Plan, read_plan
 from sat_xception.bulk.run import LOCK, begin_run, check_place, check_run, run_identity
+from sat_xception.bulk.score_files import count_unscored, shard_facts, shard_name
 from sat_xception.bulk.scorer import PackagedModel, choose_engine
-from sat_xception.bulk.scores import count_unscored, shard_facts, shard_name
+from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
     FAILED,
@@ -30,11 +31,10 @@ from sat_xception.bulk.worker import (
     progress,
     score_shard,
 )
-from sat_xception.data.beam import pipeline_options, run_all
 from sat_xception.errors import ConfigError, DataError, ServiceError
+from sat_xception.examples.beam import pipeline_options, run_all
 from sat_xception.log import duration, get_logger, track
-from sat_xception.serve.model_root import check_digests, has_version, resolve_version
-from sat_xception.steps import BulkPredictConfig
+from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
 from sat_xception.storage import GcsPath, facts_digest, get_file, list_files, put_file, remove_files, write_error
 
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
@@ -192,7 +192,7 @@ def _prepare_engine(config: BulkPredictConfig, model: PackagedModel, engine: str
     if engine:
         return prepare_engine(model, engine, config.precision, config.calibrate, config.out / ENGINE_FOLDER)
     from sat_xception.bulk.endpoint import EndpointScorer
-    from sat_xception.deploy.golden import check_golden
+    from sat_xception.served_model.golden import check_golden
 
     scorer = EndpointScorer(config.endpoint, config.name, model.version, config.in_flight, config.timeout_s)
     with contextlib.closing(scorer):

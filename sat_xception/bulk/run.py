@@ -12,13 +12,13 @@ from typing import Any
 
 from sat_xception import __version__
 from sat_xception.bulk.engines import ENGINE_FOLDER
-from sat_xception.bulk.plan import Plan
+from sat_xception.bulk.plan_file import Plan
+from sat_xception.bulk.score_files import RUN_FILE
 from sat_xception.bulk.scorer import PackagedModel
-from sat_xception.bulk.scores import RUN_FILE
-from sat_xception.config import shown
+from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.errors import ConfigError
 from sat_xception.imagery import file_state
-from sat_xception.steps import BulkPredictConfig
+from sat_xception.settings.config import shown
 from sat_xception.storage import GcsPath, facts_digest, put_file, read_record, write_record
 from sat_xception.storage.files import json_text
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.bulk.scores import Row
+from sat_xception.bulk.score_files import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ConfigError
-from sat_xception.serve.model_root import DIGESTS_FILE, read_classes
+from sat_xception.served_model.model_root import DIGESTS_FILE, read_classes
 from sat_xception.storage import file_digest, read_json
 
 __all__ = ["Engine", "PackagedModel", "Scorer", "choose_engine", "score_here"]

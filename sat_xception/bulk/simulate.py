@@ -14,10 +14,10 @@ from typing import Any
 
 import simpy
 
+from sat_xception.bulk.settings import BulkSimulateConfig
 from sat_xception.bulk.sizing import read_backends
 from sat_xception.errors import ConfigError
 from sat_xception.log import duration
-from sat_xception.steps import BulkSimulateConfig
 from sat_xception.storage.files import dump_json
 
 __all__ = ["SimulationResult", "machines_for", "simulate"]

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sat_xception.bulk.probe import Probe
+from sat_xception.bulk.measure import Probe
 from sat_xception.errors import ConfigError
 from sat_xception.log import duration
 

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sat_xception.bulk.plan import Plan, dataset_columns
-from sat_xception.config import shown
-from sat_xception.data.manifest import read_dataset
+from sat_xception.bulk.plan_file import Plan, dataset_columns
+from sat_xception.dataset.manifest import read_dataset
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.geo.order import Keys, tiles_of
+from sat_xception.geo.morton import Keys, tiles_of
 from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchConfig, TileReader
+from sat_xception.settings.config import shown
 
 __all__ = ["LoadedBatch", "LoadedTile", "Pixels", "TileSource", "load_batches", "open_tiles"]
 

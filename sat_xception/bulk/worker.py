@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from sat_xception.bulk.engines import ENGINE_FOLDER, open_engine
-from sat_xception.bulk.plan import Plan, read_plan
+from sat_xception.bulk.plan_file import Plan, read_plan
+from sat_xception.bulk.score_files import Row, probabilities_of, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
-from sat_xception.bulk.scores import Row, probabilities_of, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
 from sat_xception.errors import DataError, ModelError, SatXceptionError
-from sat_xception.serve.model_root import here
 from sat_xception.serve.probabilities import find_flaws
+from sat_xception.served_model.model_root import here
 from sat_xception.storage import GcsPath, facts_digest, get_file, put_file
 from sat_xception.storage.files import json_text
 

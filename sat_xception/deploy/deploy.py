@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sat_xception.deploy.golden import check_golden, wait_until_available
+from sat_xception.deploy.availability import wait_until_available
 from sat_xception.deploy.release import copy_version
 from sat_xception.deploy.report import DeployResult, NotDeployedResult, PlanResult
+from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import (
+from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.golden import check_golden
+from sat_xception.served_model.model_root import (
     check_digests,
     known_versions,
     remove_version,
     resolve_version,
 )
-from sat_xception.steps import DeployConfig, ServeConfig
 from sat_xception.storage import atomic_folder, read_json, write_json
 
 __all__ = ["deploy", "deploy_locally"]
@@ -44,7 +46,7 @@ def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResul
     if config.target == "none":
         result: DeployResult | NotDeployedResult | PlanResult = _check_package(config)
     elif config.target == "kserve":
-        from sat_xception.deploy.endpoint import deploy_to_cluster
+        from sat_xception.deploy.kserve import deploy_to_cluster
 
         result = deploy_to_cluster(config)
     else:

@@ -18,15 +18,15 @@ import copy
 import time
 from typing import Any
 
-from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import annotations_of, changed_fields, copy_of, predictor_of
-from sat_xception.deploy.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
+from sat_xception.deploy.settings import RolloutConfig
 from sat_xception.deploy.traffic import await_route, read_weights
-from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.steps import RolloutConfig
 
 __all__ = ["NativeCanary"]
 

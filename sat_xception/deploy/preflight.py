@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
-from sat_xception.deploy.kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
-from sat_xception.deploy.lease import holder_of
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
+from sat_xception.deploy.lock import holder_of
+from sat_xception.deploy.settings import RolloutConfig
 from sat_xception.deploy.traffic import plan_split, read_weights
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
-from sat_xception.steps import RolloutConfig
 
 __all__ = ["PERMISSIONS", "PREFLIGHT_PERMISSIONS", "Preflight", "inspect_cluster"]
 

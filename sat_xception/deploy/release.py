@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception.errors import DataError
-from sat_xception.serve.model_root import DIGESTS_FILE, check_digests, has_version, here, new_version, resolve_version
+from sat_xception.served_model.model_root import (
+    DIGESTS_FILE,
+    check_digests,
+    has_version,
+    here,
+    new_version,
+    resolve_version,
+)
 from sat_xception.storage import file_digest, folder_digests, read_json
 
 __all__ = ["Release", "copy_version", "open_release", "release_of"]

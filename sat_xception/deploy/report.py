@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from sat_xception.markdown import plain, table
+from sat_xception.reports.markdown import plain, table
 
 __all__ = ["DeployResult", "NotDeployedResult", "PlanResult", "deployment_markdown"]
 

@@ -14,22 +14,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from sat_xception.deploy.cluster import Cluster
-from sat_xception.deploy.golden import check_golden, read_golden, wait_until_available
-from sat_xception.deploy.kinds import Planned
-from sat_xception.deploy.lease import Lock
+from sat_xception.deploy.availability import wait_until_available
+from sat_xception.deploy.history import FAILED, INTERRUPTED, SERVING, History
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_kinds import Planned
+from sat_xception.deploy.lock import Lock
 from sat_xception.deploy.native_canary import NativeCanary
-from sat_xception.deploy.probe import Probe, agreement, read_tiles
-from sat_xception.deploy.records import FAILED, INTERRUPTED, SERVING, History
+from sat_xception.deploy.readiness import Predictor, await_predictor
 from sat_xception.deploy.release import Release
+from sat_xception.deploy.settings import RolloutConfig
+from sat_xception.deploy.traffic_checks import Probe, agreement, read_tiles
 from sat_xception.deploy.two_services import TwoServices
 from sat_xception.deploy.visitor import Visitor
-from sat_xception.deploy.wait import Predictor, await_predictor
 from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXceptionError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.steps import RolloutConfig
+from sat_xception.served_model.golden import check_golden, read_golden
 
 __all__ = ["Rollout", "Strategy", "ended_by_sigterm", "strategy_of"]
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sat_xception.deploy.cluster import Cluster
-from sat_xception.deploy.kinds import HTTP_ROUTE
-from sat_xception.deploy.refusals import ConflictError
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_errors import ConflictError
+from sat_xception.deploy.k8s_kinds import HTTP_ROUTE
 from sat_xception.errors import ConfigError, ServiceError
 
 __all__ = ["await_route", "plan_split", "read_weights", "remove_backend", "split_traffic"]

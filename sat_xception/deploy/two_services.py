@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sat_xception.deploy.cluster import Cluster
 from sat_xception.deploy.inference_service import difference, service_of, version_of
-from sat_xception.deploy.kinds import HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_kinds import HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
+from sat_xception.deploy.settings import RolloutConfig
 from sat_xception.deploy.traffic import plan_split, read_weights, remove_backend, split_traffic
-from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
-from sat_xception.steps import RolloutConfig
 
 __all__ = ["TwoServices"]
 

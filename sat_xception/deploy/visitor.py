@@ -19,11 +19,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.deploy.golden import Golden
 from sat_xception.deploy.tally import Answer
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
+from sat_xception.served_model.golden import Golden
 
 __all__ = ["Visitor"]
 

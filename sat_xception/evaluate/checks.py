@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sat_xception.steps import GateConfig
+from sat_xception.evaluate.settings import GateConfig
 
 __all__ = ["check", "limit_of"]
 

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.data.examples_index import ExamplesIndex, read_index
 from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.calibrate import apply_temperature, fit_temperature, reliability
 from sat_xception.evaluate.metrics import compute_metrics
@@ -20,13 +19,14 @@ from sat_xception.evaluate.predictions import PREDICTIONS_FILE, write_prediction
 from sat_xception.evaluate.report import evaluation_report
 from sat_xception.evaluate.result import EvaluateResult
 from sat_xception.evaluate.serving import score_serving
+from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD, choose_threshold
 from sat_xception.evaluate.tiles import Tiles, read_images, read_tiles
+from sat_xception.examples.index import ExamplesIndex, read_index
 from sat_xception.log import track
 from sat_xception.model.input import evaluation_batches, reading
-from sat_xception.page import thumbnail
+from sat_xception.reports.page import thumbnail
 from sat_xception.serve.probabilities import find_flaws
-from sat_xception.steps import EvaluateConfig
 from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
 
 __all__ = ["EvaluateResult", "evaluate", "load_model", "measure"]

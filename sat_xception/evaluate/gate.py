@@ -19,7 +19,7 @@ from sat_xception.evaluate.checks import check, limit_of
 from sat_xception.evaluate.comparison import compare
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.report import decision_markdown, run_report
-from sat_xception.steps import GateConfig
+from sat_xception.evaluate.settings import GateConfig
 from sat_xception.storage import atomic_folder, read_json, write_json
 
 __all__ = ["NO_WINNER", "GateResult", "decide", "gate"]

@@ -7,16 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sat_xception.evaluate.charts import (
+from sat_xception.evaluate.checks import limit_of
+from sat_xception.reports.charts import (
     confusion_chart,
     curves_chart,
     precision_recall_chart,
     reliability_chart,
     roc_chart,
 )
-from sat_xception.evaluate.checks import limit_of
-from sat_xception.markdown import plain
-from sat_xception.page import render_page
+from sat_xception.reports.markdown import plain
+from sat_xception.reports.page import render_page
 
 __all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 

@@ -12,17 +12,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.data.examples_index import ExamplesIndex
 from sat_xception.errors import ServiceError
+from sat_xception.evaluate.settings import EvaluateConfig
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import get_logger, track
 from sat_xception.model.input import encoded_examples
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import has_version, here, known_versions, read_classes
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
-from sat_xception.steps import EvaluateConfig
+from sat_xception.served_model.model_root import has_version, here, known_versions, read_classes
 from sat_xception.storage import read_json
 
 __all__ = ["Serving", "score_serving"]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from sat_xception.data.examples_index import read_index, shard_files
 from sat_xception.evaluate.bootstrap import number_blocks
+from sat_xception.examples.index import read_index, shard_files
 from sat_xception.model.input import encoded_examples
 
 __all__ = ["Tiles", "read_images", "read_tiles"]

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from sat_xception.geo.area import cover, in_grid
 from sat_xception.geo.layer import Geometries, parts_of
-from sat_xception.geo.order import Keys, tiles_of, united
+from sat_xception.geo.morton import Keys, tiles_of, united
+from sat_xception.geo.tile_cover import cover, in_grid
 from sat_xception.geo.tiles import EQUATOR_M, MAX_LATITUDE, grid_to_lonlat
 
 __all__ = ["ellipsoid_metres", "tiles_near"]

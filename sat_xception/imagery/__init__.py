@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from sat_xception.config import shown
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.source import ImageryConfig, ImagerySource, TileFailure
+from sat_xception.settings.config import shown
 from sat_xception.storage import GcsPath
 
 __all__ = ["ImageryConfig", "ImagerySource", "TileFailure", "file_state", "open_imagery"]

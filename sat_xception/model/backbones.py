@@ -14,8 +14,8 @@ import keras
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.preprocess import normalisation
+from sat_xception.model.settings import SMALLEST_INPUT
 from sat_xception.model.weights import IMAGENET_DIR_ENV, WeightsOrigin
-from sat_xception.steps import SMALLEST_INPUT
 
 __all__ = ["BACKBONES", "Backbone", "add_head", "build_backbone", "freeze_before", "get_backbone"]
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
-from sat_xception.steps import TrainConfig
+from sat_xception.model.settings import TrainConfig
 
 __all__ = ["Choices", "choose", "in_float32", "using"]
 

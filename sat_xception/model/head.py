@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from sat_xception.steps import TrainConfig
+from sat_xception.model.settings import TrainConfig
 
 __all__ = ["compile_model", "head_layers", "uncompiled"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from sat_xception.data.examples_index import read_index, shard_files
 from sat_xception.errors import DataError
+from sat_xception.examples.index import read_index, shard_files
 from sat_xception.model.augment import random_view
 from sat_xception.model.preprocess import decode, decode_and_resize
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.checkpoint import Checkpoints, State
-from sat_xception.model.preemption import Notice
+from sat_xception.model.stop_request import Notice
 
 __all__ = ["Batches", "Phase", "PhaseProgress"]
 

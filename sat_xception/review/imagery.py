@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sat_xception.config import shown
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.imagery import ImageryConfig, ImagerySource, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
-from sat_xception.steps import PublishConfig
+from sat_xception.review.settings import ReviewPageConfig
+from sat_xception.settings.config import shown
 from sat_xception.storage import scratch_folder
 
 __all__ = ["PageImagery", "WebTiles", "copy_tiles", "page_imagery", "web_tiles"]
@@ -57,7 +57,7 @@ class PageImagery:
     source: ImagerySource | None = None
 
 
-def page_imagery(config: PublishConfig, scored: Mapping[str, Any]) -> PageImagery:
+def page_imagery(config: ReviewPageConfig, scored: Mapping[str, Any]) -> PageImagery:
     """Return what the page shows.
 
     Args:
@@ -125,7 +125,9 @@ def web_tiles(template: str, attribution: str, flag: str, tms: bool = False) -> 
     return WebTiles(template, hosts, attribution, origins)
 
 
-def copy_tiles(data: Mapping[str, Any], source: ImagerySource, config: PublishConfig, folder: Path) -> dict[str, Any]:
+def copy_tiles(
+    data: Mapping[str, Any], source: ImagerySource, config: ReviewPageConfig, folder: Path
+) -> dict[str, Any]:
     """Fetch the tiles that the page shows into `folder/z/x/y.ext`.
 
     Args:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from sat_xception.bulk.sites import Sites
 from sat_xception.errors import DataError
-from sat_xception.page import render_page
+from sat_xception.geo.sites import Sites
+from sat_xception.reports.page import render_page
 from sat_xception.review.imagery import PageImagery, WebTiles, web_tiles
-from sat_xception.steps import PublishConfig
+from sat_xception.review.settings import ReviewPageConfig
 from sat_xception.storage.files import dump_json
 
 __all__ = ["content_policy", "read_data", "review_data", "write_page"]
@@ -81,7 +81,7 @@ def _tiles_beside(sites: Sites, size: int) -> tuple[list[list[list[int]]], list[
     return beside, hidden
 
 
-def write_page(folder: Path, data: Mapping[str, Any], imagery: PageImagery, config: PublishConfig) -> None:
+def write_page(folder: Path, data: Mapping[str, Any], imagery: PageImagery, config: ReviewPageConfig) -> None:
     """Write the page, its candidates and its scripts.
 
     Args:

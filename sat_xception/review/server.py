@@ -24,8 +24,8 @@ from sat_xception.log import get_logger
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import read_data
 from sat_xception.review.record import RECORD, Decision, ReviewRecord
+from sat_xception.review.settings import ReviewConfig
 from sat_xception.serve.addresses import bound_socket, port_error
-from sat_xception.steps import ReviewConfig
 
 __all__ = ["ReviewResult", "ReviewServer", "review"]
 

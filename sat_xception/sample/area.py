@@ -14,8 +14,8 @@ import numpy as np
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.imagery.files import south_row
 from sat_xception.log import track
+from sat_xception.sample.settings import SampleAreaConfig
 from sat_xception.sample.tiles import SAMPLE_SEED, draw_tile
-from sat_xception.steps import SampleAreaConfig
 from sat_xception.storage import atomic_folder, write_json
 
 __all__ = ["SampleAreaResult", "write_sample_area"]

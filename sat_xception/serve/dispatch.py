@@ -17,8 +17,8 @@ from sat_xception.serve.image_size import check_images
 from sat_xception.serve.metrics import Metrics
 from sat_xception.serve.models import Array, SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError
+from sat_xception.serve.settings import ServeConfig
 from sat_xception.serve.versions import ModelVersions, ServedVersion
-from sat_xception.steps import ServeConfig
 
 __all__ = ["Dispatcher"]
 

@@ -25,9 +25,9 @@ from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.messages import metadata_response, status_response
 from sat_xception.serve.models import Array
 from sat_xception.serve.protocol import DEFAULT_SIGNATURE, RETRY_PUSHBACK, Code, RequestError
+from sat_xception.serve.settings import ServeConfig
 from sat_xception.serve.tensor_protos import array_to_proto, proto_to_array
 from sat_xception.serve.versions import ServedVersion
-from sat_xception.steps import ServeConfig
 
 __all__ = ["grpc_server"]
 

@@ -19,16 +19,16 @@ from typing import Protocol
 
 import numpy as np
 
-from sat_xception.data.images import IMAGE_SUFFIXES, encode_for_tensorflow
+from sat_xception.dataset.images import IMAGE_SUFFIXES, encode_for_tensorflow
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.log import duration, get_logger, track
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import read_classes, resolve_version
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
 from sat_xception.serve.rows import Value, check_suffix, open_rows
-from sat_xception.steps import PredictConfig
+from sat_xception.serve.settings import PredictConfig
+from sat_xception.served_model.model_root import read_classes, resolve_version
 from sat_xception.storage import GcsPath, fetch_file, fetch_folder
 
 __all__ = ["PredictResult", "find_images", "predict"]

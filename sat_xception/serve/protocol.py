@@ -16,7 +16,6 @@ from sat_xception.errors import ServiceError
 __all__ = [
     "CLASSIFY_SIGNATURE",
     "DEFAULT_SIGNATURE",
-    "MAX_VERSION",
     "RETRY_PUSHBACK",
     "Classification",
     "Code",
@@ -26,8 +25,6 @@ __all__ = [
 
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_SIGNATURE = "classify"
-# ModelSpec.version is an int64.
-MAX_VERSION = 2**63 - 1
 # gRPC's counterpart of HTTP's Retry-After, in milliseconds (proposal A6, "Pushback").
 RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 

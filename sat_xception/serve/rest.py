@@ -28,9 +28,10 @@ from sat_xception.serve.messages import metadata_response, metadata_to_json, sta
 from sat_xception.serve.metrics import CONTENT_TYPE, METRICS_PATH
 from sat_xception.serve.models import Array, SavedModelSession
 from sat_xception.serve.packed_body import UnpackedTooLargeError, unpack
-from sat_xception.serve.protocol import DEFAULT_SIGNATURE, MAX_VERSION, Code, RequestError
+from sat_xception.serve.protocol import DEFAULT_SIGNATURE, Code, RequestError
+from sat_xception.serve.settings import ServeConfig
 from sat_xception.serve.versions import ServedVersion
-from sat_xception.steps import ServeConfig
+from sat_xception.served_model.model_root import MAX_VERSION
 
 __all__ = ["RestService"]
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.spreadsheet import csv_writer
+from sat_xception.reports.spreadsheet import csv_writer
 from sat_xception.storage import GcsPath, put_file, scratch_folder, write_error
 from sat_xception.storage.files import dump_json
 

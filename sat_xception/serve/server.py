@@ -22,8 +22,8 @@ from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.grpc_service import grpc_server
 from sat_xception.serve.metrics import Metrics
 from sat_xception.serve.rest import RestService
+from sat_xception.serve.settings import ServeConfig
 from sat_xception.serve.versions import ModelVersions
-from sat_xception.steps import ServeConfig
 
 __all__ = ["RunningServer", "ServeResult", "serve"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, ModelError, SatXceptionError
 from sat_xception.log import get_logger
-from sat_xception.serve.model_root import find_versions, here
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
 from sat_xception.serve.warmup import warm_up
+from sat_xception.served_model.model_root import find_versions, here
 
 __all__ = ["ModelVersions", "ServedVersion"]
 

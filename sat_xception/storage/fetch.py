@@ -27,7 +27,7 @@ from sat_xception.storage.gcs import (
     telling_why,
     transfer_retry,
 )
-from sat_xception.storage.published import Published, is_inside, read_published
+from sat_xception.storage.pointer import Published, is_inside, read_published
 from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.writing import disk_errno
 

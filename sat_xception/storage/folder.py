@@ -13,7 +13,7 @@ from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.storage.address import GcsPath
 from sat_xception.storage.gcs import open_bucket
-from sat_xception.storage.published import Publication, begin_publication
+from sat_xception.storage.pointer import Publication, begin_publication
 from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
 from sat_xception.storage.writing import telling_of_the_disk, write_error
 

@@ -10,9 +10,10 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from sat_xception.data.assemble import assemble
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.evaluate.gate import gate
-from sat_xception.steps import AssembleConfig, GateConfig
+from sat_xception.evaluate.settings import GateConfig
 from tests.conftest import draw_tile, encode
 
 X, Y, ZOOM = 148_000, 93_000, 18

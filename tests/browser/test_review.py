@@ -11,10 +11,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sat_xception.data.plan import plan_tiles
+from sat_xception.dataset.plan import plan_tiles
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.review.page import read_data
 from sat_xception.review.record import Decision, ReviewRecord
-from sat_xception.steps import AssembleConfig
 from tests.conftest import draw_tile, encode
 from tests.review_pages import Z, publish_tiles, serving, singles, sites
 from tests.tile_server import TileServer
@@ -388,8 +388,8 @@ def test_texts_have_the_contrast_that_wcag_asks_for(browser, page, out):
 
 
 def test_names_from_the_data_are_shown_and_never_run(browser, page, tmp_path):
-    from sat_xception.bulk.publish import publish
-    from sat_xception.steps import PublishConfig
+    from sat_xception.publish.publish import publish
+    from sat_xception.publish.settings import PublishConfig
     from tests.scores import write_scores
 
     nasty = '<img src=x onerror="document.title=1"></script><script>document.title=1</script>'

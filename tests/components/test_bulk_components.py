@@ -8,7 +8,7 @@ from google.protobuf import json_format
 
 from pipelines.bulk_inference import bulk_inference
 from sat_xception.bulk.ledger import tell_status
-from sat_xception.steps import BulkStatusConfig
+from sat_xception.bulk.settings import BulkStatusConfig
 from tests.bulk_tiles import ZOOM, package_version, write_imagery
 from tests.components.launcher import Launcher
 from tests.serving_fixtures import NAME

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from pipelines.training import training
-from sat_xception.last_run import outcome_of
+from sat_xception.notify.last_run import outcome_of
 from tests.components.launcher import Launcher
 from tests.conftest import draw_tile, encode
 from tests.tile_server import TileServer

@@ -33,16 +33,16 @@ def checkout(tmp_path_factory):
     ("changed", "affected"),
     [
         ("sat_xception/evaluate/gate.py", {"gate"}),
-        ("sat_xception/deploy/golden.py", {"deploy", "bulk_plan", "bulk_predict"}),
-        ("sat_xception/model/train.py", {"train", "train-gpu"}),
+        ("sat_xception/served_model/golden.py", {"deploy", "bulk_plan", "bulk_predict"}),
+        ("sat_xception/train/train.py", {"train", "train-gpu"}),
         (
             "sat_xception/model/preprocess.py",
             {"train", "train-gpu", "evaluate", "package", "bulk_plan", "bulk_predict"},
         ),
-        ("sat_xception/data/tfrecord.py", {"convert"}),
+        ("sat_xception/examples/convert.py", {"convert"}),
         ("sat_xception/serve/server.py", {"serve", "deploy"}),
         ("sat_xception/errors.py", set(IMAGES)),
-        ("sat_xception/model/train_folders.py", set()),
+        ("sat_xception/workflows/train_folders.py", set()),
         ("components/train/requirements-gpu.txt", {"train-gpu"}),
         ("components/gate/requirements.txt", {"gate"}),
         ("components/train/Dockerfile", {"train", "train-gpu"}),
@@ -81,8 +81,8 @@ def test_a_step_loads_from_the_code_of_its_image_alone_and_without_tensorflow(st
 
 
 def test_what_a_component_imports_is_in_its_image():
-    assert "sat_xception/training_parameters.py" in step_code("assemble")
-    assert "sat_xception/training_parameters.py" not in step_code("gate")
+    assert "sat_xception/kubeflow/training_parameters.py" in step_code("assemble")
+    assert "sat_xception/kubeflow/training_parameters.py" not in step_code("gate")
 
 
 def test_imports_inside_functions_count():

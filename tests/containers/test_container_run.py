@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from pipelines.local import StepFailedError, run
-from pipelines.run_config import RunConfig
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.run_training import StepFailedError, run
 
 pytestmark = [
     pytest.mark.docker,
@@ -64,7 +64,7 @@ def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path):
 
 
 def test_images_that_are_not_built_are_asked_for(tmp_path):
-    from pipelines.containers import check_images
+    from sat_xception.kubeflow.docker_runner import check_images
 
     with pytest.raises(ConfigError, match="nowhere/gate:1 is the first; run `make images`"):
         check_images(["nowhere/gate:1"])

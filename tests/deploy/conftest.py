@@ -7,7 +7,7 @@ import pytest
 
 from sat_xception.deploy.deploy import deploy
 from sat_xception.deploy.preflight import PERMISSIONS, PREFLIGHT_PERMISSIONS
-from sat_xception.steps import DeployConfig
+from sat_xception.deploy.settings import DeployConfig
 from tests.deploy.packages import NAME, write_package
 from tests.kserve_cluster import KServeCluster
 from tests.kserve_pods import STORAGE
@@ -26,8 +26,8 @@ def packages(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def fewer_rounds(monkeypatch):
     """Fewer requests at each step than a rollout sends: enough to see each version answer."""
-    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_ROUNDS", 24)
-    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_TILES", 5)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_ROUNDS", 24)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_TILES", 5)
 
 
 @pytest.fixture

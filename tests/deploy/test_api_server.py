@@ -6,10 +6,10 @@ import uuid
 
 import pytest
 
-from sat_xception.deploy.cluster import connect
-from sat_xception.deploy.kinds import CONFIG_MAP, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, POD, Kind
-from sat_xception.deploy.records import History
-from sat_xception.deploy.refusals import ConflictError
+from sat_xception.deploy.history import History
+from sat_xception.deploy.k8s_client import connect
+from sat_xception.deploy.k8s_errors import ConflictError
+from sat_xception.deploy.k8s_kinds import CONFIG_MAP, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, POD, Kind
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.traffic import read_weights
 from sat_xception.errors import ConfigError

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sat_xception.deploy import pods, wait
+from sat_xception.deploy import pod_diagnosis as pods
+from sat_xception.deploy import readiness as wait
 from sat_xception.deploy.preflight import PERMISSIONS
 from sat_xception.deploy.two_services import TwoServices
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
@@ -94,7 +95,7 @@ def test_a_verb_that_is_forbidden_in_the_middle_is_told_and_rolled_back(cluster,
 
 
 def test_an_api_server_that_is_gone_ends_the_rollout_with_its_address(cluster, roll_out, monkeypatch, tmp_path):
-    monkeypatch.setattr("sat_xception.deploy.cluster._RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr("sat_xception.deploy.k8s_client._RETRY_DELAYS_S", (0.01,))
     text = cluster.kubeconfig.read_text().replace(cluster.api.url, "http://127.0.0.1:9")
     (tmp_path / "other").write_text(text)
     with pytest.raises(ServiceError, match=r"PROBLEM  the cluster at http://127.0.0.1:9 doesn't answer"):

@@ -9,13 +9,14 @@ import random
 import pytest
 from aiohttp import web
 
-from sat_xception.deploy.golden import read_golden
-from sat_xception.deploy.probe import Probe
+from sat_xception.deploy.settings import RolloutConfig
+from sat_xception.deploy.traffic_checks import Probe
 from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import RolloutConfig, ServeConfig
+from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.golden import read_golden
 from tests.deploy.packages import NAME, write_package
 from tests.deploy.test_rollout import load
 from tests.gateways import Affinity, Late, RandomChoice, SmoothRoundRobin
@@ -134,8 +135,8 @@ def test_one_answer_of_the_old_version_is_too_many_once_the_new_one_has_all_the_
 
 
 def test_a_step_without_enough_tiles_of_the_new_version_isnt_passed(step, monkeypatch):
-    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_TILES", 100_000)
-    monkeypatch.setattr("sat_xception.deploy.probe._PATIENCE_S", 0.5)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_TILES", 100_000)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._PATIENCE_S", 0.5)
     with pytest.raises(ServiceError) as caught:
         step(10, "other", SmoothRoundRobin())
     assert "with 10 % of the traffic" in str(caught.value) and "a step needs 100000" in str(caught.value)
@@ -173,7 +174,7 @@ def alike(tmp_path):
 
 
 def test_two_versions_with_the_same_answers_roll_out_by_turns(cluster, roll_out, alike, monkeypatch):
-    monkeypatch.setattr("sat_xception.deploy.probe._LEAST_ROUNDS", 60)  # as outside of tests
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_ROUNDS", 60)  # as outside of tests
     roll_out(1)
     cluster.use_gateway(SmoothRoundRobin())
     # Without other users, whose requests would change whose turn it is.

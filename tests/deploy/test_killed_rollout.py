@@ -15,10 +15,10 @@ from tests.kserve_cluster import KSERVE, until
 ROUTE = f"{NAME}-route"
 # The command, with a lock that expires after a second and few requests at each step.
 PROGRAM = """
-import sat_xception.deploy.lease, sat_xception.deploy.probe
-sat_xception.deploy.lease.LEASE_S = 1
-sat_xception.deploy.probe._LEAST_ROUNDS = 24
-sat_xception.deploy.probe._LEAST_TILES = 5
+import sat_xception.deploy.lock, sat_xception.deploy.traffic_checks
+sat_xception.deploy.lock.LEASE_S = 1
+sat_xception.deploy.traffic_checks._LEAST_ROUNDS = 24
+sat_xception.deploy.traffic_checks._LEAST_TILES = 5
 from sat_xception.cli import main
 main()
 """

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from sat_xception.deploy.cluster import connect
-from sat_xception.deploy.lease import rollout_lock
+from sat_xception.deploy.k8s_client import connect
+from sat_xception.deploy.lock import rollout_lock
 from sat_xception.errors import ServiceError
 from tests.deploy.packages import NAME
 from tests.kserve_cluster import KSERVE, until
@@ -89,7 +89,7 @@ def test_a_lock_that_somebody_took_over_ends_the_work_at_the_next_look(cluster, 
 
 
 def test_a_lock_that_cant_be_renewed_counts_as_lost(cluster, api, monkeypatch):
-    monkeypatch.setattr("sat_xception.deploy.cluster._RETRY_DELAYS_S", ())
+    monkeypatch.setattr("sat_xception.deploy.k8s_client._RETRY_DELAYS_S", ())
     with rollout_lock(api, NAME, seconds=1) as lock:
         cluster.api.faults = [Fault("update", "leases", 500, "etcd is gone", 1000)]
 

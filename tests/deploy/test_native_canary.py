@@ -9,8 +9,8 @@ import yaml
 
 from sat_xception.deploy.inference_service import service_of
 from sat_xception.deploy.native_canary import NativeCanary
+from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
-from sat_xception.deploy.wait import Predictor
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from tests.deploy.packages import NAME
 from tests.deploy.test_killed_rollout import at, start  # noqa: F401 - a fixture

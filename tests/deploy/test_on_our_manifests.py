@@ -3,7 +3,7 @@
 import pytest
 
 from sat_xception.deploy.deploy import deploy
-from sat_xception.steps import DeployConfig
+from sat_xception.deploy.settings import DeployConfig
 from tests.deploy.packages import NAME
 from tests.kserve_cluster import GATEWAY, KSERVE
 from tests.manifests import check

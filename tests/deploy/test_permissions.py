@@ -2,10 +2,10 @@
 
 import pytest
 
-from sat_xception.deploy.endpoint import list_deployments
+from sat_xception.deploy.kserve import list_deployments
 from sat_xception.deploy.preflight import PERMISSIONS
+from sat_xception.deploy.settings import DeploymentsConfig
 from sat_xception.errors import ConfigError, ModelError, ServiceError
-from sat_xception.steps import DeploymentsConfig
 from tests.deploy.packages import NAME
 from tests.kserve_cluster import KSERVE
 

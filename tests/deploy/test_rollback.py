@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sat_xception.deploy.endpoint import list_deployments, rollback
+from sat_xception.deploy.kserve import list_deployments, rollback
+from sat_xception.deploy.settings import DeploymentsConfig, RollbackConfig
 from sat_xception.errors import ConfigError, DataError, ModelError
-from sat_xception.steps import DeploymentsConfig, RollbackConfig
 from tests.deploy.packages import NAME
 from tests.kserve_cluster import KSERVE
 

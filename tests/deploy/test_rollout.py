@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from sat_xception.deploy.probe import agreement
-from sat_xception.deploy.records import FAILED, History
+from sat_xception.deploy.history import FAILED, History
+from sat_xception.deploy.traffic_checks import agreement
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from tests.deploy.packages import NAME, write_package
@@ -251,7 +251,7 @@ def test_the_oldest_records_fall_out_but_never_the_one_that_serves(cluster, roll
     class Settings:
         namespace, kubeconfig, context = "sat-xception", cluster.kubeconfig, ""
 
-    from sat_xception.deploy.cluster import connect
+    from sat_xception.deploy.k8s_client import connect
 
     with connect(Settings()) as api:
         history = History(api, NAME)

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from sat_xception.deploy.cluster import connect
-from sat_xception.deploy.refusals import ConflictError
+from sat_xception.deploy.k8s_client import connect
+from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.traffic import await_route, read_weights, remove_backend, split_traffic
 from sat_xception.errors import ConfigError, ServiceError
 from tests.deploy.packages import NAME

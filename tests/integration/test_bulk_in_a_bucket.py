@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sat_xception.bulk.ledger import tell_status
-from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
 from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.bulk.worker import FAILED
-from sat_xception.serve.model_root import new_version
-from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
+from sat_xception.served_model.model_root import new_version
 from sat_xception.storage import GcsPath, fetch_folder, get_file, put_file
 from sat_xception.storage import gcs as storage_gcs
 from tests.bulk_tiles import export_version, write_imagery

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sat_xception.bulk.engines import prepare_engine
-from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.scorer import PackagedModel
-from sat_xception.steps import BulkPlanConfig
+from sat_xception.bulk.settings import BulkPlanConfig
 from tests.bulk_tiles import export_version, images
 from tests.serving_fixtures import NAME
 from tests.tile_server import TileServer

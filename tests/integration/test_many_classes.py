@@ -8,23 +8,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sat_xception.data.assemble import assemble
-from sat_xception.data.tfrecord import convert
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.evaluate.evaluate import evaluate
 from sat_xception.evaluate.gate import gate
-from sat_xception.model.package import package
-from sat_xception.model.train import train
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.examples.convert import convert
+from sat_xception.examples.settings import ConvertConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.package.package import package
+from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import (
-    AssembleConfig,
-    ConvertConfig,
-    EvaluateConfig,
-    GateConfig,
-    PackageConfig,
-    ServeConfig,
-    TrainConfig,
-)
+from sat_xception.serve.settings import ServeConfig
+from sat_xception.train.train import train
 from tests.conftest import SHARED
 
 CLASSES = ["agricultural", "beach", "forest", "parkinglot"]

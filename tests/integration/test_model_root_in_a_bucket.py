@@ -8,21 +8,24 @@ from collections.abc import Iterator
 import pytest
 
 from sat_xception.deploy.deploy import deploy
+from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.evaluate.evaluate import evaluate
-from sat_xception.model.package import package
+from sat_xception.evaluate.settings import EvaluateConfig
+from sat_xception.package.package import package
+from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.model_root import find_versions, has_version, new_version, remove_version, resolve_version
 from sat_xception.serve.predict import predict
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import (
-    MODELS_VERBS,
-    DeployConfig,
-    EvaluateConfig,
-    PackageConfig,
-    PredictConfig,
-    ServeConfig,
+from sat_xception.serve.settings import PredictConfig, ServeConfig
+from sat_xception.served_model.model_root import (
+    find_versions,
+    has_version,
+    new_version,
+    remove_version,
+    resolve_version,
 )
+from sat_xception.steps import MODELS_VERBS
 from sat_xception.storage import GcsPath, folder_digests
 from sat_xception.storage import gcs as storage_gcs
 from tests.conftest import draw_tile, encode

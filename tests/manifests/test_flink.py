@@ -78,8 +78,8 @@ def test_the_version_and_the_worker_pool_are_those_that_beam_knows(pods):
 
 
 def test_the_options_of_every_runner_in_the_docs_are_beams():
-    from sat_xception.data.beam import pipeline_options
-    from sat_xception.steps import BulkPredictConfig
+    from sat_xception.bulk.settings import BulkPredictConfig
+    from sat_xception.examples.beam import pipeline_options
 
     blocks = re.findall(r"sat_xception bulk predict (?:[^\n]*\\\n)*[^\n]*--runner(?:[^\n]*\\\n)*[^\n]*", _docs())
     assert len(blocks) == 3

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.images import IMAGES
 from sat_xception.cli import app
-from sat_xception.config import load_config
-from sat_xception.model.search_space import PRESETS, Choice
-from sat_xception.model.train import TrainResult
-from sat_xception.steps import TrainConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.search.space import PRESETS, Choice
+from sat_xception.settings.config import load_config
+from sat_xception.train.train import TrainResult
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "katib"
 REFERENCE = re.compile(r"\$\{trialParameters\.([^}]+)\}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sat_xception.steps import DeployConfig
+from sat_xception.deploy.settings import DeployConfig
 from tests.manifests import check
 from tests.manifests.pods import violations
 from tests.manifests.schemas import Schemas

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from pipelines.bulk_inference import bulk_inference
-from pipelines.bulk_local import BulkRunConfig, pipeline_arguments, run_bulk
 from pipelines.compile import compile_pipelines
-from pipelines.local_runner import StepFailedError
 from sat_xception.bulk.ledger import tell_status
-from sat_xception.steps import BulkStatusConfig
+from sat_xception.bulk.settings import BulkStatusConfig
+from sat_xception.kubeflow.local_runner import StepFailedError
+from sat_xception.kubeflow.run_bulk import pipeline_arguments, run_bulk
+from sat_xception.kubeflow.run_settings import BulkRunConfig
 from tests.bulk_tiles import package_version
 from tests.conftest import draw_tile, encode
 from tests.serving_fixtures import NAME

@@ -13,10 +13,11 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.compile import compile_pipelines
-from pipelines.resources import retention, without_retries
+from pipelines.resources import retention
 from pipelines.training import training
-from sat_xception.steps import AssembleConfig
-from sat_xception.training_parameters import NO_PARAMETERS, TASKS
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.kubeflow.local_runner import without_retries
+from sat_xception.kubeflow.training_parameters import NO_PARAMETERS, TASKS
 
 ROOT = Path(__file__).parents[2]
 # Validate reads and renews the baseline, if there is one: then the run is one of its inputs.

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.cron import check_cron, cron_in_utc
+from sat_xception.kubeflow.cron import check_cron, cron_in_utc
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,14 @@ import re
 import pytest
 from kfp import compiler, dsl
 
-from pipelines import cluster as cluster_module
-from pipelines.cluster import Cluster, ClusterConfig
-from pipelines.failed_tasks import Workflow, failed_by_details
-from pipelines.failure import RunFailedError, describe_failures
-from pipelines.spec import read_pipeline
-from pipelines.submit import SubmitConfig, submit
-from pipelines.task_logs import last_lines
+from sat_xception.kubeflow import kfp_api as cluster_module
+from sat_xception.kubeflow.failed_tasks import Workflow, failed_by_details
+from sat_xception.kubeflow.failure import RunFailedError, describe_failures
+from sat_xception.kubeflow.kfp_api import Cluster
+from sat_xception.kubeflow.settings import ClusterConfig, SubmitConfig
+from sat_xception.kubeflow.spec import read_pipeline
+from sat_xception.kubeflow.submit import submit
+from sat_xception.kubeflow.task_logs import last_lines
 from tests.kfp_workflow import Look, workflow, workflow_nodes
 
 LAUNCHER = """\
@@ -366,7 +367,7 @@ def test_many_failures_are_counted_and_five_are_told_with_their_logs(server, sma
         for i in range(12)
     ]
     found = Workflow("loops-x", "kubeflow", "", tuple(nodes), False)
-    monkeypatch.setattr("pipelines.failure.read_workflow", lambda *_: found)
+    monkeypatch.setattr("sat_xception.kubeflow.failure.read_workflow", lambda *_: found)
     with Cluster(ClusterConfig(endpoint=server.url)) as cluster:
         count, lines = describe_failures(cluster, {"run_id": "r", "state": "FAILED"}, looped)
     assert count == 12

@@ -74,8 +74,8 @@ def test_kfp_sends_schedule_parameters_as_texts_as_the_document_says(server, com
 
 
 def test_every_flag_and_key_that_the_document_names_exists():
-    from pipelines.schedule_file import Schedule
-    from pipelines.submit import SubmitConfig
+    from sat_xception.kubeflow.schedule_file import Schedule
+    from sat_xception.kubeflow.settings import SubmitConfig
 
     text = DOCUMENT.read_text()
     section = text[text.index("## 5.") : text.index("## 7.")]

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from pipelines.local import StepFailedError, run
-from pipelines.run_config import RunConfig, pipeline_arguments
 from pipelines.training import training
-from sat_xception.config import load_config
 from sat_xception.errors import ConfigError, ModelError
-from sat_xception.training_parameters import check_parameters
+from sat_xception.kubeflow.run_arguments import pipeline_arguments
+from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.run_training import StepFailedError, run
+from sat_xception.kubeflow.training_parameters import check_parameters
+from sat_xception.settings.config import load_config
 
 pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
 

@@ -5,12 +5,13 @@ import time
 
 import pytest
 
-from pipelines import cluster as cluster_module
-from pipelines.cluster import ClusterConfig, ClusterError
-from pipelines.schedule import ApplyConfig, DeleteConfig, ListConfig, apply, delete, list_schedules
-from pipelines.submit import SubmitConfig, submit
-from pipelines.watch import StillRunningError
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow import kfp_api as cluster_module
+from sat_xception.kubeflow.kfp_api import ClusterError
+from sat_xception.kubeflow.schedule import apply, delete, list_schedules
+from sat_xception.kubeflow.settings import ApplyConfig, ClusterConfig, DeleteConfig, ListConfig, SubmitConfig
+from sat_xception.kubeflow.submit import submit
+from sat_xception.kubeflow.watch import StillRunningError
 from tests.dripping_server import KINDS, dripping_server
 from tests.kfp_server import Fault
 from tests.kfp_workflow import Look

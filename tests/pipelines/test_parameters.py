@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.parameters import parameter_table, read_parameters, typed_parameters, write_table
-from pipelines.spec import compile_pipeline, read_pipeline
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.checkout import compile_pipeline
+from sat_xception.kubeflow.parameters import parameter_table, read_parameters, typed_parameters, write_table
+from sat_xception.kubeflow.spec import read_pipeline
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,7 +54,7 @@ def test_writing_the_table_leaves_the_rest_of_the_document_alone(tmp_path, small
 @pytest.mark.parametrize(("name", "page"), [("training", "kubeflow.md"), ("bulk-inference", "bulk-pipeline.md")])
 def test_the_documented_parameters_are_those_of_the_pipeline(name, page):
     assert parameter_table(compile_pipeline(name).parameters) in (DOCS / page).read_text(), (
-        "python -m pipelines.parameters"
+        "python -m sat_xception.kubeflow.parameters"
     )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import cluster as cluster_module
-from pipelines.schedule import ApplyConfig, DeleteConfig, ListConfig, apply, delete, list_schedules
-from pipelines.submit import SubmitConfig, submit
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.kubeflow import kfp_api as cluster_module
+from sat_xception.kubeflow.schedule import apply, delete, list_schedules
+from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig, SubmitConfig
+from sat_xception.kubeflow.submit import submit
 from tests.kfp_server import Fault
 
 EXAMPLE = Path(__file__).parents[2] / "pipelines" / "schedule.example.yaml"

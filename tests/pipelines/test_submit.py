@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cluster as cluster_module
-from pipelines.submit import SubmitConfig, submit
-from pipelines.watch import StillRunningError
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.kubeflow import kfp_api as cluster_module
+from sat_xception.kubeflow.settings import SubmitConfig
+from sat_xception.kubeflow.submit import submit
+from sat_xception.kubeflow.watch import StillRunningError
 from tests.kfp_server import Fault
 from tests.kfp_workflow import Look
 
@@ -326,7 +327,7 @@ def test_the_wait_outlives_a_server_that_is_away(server, settings):
 
 
 def test_a_server_that_stays_away_ends_the_wait_with_4_and_the_run_goes_on(server, settings, monkeypatch):
-    monkeypatch.setattr("pipelines.watch._PATIENCE_S", 0.05)
+    monkeypatch.setattr("sat_xception.kubeflow.watch._PATIENCE_S", 0.05)
     server.faults = [Fault("GET", "/runs/", 503, times=999)]
     with pytest.raises(StillRunningError, match=r"lost sight of the run, which goes on: http.*HTTP 503") as caught:
         submit(SubmitConfig(**settings))

@@ -9,8 +9,8 @@ from kfp import compiler, dsl, kubernetes
 
 from pipelines.compile import compile_pipelines
 from pipelines.resources import use_gpus
-from pipelines.wellformed import find_problems
 from sat_xception.errors import ServiceError
+from sat_xception.kubeflow.wellformed import find_problems
 
 
 @dsl.component(base_image="python:3.13", install_kfp_package=False)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from sat_xception import __version__, errors
 from sat_xception.cli import add_step, app, main
-from sat_xception.config import POSITIONAL, StepConfig, second_name
+from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
 from sat_xception.steps import STEPS, Step
 
 COMMAND = [sys.executable, "-W", "error", "-m", "sat_xception"]
@@ -160,7 +160,7 @@ def test_wrong_settings_end_with_2_and_one_line(run, tmp_path):
 
 
 def test_a_failed_service_ends_with_4(run, monkeypatch):
-    monkeypatch.setattr("sat_xception.notify._PAUSE_S", 0)
+    monkeypatch.setattr("sat_xception.notify.notify._PAUSE_S", 0)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HOOK", f"http://127.0.0.1:{closed.getsockname()[1]}/")

@@ -46,7 +46,7 @@ def test_durations_read_as_people_write_them(seconds, text):
 
 
 def test_loggers_are_below_the_packages_own():
-    assert log.get_logger("sat_xception.data.split").name == "sat_xception.data.split"
+    assert log.get_logger("sat_xception.dataset.split").name == "sat_xception.dataset.split"
     assert log.get_logger("progress").name == "sat_xception.progress"
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.config import load_config
+from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.errors import ConfigError
-from sat_xception.steps import TERMINATION_LOG_ENV, AssembleConfig, LabelsConfig, run_step
+from sat_xception.settings.config import load_config
+from sat_xception.steps import TERMINATION_LOG_ENV, run_step
 
 
 @pytest.fixture(autouse=True)

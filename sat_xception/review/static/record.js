@@ -53,7 +53,7 @@
   }
 
   // A spreadsheet runs what begins with one of these and is no number; an apostrophe before it makes it text. The same
-  // rule as in sat_xception/spreadsheet.py.
+  // rule as in sat_xception/reports/spreadsheet.py.
   function cell(value) {
     const runs = typeof value === "string" && /^['=+\-@\t\r]/.test(value);
     const isNumber = /^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$/.test(value);

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.bulk.planning import plan_tiles
-from sat_xception.steps import BulkPlanConfig
+from sat_xception.bulk.plan import plan_tiles
+from sat_xception.bulk.settings import BulkPlanConfig
 
 
 @pytest.fixture(scope="session")

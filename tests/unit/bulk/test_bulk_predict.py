@@ -14,15 +14,16 @@ from PIL import Image
 
 from sat_xception.bulk.engines import engine_identity
 from sat_xception.bulk.ledger import tell_status
-from sat_xception.bulk.plan import read_plan
-from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.plan import plan_tiles
+from sat_xception.bulk.plan_file import read_plan
 from sat_xception.bulk.predict import predict_tiles, retry_failed
-from sat_xception.bulk.publish import publish
+from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.publish.publish import publish
+from sat_xception.publish.settings import PublishConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig, PublishConfig
 from tests.bulk_tiles import images, package_version, write_imagery
 from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, serve_config

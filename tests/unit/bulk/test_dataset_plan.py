@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.predict import predict_tiles
-from sat_xception.data.manifest import ManifestRow
+from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
+from sat_xception.dataset.manifest import ManifestRow
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.steps import BulkPlanConfig, BulkPredictConfig
 from tests.bulk_tiles import images
 from tests.datasets import write_dataset
 from tests.serving_fixtures import NAME

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sat_xception.bulk.plan import IdDigest, Plan, PlanWriter, read_plan
-from sat_xception.bulk.planning import plan_tiles
+from sat_xception.bulk.plan import plan_tiles
+from sat_xception.bulk.plan_file import IdDigest, Plan, PlanWriter, read_plan
+from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.geo.order import keys_of, tile_ids, tiles_of, without
-from sat_xception.steps import BulkPlanConfig
+from sat_xception.geo.morton import keys_of, tile_ids, tiles_of, without
 
 NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.bulk.probe import Probe
+from sat_xception.bulk.measure import Probe
+from sat_xception.bulk.settings import BulkSimulateConfig
 from sat_xception.bulk.simulate import machines_for, simulate
 from sat_xception.bulk.sizing import BACKENDS, Backend, estimate, read_backends
 from sat_xception.errors import ConfigError
-from sat_xception.steps import BulkSimulateConfig
 
 DOCS = Path(__file__).parents[3] / "docs" / "bulk.md"
 MEASURED = Probe(tiles=24, bytes_per_tile=10_000, fetched_per_s=500, scored_per_s=100, backbone="mobilenetv2")

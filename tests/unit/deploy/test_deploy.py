@@ -10,12 +10,15 @@ import time
 import pytest
 
 from sat_xception.deploy.deploy import deploy
-from sat_xception.deploy.golden import check_golden
+from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
-from sat_xception.model.package import package
+from sat_xception.package.package import package
+from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import STEPS, DeployConfig, PackageConfig, ServeConfig
+from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.golden import check_golden
+from sat_xception.steps import STEPS
 from sat_xception.storage import file_digest, folder_digests
 from tests.small_models import write_small_model
 

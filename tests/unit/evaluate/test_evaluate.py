@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from sat_xception.data.assemble import assemble
-from sat_xception.data.examples_index import shard_files
-from sat_xception.data.tfrecord import convert
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.evaluate import evaluate as evaluate_module
 from sat_xception.evaluate.bootstrap import number_blocks
@@ -22,8 +21,11 @@ from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import read_outcomes
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.examples.convert import convert
+from sat_xception.examples.index import shard_files
+from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.preprocess import decode_and_resize
-from sat_xception.steps import AssembleConfig, ConvertConfig, EvaluateConfig, GateConfig
 from sat_xception.storage import folder_digests
 from tests.conftest import draw_tile, encode
 from tests.small_models import SIDE, write_small_model

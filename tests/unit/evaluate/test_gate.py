@@ -12,7 +12,7 @@ from sat_xception.evaluate.comparison import compare
 from sat_xception.evaluate.gate import NO_WINNER, decide, gate
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import PREDICTIONS_FILE, Outcomes, write_predictions
-from sat_xception.steps import GateConfig
+from sat_xception.evaluate.settings import GateConfig
 
 LIMITS = {"min_accuracy": 0.85, "min_recall": 0.7, "min_precision": 0.6, "max_calibration_error": 0.2}
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.run_result import RunResult
 from sat_xception.errors import DataError
-from sat_xception.evaluate.card import model_card, model_card_json
-from sat_xception.evaluate.charts import confusion_chart, curves_chart, curves_page
 from sat_xception.evaluate.gate import decide
 from sat_xception.evaluate.report import decision_markdown, device_minutes, run_report
-from sat_xception.page import render_page, thumbnail
-from sat_xception.steps import GateConfig
+from sat_xception.evaluate.settings import GateConfig
+from sat_xception.kubeflow.run_result import RunResult
+from sat_xception.package.card import model_card, model_card_json
+from sat_xception.reports.charts import confusion_chart, curves_chart, curves_page
+from sat_xception.reports.page import render_page, thumbnail
 
 NASTY = ["a|b", "<script>alert(1)</script>", "[x](http://example.org) `c` **d** \\", '"&amp;', "$\\frac$", "学校", "$$"]
 

@@ -10,10 +10,12 @@ import pytest
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.evaluate.evaluate import evaluate
 from sat_xception.evaluate.gate import gate
-from sat_xception.model.package import package
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.package.package import package
+from sat_xception.package.settings import PackageConfig
 from sat_xception.serve import client
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import EvaluateConfig, GateConfig, PackageConfig, ServeConfig
+from sat_xception.serve.settings import ServeConfig
 from tests.odd_answers import OddAnswers
 from tests.small_models import write_small_model
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.evaluate.threshold import choose_threshold
-from sat_xception.steps import EvaluateConfig
 
 TRUTH = np.array([1, 1, 0, 1, 0, 0], dtype=bool)
 SCORE = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1], dtype=np.float32)

@@ -6,9 +6,9 @@ import pytest
 import shapely
 
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.geo.area import box_area, cover, grid_area
+from sat_xception.geo.morton import keys_of, merged, runs_of, tile_ids, tiles_of
 from sat_xception.geo.near import tiles_near
-from sat_xception.geo.order import keys_of, merged, runs_of, tile_ids, tiles_of
+from sat_xception.geo.tile_cover import box_area, cover, grid_area
 
 DISC = shapely.Point(24, 46).buffer(0.3)
 RING = DISC.difference(shapely.Point(24, 46).buffer(0.1))

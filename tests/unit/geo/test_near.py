@@ -6,8 +6,8 @@ import pyproj
 import pytest
 import shapely
 
+from sat_xception.geo.morton import are_in, keys_of, tiles_of
 from sat_xception.geo.near import tiles_near
-from sat_xception.geo.order import are_in, keys_of, tiles_of
 
 GEOD = pyproj.Geod(ellps="WGS84")
 

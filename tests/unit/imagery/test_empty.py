@@ -12,13 +12,13 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_bounds
 
-from sat_xception.data.assemble import assemble
-from sat_xception.data.images import probe_image
-from sat_xception.data.probe import read_file
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.images import probe_image
+from sat_xception.dataset.inspect import read_file
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
-from sat_xception.steps import AssembleConfig
 from tests.archives import write_mbtiles
 
 X, Y, Z, SIDE = 76_800, 127_700, 18, 256
@@ -161,7 +161,7 @@ def test_rasters_as_imagery(tmp_path, kind, columns):
 
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_a_file_of_class_folders_with_its_mask_beside_it(tmp_path, columns):
-    from sat_xception.data.folders import find_candidates
+    from sat_xception.dataset.folders import find_candidates
 
     for label in ("a", "b"):
         (tmp_path / "data" / label).mkdir(parents=True)

@@ -11,8 +11,8 @@ import pytest
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
 from sat_xception.model.head import head_layers
+from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights
-from sat_xception.steps import TrainConfig
 
 RANDOM = find_weights("none", "mobilenetv2", 0.35)
 NORMALISATIONS = keras.layers.BatchNormalization

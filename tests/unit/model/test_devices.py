@@ -13,8 +13,8 @@ from sat_xception.errors import ConfigError
 from sat_xception.evaluate.evaluate import load_model
 from sat_xception.model import devices
 from sat_xception.model.devices import Choices, choose, using
-from sat_xception.model.train import train
-from sat_xception.steps import TrainConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.train.train import train
 
 SETTINGS = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 1}
 
@@ -27,7 +27,7 @@ from sat_xception.model import devices
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
-from sat_xception.model.preemption import Notice
+from sat_xception.model.stop_request import Notice
 devices._gpus = lambda: tf.config.list_logical_devices("CPU")
 rows = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
 labels = (rows[:, 0] > 0).astype("int64")

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from sat_xception.config import load_config
 from sat_xception.errors import ConfigError
 from sat_xception.model.head import compile_model, head_layers, uncompiled
-from sat_xception.model.train import train
-from sat_xception.steps import TrainConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.settings.config import load_config
+from sat_xception.train.train import train
 
 SMALL = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
 

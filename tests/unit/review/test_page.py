@@ -108,8 +108,8 @@ def test_an_address_that_had_a_key_is_asked_for_again(tmp_path):
     described = json.loads((out / "scores.json").read_text())
     described["imagery"]["url"] = "https://tiles.example/{z}/{x}/{y}.jpg?key=***"
     (out / "scores.json").write_text(json.dumps(described))
-    from sat_xception.bulk.publish import publish
-    from sat_xception.steps import PublishConfig
+    from sat_xception.publish.publish import publish
+    from sat_xception.publish.settings import PublishConfig
 
     with pytest.raises(ConfigError, match="--imagery-token-env"):
         publish(PublishConfig(scores=out, out=tmp_path / "other"))

@@ -5,11 +5,11 @@ import json
 import mercantile
 import pytest
 
-from sat_xception.data.assemble import assemble
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.review.page import read_data
 from sat_xception.review.record import Decision, ReviewRecord
-from sat_xception.steps import AssembleConfig
 from tests.datasets import read_tiles
 from tests.review_pages import X, Y, Z, publish_tiles, singles, sites
 

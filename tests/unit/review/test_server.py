@@ -15,7 +15,7 @@ import pytest
 
 from sat_xception.errors import DataError
 from sat_xception.review.server import review
-from sat_xception.steps import ReviewConfig
+from sat_xception.review.settings import ReviewConfig
 from tests.review_pages import publish_tiles, serving, singles, sites
 
 

@@ -12,11 +12,11 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from sat_xception.errors import ConfigError, DataError, ModelError
-from sat_xception.serve.model_root import find_versions, read_classes, resolve_version
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.tensor_protos import array_to_proto, proto_to_array
 from sat_xception.serve.warmup import WARMUP_FILE, warm_up
+from sat_xception.served_model.model_root import find_versions, read_classes, resolve_version
 from tests.serving_fixtures import CLASSES, NAME, expected, pixels_of, pngs, tiny_keras_model, write_version
 
 pytest_plugins = ["tests.serving_fixtures"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_xception.config import load_config
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.predict import find_images, predict
 from sat_xception.serve.server import RunningServer
-from sat_xception.steps import PredictConfig
+from sat_xception.serve.settings import PredictConfig
+from sat_xception.settings.config import load_config
 from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import CLASSES, NAME, TOO_HIGH, expected, pixels_of, serve_config, write_version
 

@@ -23,7 +23,7 @@ from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.predict import predict
 from sat_xception.serve.protocol import Classification, Code, RequestError
 from sat_xception.serve.rows import open_rows
-from sat_xception.steps import PredictConfig
+from sat_xception.serve.settings import PredictConfig
 from tests.dripping_server import KINDS, dripping_server
 
 COUNT = 12

@@ -1,1 +1,0 @@
-"""Tiles from class folders to validated TFRecords."""

@@ -1,0 +1,1 @@
+"""Tiles with their labels, their splits and where each came from: what assemble writes."""

@@ -1,0 +1,237 @@
+"""Gather labelled tiles into a dataset.
+
+Each file found ends as a row of the manifest: ok, duplicate or failed, with the reason. Usable tiles are stored in an
+order that depends only on their split, their content and the seed: whatever reads a split in sequence sees the classes
+mixed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from sat_xception.dataset.block_split import split_blocks
+from sat_xception.dataset.folders import Candidate, check_classes, find_candidates, find_split_candidates
+from sat_xception.dataset.images import encode_for_tensorflow
+from sat_xception.dataset.inspect import Read, probe_tiles, read_file
+from sat_xception.dataset.leakage import (
+    check_blocks,
+    check_lookalikes,
+    check_places,
+    leave_out_copies,
+    leave_out_lookalikes,
+)
+from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
+from sat_xception.dataset.report import DatasetPage
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.dataset.split import SPLITS, split_by_hash, split_of, stable_fraction
+from sat_xception.dataset.staging import Workbench
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.imagery.encoded import is_plain
+from sat_xception.log import get_logger
+from sat_xception.storage import atomic_folder, file_digest, scratch_folder, write_json
+
+__all__ = ["AssembleResult", "assemble", "choose_positive_label"]
+
+_log = get_logger(__name__)
+_SAMPLE = "sample"
+_DEFAULT_POSITIVE = "school"
+# So large a class has tiles in every split by chance alone, and is dealt a page at a time.
+_LARGE_CLASS = 10_000
+_NEGATIONS = ("not-", "not_", "no-", "no_", "non-", "non_")
+
+
+@dataclass(frozen=True)
+class AssembleResult:
+    """What assemble made.
+
+    Attributes:
+        folder: The dataset.
+        counts: Rows by status, usable rows by split and class; see `count_rows`.
+        digest: Digest of the content.
+    """
+
+    folder: Path
+    counts: dict[str, dict[str, int]]
+    digest: str
+
+    def summary(self) -> str:
+        """Return the counts by status and by split, and where the manifest is."""
+        by_status = self.counts["by_status"]
+        statuses = "  ".join(f"{number:,} {status}" for status, number in by_status.items())
+        lines = [f"assemble  {self.counts['considered']:,} tiles | {statuses}"]
+        for split, by_class in self.counts["by_split"].items():
+            classes = "  ".join(f"{label} {number:,}" for label, number in by_class.items())  # type: ignore[attr-defined]
+            lines.append(f"          {split:<6} {classes}")
+        lines.append(f"wrote     {self.folder}/manifest.parquet   dataset {self.digest[:12]}")
+        return "\n".join(lines)
+
+
+def assemble(config: AssembleConfig) -> AssembleResult:
+    """Write the dataset: tile shards, `manifest.parquet`, `dataset.json`, and `report.html` for people.
+
+    Raises:
+        DataError: No usable data, fewer than two classes, more unreadable tiles than the limit, or splits that leak.
+        ConfigError: The positive label is no class, or `out` can't be written.
+    """
+    # Arrow's own pool keeps ten times the size of a table to itself, once it has read one.
+    pa.set_memory_pool(pa.system_memory_pool())
+    if config.data == _SAMPLE:
+        from sat_xception.sample import SAMPLE_NAME, write_sample
+
+        with scratch_folder() as folder:
+            write_sample(folder)
+            # The folder's name says nothing and is never the same.
+            drawn = (dataclasses.replace(tile, labelled_by="drawn") for tile in find_candidates(folder))
+            return _assemble(config, drawn, name=SAMPLE_NAME)
+    if config.labels:
+        return _assemble_labels(config, config.labels.stem)
+    if config.data:
+        return _assemble(config, find_candidates(Path(config.data)), name=Path(config.data).resolve().name)
+    folders = {"train": config.train, "valid": config.valid, "test": config.test}
+    candidates = find_split_candidates({split: path for split, path in folders.items() if path is not None})
+    return _assemble(config, candidates, name=str(config.train))
+
+
+def _assemble_labels(config: AssembleConfig, name: str) -> AssembleResult:
+    from sat_xception.dataset.fetch_imagery import open_tiles
+    from sat_xception.dataset.plan import plan_tiles
+
+    plan = plan_tiles(config)
+    with open_tiles(config, plan) as imagery:
+        return _assemble(config, plan.candidates(), name, imagery.read, imagery.attribution)
+
+
+def choose_positive_label(classes: list[str], asked: str) -> str:
+    """Return the class that is looked for, or "" when there is no telling.
+
+    Args:
+        classes: All classes.
+        asked: What the configuration says; "" leaves the choice to the names: "school", or X where the other class is
+            "not-X".
+
+    Raises:
+        ConfigError: `asked` is no class.
+    """
+    if asked:
+        if asked not in classes:
+            raise ConfigError(f"--positive-label {asked!r} is not a class; the classes are {', '.join(classes)}")
+        return asked
+    if _DEFAULT_POSITIVE in classes:
+        return _DEFAULT_POSITIVE
+    for label in classes:
+        if len(classes) == 2 and any(f"{negation}{label}" in classes for negation in _NEGATIONS):
+            return label
+    return ""
+
+
+def _assemble(
+    config: AssembleConfig,
+    candidates: Iterable[Candidate],
+    name: str,
+    read: Read = read_file,
+    attribution: str = "",
+) -> AssembleResult:
+    with atomic_folder(config.out, record="dataset.json") as work, Workbench(work / "workbench.sqlite") as bench:
+        bench.add(candidates, config.block_zoom)
+        classes = check_classes(bench.kinds())
+        positive = choose_positive_label(classes, config.positive_label)
+        # Before images are read: a tile that fails today and not tomorrow moves no other.
+        bench.split_blocks(split_blocks(bench.blocks(), config.fractions, config.seed))
+        probe_tiles(bench, read, config)
+        _check_failures(bench, config.max_failed)
+        check_places(bench, config.max_unplaced)
+        leave_out_copies(bench)
+        if not config.keep_near_duplicates:
+            leave_out_lookalikes(bench, config.near_duplicate_bits)
+        _split_by_content(bench, classes, config)
+        check_blocks(bench, config.block_zoom)
+        check_lookalikes(bench, config.near_duplicate_bits)
+        page = DatasetPage(classes)
+        _write_tiles(work, bench, read, config, page)
+        summary = DatasetSummary()
+        write_manifest(work / "manifest.parquet", _counted(bench.rows(), summary, page), config.slice_columns)
+        _check_splits(summary, classes)
+        description = {
+            "name": name,
+            "synthetic": config.data == _SAMPLE,
+            "classes": classes,
+            "positive_label": positive,
+            "attribution": attribution,
+            "counts": summary.counts(),
+            "digest": summary.digest(),
+            "shards": {path.name: file_digest(path) for path in sorted(work.glob("tiles-*.parquet"))},
+            "config": config.resolved(),
+        }
+        write_json(work / "dataset.json", description)
+        (work / "report.html").write_text(page.render(description), encoding="utf-8")
+    return AssembleResult(config.out, summary.counts(), summary.digest())
+
+
+def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary, page: DatasetPage) -> Iterator[ManifestRow]:
+    for row in rows:
+        summary.add(row)
+        page.offer(row)
+        yield row
+
+
+def _check_failures(bench: Workbench, limit: float) -> None:
+    failed, first, (reason, times) = bench.failures()
+    for row in first:
+        _log.warning("left out  %s: %s", row.id, row.reason)
+    if failed > limit * len(bench):
+        # Imported here: class folders have no imagery.
+        from sat_xception.imagery.source import MISSING
+
+        advice = "Remove or repair them"
+        if reason == MISSING:
+            advice = "Take imagery that reaches further, draw negatives where there is some (--negatives-within)"
+        raise DataError(
+            f"{failed:,} of {len(bench):,} tiles can't be read ({failed / len(bench):.1%}, limit {limit:.1%}); "
+            f"most common: {reason} x {times:,}; the first is {first[0].source}. "
+            f"{advice}, or raise --max-failed"
+        )
+
+
+def _split_by_content(bench: Workbench, classes: list[str], config: AssembleConfig) -> None:
+    """Deal the tiles that neither a folder nor a block has put into a split."""
+    for label in classes:
+        # Where others of the class are split already, no split needs filling with these.
+        if bench.count_unsplit(label) > _LARGE_CLASS or bench.has_split(label):
+            for page in bench.unsplit(label):
+                positions = {sha256: stable_fraction(sha256, config.seed) for sha256 in page}
+                bench.split_contents({sha256: split_of(at, config.fractions) for sha256, at in positions.items()})
+        elif contents := [sha256 for page in bench.unsplit(label) for sha256 in page]:
+            bench.split_contents(split_by_hash(dict.fromkeys(contents, label), config.fractions, config.seed))
+
+
+def _check_splits(summary: DatasetSummary, classes: list[str]) -> None:
+    for split in SPLITS[:2]:
+        for label in classes:
+            if not summary.by_split.get(split, Counter())[label]:
+                raise DataError(
+                    f"no usable tile of class {label!r} is left in the {split} split; add tiles, change --fractions, "
+                    "give smaller blocks with a higher --block-zoom, or look for duplicates in the folders"
+                )
+
+
+def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleConfig, page: DatasetPage) -> None:
+    with TileWriter(folder, located=bench.has_places(), slices=config.slice_columns) as writer:
+        for candidate, row in bench.usable():
+            data = read(candidate).data
+            if hashlib.sha256(data).hexdigest() != row.sha256:
+                raise DataError(
+                    f"{row.source or row.id} changed while the dataset was being assembled; run the command again"
+                )
+            stored = data
+            if row.format != row.source_format or not is_plain(data):
+                scale = config.imagery_scale or None
+                stored, _ = encode_for_tensorflow(data, config.max_pixels, config.imagery_bands, scale)
+            writer.add(row, stored)
+            page.offer_image(row, stored)

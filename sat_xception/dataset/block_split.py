@@ -1,0 +1,199 @@
+"""Deal blocks of neighbouring tiles to train, validation and test, so that each split has its share of what there is.
+
+Neighbours look alike, so tiles of a block share a split. A block's split follows from a hash of its place and the seed:
+it stays where it is when others are added. With few blocks, chance alone may leave a split without a class or a slice;
+then blocks are moved, each time the one that brings all shares closest to what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.dataset.split import SPLITS, split_of, stable_fraction
+from sat_xception.log import get_logger
+
+__all__ = ["BlockCount", "split_blocks"]
+
+_log = get_logger(__name__)
+# A stratum's share of a split may be off by this much of it. With 1,000 blocks and a share of 0.15, chance puts it off
+# by more in 1 of 100 seeds: large datasets stay as the hash deals them.
+_TOLERANCE = 0.2
+# Strata that are too small to share out, and how many of the largest are looked at.
+_LEAST_EXPECTED = 2.0
+_MOST_STRATA = 100
+# What a class that a split lacks costs, beside which shares are nothing.
+_LACKING_COST = 1e9
+# Strata that stay short of more than this much of their share are told, the first few of them.
+_TOLD_SHORTAGE = 0.5
+_TOLD = 3
+
+
+@dataclass(frozen=True)
+class BlockCount:
+    """How many tiles of one kind a block has.
+
+    Attributes:
+        block: Zoom, x and y of the block.
+        split: Split that the tiles are given; "" when there is none.
+        label: Class name.
+        slices: Value by slice column.
+        tiles: Number of tiles.
+    """
+
+    block: tuple[int, int, int]
+    split: str
+    label: str
+    slices: Mapping[str, str]
+    tiles: int
+
+
+def split_blocks(
+    counts: Iterable[BlockCount], fractions: tuple[float, float, float], seed: int
+) -> dict[tuple[int, int, int], str]:
+    """Return the split of each block.
+
+    Args:
+        counts: What is in the blocks, in any order. A block with a given split keeps it.
+        fractions: Shares of train, valid and test, held for each class and for each class in each slice, as well as
+            blocks allow.
+        seed: The same seed and blocks give the same splits.
+    """
+    given: dict[tuple[int, int, int], str] = {}
+    by_stratum: dict[tuple[str, ...], dict[tuple[int, int, int], int]] = {}
+    for count in counts:
+        given[count.block] = given.get(count.block) or count.split
+        for stratum in ((count.label,), *((count.label, name, value) for name, value in count.slices.items())):
+            in_block = by_stratum.setdefault(stratum, {})
+            in_block[count.block] = in_block.get(count.block, 0) + count.tiles
+    positions = {block: stable_fraction("block:{}/{}/{}".format(*block), seed) for block in given}
+    # In the order of the hash, so that it decides between equals.
+    blocks = sorted(given, key=lambda block: (positions[block], block))
+    splits = np.array([SPLITS.index(given[block] or split_of(positions[block], fractions)) for block in blocks])
+    strata = sorted(by_stratum, key=lambda stratum: (len(stratum), -sum(by_stratum[stratum].values()), stratum))
+    if len(strata) > _MOST_STRATA:
+        _log.warning(
+            "splits    %d of %s classes and slices are evened out, classes first and those with most tiles; the others "
+            "fall as their blocks do, such as %s",
+            _MOST_STRATA,
+            f"{len(strata):,}",
+            " ".join(strata[_MOST_STRATA]),
+        )
+        strata = strata[:_MOST_STRATA]
+    tiles = np.array([[by_stratum[stratum].get(block, 0) for stratum in strata] for block in blocks], dtype=np.float64)
+    fixed = np.array([bool(given[block]) for block in blocks], dtype=bool)
+    if len(blocks):
+        _even_out(tiles, splits, fixed, np.array(fractions), strata)
+    return {block: SPLITS[split] for block, split in zip(blocks, splits.tolist(), strict=True)}
+
+
+def _even_out(
+    tiles: npt.NDArray[np.float64],
+    splits: npt.NDArray[np.int64],
+    fixed: npt.NDArray[np.bool_],
+    fractions: npt.NDArray[np.float64],
+    strata: list[tuple[str, ...]],
+) -> None:
+    """Move blocks, in `splits`, until every stratum has about its share of every split, or no move helps.
+
+    Args:
+        tiles: Tiles of each block in each stratum, `[blocks, strata]`.
+        splits: Index of each block's split, `[blocks]`.
+        fixed: Whether a block stays where it is, `[blocks]`.
+        fractions: Share of each split, `[splits]`.
+        strata: Names, for what is said of those that stay short.
+    """
+    wanted = np.flatnonzero(fractions > 0)
+    expected = np.outer(tiles.sum(axis=0), fractions)
+    is_class = np.array([len(stratum) == 1 for stratum in strata])
+    hopeless = np.zeros(expected.shape, dtype=bool)
+    moved = 0
+    while True:
+        have = np.stack([tiles[splits == split].sum(axis=0) for split in range(len(fractions))], axis=1)
+        uneven = _unevenness(have, expected, wanted, is_class) * ~hopeless
+        stratum, split = (int(place) for place in np.unravel_index(np.argmax(uneven), uneven.shape))
+        if uneven[stratum, split] <= 0:
+            break
+        has_some = ~fixed & (tiles[:, stratum] > 0)
+        if have[stratum, split] < expected[stratum, split]:
+            moves = [(np.flatnonzero(has_some & (splits != split)), split)]
+        else:
+            leaving = np.flatnonzero(has_some & (splits == split))
+            moves = [(leaving, target) for target in wanted.tolist() if target != split]
+        best = (0.0, -1, -1)
+        for blocks, target in moves:
+            change = _change_of_cost(tiles[blocks], have, expected, splits[blocks], target, wanted)
+            change += _LACKING_COST * _change_of_lacking(
+                tiles[blocks][:, is_class], have[is_class], splits[blocks], target
+            )
+            if len(blocks):
+                best = min(best, (float(change.min()), int(blocks[np.argmin(change)]), target))
+        _, block, target = best
+        if block < 0:
+            hopeless[stratum, split] = True
+            continue
+        splits[block] = target
+        hopeless[:] = False
+        moved += 1
+    if moved:
+        _log.info("splits    %s of %s blocks moved, to even out classes and slices", f"{moved:,}", f"{len(splits):,}")
+    told = [
+        f"{' '.join(strata[stratum])} has {have[stratum, split]:,.0f} of {expected[stratum, split]:,.0f} tiles in "
+        f"{SPLITS[split]}"
+        for stratum, split in np.argwhere(hopeless & (have < (1 - _TOLD_SHORTAGE) * expected)).tolist()
+    ]
+    if told:
+        _log.warning(
+            "splits    too few blocks to give each split its share: %s%s; a higher --block-zoom makes smaller blocks",
+            ", ".join(told[:_TOLD]),
+            f" and {len(told) - _TOLD} more" if len(told) > _TOLD else "",
+        )
+
+
+def _unevenness(
+    have: npt.NDArray[np.float64],
+    expected: npt.NDArray[np.float64],
+    wanted: npt.NDArray[np.int64],
+    is_class: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """Return by how much of its share each stratum is off in each split, `[strata, splits]`; 0 where it is even enough.
+
+    A class that a split lacks counts more than anything else.
+    """
+    uneven = np.zeros_like(expected)
+    off = np.abs(1 - have[:, wanted] / np.maximum(expected[:, wanted], 1e-9))
+    matters = (expected[:, wanted] >= _LEAST_EXPECTED) & (off > _TOLERANCE)
+    lacks = is_class[:, None] & (have[:, wanted] == 0)
+    uneven[:, wanted] = np.where(lacks, _LACKING_COST, np.where(matters, off, 0.0))
+    return uneven
+
+
+def _change_of_cost(
+    moved: npt.NDArray[np.float64],
+    have: npt.NDArray[np.float64],
+    expected: npt.NDArray[np.float64],
+    origin: npt.NDArray[np.int64],
+    target: int,
+    wanted: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return what moving each block changes of the sum over strata and splits of (have - expected)^2 / expected."""
+    scale = np.maximum(expected, 1e-9)
+    excess = have - expected
+    from_origin = (moved**2 - 2 * moved * excess.T[origin]) / scale.T[origin]
+    from_origin[~np.isin(origin, wanted)] = 0
+    to_target = (moved**2 + 2 * moved * excess[:, target]) / scale[:, target]
+    change: npt.NDArray[np.float64] = (from_origin + to_target).sum(axis=1)
+    return change
+
+
+def _change_of_lacking(
+    moved: npt.NDArray[np.float64], have: npt.NDArray[np.float64], origin: npt.NDArray[np.int64], target: int
+) -> npt.NDArray[np.float64]:
+    """Return by how much moving each block changes the number of classes that splits lack."""
+    brought = (moved > 0) & (have[:, target] == 0)
+    taken = (moved > 0) & (have.T[origin] == moved)
+    change: npt.NDArray[np.float64] = taken.sum(axis=1, dtype=np.float64) - brought.sum(axis=1)
+    return change

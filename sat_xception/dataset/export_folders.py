@@ -1,0 +1,83 @@
+"""Write a dataset back as folders of images, for people and for other tools: `OUT/<split>/<class>/<image>`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from sat_xception.dataset.manifest import check_shard, read_dataset
+from sat_xception.dataset.settings import ExportFoldersConfig
+from sat_xception.errors import DataError
+from sat_xception.log import track
+from sat_xception.storage import atomic_folder
+
+__all__ = ["ExportFoldersResult", "export_folders"]
+
+_SUFFIXES = {"jpeg": ".jpg"}
+_PAGE = 100
+
+
+@dataclass(frozen=True)
+class ExportFoldersResult:
+    """What was written.
+
+    Attributes:
+        folder: Folder with a folder a split.
+        counts: Images by split and class.
+    """
+
+    folder: Path
+    counts: Counter[tuple[str, str]]
+
+    def summary(self) -> str:
+        """Return the counts and the folder."""
+        counts = "  ".join(f"{split}/{label} {number:,}" for (split, label), number in sorted(self.counts.items()))
+        return f"export    {self.counts.total():,} images | {counts}\nwrote     {self.folder}"
+
+
+def export_folders(config: ExportFoldersConfig) -> ExportFoldersResult:
+    """Write the usable tiles as files, bytes as they are stored.
+
+    A tile of a known place is named `x-y-z`, which assemble reads back as its place; others keep the name that they
+    came with, and get a part of their digest where two would have the same.
+
+    Raises:
+        DataError: No dataset, a damaged shard, or a class whose name can't be a folder's.
+        ConfigError: `out` can't be written, or holds something.
+    """
+    dataset = read_dataset(config.dataset)
+    for label in dataset["classes"]:
+        if label in (".", "..") or "/" in label or "\0" in label:
+            raise DataError(f"class {label!r} can't be the name of a folder; rename it in the labels")
+    counts: Counter[tuple[str, str]] = Counter()
+    with atomic_folder(config.out) as work:
+        usable = dataset["counts"]["by_status"]["ok"]
+        for tile in track(_tiles(config.dataset, dataset["shards"]), "export", usable):
+            folder = work / tile["split"] / tile["label"]
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / _name(tile)
+            if path.exists():
+                path = path.with_stem(f"{path.stem}-{hashlib.sha256(tile['image']).hexdigest()[:12]}")
+            path.write_bytes(tile["image"])
+            counts[tile["split"], tile["label"]] += 1
+    return ExportFoldersResult(config.out, counts)
+
+
+def _tiles(folder: Path, shards: dict[str, str]) -> Iterator[dict[str, Any]]:
+    for name, digest in sorted(shards.items()):
+        check_shard(folder / name, digest)
+        for batch in pq.ParquetFile(folder / name).iter_batches(batch_size=_PAGE):
+            yield from batch.to_pylist()
+
+
+def _name(tile: dict[str, Any]) -> str:
+    suffix = _SUFFIXES.get(tile["format"], f".{tile['format']}")
+    if tile.get("tile/z") is not None:
+        return f"{tile['tile/x']}-{tile['tile/y']}-{tile['tile/z']}{suffix}"
+    return f"{Path(tile['id']).stem}{suffix}"

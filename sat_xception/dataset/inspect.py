@@ -1,0 +1,91 @@
+"""Read the image of every tile on the bench, and write down what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from sat_xception.dataset.folders import Candidate, Content
+from sat_xception.dataset.images import probe_image
+from sat_xception.dataset.manifest import ManifestRow
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.dataset.split import stable_fraction
+from sat_xception.dataset.staging import Workbench
+from sat_xception.errors import DataError
+from sat_xception.imagery.beside import check_beside, owner_of
+from sat_xception.log import track
+
+__all__ = ["Read", "probe_tiles", "read_file"]
+
+Read = Callable[[Candidate], Content]
+
+
+def read_file(candidate: Candidate) -> Content:
+    """Return the bytes of a candidate's file, after a look at what GDAL keeps in files beside it."""
+    if candidate.path is None:
+        raise ValueError(f"{candidate.id} has no file")
+    try:
+        if owner := owner_of(candidate.path):
+            return Content(b"", "failed", f"belongs to {owner.name} beside it, and is no tile of its own")
+        check_beside(candidate.path)
+        return Content(candidate.path.read_bytes())
+    except OSError as error:
+        return Content(b"", "failed", f"can't be read: {error.strerror}")
+    except DataError as error:
+        return Content(b"", "failed", str(error))
+
+
+def probe_tiles(bench: Workbench, read: Read, config: AssembleConfig) -> None:
+    """Read the images of all tiles that wait for it, a page at a time, and record what became of them.
+
+    Args:
+        bench: The tiles.
+        read: Returns the bytes of a candidate's image. Called from several threads.
+        config: Settings: what an image may be, and the seed, which decides with its content the order of storage.
+    """
+
+    def judge(candidate: Candidate) -> tuple[ManifestRow, float, bytes]:
+        row, fine = _probe(candidate, read, config)
+        return row, stable_fraction(f"order:{row.sha256}", config.seed), fine
+
+    progress = iter(track(range(len(bench)), "assemble", len(bench)))
+    # Pillow lets go of the interpreter lock while it decodes: threads use all cores.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for page in bench.waiting():
+            judged = []
+            for verdict in pool.map(judge, page):
+                judged.append(verdict)
+                next(progress, None)
+            bench.record(judged)
+    for _ in progress:  # tiles that weren't read, as their labels can't be used
+        pass
+
+
+def _probe(candidate: Candidate, read: Read, config: AssembleConfig) -> tuple[ManifestRow, bytes]:
+    """Return what became of a tile, and its fine hash."""
+    row = ManifestRow(candidate.id, candidate.label, candidate.split, status="failed", source=candidate.source)
+    content = read(candidate)
+    if content.status == "failed":
+        return dataclasses.replace(row, reason=content.reason), b""
+    row = dataclasses.replace(row, sha256=hashlib.sha256(content.data).hexdigest(), bytes=len(content.data))
+    try:
+        facts = probe_image(content.data, config.max_pixels, config.imagery_bands, config.imagery_scale or None)
+    except DataError as error:
+        return dataclasses.replace(row, reason=str(error)), b""
+    row = dataclasses.replace(
+        row,
+        status=content.status,
+        reason=content.reason,
+        source_format=facts.source_format,
+        format=facts.format,
+        width=facts.width,
+        height=facts.height,
+        bytes=len(facts.data),
+        mean_luma=facts.mean_luma,
+        std_luma=facts.std_luma,
+        phash=facts.phash,
+    )
+    return row, facts.fine

@@ -1,0 +1,152 @@
+"""Keep the exam honest: no tile twice, and nothing of what validation and test show in training."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.dataset.dedupe import FineHashes, find_duplicates, find_near_duplicates
+from sat_xception.dataset.staging import Workbench
+from sat_xception.errors import DataError
+from sat_xception.log import get_logger
+
+__all__ = ["check_blocks", "check_lookalikes", "check_places", "leave_out_copies", "leave_out_lookalikes"]
+
+_log = get_logger(__name__)
+_LISTED = 5
+# More look-alikes than this share are worth a look: there may be a reason.
+_MANY = 0.03
+_MANY_ADVICE = (
+    ". That is more than a few in a hundred: look at some of them, and lower --near-duplicate-bits or give "
+    "--keep-near-duplicates if they differ"
+)
+
+
+class _Alike(NamedTuple):
+    """A usable tile and one that looks the same and comes before it, or is labelled differently."""
+
+    tile: str
+    split: str
+    label: str
+    like: str
+    split_of_like: str
+    label_of_like: str
+    labels_differ: bool
+
+
+def _lookalikes(bench: Workbench, bits: int) -> Iterator[_Alike]:
+    looks = bench.looks()
+
+    def fine(places: npt.NDArray[np.uint32]) -> FineHashes:
+        return FineHashes(places, bench.fine_hashes(looks.tiles[places]))
+
+    for place, (other, differ) in find_near_duplicates(looks.hashes, looks.labels, bits, fine).items():
+        yield _Alike(*bench.name(int(looks.tiles[place])), *bench.name(int(looks.tiles[other])), differ)
+
+
+def leave_out_copies(bench: Workbench) -> None:
+    """Leave out tiles that have the same bytes as another."""
+    left_out = 0
+    for tiles in bench.copies():
+        reasons = find_duplicates(tiles)
+        bench.leave_out(reasons)
+        left_out += len(reasons)
+    if left_out:
+        _log.warning("left out  %s duplicate tiles; the manifest says of which", f"{left_out:,}")
+
+
+def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
+    """Leave out tiles that look like another: their perceptual hashes differ in at most `bits` bits, and in detail."""
+    reasons = {}
+    across = 0
+    by_label: Counter[str] = Counter()
+    usable = bench.count_usable()
+    plain, first = bench.without_look()
+    if plain:
+        _log.log(
+            logging.WARNING if plain > _MANY * usable else logging.INFO,
+            "splits    %s of %s tiles are of nearly one colour, such as %s: they aren't compared with others by "
+            "their look",
+            f"{plain:,}",
+            f"{usable:,}",
+            first,
+        )
+    for alike in _lookalikes(bench, bits):
+        by_label[alike.label] += 1
+        end = ", which is labelled differently; both are left out" if alike.labels_differ else ""
+        reasons[alike.tile] = f"looks like {alike.like}{end}"
+        across += alike.split != alike.split_of_like
+    bench.leave_out(reasons)
+    if reasons:
+        _log.warning(
+            "left out  %s tiles that look like another (%s), %s of them in another split; the manifest says which%s",
+            f"{len(reasons):,}",
+            ", ".join(f"{label} {number:,}" for label, number in sorted(by_label.items())),
+            f"{across:,}",
+            _MANY_ADVICE if len(reasons) > _MANY * usable else "",
+        )
+
+
+def check_places(bench: Workbench, limit: float) -> None:
+    """Say how many tiles can't be split by block, since it isn't known where they are, though it is of others.
+
+    Args:
+        bench: The tiles, read.
+        limit: Largest share of them. Where less than this share has a place, names only look as if they said one.
+
+    Raises:
+        DataError: There are more.
+    """
+    placed, unplaced, first = bench.places()
+    if not placed or not unplaced:
+        return
+    share = unplaced / (placed + unplaced)
+    told = f"{unplaced:,} of {placed + unplaced:,} tiles don't say where they are, such as {first}"
+    if limit < share < 1 - limit:
+        raise DataError(
+            f"{told}; the others do, and are split by block ({share:.1%}, limit {limit:.1%}). Neighbours of validation "
+            "and test tiles may be among them: name them x-y-z or z-x-y as the others, leave them out, or raise "
+            "--max-unplaced"
+        )
+    _log.warning("splits    %s: these are split by their content, and not by block", told)
+
+
+def check_blocks(bench: Workbench, block_zoom: int) -> None:
+    """Look for blocks that leak.
+
+    Raises:
+        DataError: A block has usable tiles in two splits.
+    """
+    shared = bench.shared_blocks()
+    if shared:
+        listed = ", ".join(f"{block} ({splits.replace(',', ' and ')})" for block, splits in shared[:_LISTED])
+        raise DataError(
+            f"{len(shared):,} blocks of zoom {block_zoom} have tiles in more than one split: {listed}"
+            f"{', …' if len(shared) > _LISTED else ''}. Neighbours look alike, so validation and test would be too "
+            "easy. Leave the splits out and let blocks decide; or, to keep them, make blocks smaller with a higher "
+            "--block-zoom (22: every tile is a block of its own)"
+        )
+
+
+def check_lookalikes(bench: Workbench, bits: int) -> None:
+    """Look for tiles that leak.
+
+    Raises:
+        DataError: Usable tiles of two splits look the same.
+    """
+    pairs = [
+        f"{alike.tile} in {alike.split} and {alike.like} in {alike.split_of_like}"
+        for alike in _lookalikes(bench, bits)
+        if alike.split != alike.split_of_like
+    ]
+    if pairs:
+        raise DataError(
+            f"{len(pairs):,} tiles look like one in another split: {', '.join(pairs[:_LISTED])}"
+            f"{', …' if len(pairs) > _LISTED else ''}. Remove them, or run without --keep-near-duplicates: then one of "
+            "each pair is left out"
+        )

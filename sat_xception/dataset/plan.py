@@ -1,0 +1,192 @@
+"""Plan a dataset from labelled places: which tiles, their labels, slices and weights.
+
+Where layers disagree about a tile, a person who looked at it is right (the review), then the labels, then the
+look-alikes; random negatives take what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+
+from sat_xception.dataset.folders import Candidate, TilePlace
+from sat_xception.dataset.labels import LabelColumns, label_tiles, tile_table
+from sat_xception.dataset.negatives import NegativesConfig, are_clear, draw_negatives
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.geo.vectors import Geometries, Layer, read_layer
+
+__all__ = ["Plan", "plan_tiles"]
+
+_VERDICT = "verdict"
+_UNSURE = "unsure"
+_ZOOM = "z"
+_DEFAULT_POSITIVE = "school"
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be gathered.
+
+    Attributes:
+        tiles: Every tile that the labels and the negatives ask for, sorted by x and y, with the columns of
+            `tile_table`.
+        zoom: Their zoom.
+        bounds: West, south, east and north of the labels, in degrees.
+    """
+
+    tiles: pa.Table
+    zoom: int
+    bounds: tuple[float, float, float, float]
+
+    def wanted(self) -> pa.Table:
+        """Return the tiles whose images are needed: those without a conflict."""
+        return self.tiles.filter(pc.equal(self.tiles["conflict"], ""))
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the tiles one by one."""
+        for page in self.tiles.to_batches(_PAGE):
+            x, y = (page.column(axis).to_numpy() for axis in ("x", "y"))
+            lon, lat = grid_to_lonlat(x + 0.5, y + 0.5, self.zoom)
+            for tile, *centre in zip(page.to_pylist(), lon.tolist(), lat.tolist(), strict=True):
+                yield Candidate(
+                    id=f"{self.zoom}/{tile['x']}/{tile['y']}",
+                    path=None,
+                    label=tile["label"],
+                    split=tile["split"],
+                    place=TilePlace(tile["x"], tile["y"], self.zoom, centre[0], centre[1]),
+                    labelled_by=tile["source"],
+                    slices={name.removeprefix("slice/"): tile[name] for name in tile if name.startswith("slice/")},
+                    conflict=tile["conflict"],
+                    weight=tile["weight"],
+                )
+
+
+def plan_tiles(config: AssembleConfig) -> Plan:
+    """Return every tile that the labels and the negatives ask for.
+
+    Raises:
+        ConfigError: A setting doesn't fit the layers.
+        DataError: A layer can't be used, there is only one class, or there is no room for the negatives.
+    """
+    positive = config.positive_label or config.label or _DEFAULT_POSITIVE
+    negative = config.negative_label or f"not-{positive}"
+    layer = read_layer(config.labels or Path(), config.labels_layer, "--labels")
+    columns = LabelColumns(config.label_column, config.label, config.slice_columns, config.split_column)
+    tiles = label_tiles(layer, config.zoom, columns, positive)
+    places = layer.geometry
+    unsure = np.empty(0, dtype=np.int64)
+    if config.negatives_review:
+        reviewed, unsure = _reviewed(config, tiles, positive, negative)
+        tiles = _first_of_each(pa.concat_tables([reviewed, tiles]), config.zoom)
+    if config.negatives_lookalikes:
+        tiles = _first_of_each(pa.concat_tables([tiles, _lookalikes(config, places, negative)]), config.zoom)
+    tiles = tiles.filter(pa.array(~np.isin(_keys(tiles, config.zoom), unsure)))
+    if config.negatives_ratio:
+        tiles = pa.concat_tables([tiles, _random(config, tiles, unsure, places, positive, negative)])
+    labels = tiles["label"].unique().to_pylist()
+    if len(labels) < 2:
+        raise DataError(
+            f"all {len(tiles):,} tiles are labelled {', '.join(labels) or 'nothing'}, a classifier needs at least 2 "
+            "classes: draw negatives with --negatives-ratio, or name a column of classes with --label-column"
+        )
+    west, south, east, north = shapely.total_bounds(places).tolist()
+    return Plan(tiles.sort_by([("x", "ascending"), ("y", "ascending")]), config.zoom, (west, south, east, north))
+
+
+def _keys(tiles: pa.Table, zoom: int) -> npt.NDArray[np.int64]:
+    """Return a number for each tile that no other has."""
+    keys: npt.NDArray[np.int64] = tiles["x"].to_numpy() << zoom | tiles["y"].to_numpy()
+    return keys
+
+
+def _first_of_each(tiles: pa.Table, zoom: int) -> pa.Table:
+    """Return each tile once, as its first row has it."""
+    _, first = np.unique(_keys(tiles, zoom), return_index=True)
+    return tiles.take(pa.array(np.sort(first)))
+
+
+def _no_slices(config: AssembleConfig) -> dict[str, pa.Array | str]:
+    return {f"slice/{name}": "" for name in config.slice_columns}
+
+
+def _reviewed(
+    config: AssembleConfig, tiles: pa.Table, positive: str, negative: str
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Return what a person said of tiles, and the keys of those that nobody is sure of."""
+    layer = read_layer(config.negatives_review or Path(), config.negatives_review_layer, "--negatives-review")
+    _check_zoom(layer, config.zoom)
+    said = label_tiles(layer, config.zoom, LabelColumns(_VERDICT), "yes")
+    unknown = sorted(set(said["label"].unique().to_pylist()) - {"yes", "no", _UNSURE})
+    if unknown:
+        raise DataError(f"{layer.name} has the verdict {unknown[0]!r}; expected yes, no or unsure")
+    keys = _keys(said, config.zoom)
+    planned = pa.array(_keys(tiles, config.zoom))
+    unsure = keys[pc.equal(said["label"], _UNSURE).to_numpy()]
+    parts = []
+    for verdict, label, weight in (("yes", positive, 1.0), ("no", negative, config.negatives_review_weight)):
+        some = said.filter(pc.equal(said["label"], verdict))
+        # Where the labels know the tile, its slices and its split are theirs.
+        known = pc.index_in(pa.array(_keys(some, config.zoom)), value_set=planned)
+        kept = {
+            name: pc.fill_null(tiles[name].combine_chunks().take(known), "")
+            for name in tiles.column_names
+            if name.startswith("slice/") or name == "split"
+        }
+        split = kept.pop("split")
+        conflict = some["conflict"].combine_chunks()
+        x, y = some["x"].to_numpy(), some["y"].to_numpy()
+        parts.append(tile_table(x, y, label, layer.name, split=split, conflict=conflict, slices=kept, weight=weight))
+    return pa.concat_tables(parts), unsure
+
+
+def _check_zoom(layer: Layer, zoom: int) -> None:
+    """Refuse a review of tiles of another zoom: what was seen on one tile isn't true of each of its four parts."""
+    if _ZOOM in layer.columns.column_names:
+        zooms = layer.texts(_ZOOM, "--negatives-review").unique().to_pylist()
+        if other := [item for item in zooms if item not in ("", str(zoom))]:
+            raise ConfigError(f"{layer.name} is a review of tiles of zoom {other[0]}, --zoom is {zoom}; give --zoom "
+                              f"{other[0]}, or review tiles of zoom {zoom}")  # fmt: skip
+
+
+def _lookalikes(config: AssembleConfig, places: Geometries, negative: str) -> pa.Table:
+    layer = read_layer(
+        config.negatives_lookalikes or Path(), config.negatives_lookalikes_layer, "--negatives-lookalikes"
+    )
+    found = label_tiles(layer, config.zoom, LabelColumns(every_label=negative), "")
+    x, y = found["x"].to_numpy(), found["y"].to_numpy()
+    clear = are_clear(np.stack([x, y], axis=1), places, config.zoom, config.negatives_buffer_m)
+    return tile_table(x[clear], y[clear], negative, layer.name, slices=_no_slices(config))
+
+
+def _random(
+    config: AssembleConfig,
+    tiles: pa.Table,
+    unsure: npt.NDArray[np.int64],
+    places: Geometries,
+    positive: str,
+    negative: str,
+) -> pa.Table:
+    usable = pc.and_(pc.equal(tiles["label"], positive), pc.equal(tiles["conflict"], ""))
+    drawing = NegativesConfig(
+        count=round(config.negatives_ratio * (pc.sum(usable).as_py() or 0)),
+        zoom=config.zoom,
+        buffer_m=config.negatives_buffer_m,
+        distance_m=config.negatives_distance_m,
+        seed=config.seed,
+    )
+    area = None
+    if config.negatives_within:
+        area = read_layer(config.negatives_within, config.negatives_within_layer, "--negatives-within").geometry
+    taken = np.concatenate([_keys(tiles, config.zoom), unsure])
+    x, y = draw_negatives(places, drawing, area, taken).T
+    return tile_table(x, y, negative, "random", slices=_no_slices(config))

@@ -1,0 +1,114 @@
+"""The page that shows what assemble gathered: counts, a map, what was left out and why, and tiles of each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sat_xception.dataset.manifest import ManifestRow
+from sat_xception.dataset.map_drawing import draw_map
+from sat_xception.dataset.split import SPLITS
+from sat_xception.dataset.tile_map import TileMap
+from sat_xception.reports.page import render_page, thumbnail
+
+__all__ = ["DatasetPage"]
+
+# What keeps the page below 3 MB however many classes and failures there are.
+_MOST_CLASSES = 100
+_CLASSES_WITH_TILES = 12
+_TILES_OF_A_CLASS_AND_SPLIT = 6
+_MOST_REASONS = 20
+_MOST_REASONS_COUNTED = 1000
+_MOST_LEFT_OUT = 50
+_LONGEST_TEXT = 200
+
+
+class DatasetPage:
+    """Collects what the page shows, row by row: memory stays flat however many there are."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        """Begin the page of a dataset with these classes; tiles are shown of the first dozen."""
+        self._classes = classes
+        self._samples: dict[str, dict[str, list[dict[str, str]]]] = {
+            label: {} for label in classes[:_CLASSES_WITH_TILES]
+        }
+        self._map = TileMap(classes)
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._left_out: dict[bool, list[tuple[str, str, str, str]]] = {True: [], False: []}
+
+    def offer_image(self, row: ManifestRow, image: bytes) -> None:
+        """Show the tile, if its class and split still lack some.
+
+        Tiles come in stored order, which is mixed: the first are as good as drawn by lot, and repeatable.
+        """
+        by_split = self._samples.get(row.label)
+        if by_split is None:
+            return
+        taken = by_split.setdefault(row.split, [])
+        if len(taken) < _TILES_OF_A_CLASS_AND_SPLIT:
+            taken.append({"id": _cut(row.id), "image": thumbnail(image)})
+
+    def offer(self, row: ManifestRow) -> None:
+        """Take a row of the manifest."""
+        self._map.offer(row)
+        if row.status == "ok":
+            return
+        # A duplicate's reason names the tile that it repeats, a blank one's by how little it varies: no two are alike.
+        reason = _cut(row.reason) if row.status == "failed" else ""
+        if (row.status, reason) in self._reasons or len(self._reasons) < _MOST_REASONS_COUNTED:
+            self._reasons[row.status, reason] += 1
+        # Failures first: they are what somebody must look at.
+        listed = self._left_out[row.status == "failed"]
+        if len(listed) < _MOST_LEFT_OUT:
+            listed.append((_cut(row.id), row.label, row.status, _cut(row.reason)))
+
+    def render(self, description: Mapping[str, Any]) -> str:
+        """Return the page.
+
+        Args:
+            description: Content of `dataset.json`.
+        """
+        counts, classes = description["counts"], self._classes
+        splits = [split for split in SPLITS if split in counts["by_split"]]
+        left_out = [*self._left_out[True], *self._left_out[False]][:_MOST_LEFT_OUT]
+        reasons = self._reasons.most_common(_MOST_REASONS)
+        lost = counts["considered"] - counts["by_status"].get("ok", 0)
+        block_zoom = description["config"]["block_zoom"]
+        return render_page(
+            "dataset",
+            synthetic=description["synthetic"],
+            name=description["name"],
+            digest=description["digest"],
+            positive_label=description["positive_label"],
+            attribution=description["attribution"],
+            slices=list(counts["by_slice"].items()),
+            considered=counts["considered"],
+            statuses=counts["by_status"],
+            splits=splits,
+            classes=[
+                (label, [counts["by_split"][split].get(label, 0) for split in splits])
+                for label in classes[:_MOST_CLASSES]
+            ],
+            more_classes=max(0, len(classes) - _MOST_CLASSES),
+            totals=[sum(counts["by_split"][split].values()) for split in splits],
+            map=draw_map(self._map, block_zoom),
+            map_splits=SPLITS,
+            map_classes=self._map.classes,
+            map_zoom=self._map.zoom,
+            map_is_exact=self._map.is_exact,
+            mapped=self._map.tiles,
+            block_zoom=block_zoom,
+            reasons=[(status, reason, number) for (status, reason), number in reasons],
+            more_reasons=lost - sum(number for _, number in reasons),
+            left_out=left_out,
+            more_left_out=lost - len(left_out),
+            samples={
+                label: {split: by_split[split] for split in SPLITS if split in by_split}
+                for label, by_split in self._samples.items()
+            },
+        )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"

@@ -1,0 +1,105 @@
+"""Where a run of the training pipeline takes its dataset from.
+
+With a dataset store, the tiles are gathered first and the dataset is filed under the digest of what later steps see of
+it. Its address is the same as long as the data is, so that Kubeflow's cache finds the steps after it done. Without a
+store, the settings themselves are handed on, with the run that they are of, and the dataset is made anew each time.
+See docs/decisions/0017-unchanged-data.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sat_xception.dataset.assemble import AssembleResult, assemble
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.errors import DataError
+from sat_xception.log import get_logger
+from sat_xception.settings.config import load_config
+from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, get_file, read_json, scratch_folder
+from sat_xception.storage.address import is_address
+from sat_xception.storage.files import dump_json, json_text
+
+__all__ = ["find_source", "take_dataset"]
+
+_log = get_logger(__name__)
+_RECORD = "dataset.json"
+
+
+def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
+    """Return the source of a run's dataset, as `take_dataset` reads it.
+
+    Args:
+        settings: Settings of the assemble step, without `out`.
+        store: Folder or gs:// address that keeps datasets; "" for none.
+        run: Id of the run.
+
+    Returns:
+        With a store the address of the dataset in it, which depends on the data alone; else the settings and the run,
+        as JSON.
+
+    Raises:
+        SatXceptionError: The dataset can't be assembled, or the store can't be written.
+    """
+    if not store:
+        return dump_json({"run": run, "settings": dict(settings)}, sort_keys=True)
+    with scratch_folder() as folder:
+        made = folder / "dataset"
+        counts = _assemble({**settings, "out": made}).summary().splitlines()[:-1]
+        print("\n".join(counts), flush=True)
+        address = (GcsPath(store) if is_address(store) else Path(store)) / _identity(made)
+        if _holds_dataset(address):
+            _log.info("dataset   unchanged: %s", address)
+        else:
+            _copy(made, address)
+            _log.info("dataset   new: %s", address)
+    return str(address)
+
+
+def take_dataset(source: str, out: Path) -> AssembleResult:
+    """Write the dataset of a source to `out`.
+
+    Args:
+        source: What `find_source` returned.
+        out: Folder to write the dataset to.
+
+    Raises:
+        SatXceptionError: It isn't in the store, it was changed there, or it can't be assembled.
+    """
+    if source.startswith("{"):
+        return _assemble({**json.loads(source)["settings"], "out": out})
+    stored = fetch_folder(GcsPath(source), _RECORD) if is_address(source) else Path(source)
+    description = read_json(stored / _RECORD, made_by="assemble")
+    if _identity(stored) != stored.name:
+        raise DataError(f"{source} was changed after it was stored; remove it and start the run again")
+    _copy(stored, out)
+    return AssembleResult(out, description["counts"], description["digest"])
+
+
+def _assemble(settings: Mapping[str, object]) -> AssembleResult:
+    return assemble(load_config(AssembleConfig, None, settings).at_hand())
+
+
+def _identity(dataset: Path) -> str:
+    """Return the digest of everything that the steps after assemble see of a dataset, as 64 hexadecimal digits.
+
+    Where tiles came from and how they were fetched is left out: the shards' own digests hold what came of it.
+    """
+    description: dict[str, Any] = dict(read_json(dataset / _RECORD, made_by="assemble"))
+    description["config"] = {"block_zoom": description["config"]["block_zoom"]}
+    return hashlib.sha256(json_text(description).encode()).hexdigest()
+
+
+def _holds_dataset(address: Path) -> bool:
+    if isinstance(address, GcsPath):
+        return get_file(address / "published.json") is not None
+    return (address / _RECORD).is_file()
+
+
+def _copy(dataset: Path, target: Path) -> None:
+    with atomic_folder(target, record=_RECORD) as work:
+        shutil.copytree(dataset, work, dirs_exist_ok=True)

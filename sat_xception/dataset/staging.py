@@ -1,0 +1,285 @@
+"""The tiles considered for a dataset, on disk while it is assembled: memory doesn't grow with their number."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sat_xception.dataset.block_split import BlockCount
+from sat_xception.dataset.dedupe import KEEP_FIRST
+from sat_xception.dataset.folders import Candidate, TilePlace
+from sat_xception.dataset.manifest import ManifestRow
+
+__all__ = ["Looks", "Workbench"]
+
+_PLACE = ("x", "y", "z", "lon", "lat")
+_CANDIDATE = ("id", "path", "label", "split", *_PLACE, "labelled_by", "slices", "weight", "conflict")
+_ROW = tuple(field.name for field in fields(ManifestRow))
+# What becomes known of a tile when its image is read.
+_OUTCOME = tuple(name for name in _ROW if name not in _CANDIDATE)
+_PAGE = 1000
+_UNSPLIT = "status = 'ok' AND split = '' AND label = ?"
+
+
+class Looks(NamedTuple):
+    """What tiles look like: perceptual hashes `uint64 [n]`, and `uint32 [n]` numbers of labels and to name tiles by."""
+
+    hashes: npt.NDArray[np.uint64]
+    labels: npt.NDArray[np.uint32]
+    tiles: npt.NDArray[np.uint32]
+
+
+class Workbench:
+    """A SQLite file with a row for every tile considered, from its label to what became of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file; it goes when the workbench is closed."""
+        self._path = path
+        self._database = sqlite3.connect(path, isolation_level=None)
+        # Nothing in it outlives the run: what a crash would damage is made again.
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
+            self._database.execute(f"PRAGMA {pragma}")
+        columns = [*_CANDIDATE[1:], *_OUTCOME, "block_z", "block_x", "block_y", "position", "fine BLOB"]
+        self._database.execute(f"CREATE TABLE tiles (id TEXT PRIMARY KEY, {', '.join(columns)})")
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close and remove the file."""
+        self._database.close()
+        self._path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return self._number("SELECT count(*) FROM tiles")
+
+    def add(self, candidates: Iterable[Candidate], block_zoom: int) -> None:
+        """Put candidates on the bench.
+
+        Their blocks are their ancestors at `block_zoom`, or at the lowest zoom of any tile: blocks never overlap.
+        """
+        columns = (*_CANDIDATE, "source", "status", "reason")
+        statement = f"INSERT INTO tiles ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        with self._transaction():
+            self._database.executemany(statement, map(_candidate_row, candidates))
+            self._database.execute(
+                "UPDATE tiles SET block_z = base, block_x = x >> (z - base), block_y = y >> (z - base) "
+                "FROM (SELECT min(min(z), ?) AS base FROM tiles) WHERE z IS NOT NULL",
+                (block_zoom,),
+            )
+            self._database.execute("CREATE INDEX blocks ON tiles (block_x, block_y)")
+
+    def has_places(self) -> bool:
+        """Return whether the place of any tile is known."""
+        return bool(self._all("SELECT 1 FROM tiles WHERE z IS NOT NULL LIMIT 1"))
+
+    def places(self) -> tuple[int, int, str]:
+        """Return how many usable tiles have a known place, how many haven't, and the first of those that haven't."""
+        query = "SELECT count(z), count(*) - count(z), min(iif(z IS NULL, id, NULL)) FROM tiles WHERE status = 'ok'"
+        placed, unplaced, first = self._all(query)[0]
+        return placed, unplaced, first or ""
+
+    def kinds(self) -> list[tuple[str, str]]:
+        """Return every label with every split that it is given, sorted."""
+        return self._all("SELECT DISTINCT label, split FROM tiles ORDER BY label, split")
+
+    def waiting(self) -> Iterator[list[Candidate]]:
+        """Yield the candidates whose images are still to be read, by id, a page at a time."""
+        query = f"SELECT {', '.join(_CANDIDATE)} FROM tiles WHERE status = '' AND id > ? ORDER BY id LIMIT {_PAGE}"
+        last = ""
+        while page := [_candidate(values) for values in self._all(query, last)]:
+            last = page[-1].id
+            yield page
+
+    def record(self, rows: Iterable[tuple[ManifestRow, float, bytes]]) -> None:
+        """Write down what became of tiles, each with its position in the order of storage and its fine hash."""
+        assignments = ", ".join(f"{name} = ?" for name in (*_OUTCOME, "position", "fine"))
+        values = ((*(getattr(row, name) for name in _OUTCOME), *rest, row.id) for row, *rest in rows)
+        with self._transaction():
+            self._database.executemany(f"UPDATE tiles SET {assignments} WHERE id = ?", values)
+
+    def failures(self) -> tuple[int, list[ManifestRow], tuple[str, int]]:
+        """Return how many tiles failed, the first few of them, and the most common reason with its number."""
+        number = self._number("SELECT count(*) FROM tiles WHERE status = 'failed'")
+        first = list(self._rows("status = 'failed' ORDER BY id LIMIT 5"))
+        query = "SELECT reason, count(*) FROM tiles WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1 LIMIT 1"
+        return number, first, next(iter(self._all(query)), ("", 0))
+
+    def copies(self) -> Iterator[list[ManifestRow]]:
+        """Yield the usable tiles that share their bytes with others, those of one content at a time."""
+        repeated = "SELECT sha256 FROM tiles WHERE status = 'ok' GROUP BY sha256 HAVING count(*) > 1"
+        rows = self._rows(f"status = 'ok' AND sha256 IN ({repeated}) ORDER BY sha256, id")
+        for _, group in groupby(rows, key=lambda row: row.sha256):
+            yield list(group)
+
+    def looks(self) -> Looks:
+        """Return what the usable tiles look like, of those that look the same the one that is to stay first."""
+        order = " ".join(f"WHEN '{split}' THEN {place}" for split, place in KEEP_FIRST.items())
+        those = "FROM tiles WHERE status = 'ok' AND phash != ''"
+        rows = self._database.execute(f"SELECT phash, label, rowid {those} ORDER BY CASE split {order} END, id")
+        count = self._number(f"SELECT count(*) {those}")
+        looks = Looks(np.empty(count, np.uint64), np.empty(count, np.uint32), np.empty(count, np.uint32))
+        numbers: dict[str, int] = {}
+        for place, (phash, label, tile) in enumerate(rows):
+            looks.hashes[place] = int(phash, 16)
+            looks.labels[place] = numbers.setdefault(label, len(numbers))
+            looks.tiles[place] = tile
+        return looks
+
+    def fine_hashes(self, tiles: npt.NDArray[np.uint32]) -> list[bytes]:
+        """Return the fine hashes of tiles that `looks` numbers, in that order."""
+        query = "SELECT fine FROM tiles WHERE rowid = ?"
+        return [self._database.execute(query, (tile,)).fetchone()[0] for tile in tiles.tolist()]
+
+    def without_look(self) -> tuple[int, str]:
+        """Return the number of usable tiles of nearly one colour, which have no perceptual hash, and the first."""
+        number, first = self._all("SELECT count(*), min(id) FROM tiles WHERE status = 'ok' AND phash = ''")[0]
+        return number, first or ""
+
+    def name(self, tile: int) -> tuple[str, str, str]:
+        """Return id, split and label of a tile that `looks` numbers."""
+        ((name, split, label),) = self._all("SELECT id, split, label FROM tiles WHERE rowid = ?", tile)
+        return name, split, label
+
+    def count_usable(self) -> int:
+        """Return the number of usable tiles."""
+        return self._number("SELECT count(*) FROM tiles WHERE status = 'ok'")
+
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Make duplicates of tiles, by id, each for a reason."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE tiles SET status = 'duplicate', reason = ? WHERE id = ?",
+                ((reason, tile) for tile, reason in reasons.items()),
+            )
+
+    def blocks(self) -> Iterator[BlockCount]:
+        """Yield how many tiles of each kind are in each block, of those that aren't left out."""
+        rows = self._database.execute(
+            "SELECT block_z, block_x, block_y, split, label, slices, count(*) FROM tiles "
+            "WHERE block_z IS NOT NULL AND status = '' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
+        )
+        for z, x, y, split, label, slices, tiles in rows:
+            yield BlockCount((z, x, y), split, label, json.loads(slices), tiles)
+
+    def split_blocks(self, splits: Mapping[tuple[int, int, int], str]) -> None:
+        """Give the tiles of each block its split, where they have none."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE tiles SET split = ? WHERE block_x = ? AND block_y = ? AND split = ''",
+                ((split, x, y) for (_, x, y), split in splits.items()),
+            )
+
+    def shared_blocks(self) -> list[tuple[str, str]]:
+        """Return the blocks, as z/x/y, whose usable tiles are in several splits, and which splits these are."""
+        return self._all(
+            "SELECT block_z || '/' || block_x || '/' || block_y, group_concat(DISTINCT split) FROM tiles "
+            "WHERE status = 'ok' AND block_z IS NOT NULL GROUP BY block_x, block_y HAVING count(DISTINCT split) > 1 "
+            "ORDER BY block_x, block_y"
+        )
+
+    def count_unsplit(self, label: str) -> int:
+        """Return the number of usable tiles of a class that have no split."""
+        return int(self._all(f"SELECT count(*) FROM tiles WHERE {_UNSPLIT}", label)[0][0])
+
+    def has_split(self, label: str) -> bool:
+        """Return whether any usable tile of a class has a split."""
+        query = "SELECT 1 FROM tiles WHERE status = 'ok' AND split != '' AND label = ? LIMIT 1"
+        return bool(self._all(query, label))
+
+    def unsplit(self, label: str) -> Iterator[list[str]]:
+        """Yield the contents of the usable tiles of a class that have no split, sorted, a page at a time."""
+        query = f"SELECT sha256 FROM tiles WHERE {_UNSPLIT} AND sha256 > ? ORDER BY sha256 LIMIT {_PAGE}"
+        self._database.execute("CREATE INDEX IF NOT EXISTS contents ON tiles (sha256)")
+        last = ""
+        while page := [sha256 for (sha256,) in self._all(query, label, last)]:
+            last = page[-1]
+            yield page
+
+    def split_contents(self, splits: Mapping[str, str]) -> None:
+        """Give tiles their split, by the SHA-256 of their bytes."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE tiles SET split = ? WHERE sha256 = ? AND status = 'ok'",
+                ((split, sha256) for sha256, split in splits.items()),
+            )
+
+    def rows(self) -> Iterator[ManifestRow]:
+        """Yield every tile, by id."""
+        return self._rows("TRUE ORDER BY id")
+
+    def usable(self) -> Iterator[tuple[Candidate, ManifestRow]]:
+        """Yield the usable tiles in the order of storage, each as it came and with what became of it.
+
+        Split by split, so that who wants one reads little of the others; within a split, classes are mixed.
+        """
+        query = f"SELECT {', '.join((*_CANDIDATE, *_ROW))} FROM tiles WHERE status = 'ok' ORDER BY split, position, id"
+        for values in self._database.execute(query):
+            yield _candidate(values[: len(_CANDIDATE)]), _row(values[len(_CANDIDATE) :])
+
+    def _rows(self, condition: str) -> Iterator[ManifestRow]:
+        return map(_row, self._database.execute(f"SELECT {', '.join(_ROW)} FROM tiles WHERE {condition}"))
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        return self._database.execute(query, values).fetchall()
+
+    def _number(self, query: str) -> int:
+        return int(self._all(query)[0][0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        yield
+        self._database.execute("COMMIT")
+
+
+def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
+    path = None if candidate.path is None else os.fsencode(candidate.path)
+    return (
+        candidate.id,
+        path,
+        candidate.label,
+        candidate.split,
+        *_place_of(candidate.place),
+        candidate.labelled_by,
+        json.dumps(candidate.slices),
+        candidate.weight,
+        candidate.conflict,
+        candidate.source,
+        "duplicate" if candidate.conflict else "",
+        candidate.conflict,
+    )
+
+
+def _place_of(place: TilePlace | None) -> tuple[float | None, ...]:
+    return tuple(getattr(place, name, None) for name in _PLACE)
+
+
+def _candidate(values: tuple[Any, ...]) -> Candidate:
+    facts = dict(zip(_CANDIDATE, values, strict=True))
+    place = {name: facts.pop(name) for name in _PLACE}
+    facts["path"] = None if facts["path"] is None else Path(os.fsdecode(facts["path"]))
+    facts["slices"] = json.loads(facts["slices"])
+    return Candidate(**facts, place=None if place["z"] is None else TilePlace(**place))
+
+
+def _row(values: tuple[Any, ...]) -> ManifestRow:
+    facts = dict(zip(_ROW, values, strict=True))
+    facts["slices"] = json.loads(facts["slices"])
+    # Of a tile that isn't read, what its image would say has its default.
+    return ManifestRow(**{name: value for name, value in facts.items() if value is not None})

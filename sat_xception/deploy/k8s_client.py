@@ -1,0 +1,312 @@
+"""A Kubernetes cluster as a rollout uses it: a few kinds of objects, patience, and errors that say what to do.
+
+It stands on the official client's DynamicClient without its discovery: the kinds are known, and reading the whole API
+first would need more permissions and a cache file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from sat_xception.deploy.k8s_errors import told
+from sat_xception.deploy.k8s_kinds import ACCESS_REVIEW, Kind
+from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.log import get_logger
+
+__all__ = [
+    "FIELD_MANAGER",
+    "Cluster",
+    "ClusterSettings",
+    "connect",
+]
+
+_log = get_logger(__name__)
+T = TypeVar("T")
+Object = dict[str, Any]
+
+FIELD_MANAGER = "sat-xception-deploy"
+# Seconds: to connect, and between two bytes of an answer.
+_TIMEOUT_S = (5, 30)
+# An API server sheds load for seconds, and is restarted in under a minute.
+_RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_LONGEST_RETRY_AFTER_S = 30.0
+
+
+class ClusterSettings(Protocol):
+    """Settings that say which cluster, and where in it."""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the endpoint."""
+
+    @property
+    def kubeconfig(self) -> Any:  # noqa: ANN401 - Path | None; a protocol's property can't be narrowed by pydantic
+        """Kubeconfig file, or None."""
+
+    @property
+    def context(self) -> str:
+        """Context in it; "" for the current one."""
+
+
+@contextlib.contextmanager
+def connect(settings: ClusterSettings) -> Iterator[Cluster]:
+    """Yield the cluster of a kubeconfig, or inside a pod the one it runs in; nothing is asked of it yet.
+
+    Raises:
+        ConfigError: The client isn't installed, or no cluster is configured.
+    """
+    try:
+        from kubernetes import client, config
+        from kubernetes.dynamic import DynamicClient
+    except ImportError:
+        raise ConfigError("--target kserve needs the Kubernetes client: pip install 'sat-xception[deploy]'") from None
+    configuration = client.Configuration()
+    named = settings.kubeconfig or settings.context or os.environ.get("KUBECONFIG")
+    try:
+        if not named and "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            file = str(settings.kubeconfig) if settings.kubeconfig else None
+            config.load_kube_config(file, settings.context or None, client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        raise ConfigError(
+            f"no cluster to deploy to: {str(error).rstrip('.')}. Give --kubeconfig and --context, or log in so that "
+            "`kubectl get namespaces` works"
+        ) from None
+    configuration.retries = False  # ours, which also covers what changes something
+    with client.ApiClient(configuration) as api:
+        yield Cluster(DynamicClient(api, discoverer=lambda client, cache_file: None), settings.namespace)
+
+
+class Cluster:
+    """One namespace of a cluster. Calls may come from several threads.
+
+    Every method asks again after 429, 5xx and lost connections, and raises ConfigError (an object or a kind that isn't
+    there, a refusal of what was sent), ConflictError, or ServiceError (not allowed, no answer).
+    """
+
+    def __init__(self, client: Any, namespace: str) -> None:  # noqa: ANN401 - the library has no types
+        """Take a DynamicClient and the namespace to work in."""
+        self._client, self.namespace = client, namespace
+
+    @property
+    def address(self) -> str:
+        """Address of the API server."""
+        return str(self._client.configuration.host)
+
+    def server_version(self) -> str:
+        """Return the version of the API server, for instance "v1.33.1"."""
+        answer = self._object("ask", "its version", lambda **raw: self._client.request("get", "/version", **raw))
+        return str(answer.get("gitVersion", "of unknown version"))
+
+    def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
+        """Return an object, or None when there is none of this name; in another namespace than ours if one is named."""
+        resource = self._resource(kind)
+        place = self._place(kind) | ({"namespace": namespace} if namespace else {})
+        try:
+            return self._object(
+                "get", f"{kind} {name}", lambda **raw: self._client.get(resource, name=name, **place, **raw)
+            )
+        except _NotThereError:
+            return None
+
+    def find(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
+        """List the objects that a label selector and a field selector leave."""
+        resource = self._resource(kind)
+        selectors = {"label_selector": labels or None, "field_selector": fields or None}
+        call = lambda **raw: self._client.get(resource, **self._place(kind), **selectors, **raw)  # noqa: E731
+        items: list[Object] = self._object("list", str(kind), call)["items"]
+        return items
+
+    def apply(self, kind: Kind, manifest: Object, *, dry_run: bool = False, force: bool = False) -> Object:
+        """Make an object as a manifest says, by server-side apply; return what it is then.
+
+        Args:
+            kind: Its kind.
+            manifest: What we want of it: fields that it doesn't name stay with whoever owns them.
+            dry_run: Only ask what would come of it; webhooks and schemas have their say.
+            force: Take over fields that others own.
+
+        Raises:
+            ConflictError: Somebody else owns a field with another value, and `force` is off.
+        """
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, **manifest}
+        options = {
+            "field_manager": FIELD_MANAGER,
+            "force_conflicts": force or None,
+            "dry_run": "All" if dry_run else None,
+        }
+        resource, name = self._resource(kind), manifest["metadata"]["name"]
+        return self._object(
+            "apply",
+            f"{kind} {name}",
+            lambda **raw: self._client.server_side_apply(resource, body=body, **self._place(kind), **options, **raw),
+        )
+
+    def create(self, kind: Kind, body: Object) -> Object:
+        """Create an object.
+
+        Raises:
+            ConflictError: There is one of this name already.
+        """
+        resource, name = self._resource(kind), body["metadata"]["name"]
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        place = self._place(kind) | {"field_manager": FIELD_MANAGER}
+        return self._object(
+            "create", f"{kind} {name}", lambda **raw: self._client.create(resource, body=body, **place, **raw)
+        )
+
+    def replace(self, kind: Kind, body: Object) -> Object:
+        """Replace an object that was read before.
+
+        Raises:
+            ConflictError: Somebody changed it since.
+        """
+        resource, name = self._resource(kind), body["metadata"]["name"]
+        place = self._place(kind) | {"field_manager": FIELD_MANAGER}
+        return self._object(
+            "update", f"{kind} {name}", lambda **raw: self._client.replace(resource, body=body, **place, **raw)
+        )
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an object and what belongs to it; one that isn't there is fine."""
+        resource = self._resource(kind)
+        with contextlib.suppress(_NotThereError):
+            place = self._place(kind) | {"propagation_policy": "Background"}
+            self._call(
+                "delete", f"{kind} {name}", lambda: self._client.delete(resource, name=name, **place, serialize=False)
+            )
+
+    def log_tail(self, pod: str, container: str, lines: int, previous: bool) -> str:
+        """Return the last lines of a container's log, of its run before when asked; "" when there is none."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
+        query = [("container", container), ("tailLines", lines), ("previous", str(previous).lower())]
+        ask: Callable[..., Any] = self._client.request
+        try:
+            answer = self._call(
+                "get", f"the log of {pod}", lambda: ask("get", path, query_params=list(query), serialize=False)
+            )
+            return str(answer.data.decode(errors="replace")).strip()
+        except (ConfigError, ServiceError) as error:
+            _log.debug("no log of %s: %s", pod, error)
+            return ""
+
+    def await_change(self, kind: Kind, seen: Object, timeout_s: float) -> None:
+        """Return when an object differs from what was seen of it, at the latest after the timeout.
+
+        It may return without a change: an expired watch (410), a connection that was cut. Read the object again.
+        """
+        from kubernetes.client.rest import ApiException
+        from kubernetes.watch import Watch
+        from urllib3.exceptions import HTTPError
+
+        metadata, started = seen["metadata"], time.monotonic()
+        watched = {
+            "namespace": self.namespace,
+            "field_selector": f"metadata.name={metadata['name']}",
+            "resource_version": metadata["resourceVersion"],
+            "timeout_seconds": max(1, round(timeout_s)),
+            "serialize": False,
+            # The client's own watch has no deadline here: a connection that died in silence would hold it for ever.
+            "_request_timeout": (_TIMEOUT_S[0], timeout_s + _TIMEOUT_S[1]),
+        }
+        try:
+            resource = self._resource(kind)
+            for _ in Watch().stream(resource.get, **watched):
+                return
+        except (ApiException, HTTPError, ValueError) as error:
+            _log.debug("watch of %s %s ended: %s", kind, metadata["name"], error)
+            # Not at once: a server that refuses every watch is asked no more often than by polling.
+            time.sleep(min(1.0, max(0.0, timeout_s - (time.monotonic() - started))))
+
+    def may(self, verb: str, kind: str, group: str, subresource: str = "", name: str = "") -> bool:
+        """Return whether this account may do something in the namespace, or with a named object of the cluster."""
+        namespace = {} if name else {"namespace": self.namespace}
+        attributes = {"verb": verb, "group": group, "resource": kind, "subresource": subresource, "name": name}
+        attributes = {key: value for key, value in attributes.items() if value or key == "group"} | namespace
+        body = {
+            "apiVersion": ACCESS_REVIEW.api_version,
+            "kind": ACCESS_REVIEW.kind,
+            "spec": {"resourceAttributes": attributes},
+        }
+        resource = self._resource(ACCESS_REVIEW)
+        answer = self._object(
+            "create", str(ACCESS_REVIEW), lambda **raw: self._client.create(resource, body=body, **raw)
+        )
+        return bool(answer["status"].get("allowed"))
+
+    def _resource(self, kind: Kind) -> Any:  # noqa: ANN401 - the library has no types
+        from kubernetes.dynamic.resource import Resource
+
+        return Resource(
+            prefix="apis" if kind.group else "api",
+            group=kind.group or None,
+            api_version=kind.version,
+            kind=kind.kind,
+            name=kind.plural,
+            namespaced=kind.namespaced,
+            client=self._client,
+        )
+
+    def _place(self, kind: Kind) -> dict[str, Any]:
+        timeout: dict[str, Any] = {"_request_timeout": _TIMEOUT_S}
+        return timeout | {"namespace": self.namespace} if kind.namespaced else timeout
+
+    def _object(self, verb: str, what: str, call: Callable[..., Any]) -> Object:
+        """Return the object that a call of the client answers with, as it comes."""
+        answer: Object = json.loads(self._call(verb, what, lambda: call(serialize=False).data))
+        return answer
+
+    def _call(self, verb: str, what: str, call: Callable[[], T]) -> T:
+        from kubernetes.client.rest import ApiException
+        from urllib3.exceptions import HTTPError
+
+        for delay_s in (*_RETRY_DELAYS_S, None):
+            try:
+                return call()
+            except ApiException as error:
+                pause_s = _pause(error, delay_s)
+                if pause_s is None:
+                    raise self._explained(verb, what, error) from None
+                problem = f"{error.status} {error.reason}"
+            except HTTPError as error:
+                if delay_s is None:
+                    raise ServiceError(
+                        f"the cluster at {self.address} doesn't answer: {error}. Check the network, and --kubeconfig "
+                        "and --context; then run the same command again"
+                    ) from None
+                pause_s, problem = delay_s, str(error)
+            _log.info("cluster   %s %s: %s; again in %.1f s", verb, what, problem, pause_s)
+            time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def _explained(self, verb: str, what: str, error: Any) -> Exception:  # noqa: ANN401 - ApiException
+        try:
+            status: Mapping[str, Any] = json.loads(error.body)
+        except (TypeError, ValueError):
+            status = {}
+        if error.status == 404 and status.get("details", {}).get("name") and verb in ("get", "delete"):
+            return _NotThereError(what)
+        return told(verb, what, int(error.status or 0), status, str(error.reason), self.namespace)
+
+
+class _NotThereError(Exception):
+    """There is no object of this name."""
+
+
+def _pause(error: Any, delay_s: float | None) -> float | None:  # noqa: ANN401 - ApiException
+    """Return how long to wait before the call is made again, or None when that would be no use."""
+    if delay_s is None or not (error.status == 429 or error.status in (500, 502, 503, 504)):
+        return None
+    try:
+        asked_s = float((error.headers or {}).get("Retry-After", ""))
+    except ValueError:
+        asked_s = 0.0
+    # Spread out, so that those who were sent away don't all come back at once.
+    return max(min(asked_s, _LONGEST_RETRY_AFTER_S), delay_s * random.uniform(0.75, 1.25))

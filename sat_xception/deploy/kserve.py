@@ -1,0 +1,179 @@
+"""An endpoint on a cluster: deploy a release to it, take it back, and tell what was done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sat_xception.deploy.history import History
+from sat_xception.deploy.inference_service import difference
+from sat_xception.deploy.k8s_client import Cluster, connect
+from sat_xception.deploy.lock import rollout_lock
+from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_row
+from sat_xception.deploy.release import Release, copy_version, open_release, release_of
+from sat_xception.deploy.report import DeployResult, PlanResult
+from sat_xception.deploy.rollout import Rollout, ended_by_sigterm, strategy_of
+from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
+from sat_xception.errors import ConfigError
+from sat_xception.log import get_logger
+from sat_xception.served_model.model_root import has_version, resolve_version
+from sat_xception.storage import GcsPath, atomic_folder, folder_digests, write_json
+from sat_xception.storage.files import dump_json
+
+__all__ = ["deploy_to_cluster", "list_deployments", "rollback"]
+
+_log = get_logger(__name__)
+
+
+def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
+    """Roll the newest packaged version out on a cluster, or with `dry_run` tell what that would do.
+
+    Run again with the same version it proves it again; run after it was killed, it first puts the traffic back.
+
+    Raises:
+        ConfigError: No package, no cluster, or the cluster isn't ready; nothing was changed.
+        DataError: The package is damaged.
+        ModelError: The version doesn't load or answers wrongly. What answered before answers again.
+        ServiceError: The cluster, the endpoint or the bucket fails. What answered before answers again.
+    """
+    source = resolve_version(config.package, config.name)
+    release = release_of(source, config.model_root, config.name, config.storage_uri)
+    place = _path(release.place)
+    with connect(config) as cluster:
+        report = inspect_cluster(
+            cluster, config, lambda: storage_row(place, has_version(place), len(folder_digests(source)))
+        )
+        if config.dry_run:
+            return PlanResult(f"{report.table()}\n\n{_plan(cluster, config, report, release)}")
+        report.check()
+        with _rollout(cluster, config, report) as rollout:
+            rollout.recover()
+            copy_version(source, place)
+            record = rollout.run(source, release)
+    return _told(config, release, record, config.out)
+
+
+def rollback(config: RollbackConfig) -> DeployResult:
+    """Roll an earlier release out again: the last one before that passed its proof, or the one that is named.
+
+    A rollout that was killed is what is taken back, when no version is named.
+
+    Raises:
+        ConfigError: There is no such release, or the cluster isn't ready.
+        DataError: The release's files aren't what was rolled out.
+        ModelError: It doesn't answer as it did.
+        ServiceError: The cluster, the endpoint or the bucket fails; or a rollout is in progress.
+    """
+    with connect(config) as cluster:
+        history = History(cluster, config.name)
+        report = inspect_cluster(cluster, config, lambda: f"{len(history.records)} rollouts are on record")
+        report.check()
+        with _rollout(cluster, config, report) as rollout:
+            recovered = rollout.recover()
+            serving = rollout.history.serving
+            if recovered and serving and config.to in (0, serving["version"]):
+                release = Release.from_facts(serving)
+            else:
+                release = _earlier(rollout.history, config.to)
+            place = _path(release.place)
+            record = rollout.run(open_release(release, place), release, may_be_older=True)
+    return _told(config, release, record, config.out)
+
+
+def list_deployments(config: DeploymentsConfig) -> PlanResult:
+    """List the rollouts on record, the newest first.
+
+    Raises:
+        ConfigError: There is no cluster.
+        DataError: The history is damaged.
+        ServiceError: The cluster doesn't answer.
+    """
+    with connect(config) as cluster:
+        records = History(cluster, config.name).records
+    if config.as_json:
+        return PlanResult(dump_json(records, indent=2, ensure_ascii=False))
+    if not records:
+        return PlanResult(f"no rollout of {config.name} is on record in namespace {config.namespace}")
+    cells = [("version", "state", "backbone", "strategy", "began", "why")]
+    cells += [
+        (
+            str(record["version"]),
+            record["state"],
+            record["backbone"],
+            record["strategy"],
+            record["started_at"],
+            " ".join(record["reason"].split()) or (record["stage"] if not record["finished_at"] else ""),
+        )
+        for record in records
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return PlanResult("\n".join(lines))
+
+
+@contextlib.contextmanager
+def _rollout(cluster: Cluster, config: RolloutConfig, report: Preflight) -> Iterator[Rollout]:
+    strategy = strategy_of(report.strategy, cluster, config, report.template)
+    with ended_by_sigterm(), rollout_lock(cluster, config.name) as lock:
+        yield Rollout(cluster, config, strategy, report.template, lock)
+
+
+def _plan(cluster: Cluster, config: DeployConfig, report: Preflight, release: Release) -> str:
+    """Return what a rollout would do, as far as the cluster lets it be asked."""
+    if any(problem for _, problem, _ in report.rows):
+        return "plan      none, until the problems above are put right"
+    strategy = strategy_of(report.strategy, cluster, config, report.template)
+    current = strategy.current()
+    before = f"version {current.version} ({current.service})" if current else "nothing"
+    steps = " -> ".join(f"{percent} %" for percent in (config.traffic_steps if current else (100,)))
+    lines = [
+        f"plan      version {release.version} of {release.name}, {release.backbone}; now: {before}; traffic: {steps}, "
+        f"{config.step_minutes:g} minutes each",
+        f"storage   {release.storage_uri}",
+    ]
+    for planned in strategy.plan(release, current):
+        name = planned.manifest["metadata"]["name"]
+        live = cluster.get(planned.kind, name)
+        after = cluster.apply(planned.kind, planned.manifest, dry_run=True, force=planned.force)
+        lines.append(difference(live, after) or f"{planned.kind.kind} {name}: no change")
+    return "\n".join([*lines, "dry run: nothing was changed"])
+
+
+def _earlier(history: History, version: int) -> Release:
+    record = history.proved(version)
+    if record is None:
+        known = sorted({one["version"] for one in history.records if one["state"] in ("serving", "replaced")})
+        wanted = f"version {version}" if version else "an earlier version"
+        raise ConfigError(
+            f"no rollout of {wanted} that passed its proof is on record; on record: "
+            f"{', '.join(map(str, known)) or 'none'}. Deploy a package instead"
+        )
+    return Release.from_facts(record)
+
+
+def _told(config: RolloutConfig, release: Release, record: dict[str, Any], out: Path | None) -> DeployResult:
+    """Return the deployment record, in the form that a local deployment has, and write it where asked."""
+    told = {
+        "name": release.name,
+        "version": release.version,
+        "version_before": (record["before"] or {}).get("version"),
+        "backbone": release.backbone,
+        "model": release.model,
+        "model_root": release.storage_uri,
+        "endpoint": config.endpoint,
+        "golden_tiles": record["golden_tiles"],
+        "golden_difference": record["golden_difference"],
+        "serve_command": "",
+        "deployed_at": record["finished_at"],
+        "rollout": record,
+    }
+    if out:
+        with atomic_folder(out, record="deployment.json") as work:
+            write_json(work / "deployment.json", told)
+    return DeployResult(told)
+
+
+def _path(place: str) -> Path:
+    return GcsPath(place) if place.startswith("gs://") else Path(place)

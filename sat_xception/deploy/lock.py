@@ -1,0 +1,143 @@
+"""One rollout of an endpoint at a time: a Lease that is renewed while it goes on, and taken over when it isn't.
+
+Whether a holder is alive is seen by watching whether it renews, as client-go's leader election does, not by comparing
+its clock with ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_errors import ConflictError
+from sat_xception.deploy.k8s_kinds import LEASE
+from sat_xception.errors import SatXceptionError, ServiceError
+from sat_xception.log import get_logger
+
+__all__ = ["LEASE_S", "Lock", "holder_of", "rollout_lock"]
+
+_log = get_logger(__name__)
+Object = dict[str, Any]
+
+# How long a holder that doesn't renew keeps the lock, in seconds; a third of it passes between two renewals.
+LEASE_S = 30
+_POLL_S = 0.5
+
+
+class Lock:
+    """A lock that this process holds."""
+
+    def __init__(self, cluster: Cluster, lease: Object, seconds: int) -> None:
+        """Take over a Lease that names this process, and renew it from now on."""
+        self._cluster, self._lease, self._seconds = cluster, lease, seconds
+        self.holder = str(lease["spec"]["holderIdentity"])
+        self._renewed = time.monotonic()
+        self._lost = ""
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Make sure that the lock is still held.
+
+        Raises:
+            ServiceError: It was taken over, or couldn't be renewed in time.
+        """
+        if not self._lost and time.monotonic() - self._renewed > self._seconds:
+            self._lost = "it couldn't be renewed in time"
+        if self._lost:
+            raise ServiceError(
+                f"the lock of the rollout is lost: {self._lost}. Another rollout may have begun; see `sat_xception "
+                "deployments`, and deploy again when none is in progress"
+            )
+
+    def release(self) -> None:
+        """Give the lock back, if it is still held."""
+        self._stopped.set()
+        self._thread.join()
+        if self._lost:
+            return
+        self._lease["spec"] |= {"holderIdentity": "", "renewTime": _now()}
+        with contextlib.suppress(SatXceptionError):  # it expires by itself
+            self._cluster.replace(LEASE, self._lease)
+
+    def _renew_until_stopped(self) -> None:
+        while not self._stopped.wait(self._seconds / 3) and not self._lost:
+            try:
+                self._lease["spec"]["renewTime"] = _now()
+                self._lease = self._cluster.replace(LEASE, self._lease)
+                self._renewed = time.monotonic()
+            except ConflictError:
+                found = self._cluster.get(LEASE, self._lease["metadata"]["name"])
+                if found is None or found["spec"].get("holderIdentity") != self.holder:
+                    self._lost = f"{holder_of(found) or 'nobody'} has it now"
+                else:
+                    self._lease = found
+            except SatXceptionError as error:
+                _log.warning("lock      can't be renewed: %s", error)
+
+
+@contextlib.contextmanager
+def rollout_lock(cluster: Cluster, name: str, seconds: int = 0) -> Iterator[Lock]:
+    """Hold the lock of an endpoint's rollouts while the block runs.
+
+    A holder that doesn't renew for as long as its Lease says is gone, and its lock is taken over.
+
+    Raises:
+        ServiceError: Somebody else's rollout is in progress.
+    """
+    seconds = seconds or LEASE_S
+    lock = Lock(cluster, _acquire(cluster, f"{name}-deploy", seconds), seconds)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def holder_of(lease: Object | None) -> str:
+    """Return who holds a Lease; "" for nobody."""
+    return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+
+
+def _acquire(cluster: Cluster, name: str, seconds: int) -> Object:
+    holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    ours = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "acquireTime": _now(), "renewTime": _now()}
+    metadata = {"name": name, "namespace": cluster.namespace}
+    seen: Object | None = None
+    since = time.monotonic()
+    while True:
+        found = cluster.get(LEASE, name)
+        try:
+            if found is None:
+                return cluster.create(LEASE, {"metadata": metadata, "spec": ours})
+            if seen is None and holder_of(found):
+                _log.info(
+                    "lock      held by %s; watching for up to %d s whether it is alive", holder_of(found), seconds
+                )
+            if seen is not None and found["spec"] != seen["spec"] and holder_of(found):
+                raise ServiceError(
+                    f"a rollout by {holder_of(found)} is in progress. See it with `sat_xception deployments`, and "
+                    "deploy again when it has ended"
+                )
+            silent_s = time.monotonic() - since
+            if not holder_of(found) or silent_s > (found["spec"].get("leaseDurationSeconds") or seconds):
+                if holder_of(found):
+                    _log.warning("lock      taken over from %s, which is gone", holder_of(found))
+                taken = cluster.replace(LEASE, {**found, "spec": {**found["spec"], **ours}})
+                return taken
+            seen = seen or found
+        except ConflictError:  # somebody was faster
+            seen, since = None, time.monotonic()
+        time.sleep(_POLL_S)
+
+
+def _now() -> str:
+    """Return the time in the form of Kubernetes's MicroTime."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 1_000_000:06d}Z"

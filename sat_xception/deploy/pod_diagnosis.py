@@ -1,0 +1,208 @@
+"""Why a predictor's pods aren't made or don't get ready, in the words of the cluster and of the containers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_errors import refusal_of_pods
+from sat_xception.deploy.k8s_kinds import DEPLOYMENT, EVENT, POD
+from sat_xception.errors import ModelError, SatXceptionError, ServiceError
+
+__all__ = ["PATIENCE_S", "SOURCE_ANNOTATION", "Trouble", "look_at_deployment", "look_at_pods"]
+
+Object = dict[str, Any]
+
+# What KServe's storage initializer was told to fetch.
+SOURCE_ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
+_LOG_LINES = 12
+# Seconds that each kind of trouble may last before it ends the wait; one that isn't here lasts until the time is over.
+PATIENCE_S = {
+    # A quota is freed by pods that end; a webhook is away while it is restarted.
+    "refused": 30.0,
+    # A kubelet shows ImagePullBackOff in the second after the first failed pull. It tries again after 10, 20 and 40 s.
+    "image": 90.0,
+    # It tries again every few seconds; what is missing may have been applied a moment later.
+    "missing": 30.0,
+    "node": 30.0,
+    # KServe says so after the first failed download, and while it doesn't know the runtime yet.
+    "blocked": 30.0,
+    "hopeless": 0.0,
+}
+# States of a waiting container: the kind of trouble, the error, and what it means. CrashLoopBackOff comes after two
+# ends, since the first restart isn't put off.
+_PULL = "its image can't be fetched; check the runtime's image and the pull secret"
+_WAITING: dict[str, tuple[str, type[SatXceptionError], str]] = {
+    "CrashLoopBackOff": ("hopeless", ModelError, "it starts and ends again and again"),
+    "ErrImagePull": ("image", ServiceError, _PULL),
+    "ImagePullBackOff": ("image", ServiceError, _PULL),
+    "RegistryUnavailable": ("image", ServiceError, _PULL),
+    "ImageInspectError": ("image", ServiceError, "the node can't read its image"),
+    "SignatureValidationFailed": ("image", ServiceError, "its image isn't signed as the node wants it"),
+    "ErrImageNeverPull": ("hopeless", ServiceError, "the node hasn't its image, and may not fetch it"),
+    "InvalidImageName": ("hopeless", ServiceError, "its image has no valid name; check the runtime's image"),
+    "CreateContainerConfigError": ("missing", ServiceError, "a Secret or ConfigMap that it needs is missing"),
+    "CreateContainerError": ("node", ServiceError, "the node can't create it"),
+    "RunContainerError": ("node", ServiceError, "the node can't start it"),
+}
+_OUT_OF_MEMORY: tuple[str, type[SatXceptionError], str] = (
+    "hopeless",
+    ModelError,
+    "was killed for using more memory than its limit (OOMKilled); raise the template's memory limit",
+)
+_MISSING_VOLUME = re.compile(r"(configmap|secret) \S+ not found", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps pods from getting ready.
+
+    Attributes:
+        reason: What is wrong, in one line; "" when nothing is.
+        kind: How long it may last: a key of `PATIENCE_S`, "no node", or "" where waiting may help.
+        error: What it is raised as.
+        log: Last lines of the container's log, when it has one.
+    """
+
+    reason: str = ""
+    kind: str = ""
+    error: type[SatXceptionError] = ServiceError
+    log: str = ""
+
+    def __str__(self) -> str:
+        """Return the reason and the log."""
+        return f"{self.reason}; its log ends:\n{self.log}" if self.log else self.reason
+
+
+def look_at_deployment(cluster: Cluster, service: str, backend: str, storage_uri: str) -> Trouble:
+    """Return why the pods of a predictor aren't made: a quota, a policy, a webhook; or that their time is over.
+
+    The InferenceService's conditions don't say: they are False or Unknown, as with pods that still start.
+
+    Args:
+        cluster: Where it is.
+        service: Name of the InferenceService.
+        backend: Name of the predictor's Deployment.
+        storage_uri: What its pods should fetch.
+    """
+    deployment = cluster.get(DEPLOYMENT, backend)
+    if deployment is None:
+        return _refusal(_refused_deployment(cluster, service))
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return Trouble()  # what it says is of an earlier state
+    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+    failure, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
+    if failure.get("status") == "True":  # which its controller has from the ReplicaSet
+        return _refusal(failure.get("message") or failure.get("reason") or "without a reason")
+    if not status.get("replicas") and (said := _refused_pods(cluster, deployment)):
+        return _refusal(said)
+    if progress.get("status") == "False":
+        of_pods = look_at_pods(cluster, service, storage_uri)
+        said = f"{progress.get('reason')}: {of_pods.reason or progress.get('message')}"
+        return Trouble(said, "hopeless", of_pods.error, of_pods.log)
+    return Trouble()
+
+
+def look_at_pods(cluster: Cluster, service: str, storage_uri: str) -> Trouble:
+    """Return what keeps the pods of an InferenceService from getting ready; pods of another model don't count.
+
+    Args:
+        cluster: Where they are.
+        service: Name of the InferenceService.
+        storage_uri: What the pods should have fetched.
+    """
+    worst = Trouble()
+    for pod in cluster.find(POD, labels=f"serving.kserve.io/inferenceservice={service}"):
+        source = pod["metadata"].get("annotations", {}).get(SOURCE_ANNOTATION, storage_uri)
+        if source != storage_uri or pod["metadata"].get("deletionTimestamp"):
+            continue
+        trouble = _trouble_of(cluster, pod)
+        if trouble.kind == "hopeless":
+            return trouble
+        worst = trouble if trouble.kind or (trouble.reason and not worst.kind) else worst
+    return worst
+
+
+def _refusal(said: str) -> Trouble:
+    if not said:
+        return Trouble()
+    error, advice = refusal_of_pods(said)
+    return Trouble(f"the cluster refuses its pods: {_one_line(said)}. {advice}", "refused", error)
+
+
+def _refused_pods(cluster: Cluster, deployment: Object) -> str:
+    """Return what the cluster last said to the ReplicaSets of a Deployment, or ""."""
+    # The events of an earlier Deployment of this name are still there.
+    name, since = deployment["metadata"]["name"], deployment["metadata"].get("creationTimestamp", "")
+    events = cluster.find(EVENT, fields="involvedObject.kind=ReplicaSet,reason=FailedCreate")
+    ours = [
+        event
+        for event in events
+        if event["involvedObject"]["name"].rpartition("-")[0] == name and _time_of(event) >= since
+    ]
+    return str(max(ours, key=_time_of).get("message", "")) if ours else ""
+
+
+def _refused_deployment(cluster: Cluster, service: str) -> str:
+    """Return what the cluster said to KServe when it made the Deployment, or ""."""
+    fields = f"involvedObject.kind=InferenceService,involvedObject.name={service},type=Warning"
+    events = cluster.find(EVENT, fields=fields)
+    said = str(max(events, key=_time_of).get("message", "")) if events else ""
+    # KServe tells of everything that it tries again in this way, also of two that write at once.
+    return said if any(word in said for word in ("denied", "forbidden", "exceeded quota")) else ""
+
+
+def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for container in status.get(kind, ()):
+            if trouble := _trouble_of_container(cluster, name, container):
+                return trouble
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            why = condition.get("message") or condition.get("reason")
+            return Trouble(f"pod {name} has no node: {why}", "no node")
+    if status.get("phase") == "Failed":  # evicted, preempted, of a node that is gone: another takes its place
+        return Trouble(f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".strip())
+    if status.get("phase") == "Pending" and (event := _last_warning(cluster, name)):
+        return Trouble(f"pod {name} waits: {event}", "missing" if _MISSING_VOLUME.search(event) else "")
+    return Trouble()
+
+
+def _trouble_of_container(cluster: Cluster, pod: str, container: Object) -> Trouble | None:
+    waiting = container.get("state", {}).get("waiting", {})
+    ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
+    reason = waiting.get("reason", "")
+    out_of_memory = ended.get("reason") == "OOMKilled"
+    if not out_of_memory and reason not in _WAITING:
+        return None
+    what = f"container {container['name']} of pod {pod}"
+    kind, error, why = _OUT_OF_MEMORY if out_of_memory else _WAITING[reason]
+    if out_of_memory:
+        said = f"{what} {why}"
+    else:
+        detail = f" ({waiting['message']})" if waiting.get("message") else ""
+        code = f", last exit code {ended['exitCode']}" if "exitCode" in ended else ""
+        said = f"{what} is in {reason}: {why}{detail}{code}"
+    previous = bool(container.get("restartCount")) and "running" not in container.get("state", {})
+    log = cluster.log_tail(pod, container["name"], _LOG_LINES, previous) if ended else ""
+    return Trouble(said, kind, error, log)
+
+
+def _last_warning(cluster: Cluster, pod: str) -> str:
+    events = cluster.find(EVENT, fields=f"involvedObject.name={pod},type=Warning")
+    if not events:
+        return ""
+    last = max(events, key=_time_of)
+    return f"{last.get('reason')}: {_one_line(last.get('message', ''))}"
+
+
+def _time_of(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,65 @@
+"""The definitions of the pipelines and of their images, where this package runs in a checkout of the project.
+
+The package doesn't install them: a cluster gets a compiled pipeline. Nothing else here imports `pipelines` or
+`components`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.spec import CompiledPipeline, read_pipeline
+
+__all__ = ["compile_pipeline", "image_notes", "local_images", "pipeline_function"]
+
+
+def pipeline_function(name: str) -> Any:  # noqa: ANN401 - kfp has no types
+    """Return the kfp pipeline `training` or `bulk_inference`, with the images that the environment names.
+
+    Raises:
+        ConfigError: This isn't a checkout, or the environment asks for what isn't supported.
+    """
+    return getattr(_module(f"pipelines.{name}"), name)
+
+
+def compile_pipeline(name: str) -> CompiledPipeline:
+    """Compile a pipeline, `training` or `bulk-inference`, with the images that the environment names, and read it.
+
+    Raises:
+        ConfigError: This isn't a checkout, or the environment asks for what isn't supported.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _module("pipelines.compile").compile_pipelines(Path(folder))
+        return read_pipeline(next(path for path in paths if path.stem == name))
+
+
+def image_notes() -> list[str]:
+    """Return what someone who submits the training pipeline should know of its images."""
+    images = _module("components.images")
+    notes = []
+    if images.image("gate").startswith(f"{images.LOCAL_REGISTRY}/"):
+        notes.append(f"{images.image('gate')} and the others are in no registry: make push REGISTRY=…")
+    if note := images.training_note():
+        notes.append(note)
+    return notes
+
+
+def local_images() -> Any:  # noqa: ANN401 - a module
+    """Return the module that names the image of each step."""
+    return _module("components.images")
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - a module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("components", "pipelines"):
+            raise
+        raise ConfigError(
+            "the pipelines' definitions aren't installed with the package: run this in a checkout of sat-xception "
+            "(`pip install -e .`), or give a compiled pipeline with --file"
+        ) from None

@@ -1,0 +1,140 @@
+"""Which tasks of a run failed, out of what the API server keeps of it: the Argo workflow, or the list of its nodes.
+
+A task of the pipeline becomes several nodes of the workflow: `train-driver`, the pod that resolves its inputs; `train`,
+a DAG of one node, `executor`, its pod; with retries `executor` is a parent of `executor(0)`, `executor(1)` and so on. A
+group is a DAG with a driver of its own. What runs at the end hangs on another task's node as `….onExit`. So one failure
+shows in many nodes, and only the innermost of them has a reason.
+(kubeflow/pipelines, backend/src/v2/compiler/argocompiler; argo-workflows, workflow/controller.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sat_xception.kubeflow.answers import UnexpectedAnswerError, check
+from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.spec import CompiledPipeline
+
+__all__ = ["FailedTask", "Workflow", "failed_by_details", "read_workflow"]
+
+_FAILED = frozenset({"Failed", "Error"})
+_DRIVERS = ("system-container-driver", "system-dag-driver")
+# An attempt of a retry, `executor(1)`, or an item of a loop, `iteration-iterations(3:3)`.
+_NUMBERED = re.compile(r"(.*)\((\d+)(?::.*)?\)$")
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task of the pipeline that failed.
+
+    Attributes:
+        what: The task as the UI and the pipeline call it.
+        reason: Why it failed, as far as the workflow says.
+        pod: Pod whose log says more; "" when it isn't known, or there was none.
+        is_driver: Whether that pod is the task's driver, and the task itself never started.
+    """
+
+    what: str
+    reason: str
+    pod: str
+    is_driver: bool = False
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The Argo workflow of a run, as the API server keeps it after Kubernetes has forgotten it."""
+
+    name: str
+    namespace: str
+    message: str
+    nodes: tuple[dict[str, Any], ...]
+    pods_by_id: bool
+
+    def failed(self, pipeline: CompiledPipeline) -> list[FailedTask]:
+        """Return the tasks that failed, the first to fail first."""
+        failed = [node for node in self.nodes if node.get("phase") in _FAILED and not self._was_tried_again(node)]
+        names = [node["name"] for node in failed]
+        innermost = [node for node in failed if not any(_is_within(name, node["name"]) for name in names)]
+        innermost.sort(key=lambda node: (node.get("finishedAt") or "", node["name"]))
+        return [self._task(node, pipeline) for node in innermost]
+
+    def _was_tried_again(self, node: dict[str, Any]) -> bool:
+        """Return whether it is an attempt that isn't the last one, or whose task succeeded in the end."""
+        match = _NUMBERED.match(node["name"])
+        parent = next((other for other in self.nodes if match and other["name"] == match[1]), None)
+        if match is None or parent is None or parent.get("type") != "Retry":
+            return False
+        attempts = [found for other in self.nodes if (found := _NUMBERED.match(other["name"])) and found[1] == match[1]]
+        return parent.get("phase") not in _FAILED or int(match[2]) < max(int(found[2]) for found in attempts)
+
+    def _task(self, node: dict[str, Any], pipeline: CompiledPipeline) -> FailedTask:
+        steps = node["name"].removeprefix(f"{self.name}.").split(".")
+        what, is_group = pipeline.describe_task(steps) or ("the pipeline", True)
+        what += "".join(f", item {match[2]}" for step in steps if (match := _NUMBERED.match(step)) and ":" in step)
+        reason = " ".join((node.get("message") or "").split())
+        pod = self._pod(node) if node.get("type") == "Pod" else ""
+        if node.get("templateName") not in _DRIVERS:
+            return FailedTask(what, reason or str(node.get("phase")).lower(), pod)
+        return FailedTask(what, _driver_reason(reason, is_group), pod, is_driver=True)
+
+    def _pod(self, node: dict[str, Any]) -> str:
+        """Return the name of a node's pod (argo-workflows, workflow/util/pod_name.go)."""
+        if self.pods_by_id:
+            return str(node["id"])
+        prefix = f"{self.name}-{node.get('templateName')}"[:242]
+        return f"{prefix}-{node['id'].rpartition('-')[2]}"
+
+
+def read_workflow(cluster: Cluster, run_id: str) -> Workflow:
+    """Return the workflow of a run. Only version v1beta1 of the API hands it out, for runs of either version.
+
+    Raises:
+        ClusterError: The server doesn't hand it out.
+    """
+    detail = cluster.get(f"/runs/{run_id}", "run in v1beta1", api="/apis/v1beta1")
+    manifest = (detail.get("pipeline_runtime") or {}).get("workflow_manifest") or ""
+    try:
+        content = json.loads(manifest)
+        check("workflow", content)
+    except (ValueError, RecursionError, UnexpectedAnswerError):
+        raise ClusterError("the server sends no workflow with the run") from None
+    metadata, status = content["metadata"], content["status"]
+    by_id = (metadata.get("annotations") or {}).get("workflows.argoproj.io/pod-name-format") == "v1"
+    nodes = tuple((status.get("nodes") or {}).values())
+    return Workflow(metadata["name"], metadata["namespace"], status.get("message") or "", nodes, by_id)
+
+
+def failed_by_details(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[FailedTask]:
+    """Return the tasks that failed by the run's own list of nodes, which knows neither reasons nor pods."""
+    details = (run.get("run_details") or {}).get("task_details") or []
+    found: dict[str, FailedTask] = {}
+    groups: dict[str, FailedTask] = {}
+    for detail in details:
+        if detail.get("state") != "FAILED":
+            continue
+        name = detail.get("display_name") or ""
+        reason = " ".join(((detail.get("error") or {}).get("message") or "").split())
+        described = pipeline.describe_task([name])
+        if described is None:
+            continue
+        what, is_group = described
+        is_driver = name not in pipeline.task_labels
+        if is_driver:
+            found[what] = FailedTask(what, _driver_reason(reason, is_group), "", is_driver=True)
+        else:
+            (groups if is_group else found)[what] = FailedTask(what, reason or "failed", "")
+    return list((found or groups).values())
+
+
+def _driver_reason(reason: str, is_group: bool) -> str:
+    why = f" ({reason})" if reason else ""
+    return f"{'its tasks' if is_group else 'it'} never started: its driver failed{why}"
+
+
+def _is_within(name: str, outer: str) -> bool:
+    """Return whether a node lies within another one, by their names."""
+    return name != outer and name.startswith((f"{outer}.", f"{outer}("))

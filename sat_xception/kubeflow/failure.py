@@ -1,0 +1,83 @@
+"""What to tell whoever waited for a run that failed: which tasks, why, the end of their logs, and where more is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sat_xception.errors import SatXceptionError
+from sat_xception.kubeflow.failed_tasks import FailedTask, Workflow, failed_by_details, read_workflow
+from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.spec import CompiledPipeline
+from sat_xception.kubeflow.task_logs import TaskLog, read_log
+
+__all__ = ["RunFailedError", "describe_failures", "failure"]
+
+# So many tasks are told with their log; a loop can have hundreds.
+_WITH_LOG = 5
+_INDENT = " " * 10
+
+
+class RunFailedError(SatXceptionError):
+    """The run ended, and not well."""
+
+    exit_code = 4
+
+
+def failure(cluster: Cluster, run: dict[str, Any], pipeline: CompiledPipeline) -> RunFailedError:
+    """Return the error that says which tasks of a run failed, why, and where to look."""
+    history = [str(status.get("state")) for status in run.get("state_history") or []]
+    place = f"runs/details/{run['run_id']}"
+    link = f"{_INDENT}look at {cluster.link(place)}"
+    # A run that somebody stops ends as failed, like the tasks that were under way.
+    if run["state"] == "CANCELED" or "CANCELING" in history:
+        return RunFailedError(f"the run ended {run['state']}: somebody cancelled it\n{link}")
+    count, lines = describe_failures(cluster, run, pipeline)
+    tasks = f"{count} {'task' if count == 1 else 'tasks'} failed" if count else "no task failed"
+    return RunFailedError("\n".join([f"the run ended {run['state']}: {tasks}", *lines, link]))
+
+
+def describe_failures(cluster: Cluster, run: dict[str, Any], pipeline: CompiledPipeline) -> tuple[int, list[str]]:
+    """Return how many tasks of a run failed, and what there is to say of them, in lines."""
+    workflow, unknown = None, ""
+    try:
+        workflow = read_workflow(cluster, str(run["run_id"]))
+    except ClusterError as error:
+        unknown = error.reason
+    failed = (workflow.failed(pipeline) if workflow else []) or failed_by_details(run, pipeline)
+    namespace = workflow.namespace if workflow else cluster.namespace or "kubeflow"
+    if not failed:
+        said = (run.get("error") or {}).get("message") or (workflow.message if workflow else "")
+        why = f"the workflow says: {said}" if said else "nor does the workflow say why"
+        why += f" ({unknown})" if unknown else ""
+        more = f"kubectl get workflows -n {namespace} -l pipeline/runid={run['run_id']} -o yaml"
+        return 0, [f"{_INDENT}{why}", f"{_INDENT}more: {more}"]
+    lines = []
+    for task in failed[:_WITH_LOG]:
+        lines += _told(cluster, run, task, workflow, unknown, namespace)
+    if rest := failed[_WITH_LOG:]:
+        lines.append(f"{_INDENT}and {len(rest)} more: {_names(rest)}")
+    return len(failed), lines
+
+
+def _told(
+    cluster: Cluster, run: dict[str, Any], task: FailedTask, workflow: Workflow | None, unknown: str, namespace: str
+) -> list[str]:
+    if task.pod:
+        log = read_log(cluster, run, namespace, task.pod, task.is_driver)
+        more = f"kubectl logs -n {namespace} {task.pod} -c main"
+    else:
+        why = f"its pod isn't known ({unknown})" if workflow is None else "it had no pod"
+        log = TaskLog(why_not=why)
+        more = f"kubectl logs -n {namespace} -l pipeline/runid={run['run_id']} -c main --prefix --tail=100"
+    inner = f"{_INDENT}  "
+    whose = "the driver's log" if task.is_driver else "its log"
+    lines = [f"{inner}| {line}" for line in log.lines] or [f"{inner}{whose} can't be shown: {log.why_not}"]
+    lines.append(f"{inner}more: {more}")
+    if log.address:
+        lines.append(f"{inner}or, when the pod is gone: {cluster.curl(log.address)}")
+    return [f"{_INDENT}{task.what}: {task.reason}", *lines]
+
+
+def _names(tasks: Iterable[FailedTask]) -> str:
+    return ", ".join(task.what for task in tasks)

@@ -1,0 +1,282 @@
+"""A connection to the API server of Kubeflow Pipelines, over its v2beta1 REST interface.
+
+Spoken directly, because kfp's client prints, writes to the home directory, asks for health five times before it gives
+up, and knows neither timeouts nor retries. Requests that may be repeated are, when the failure is a passing one; what
+creates something never is before it was looked for (`Cluster.create_once`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.answers import UnexpectedAnswerError, check, check_page, is_health
+from sat_xception.kubeflow.kfp_errors import ClusterError, forward_hint, no_answer, not_kubeflow, refusal
+from sat_xception.kubeflow.settings import ClusterConfig
+from sat_xception.log import get_logger
+from sat_xception.serve.addresses import is_loopback
+from sat_xception.serve.deadline import send_within
+
+__all__ = ["Cluster", "ClusterError", "equals", "one_of"]
+
+_log = get_logger(__name__)
+_API = "/apis/v2beta1"
+# Pauses before another try, in seconds: a restarting API server answers again within them.
+_PAUSES_S = (1.0, 2.0, 4.0)
+# No answer, or a gateway that gave up on one: the request may still be under way.
+_IN_DOUBT = frozenset({0, 502, 504})
+_PAGE = 100
+for _library in ("httpx", "httpcore"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
+
+
+def equals(key: str, value: str) -> str:
+    """Return the filter of a list for one value of one field."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
+
+
+def one_of(key: str, values: Iterable[str]) -> str:
+    """Return the filter of a list for several values of one field."""
+    return json.dumps({"predicates": [{"operation": "IN", "key": key, "string_values": {"values": sorted(values)}}]})
+
+
+class Cluster:
+    """The API server; a context manager, for its connections."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        """Check where it is; nothing is sent yet.
+
+        Raises:
+            ConfigError: No address is given, or it is none.
+        """
+        self.namespace = config.namespace or os.environ.get("KFP_NAMESPACE", "")
+        self._config = config
+        self.endpoint = (config.endpoint or os.environ.get("KFP_ENDPOINT", "")).rstrip("/")
+        if not self.endpoint:
+            raise ConfigError(
+                f"where is Kubeflow Pipelines? Give --endpoint or $KFP_ENDPOINT; to reach it: {forward_hint()}"
+            )
+        try:
+            url = httpx.URL(self.endpoint)
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+            raise ConfigError(
+                f"--endpoint must be http(s)://host:port without a password in it, as http://localhost:8080; a token "
+                f"goes into ${config.token_env}"
+            )
+        self._client = httpx.Client(trust_env=not is_loopback(url.host))
+        self._identified = False
+
+    def __enter__(self) -> Cluster:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def link(self, place: str) -> str:
+        """Return the address of a place in the UI, for instance `runs/details/<id>`."""
+        return f"{self.endpoint}/#/{place}"
+
+    def get(self, path: str, kind: str, api: str = _API) -> dict[str, Any]:
+        """Return a resource of a kind (see `answers`)."""
+        return self._patiently(lambda seconds: self.send("GET", path, kind=kind, api=api, timeout_s=seconds))
+
+    def page(self, path: str, key: str, **query: str | int) -> tuple[list[dict[str, Any]], str]:
+        """Return a page of a list, and the token of the next one; "" when it is the last."""
+        content = self._patiently(lambda seconds: self.send("GET", path, query, page_of=key, timeout_s=seconds))
+        items = content.get(key) or []
+        if not items:
+            # Where a list is empty, Kubeflow Pipelines answers {}, as many another server does.
+            self._identify(path)
+        return items, content.get("next_page_token") or ""
+
+    def pages(self, path: str, key: str, **query: str | int) -> Iterator[dict[str, Any]]:
+        """Yield every resource of a list, page by page."""
+        token = ""
+        seen = set()
+        while True:
+            items, token = self.page(path, key, page_size=_PAGE, **query, **({"page_token": token} if token else {}))
+            yield from items
+            if not token:
+                return
+            if token in seen or not items:
+                raise self._not_kubeflow(f"the list {path} has no end: the same page, or an empty one, comes again")
+            seen.add(token)
+
+    def _identify(self, path: str) -> None:
+        """Make sure, once, that the server is Kubeflow Pipelines."""
+        if not self._identified and not is_health(self.get("/healthz", "")):
+            raise self._not_kubeflow(f"{path} lists nothing, and /healthz isn't as Kubeflow Pipelines answers it")
+        self._identified = True
+
+    def act(self, path: str) -> None:
+        """Ask for something that comes to the same when it is asked for twice, as `…:disable`."""
+        self._patiently(lambda seconds: self.send("POST", path, timeout_s=seconds))
+
+    def delete(self, path: str, **query: str) -> None:
+        """Delete a resource; that it is gone already is as good."""
+        try:
+            self._patiently(lambda seconds: self.send("DELETE", path, query, timeout_s=seconds))
+        except ClusterError as error:
+            if not error.absent:
+                raise
+
+    def create_once(
+        self, what: str, create: Callable[[], dict[str, Any]], find: Callable[[], dict[str, Any] | None]
+    ) -> dict[str, Any]:
+        """Create a resource, and not twice, whatever happens to the request.
+
+        When the answer is lost or a gateway gives up, the server may have created it. So it is looked for before the
+        request is repeated; and where no answer came the request isn't repeated at all, for it may still be under way.
+
+        Args:
+            what: Name of the resource, for messages.
+            create: Sends the request.
+            find: Looks for what was asked for; None when it isn't there.
+
+        Raises:
+            ClusterError: It couldn't be created, or it isn't known whether it was; the message says which.
+        """
+        until = time.monotonic() + self._config.request_timeout_s
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return create()
+            except ClusterError as error:
+                taken = error.status == httpx.codes.CONFLICT
+                found = find() if error.unclear or taken else None
+                if found is not None:
+                    return found
+                if error.unclear and error.status in _IN_DOUBT:
+                    hint = f"the {what} isn't there yet, but may still be made: look before you try again"
+                    raise ClusterError(error.reason, hint) from None
+                if pause_s is None or not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
+                    raise
+                _wait(error, pause_s)
+        raise AssertionError("unreachable")
+
+    def _patiently(self, request: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
+        """Send a request, again after a passing failure, as long as the time of one request allows.
+
+        Args:
+            request: Sends it; gets the seconds that are left.
+        """
+        until = time.monotonic() + self._config.request_timeout_s
+        for pause_s in _PAUSES_S:
+            try:
+                return request(until - time.monotonic())
+            except ClusterError as error:
+                if not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
+                    raise
+                _wait(error, pause_s)
+        return request(until - time.monotonic())
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
+        file: bytes | None = None,
+        kind: str = "",
+        page_of: str = "",
+        api: str = _API,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Send one request, once, and return the JSON that comes back, held against what it must be.
+
+        Args:
+            method: HTTP method.
+            path: What follows the version of the API.
+            query: Query of the address.
+            body: JSON to send.
+            file: Pipeline to upload.
+            kind: Kind of the answer; "" is any JSON object.
+            page_of: The answer is a page of this list.
+            api: Version of the API.
+            timeout_s: Deadline; None is the configured one.
+
+        Raises:
+            ClusterError: It failed, or the answer isn't one of Kubeflow Pipelines.
+        """
+        files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
+        request = self._client.build_request(
+            method, f"{self.endpoint}{api}{path}", params=query, json=body, files=files
+        )
+        answer = self.exchange(request, timeout_s)
+        try:
+            content = answer.json() if answer.content else {}
+        except (ValueError, RecursionError):
+            raise self._not_kubeflow(f"{path} is {answer.headers.get('content-type')}, not JSON") from None
+        try:
+            check(kind, content)
+            if page_of:
+                check_page(page_of, content)
+        except UnexpectedAnswerError as error:
+            raise self._not_kubeflow(f"{path}: {error}") from None
+        result: dict[str, Any] = content
+        return result
+
+    def exchange(
+        self, request: httpx.Request, timeout_s: float | None = None, last_bytes: int | None = None
+    ) -> httpx.Response:
+        """Send a request with the bearer token, and return its answer, which is a success.
+
+        Raises:
+            ClusterError: It failed.
+        """
+        timeout_s = self._config.request_timeout_s if timeout_s is None else max(timeout_s, 0.01)
+        if token := self._token():
+            request.headers["Authorization"] = f"Bearer {token}"
+        try:
+            answer = send_within(self._client, request, timeout_s, last_bytes)
+        except httpx.HTTPError as error:
+            raise no_answer(self.endpoint, error, timeout_s) from None
+        except UnicodeError as error:  # of the name lookup
+            raise ConfigError(f"--endpoint {self.endpoint} is no address: {error}") from None
+        if not answer.is_success:
+            raise refusal(self.endpoint, answer, token, self._config.token_env)
+        return answer
+
+    def build(self, path: str, **query: str) -> httpx.Request:
+        """Return a GET request for something beside the API, below the same endpoint."""
+        return self._client.build_request("GET", f"{self.endpoint}{path}", params=query)
+
+    def curl(self, address: str) -> str:
+        """Return the command that gets an address of this server; the token is named, not shown."""
+        file, variable = self._config.token_file, self._config.token_env
+        source = f"$(cat '{file}')" if file else f"${variable}" if self._token() else ""
+        header = f'-H "Authorization: Bearer {source}" ' if source else ""
+        return f"curl {header}'{address}'"
+
+    def _not_kubeflow(self, why: str) -> ClusterError:
+        return not_kubeflow(self.endpoint, why, self._config.token_env)
+
+    def _token(self) -> str:
+        """Return the bearer token; "" when there is none."""
+        path = self._config.token_file
+        origin = f"--token-file {path}" if path else f"${self._config.token_env}"
+        try:
+            token = path.read_bytes().decode() if path else os.environ.get(self._config.token_env, "")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"can't read the token in {origin}: {type(error).__name__}") from None
+        token = token.strip()
+        # Checked here, because the HTTP library would show it in its message.
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ConfigError(f"{origin} holds no token: there is a space, a line break or a letter beyond ASCII in it")
+        return token
+
+
+def _wait(error: ClusterError, pause_s: float) -> None:
+    pause_s = error.pause_s or pause_s
+    _log.warning("waiting   %s; trying again in %g s", error.reason, pause_s)
+    time.sleep(pause_s)

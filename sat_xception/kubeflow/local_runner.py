@@ -1,0 +1,205 @@
+"""Run a pipeline on this machine: kfp's local runner, with a log that people can read and errors that say why."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.log import duration
+
+if TYPE_CHECKING:
+    from kfp.dsl.graph_component import GraphComponent
+
+__all__ = ["FAILURE", "RUN_LOG", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline", "whole_path"]
+
+# Gets the reason when a step fails.
+FAILURE = "failure.json"
+RUN_LOG = "run.log"
+# How kfp's log marks the lines that a step printed.
+_STEP_STARTS = re.compile(r"Executing task '(.+)'")
+_STEP_LOG_STARTS = "Streamed logs:"
+_COLOURS = re.compile(r"\x1b\[\d+m")
+_STEP_LOG_ENDS = re.compile(r"Task .* finished with status")
+_STEP_CACHED = re.compile(r"Task (\S+) cache hit")
+
+
+class StepFailedError(SatXceptionError):
+    """A step of the pipeline failed.
+
+    Attributes:
+        exit_code: The step's own.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Say which step failed and why."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_pipeline(
+    pipeline: GraphComponent,
+    runner: Any,  # noqa: ANN401
+    folder: Path,
+    arguments: dict[str, Any],
+    cache: Path | None = None,
+) -> Path:
+    """Run a pipeline; the steps' own log lines go to stderr, and everything that kfp logs to `run.log`.
+
+    Args:
+        pipeline: The pipeline.
+        runner: kfp's runner.
+        folder: Folder of the run; the outputs of the steps go below it.
+        arguments: The pipeline's parameters.
+        cache: Folder of kfp's local cache; None runs every step.
+
+    Returns:
+        The folder with each step's outputs.
+
+    Raises:
+        StepFailedError: A step failed; the message is its own.
+    """
+    from kfp import local
+
+    failure = folder / FAILURE
+    cached = {"enable_caching": True, "cache_root": str(cache)} if cache else {}
+    # Without a handler kfp gives the root logger one, which prints every line of ours a second time.
+    logging.getLogger().addHandler(logging.NullHandler())
+    local.init(runner, pipeline_root=str(folder), **cached)
+    with (
+        (folder / RUN_LOG).open("w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(_RunLog(file)),
+        _printing_cache_hits(),
+        warnings.catch_warnings(),
+    ):
+        # It warns, for every task, that images and resources mean nothing here.
+        warnings.simplefilter("ignore")
+        try:
+            without_retries(pipeline)(**arguments)
+        except RuntimeError as error:
+            _raise_failure(failure, folder, error)
+    if failure.exists():
+        _raise_failure(failure, folder, None)
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def without_retries(pipeline: GraphComponent) -> GraphComponent:
+    """Return a copy of a pipeline whose tasks are tried once: for one machine, where a retry only delays the reason."""
+    once = copy.deepcopy(pipeline)
+    for component in once.pipeline_spec.components.values():
+        for task in component.dag.tasks.values():
+            task.ClearField("retry_policy")
+    return once
+
+
+def _raise_failure(failure: Path, folder: Path, error: RuntimeError | None) -> None:
+    told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
+    what = told.get("error") or f"the pipeline failed: {_COLOURS.sub('', str(error))}"
+    step = f"step {told['step']} failed: " if told else ""
+    raise StepFailedError(f"{step}{what}\n          full log: {folder}/{RUN_LOG}", told.get("exit_code", 1)) from None
+
+
+def check_steps_ran(outputs: Path, needed: tuple[str, ...]) -> None:
+    """Check that each step ran, or was taken from the cache.
+
+    Raises:
+        StepFailedError: A step didn't run.
+    """
+    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS; so does its
+    # DockerRunner, now and then, of a container that failed and was removed before it was asked how it ended.
+    log = (outputs.parent / RUN_LOG).read_text(encoding="utf-8")
+    cached = set(_STEP_CACHED.findall(_COLOURS.sub("", log)))
+    missing = [
+        step for step in needed if step not in cached and not (outputs / step / "executor_output.json").is_file()
+    ]
+    if missing:
+        raise StepFailedError(f"these steps didn't run: {', '.join(missing)}; full log: {outputs.parent}/{RUN_LOG}", 1)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a folder that kfp can't run in.
+
+    Raises:
+        ConfigError: Its name is one that kfp rewrites.
+    """
+    if "python3" in str(path):
+        raise ConfigError(f"--out {path}: kfp's local runner rewrites 'python3' in paths; choose a folder without it")
+
+
+def whole_path(place: str | Path) -> str:
+    """Return a place by its whole path, as steps elsewhere find it; an address, and nothing, stay as they are."""
+    text = str(place)
+    return text if not text or "://" in text else str(Path(text).resolve())
+
+
+class _CacheHits(logging.Handler):
+    """Prints that a step was taken from the cache, which kfp logs without a handler of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if _STEP_CACHED.search(message):
+            print(message)
+
+
+@contextlib.contextmanager
+def _printing_cache_hits() -> Iterator[None]:
+    root, handler = logging.getLogger(), _CacheHits()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+class _RunLog(io.TextIOBase):
+    """What kfp prints: all of it goes to a file, what the steps say to stderr as well."""
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        super().__init__()
+        self._file = file
+        self._line = ""
+        self._in_step = False
+        self._step, self._started = "", 0.0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        self._file.flush()
+        self._line += text
+        while "\n" in self._line:
+            line, self._line = self._line.split("\n", 1)
+            self._show(line)
+        return len(text)
+
+    def _show(self, line: str) -> None:
+        plain = _COLOURS.sub("", line)
+        if started := _STEP_STARTS.search(plain):
+            self._step, self._started = started[1], time.monotonic()
+        elif cached := _STEP_CACHED.search(plain):
+            sys.stderr.write(f"step      {cached[1]} is unchanged: taken from an earlier run\n")
+        elif _STEP_LOG_STARTS in plain:
+            self._in_step = True
+        elif _STEP_LOG_ENDS.search(plain):
+            self._in_step = False
+            sys.stderr.write(f"step      {self._step} took {duration(time.monotonic() - self._started)}\n")
+        elif self._in_step:
+            # kfp indents a step's lines by four spaces; those of its own executor are of no interest here, nor are
+            # paths of outputs.
+            said = line.removeprefix("    ")
+            if said.strip(" {}") and not said.startswith(("[KFP Executor", "    ", "wrote ", "Found image ")):
+                sys.stderr.write(f"{said}\n")

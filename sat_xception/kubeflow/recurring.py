@@ -1,0 +1,145 @@
+"""KFP's recurring runs as schedules: what one must look like, how two differ, how one is taken away.
+
+A recurring run can't be changed, only enabled and disabled. An update therefore makes the new one first and takes the
+old one away then; it may be stopped in between, and the next one ends in the same state.
+
+Taking one away must not kill a run that it started. By default it does: the run's workflow belongs to the schedule's
+ScheduledWorkflow, and Kubernetes deletes both (kubeflow/pipelines#7421, #12573). Newer servers take
+`propagation_policy=ORPHAN` against that (#12574); older ones ignore it. So the old one is disabled at once, deleted
+only when none of its runs is under way, and deleted with ORPHAN then, for a run that began in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sat_xception.kubeflow.kfp_api import Cluster, equals, one_of
+from sat_xception.kubeflow.schedule_file import Schedule
+from sat_xception.kubeflow.spec import CompiledPipeline
+
+__all__ = ["changes", "desired_body", "is_enabled", "named", "retire", "set_enabled"]
+
+_UNFINISHED = frozenset({"PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"})
+_COPY = "copy without caching: sha256 "
+
+
+def desired_body(
+    cluster: Cluster, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], experiment_id: str
+) -> dict[str, Any]:
+    """Return the recurring run that a schedule asks for.
+
+    Without a version's id the server takes the newest version at each run (kubeflow/pipelines#11560, from 2.5 on).
+    """
+    trigger: dict[str, Any] = {}
+    if schedule.start:
+        trigger["start_time"] = _written(schedule.start)
+    if schedule.end:
+        trigger["end_time"] = _written(schedule.end)
+    if schedule.interval_s is not None:
+        triggers = {"periodic_schedule": {**trigger, "interval_second": str(schedule.interval_s)}}
+    else:
+        triggers = {"cron_schedule": {**trigger, "cron": schedule.utc_cron}}
+    body: dict[str, Any] = {
+        "display_name": schedule.name,
+        "description": schedule.description,
+        "experiment_id": experiment_id,
+        "runtime_config": {"parameters": parameters},
+        "trigger": triggers,
+        "max_concurrency": str(schedule.max_concurrency),
+        "no_catchup": not schedule.catchup,
+        "mode": "ENABLE" if schedule.enabled else "DISABLE",
+    }
+    if cluster.namespace:
+        body["namespace"] = cluster.namespace
+    if schedule.service_account:
+        body["service_account"] = schedule.service_account
+    if not schedule.caching:
+        spec = CompiledPipeline.from_version(version).without_cache()
+        body["pipeline_spec"] = spec
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+        # The server doesn't send a spec back as it got it; the digest tells whether it is the same.
+        body["description"] = f"{schedule.description}\n{_COPY}{digest}".strip()
+    else:
+        body["pipeline_version_reference"] = {"pipeline_id": version["pipeline_id"]}
+        if schedule.pipeline_version != "latest":
+            body["pipeline_version_reference"]["pipeline_version_id"] = version["pipeline_version_id"]
+    return body
+
+
+def changes(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what differs, as (what is there, what is wanted); whether it is enabled is left out."""
+    before, after = _compared(found), _compared(wanted)
+    if not after["service account"]:
+        # The server writes its own default into a schedule that names none, and which it is can't be asked.
+        before["service account"] = ""
+    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+
+
+def _compared(body: dict[str, Any]) -> dict[str, Any]:
+    trigger = body.get("trigger") or {}
+    cron, periodic = trigger.get("cron_schedule") or {}, trigger.get("periodic_schedule") or {}
+    reference = body.get("pipeline_version_reference") or {}
+    return {
+        "experiment": body.get("experiment_id"),
+        "description": body.get("description") or "",
+        "pipeline": reference.get("pipeline_id") or "",
+        "version": reference.get("pipeline_version_id") or ("latest" if reference else "a copy"),
+        "cron": cron.get("cron") or "",
+        "interval": int(periodic.get("interval_second") or 0),
+        "start": _moment((cron or periodic).get("start_time")),
+        "end": _moment((cron or periodic).get("end_time")),
+        "max_concurrency": int(body.get("max_concurrency") or 0),
+        "catchup": not body.get("no_catchup"),
+        "service account": body.get("service_account") or "",
+        "parameters": (body.get("runtime_config") or {}).get("parameters") or {},
+    }
+
+
+def named(cluster: Cluster, name: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the recurring runs of the namespace, oldest first; only those of a name where one is given."""
+    query = {"namespace": cluster.namespace} if cluster.namespace else {}
+    if name:
+        query["filter"] = equals("display_name", name)
+    for found in cluster.pages("/recurringruns", "recurringRuns", sort_by="created_at asc", **query):
+        if not name or found.get("display_name") == name:
+            yield found
+
+
+def is_enabled(recurring_run: dict[str, Any]) -> bool:
+    """Return whether it runs. The mode is what was asked for; the status follows it with some delay."""
+    return bool(recurring_run.get("mode") == "ENABLE")
+
+
+def set_enabled(cluster: Cluster, recurring_run: dict[str, Any], enabled: bool) -> None:
+    """Enable or disable it; runs that are under way go on."""
+    cluster.act(f"/recurringruns/{recurring_run['recurring_run_id']}:{'enable' if enabled else 'disable'}")
+
+
+def retire(cluster: Cluster, recurring_run: dict[str, Any]) -> str:
+    """Disable a recurring run, and delete it if none of its runs is under way.
+
+    Returns:
+        "" when it is gone; else the id of the run that it was kept for.
+    """
+    identifier = str(recurring_run["recurring_run_id"])
+    if is_enabled(recurring_run):
+        set_enabled(cluster, recurring_run, False)
+    # By their state: older servers take a filter by the recurring run and fail on it, for there is no such column.
+    unfinished = one_of("state", _UNFINISHED)
+    for run in cluster.pages("/runs", "runs", experiment_id=recurring_run["experiment_id"], filter=unfinished):
+        if run.get("recurring_run_id") == identifier and run.get("state", "PENDING") in _UNFINISHED:
+            return str(run["run_id"])
+    cluster.delete(f"/recurringruns/{identifier}", propagation_policy="ORPHAN")
+    return ""
+
+
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(text: str | None) -> str:
+    return _written(datetime.fromisoformat(text)) if text else ""

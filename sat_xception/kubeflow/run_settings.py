@@ -1,0 +1,123 @@
+"""Settings of the two pipelines when they run on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sat_xception.bulk.settings import BulkImageryConfig, BulkPlanConfig, BulkPredictConfig
+from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.package.settings import PackageConfig
+from sat_xception.publish.settings import PublishConfig
+from sat_xception.serve.settings import ServeConfig
+from sat_xception.settings.config import setting_of
+from sat_xception.settings.types import Difference, Fraction, Place, ResultOrNone, ThresholdGoal
+from sat_xception.storage import GcsPath, Stored
+from sat_xception.validation.settings import ValidateConfig
+
+__all__ = ["BulkRunConfig", "RunConfig"]
+
+
+class RunConfig(LabelsConfig):
+    """Run the whole training pipeline on this machine, without a cluster; without Docker too, unless it's asked for."""
+
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess", description="Steps as processes, or each in its own image (after `make images`)."
+    )
+    data: Annotated[str, Stored("folder")] = Field(
+        "sample",
+        description="Folder of class folders, here or at gs://; 'sample' draws the synthetic sample. Or give --labels.",
+    )
+    weights: tuple[str, ...] = Field(
+        (),
+        description="Weights file to start a backbone from; which backbone is told by the file. Or BACKBONE=imagenet.",
+    )
+    out: Path = Field(Path("runs"), description="Folder that gets a folder for this run.")
+    model_root: Place = Field(Path("models/serving"), description="Model root of the endpoint.")
+    name: str = setting_of(PackageConfig, "name")
+    alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, where no weights file tells it.")
+    input_size: int = Field(
+        0, ge=0, description="Input of both models in pixels. Default: 71 and 96 from random weights, else their own."
+    )
+    block_zoom: int = setting_of(AssembleConfig, "block_zoom")
+    near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
+    keep_near_duplicates: bool = setting_of(AssembleConfig, "keep_near_duplicates")
+    max_unplaced: Fraction = setting_of(AssembleConfig, "max_unplaced")
+    seed: int = setting_of(TrainConfig, "seed")
+    head_epochs: int = setting_of(TrainConfig, "head_epochs")
+    fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
+    search_trials: int = setting_of(TrainConfig, "search_trials")
+    scratch_epochs: int = Field(
+        0, ge=0, description="Epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
+    )
+    positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
+    accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
+    min_accuracy: Fraction = Field(0.80, description="Gate: lowest validation accuracy.")
+    min_gain: Difference = setting_of(GateConfig, "min_gain")
+    min_recall: Fraction = setting_of(GateConfig, "min_recall")
+    min_precision: Fraction = setting_of(GateConfig, "min_precision")
+    min_slice_accuracy: Fraction = setting_of(GateConfig, "min_slice_accuracy")
+    min_slice_recall: Fraction = setting_of(GateConfig, "min_slice_recall")
+    min_slice_tiles: int = setting_of(GateConfig, "min_slice_tiles")
+    max_calibration_error: Fraction = setting_of(GateConfig, "max_calibration_error")
+    max_loss: Fraction = setting_of(GateConfig, "max_loss")
+    goal: ThresholdGoal = setting_of(EvaluateConfig, "goal")
+    baseline: ResultOrNone = Field(
+        None, description="Folder, here or at gs://, that holds what is kept of the last run for the next one."
+    )
+    store: ResultOrNone = Field(
+        None,
+        description="Folder or gs:// address that keeps datasets by their digest: steps that an earlier run in --out "
+        "computed from the same data, settings and code are taken from it.",
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> RunConfig:
+        if self.labels and self.data not in ("", "sample"):
+            raise ValueError("give either --data or --labels")
+        if self.runner == "docker" and isinstance(self.model_root, GcsPath):
+            raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
+        return self
+
+
+class BulkRunConfig(BulkImageryConfig):
+    """Run the whole bulk pipeline on this machine: plan, score in parts, close the ledger, publish."""
+
+    imagery: str = Field(description="Where the tiles' images come from; see `assemble --help`.")
+    area: Annotated[str, Stored("file")] = Field("", description="Polygons, or places with --buffer-m.")
+    area_layer: tuple[str, ...] = setting_of(BulkPlanConfig, "area_layer")
+    bbox: str = setting_of(BulkPlanConfig, "bbox")
+    tiles: Annotated[str, Stored("file")] = Field("", description="Instead: a list of tiles.")
+    zoom: int = setting_of(BulkPlanConfig, "zoom")
+    buffer_m: float = setting_of(BulkPlanConfig, "buffer_m")
+    model_root: Place = setting_of(ServeConfig, "model_root")
+    name: str = setting_of(BulkPlanConfig, "name")
+    scores: Place = Field(
+        Path("scores"), description="Folder of the scores of all runs; what is in it isn't scored again."
+    )
+    out: Path = Field(Path("bulk-runs"), description="Folder that gets a folder for this run.")
+    parts: int = Field(1, gt=0, le=64, description="Tasks that score; here one after the other, or two at a time.")
+    endpoint: str = setting_of(BulkPredictConfig, "endpoint")
+    in_flight: int = setting_of(BulkPredictConfig, "in_flight")
+    engine: str = setting_of(BulkPredictConfig, "engine")
+    batch_size: int = setting_of(BulkPredictConfig, "batch_size")
+    shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
+    threshold: float = Field(0.0, ge=0, le=1, description="Threshold of candidates. Default: the model's own.")
+    known: Annotated[str, Stored("file")] = Field("", description="Places that are known.")
+    known_layer: tuple[str, ...] = setting_of(PublishConfig, "known_layer")
+    known_distance_m: float = setting_of(PublishConfig, "known_distance_m")
+    areas: Annotated[str, Stored("file")] = Field("", description="Polygons, such as provinces, to count by.")
+    areas_layer: tuple[str, ...] = setting_of(PublishConfig, "areas_layer")
+    area_name: str = setting_of(PublishConfig, "area_name")
+    most_reviewed: int = setting_of(PublishConfig, "most_reviewed")
+    with_tiles: bool = setting_of(PublishConfig, "with_tiles")
+
+    @model_validator(mode="after")
+    def _has_one_area(self) -> BulkRunConfig:
+        if sum(map(bool, (self.area, self.bbox, self.tiles))) != 1:
+            raise ValueError("give one of --area, --bbox and --tiles")
+        return self

@@ -1,0 +1,105 @@
+"""Run the training pipeline on this machine: the very same, with its steps as processes or in their containers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sat_xception.kubeflow.checkout import local_images, pipeline_function
+from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_path, check_steps_ran, run_pipeline
+from sat_xception.kubeflow.run_arguments import pipeline_arguments
+from sat_xception.kubeflow.run_result import RunResult
+from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.log import get_logger
+from sat_xception.notify.settings import NotifyConfig
+from sat_xception.settings.step import TERMINATION_LOG_ENV
+
+__all__ = ["StepFailedError", "run"]
+
+_log = get_logger(__name__)
+_EVALUATIONS = ("evaluate", "evaluate-2", "evaluate-serving")
+_STEPS = ("check", "assemble", "convert", "validate", "train", "train-2", *_EVALUATIONS, "gate")
+_STEPS_OF_A_WINNER = ("package", "deploy")
+_WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
+# Parameters that name what steps read, and what they write, besides their outputs.
+_READ = (
+    "data",
+    "data_imagery",
+    "data_labels",
+    "data_negatives_lookalikes",
+    "data_negatives_review",
+    "data_negatives_within",
+    "mobilenetv2_weights",
+    "xception_weights",
+)
+_WRITTEN = ("data_baseline", "data_store", "data_tile_cache")
+# Of kfp's local runner, in the folder of all runs: which outputs a task with the same inputs and code had.
+_CACHE = ".cache"
+
+
+def run(config: RunConfig) -> RunResult:
+    """Run the pipeline and check that every step which had to run did.
+
+    Raises:
+        ConfigError: A weights file or a path can't be used.
+        StepFailedError: A step failed; the message is its own.
+    """
+    started = time.monotonic()
+    run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = (config.out / run_id).resolve()
+    _log.info("run       school-classifier-training on this machine; everything goes to %s", config.out / run_id)
+    check_path(folder)
+    arguments = pipeline_arguments(config)
+    folder.mkdir(parents=True)
+    with _step_runner(config, folder, arguments) as runner:
+        cache = (config.out / _CACHE).resolve() if config.store else None
+        outputs = run_pipeline(pipeline_function("training"), runner, folder, arguments, cache)
+    check_steps_ran(outputs, _STEPS)
+    decision = _read(outputs / "gate" / "decision" / "decision.json")
+    served = deployment = None
+    report = outputs / "gate" / "decision" / "report.html"
+    if decision["winner"] != "none" and not decision["already_serving"]:
+        check_steps_ran(outputs, _STEPS_OF_A_WINNER)
+        deployment = _read(outputs / "deploy" / "deployment" / "deployment.json")
+        version = outputs / "package" / "served_model" / config.name / str(deployment["version"])
+        served, report = _read(version / "model.json"), version / "report.html"
+    shutil.copyfile(report, folder / "report.html")
+    return RunResult(config.out / run_id, decision, served, deployment, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield kfp's runner, and set up what it needs; in containers, `arguments` gets the server's address."""
+    from kfp import local
+
+    failure = {TERMINATION_LOG_ENV: str(folder / FAILURE)}
+    if config.runner == "subprocess":
+        os.environ.update(failure)
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    # The images that were built here, and no GPU. It must be said before the components are imported.
+    images = local_images()
+    os.environ |= {"IMAGE_REGISTRY": images.LOCAL_REGISTRY, "TRAIN_DEVICE": "cpu"}
+    from sat_xception.kubeflow.docker_runner import Server, check_images, step_containers
+
+    executors = pipeline_function("training").pipeline_spec.deployment_spec["executors"].values()
+    check_images({executor["container"]["image"] for executor in executors} | {images.image("serve")})
+    model_root = config.model_root.resolve()
+    read = [Path(arguments[name]) for name in _READ if Path(arguments[name]).is_absolute()]
+    write = [Path(arguments[name]) for name in _WRITTEN if Path(arguments[name]).is_absolute()]
+    secrets = {name: os.environ[name] for name in (_WEBHOOK_ENV, config.imagery_token_env) if name in os.environ}
+    server = Server(images.image("serve"), model_root, config.name)
+    with step_containers(folder, server, read, write, failure | secrets) as (runner, endpoint):
+        arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
+        yield runner
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,184 @@
+"""Keep recurring runs as a file says: `sat_xception schedule apply|list|delete`."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_catalog import ensure_experiment, find_experiment, pinned
+from sat_xception.kubeflow.parameters import typed_parameters
+from sat_xception.kubeflow.recurring import changes, desired_body, is_enabled, named, retire, set_enabled
+from sat_xception.kubeflow.schedule_file import Schedule, read_schedules
+from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig
+from sat_xception.kubeflow.spec import CompiledPipeline
+from sat_xception.log import get_logger
+
+__all__ = ["Said", "apply", "delete", "list_schedules"]
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was done, in lines."""
+
+    lines: list[str]
+
+    def summary(self) -> str:
+        """Return the lines."""
+        return "\n".join(self.lines)
+
+
+def apply(config: ApplyConfig) -> Said:
+    """Make the server's schedules those of the file.
+
+    A schedule is known by its name within the namespace: of several with the same name, as a stopped update leaves
+    them, one stays.
+
+    Raises:
+        ConfigError: The file is wrong, or names what isn't on the server; nothing was changed.
+        ClusterError: Kubeflow Pipelines can't be reached or refuses.
+    """
+    schedules = read_schedules(config.file)
+    lines: list[str] = []
+    with Cluster(config) as cluster:
+        checked = [(schedule, *_checked(cluster, schedule, config.file)) for schedule in schedules]
+        for schedule, version, parameters in checked:
+            lines += _apply(cluster, schedule, version, parameters, config.dry_run)
+    return Said(lines)
+
+
+def list_schedules(config: ListConfig) -> Said:
+    """Return the schedules that are on the server, as a table or as JSON."""
+    only = {schedule.name for schedule in read_schedules(config.file)} if config.file else None
+    with Cluster(config) as cluster:
+        found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
+        if config.as_json:
+            return Said([json.dumps(found, indent=2)])
+        if not found:
+            return Said([f"no schedules at {cluster.endpoint}"])
+        identifiers = {_reference(item)["pipeline_id"] for item in found if _reference(item)}
+        names = {identifier: _pipeline_name(cluster, identifier) for identifier in identifiers}
+    return Said([_table(found, names)])
+
+
+def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
+    """Return recurring runs as a table; `names` are those of the pipelines, by id."""
+    table = Table("name", "state", "when", "pipeline", "version", "at once", "id")
+    for item in found:
+        reference = _reference(item)
+        table.add_row(
+            str(item.get("display_name")),
+            "enabled" if is_enabled(item) else "disabled",
+            _when(item),
+            names.get(reference.get("pipeline_id", ""), "a copy"),
+            (reference.get("pipeline_version_id") or "latest") if reference else "",
+            str(item.get("max_concurrency")),
+            str(item.get("recurring_run_id")),
+        )
+    buffer = io.StringIO()
+    Console(file=buffer, width=180).print(table)
+    return buffer.getvalue().rstrip()
+
+
+def delete(config: DeleteConfig) -> Said:
+    """Delete schedules, and leave their runs alone: one with a run under way is only disabled, and says so."""
+    wanted = config.names or tuple(schedule.name for schedule in read_schedules(config.file or Path()))
+    lines = []
+    with Cluster(config) as cluster:
+        for name in wanted:
+            found = list(named(cluster, name))
+            kept = [run for run in (retire(cluster, item) for item in found) if run]
+            if not found:
+                lines.append(f"absent    {name}")
+            elif not kept:
+                lines.append(f"deleted   {name}")
+            lines += [f"disabled  {name}; its run {run} goes on: delete again when that has ended" for run in kept]
+    return Said(lines)
+
+
+def _checked(cluster: Cluster, schedule: Schedule, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the version that a schedule names, and its parameters held against it."""
+    if schedule.cron and schedule.utc_cron != schedule.cron:
+        _log.info(
+            "cron      %s: %s in %s is %s in UTC", schedule.name, schedule.cron, schedule.timezone, schedule.utc_cron
+        )
+    version = pinned(cluster, schedule.pipeline, schedule.pipeline_version)
+    definitions = CompiledPipeline.from_version(version).parameters
+    return version, typed_parameters(definitions, schedule.parameters, f"{file}, schedule {schedule.name!r}")
+
+
+def _apply(
+    cluster: Cluster, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], dry_run: bool
+) -> list[str]:
+    experiment = (find_experiment if dry_run else ensure_experiment)(cluster, schedule.experiment)
+    experiment_id = str(experiment["experiment_id"]) if experiment else f"{schedule.experiment} (new)"
+    wanted = desired_body(cluster, schedule, version, parameters, experiment_id)
+    # Where there are several, first the one that need not be switched on or off.
+    found = sorted(named(cluster, schedule.name), key=lambda item: is_enabled(item) != schedule.enabled)
+    same = next((item for item in found if not changes(item, wanted)), None)
+    spare = [item for item in found if item is not same]
+    word, lines = _told(schedule, found, same, wanted)
+    if dry_run:
+        lines += [f"          would take away {item['recurring_run_id']}" for item in spare]
+        return [f"dry run   nothing was changed; {schedule.name} would be {word}", *lines]
+    if same is None:
+        same = cluster.create_once(
+            "schedule",
+            lambda: cluster.send("POST", "/recurringruns", body=wanted, kind="recurring run"),
+            lambda: next((item for item in named(cluster, schedule.name) if not changes(item, wanted)), None),
+        )
+    elif is_enabled(same) != schedule.enabled:
+        set_enabled(cluster, same, schedule.enabled)
+    kept = [run for run in (retire(cluster, item) for item in spare) if run]
+    lines += [f"          an older one is disabled; its run {run} goes on, the next apply deletes it" for run in kept]
+    link = cluster.link(f"recurringrun/details/{same['recurring_run_id']}")
+    return [f"{word:10}{schedule.name}", *lines, f"link      {link}"]
+
+
+def _told(
+    schedule: Schedule, found: list[dict[str, Any]], same: dict[str, Any] | None, wanted: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """Return what is done to a schedule, in a word, and what changes, in lines."""
+    if same is None and not found:
+        return "created", []
+    if same is None:
+        differences = changes(found[0], wanted)
+        return "updated", [
+            f"          {key}: {_shown(before)} -> {_shown(after)}" for key, (before, after) in differences.items()
+        ]
+    if is_enabled(same) != schedule.enabled:
+        return "updated", [f"          enabled: {_shown(is_enabled(same))} -> {_shown(schedule.enabled)}"]
+    return "unchanged", []
+
+
+def _pipeline_name(cluster: Cluster, identifier: str) -> str:
+    """Return a pipeline's name; its id when it has been deleted since."""
+    try:
+        return str(cluster.get(f"/pipelines/{identifier}", "pipeline").get("display_name"))
+    except ClusterError as error:
+        if not error.absent:
+            raise
+        return f"{identifier} (deleted)"
+
+
+def _reference(item: dict[str, Any]) -> dict[str, str]:
+    return item.get("pipeline_version_reference") or {}
+
+
+def _when(item: dict[str, Any]) -> str:
+    trigger = item.get("trigger") or {}
+    if cron := trigger.get("cron_schedule"):
+        return f"{cron.get('cron', '')} UTC"
+    return f"every {(trigger.get('periodic_schedule') or {}).get('interval_second')} s"
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

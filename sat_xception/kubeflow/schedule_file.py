@@ -1,0 +1,124 @@
+"""What a schedule file says: one schedule, or several YAML documents of one each."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.cron import check_cron, cron_in_utc
+
+__all__ = ["Schedule", "read_schedules"]
+
+
+def _has_zone(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError(f"say which zone it is in, as {moment.isoformat()}Z")
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+Moment = Annotated[datetime, Field(strict=False), AfterValidator(_has_zone)]
+
+
+class Schedule(BaseModel):
+    """A pipeline that runs again and again.
+
+    Attributes:
+        name: What the schedule is called; within a namespace it is known by this name.
+        description: Shown in the UI.
+        pipeline: Name of the pipeline on the server.
+        pipeline_version: Name of a version; or "latest", and each run takes the newest version there is at that moment.
+        experiment: Experiment that the runs belong to; made when there is none.
+        cron: When, in six fields, seconds first. Either this or `interval_s`.
+        interval_s: Seconds from one run to the next.
+        timezone: Zone of `cron`. Kubeflow's scheduler has one for all, UTC; another is converted where that is exact.
+        start: Not before this moment.
+        end: Not after this moment.
+        max_concurrency: How many runs of it may be under way at once, 1 to 10. A run that is due beyond that waits.
+        catchup: Whether every run that was missed is made up for; otherwise only the newest of them is.
+        enabled: Whether it runs at all.
+        caching: Whether results of equal tasks are taken from earlier runs. Off only with a named version, whose copy
+            the schedule then holds: the server knows no such setting for a version.
+        service_account: Kubernetes service account of the runs' pods; "" is KFP's own.
+        parameters: The pipeline's parameters; the others keep their defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=100)
+    description: str = ""
+    pipeline: str = Field(min_length=1)
+    pipeline_version: str = Field("latest", min_length=1)
+    experiment: str = Field("school-classifier", min_length=1)
+    cron: str | None = None
+    interval_s: int | None = Field(None, ge=1)
+    timezone: str = "UTC"
+    start: Moment | None = None
+    end: Moment | None = None
+    max_concurrency: int = Field(1, ge=1, le=10)
+    catchup: bool = False
+    enabled: bool = True
+    caching: bool = True
+    service_account: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Schedule:
+        if (self.cron is None) == (self.interval_s is None):
+            raise ValueError("give either cron or interval_s")
+        if self.cron is not None:
+            cron_in_utc(check_cron(self.cron), self.timezone)
+        if self.start and self.end and self.start >= self.end:
+            raise ValueError(f"end {self.end} isn't after start {self.start}")
+        if not self.caching and self.pipeline_version == "latest":
+            raise ValueError(
+                "caching: false needs the name of a version: the server can't switch it off for the newest"
+            )
+        return self
+
+    @property
+    def utc_cron(self) -> str:
+        """The cron expression that the scheduler gets."""
+        return cron_in_utc(check_cron(self.cron or ""), self.timezone)
+
+
+def read_schedules(path: Path) -> list[Schedule]:
+    """Read a schedule file.
+
+    Raises:
+        ConfigError: It can't be read, a key is unknown, a value is wrong, or a name is there twice.
+    """
+    try:
+        documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the schedule {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    schedules = []
+    for document in documents:
+        try:
+            schedules.append(Schedule.model_validate(document))
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {'; '.join(_explained(error))}") from None
+    names = [schedule.name for schedule in schedules]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"{path} must hold schedules, each with a name of its own; found {names}")
+    return schedules
+
+
+def _explained(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, Schedule.model_fields, n=1)
+            lines.append(f"unknown key {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see Schedule"))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}, got {item['input']!r}" if name else message)
+    return lines

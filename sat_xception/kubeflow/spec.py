@@ -1,0 +1,173 @@
+"""A compiled pipeline as the API server gets it: its name, its parameters, its tasks, its digest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sat_xception.errors import ConfigError
+
+__all__ = ["CompiledPipeline", "read_pipeline"]
+
+# The API server holds a pipeline's name against this (backend/src/apiserver/template/v2_template.go).
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+@dataclass(frozen=True)
+class CompiledPipeline:
+    """A pipeline's YAML, read.
+
+    Attributes:
+        content: The YAML as it is uploaded; b"" for a version that was fetched from the API server.
+        spec: The pipeline spec.
+        platform: The platform spec, where the pipeline says something of Kubernetes; else empty.
+    """
+
+    content: bytes
+    spec: dict[str, Any]
+    platform: dict[str, Any]
+
+    @classmethod
+    def from_version(cls, version: dict[str, Any]) -> CompiledPipeline:
+        """Return the pipeline of a version that the API server sent; it nests the spec where there are two.
+
+        Raises:
+            ConfigError: There is no v2 pipeline in it: the server keeps v1 pipelines too, which are Argo Workflows.
+        """
+        found = version.get("pipeline_spec") or {}
+        spec, platform = (
+            (found["pipeline_spec"], found.get("platform_spec")) if "pipeline_spec" in found else (found, {})
+        )
+        if not _is_spec(spec) or not isinstance(platform or {}, dict):
+            name = version.get("display_name") or version.get("pipeline_version_id")
+            raise ConfigError(f"the pipeline version {name!r} has no v2 pipeline in it; compile it with kfp 2")
+        return cls(b"", spec, platform or {})
+
+    @property
+    def name(self) -> str:
+        """Name that the pipeline gives itself."""
+        return str(self.spec["pipelineInfo"]["name"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def version_name(self) -> str:
+        """Name of the version with this content, so that the same pipeline uploaded twice is one version.
+
+        It begins with the pipeline's name: where the API server keeps pipelines as Kubernetes objects, a version's name
+        is one in the whole namespace.
+        """
+        return f"{self.name}-{self.digest[:12]}"
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Definitions of the pipeline's parameters, by name."""
+        definitions: dict[str, dict[str, Any]] = self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        return definitions
+
+    @property
+    def task_labels(self) -> dict[str, str]:
+        """Every task's name and the label that the UI shows for it."""
+        return {name: str(task.get("taskInfo", {}).get("name", name)) for name, task in _tasks(self.spec)}
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Names of the tasks that hold others: conditions, exit handlers, loops, pipelines within the pipeline."""
+        parts = self.spec.get("components", {})
+        return frozenset(name for name, task in _tasks(self.spec) if "dag" in parts.get(_component(task), {}))
+
+    def describe_task(self, steps: Sequence[str]) -> tuple[str, bool] | None:
+        """Return what to call the task that a node of the workflow belongs to, and whether it is a group.
+
+        Args:
+            steps: The node's name, from the outermost group to the node: `root`, `condition-1`, `train`, `executor`.
+                Several tasks may have the same name in different groups; a last step alone means any of them.
+
+        Returns:
+            None when the node belongs to no task.
+        """
+        tasks = dict(_tasks(self.spec)) if len(steps) == 1 else self._tasks_of(self.spec["root"])
+        outer, found = tasks, None
+        for step in steps:
+            name = re.sub(r"\(.*\)$", "", step)
+            if name == "onExit":  # what runs when the task before has ended lies beside that task
+                tasks = outer
+            name = name if name in tasks else name.removesuffix("-driver")
+            if name in tasks:
+                found, outer = (name, tasks[name]), tasks
+                tasks = self._tasks_of(self.spec.get("components", {}).get(_component(tasks[name]), {}))
+        if found is None:
+            return None
+        name, task = found
+        label = str(task.get("taskInfo", {}).get("name", name))
+        return (label if label == name else f"{label} ({name})"), name in self.groups
+
+    @staticmethod
+    def _tasks_of(component: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
+        return tasks
+
+    def without_cache(self) -> dict[str, Any]:
+        """Return the spec as a run takes it inline, with caching off in every task, also those within conditions."""
+        spec = copy.deepcopy(self.spec)
+        for _, task in _tasks(spec):
+            task["cachingOptions"] = {}
+        return {"pipeline_spec": spec, "platform_spec": self.platform} if self.platform else spec
+
+
+def read_pipeline(path: Path) -> CompiledPipeline:
+    """Read a compiled pipeline.
+
+    Raises:
+        ConfigError: There is no such file, or it is no compiled pipeline.
+    """
+    try:
+        content = path.read_bytes()
+        documents = [document for document in yaml.safe_load_all(content) if document]
+    except OSError as error:
+        raise ConfigError(f"can't read the pipeline {path}: {error.strerror}; `make compile` writes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    specs = [document for document in documents if isinstance(document, dict) and "pipelineInfo" in document]
+    platforms = [document for document in documents if isinstance(document, dict) and "platforms" in document]
+    if len(specs) != 1 or not _is_spec(specs[0]):
+        raise ConfigError(f"{path} is no compiled pipeline (no pipelineInfo and root in it); `make compile` writes one")
+    pipeline = CompiledPipeline(content, specs[0], platforms[0] if platforms else {})
+    if not _NAME.fullmatch(pipeline.name):
+        raise ConfigError(f"{path}: the pipeline's name {pipeline.name!r} isn't one that Kubernetes takes")
+    return pipeline
+
+
+def _is_spec(spec: object) -> bool:
+    """Return whether it has what is read of a pipeline: its name, its parameters and its tasks."""
+    if not isinstance(spec, dict):
+        return False
+    try:
+        definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {}).values()
+        tasks = [task for _, task in _tasks(spec)]
+        components = spec.get("components", {}).values()
+        name = spec["pipelineInfo"]["name"]
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return isinstance(name, str) and all(isinstance(part, dict) for part in (*definitions, *tasks, *components))
+
+
+def _component(task: dict[str, Any]) -> str:
+    return str(task.get("componentRef", {}).get("name", ""))
+
+
+def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every task of the pipeline and of the groups in it: conditions, exit handlers, loops."""
+    for component in (spec["root"], *spec.get("components", {}).values()):
+        yield from component.get("dag", {}).get("tasks", {}).items()

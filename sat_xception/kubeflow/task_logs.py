@@ -1,0 +1,123 @@
+"""The last lines of a task's log, from its pod or, when that is gone, from the archive, through Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+
+__all__ = ["TaskLog", "last_lines", "read_log"]
+
+_LAST_BYTES = 64 * 1024
+_LINES = 15
+_LONGEST_LINE = 500
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+# A line of glog, of which Kubeflow's driver and launcher make use. Python's and C++'s look alike, but for the ".go".
+_GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w-]+\.go:\d+\] ?(.*)")
+# What Argo's emissary, which starts the container's command, says itself.
+_EMISSARY = re.compile(r"time=\S+ .*\bargo=true\b|Error: exit status \d+$")
+
+
+@dataclass(frozen=True)
+class TaskLog:
+    """The end of a log.
+
+    Attributes:
+        lines: Its last lines; empty when there are none.
+        why_not: Why there are none.
+        address: Address of the whole log; "" when it can't be had.
+    """
+
+    lines: tuple[str, ...] = ()
+    why_not: str = ""
+    address: str = ""
+
+
+def read_log(cluster: Cluster, run: dict[str, Any], namespace: str, pod: str, is_driver: bool) -> TaskLog:
+    """Return the end of the log of a pod.
+
+    The API server reads the pod and, when that is gone, the archive, but isn't always what the endpoint leads to: the
+    UI's server hands on only /apis/v1beta1 and /apis/v2beta1, and has an address of its own for logs, with the same
+    two sources (kubeflow/pipelines 2.16 and 2.17: backend/src/apiserver/main.go, frontend/server/app.ts).
+    """
+    created = str(run.get("created_at") or "")[:10]
+    of_the_ui = {"podname": pod, "runid": run["run_id"], "podnamespace": namespace, "createdat": created}
+    reasons = []
+    for request in (
+        cluster.build(f"/apis/v1alpha1/runs/{run['run_id']}/nodes/{pod}/log"),
+        cluster.build("/k8s/pod/logs", **of_the_ui),
+    ):
+        try:
+            text = _text(cluster.exchange(request, last_bytes=_LAST_BYTES))
+        except ClusterError as error:
+            reason = error.reason.partition(" answered ")[2] or error.reason
+            reasons += [reason] if error.status != httpx.codes.NOT_FOUND or error.absent else []
+        except _NoLogError as error:
+            reasons += [str(error)] if str(error) else []
+        else:
+            lines = last_lines(text, is_driver)
+            return TaskLog(lines, "" if lines else "it is empty", str(request.url))
+    return TaskLog(why_not=reasons[0][:300] if reasons else f"{cluster.endpoint} serves no logs")
+
+
+class _NoLogError(Exception):
+    """The answer is no log; the message says why, "" when the address is nothing that serves logs."""
+
+
+def _text(answer: httpx.Response) -> str:
+    """Return the log out of an answer.
+
+    The API server has sent its status 200 by the time it looks for the log, so that a failure is 200 too, with an error
+    in JSON after whatever it has sent (backend/src/apiserver/server/run_log_server.go). An address that isn't there is
+    the UI's page on some servers.
+    """
+    if answer.headers.get("content-type", "").startswith("text/html"):
+        raise _NoLogError
+    text = answer.content.decode(errors="replace")
+    beginning = text.rfind('{"error_message":')
+    try:
+        error = json.loads(text[beginning:]) if beginning >= 0 else None
+    except (ValueError, RecursionError):
+        error = None
+    if isinstance(error, dict) and set(error) <= {"error_message", "error_details"}:
+        raise _NoLogError(" ".join(str(error["error_message"]).split()))
+    return text
+
+
+def last_lines(text: str, is_driver: bool = False) -> tuple[str, ...]:
+    """Return the lines at the end of a log that say why it ended.
+
+    Left out is what Kubeflow's launcher and Argo add after the component's own last words: that it ended, and with
+    which exit code. A driver's log is all its own; there the error counts, not the specifications before it.
+    """
+    lines = [line for raw in text.split("\n") if (line := _plain(raw)) and not _EMISSARY.match(line)]
+    if is_driver:
+        errors = [index for index, line in enumerate(lines) if _GLOG.match(line) and line[0] in "EF"]
+        own = lines[errors[-1] :] if errors else lines
+    else:
+        own = [line for line in lines if not _is_launchers(line)]
+    return tuple(_shortened(line) for line in (own or lines)[-_LINES:])
+
+
+def _is_launchers(line: str) -> bool:
+    match = _GLOG.match(line)
+    return bool(match) and (line[0] in "IW" or bool(re.search(r"exit status \d+$", line)))
+
+
+def _plain(line: str) -> str:
+    """Return a line without colours and control characters; of a progress bar only what it showed last."""
+    shown = [part for part in _ESCAPES.sub("", line).split("\r") if part.strip()]
+    return "".join(letter if letter.isprintable() else " " for letter in shown[-1]).rstrip() if shown else ""
+
+
+def _shortened(line: str) -> str:
+    """Cut a long line in its middle: its end holds the innermost of several errors."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    head = _LONGEST_LINE // 4
+    return f"{line[:head]} … {line[head - _LONGEST_LINE :]}"

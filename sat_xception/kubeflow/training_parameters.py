@@ -1,0 +1,254 @@
+"""The training pipeline's parameters: which setting of which step each one is, and a check of all of them at once.
+
+The first step checks them, so that a wrong one ends a run in seconds and not when its own step starts, hours later. The
+rules are those of the steps' configurations; only what no step takes, the GPUs, has rules of its own here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.deploy.settings import DeployConfig
+from sat_xception.errors import ConfigError
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.kubeflow.pod import find_lost, in_pod, is_lost
+from sat_xception.model.settings import TrainConfig
+from sat_xception.package.settings import PackageConfig
+from sat_xception.settings.config import StepConfig
+from sat_xception.settings.types import ResultOrNone
+from sat_xception.validation.settings import ValidateConfig
+
+__all__ = [
+    "NO_PARAMETERS",
+    "TASKS",
+    "DatasetStore",
+    "GpuRequest",
+    "TaskParameters",
+    "Toleration",
+    "check_parameters",
+]
+
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
+_SAMPLE = "sample"
+
+
+class Toleration(BaseModel):
+    """A toleration of a pod, with the names that Kubernetes has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    tolerationSeconds: int | None = None
+
+    @model_validator(mode="after")
+    def _says_which_taint(self) -> Toleration:
+        if not self.key and self.operator != "Exists":
+            raise ValueError("a toleration without a key must have the operator 'Exists'")
+        return self
+
+
+class GpuRequest(StepConfig):
+    """What each training asks of the cluster's GPUs."""
+
+    type: str = Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="Resource name, as nodes offer it.")
+    # Text, because Kubeflow's driver reads text only: a number would leave the training without a GPU, and not say so.
+    count: str = Field(pattern=r"^[0-9]{1,2}$", description="Number of GPUs, in digits; 0 trains on CPUs.")
+    node_selector: dict[str, str] = Field(description="Labels that a node must have.")
+    tolerations: tuple[Toleration, ...] = Field(description="Taints that don't keep the training off a node.")
+
+
+class DatasetStore(StepConfig):
+    """Where datasets are kept from run to run."""
+
+    store: ResultOrNone = Field(None, description="Folder or gs:// address that keeps datasets by their digest.")
+
+
+@dataclass(frozen=True)
+class TaskParameters:
+    """What a task of the pipeline takes from the pipeline's parameters.
+
+    Attributes:
+        config: Configuration of its step.
+        settings: The parameter that gives each setting.
+        fixed: Settings that the pipeline itself gives.
+        outputs: Settings that are outputs of other tasks, beside those that the step can't do without.
+    """
+
+    config: type[StepConfig]
+    settings: Mapping[str, str]
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+    def values(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return the task's settings, of the parameters that are given."""
+        return {setting: given[parameter] for setting, parameter in self.settings.items()} | dict(self.fixed)
+
+
+_SHARED = {
+    "batch_size": "train_batch_size",
+    "checkpoints": "train_checkpoints",
+    "head_epochs": "train_head_epochs",
+    "fine_tune_epochs": "train_fine_tune_epochs",
+    "search_trials": "train_search_trials",
+    "seed": "data_seed",
+}
+_XCEPTION = ("weights", "input_size", "scratch_epochs")
+_MOBILENETV2 = (*_XCEPTION, "alpha")
+_LIMITS = (
+    "min_accuracy",
+    "min_gain",
+    "min_recall",
+    "min_precision",
+    "min_slice_accuracy",
+    "min_slice_recall",
+    "min_slice_tiles",
+    "max_calibration_error",
+    "max_loss",
+)
+_SCORING = {"batch_size": "train_batch_size", "goal": "evaluate_goal"}
+_WHERE_SERVING = {"name": "deploy_model_name", "model_root": "deploy_model_root", "endpoint": "deploy_endpoint"}
+
+_ROLLOUT = (
+    "target",
+    "namespace",
+    "endpoint_host",
+    "storage_uri",
+    "strategy",
+    "traffic_steps",
+    "step_minutes",
+    "start_minutes",
+    "min_agreement",
+    "max_slowdown",
+)
+
+# Settings of assemble that no parameter gives, and why.
+NO_PARAMETERS = {
+    "train": "the folders of the splits are below `data`, as DIR/train/<class>",
+    "valid": "see train",
+    "test": "see train",
+    "out": "where Kubeflow keeps the task's output",
+    "max_pixels": "a guard against decompression bombs, not a choice of a run",
+}
+_ASSEMBLE = {name: f"data_{name}" for name in AssembleConfig.model_fields if name not in NO_PARAMETERS}
+
+TASKS: Mapping[str, TaskParameters] = {
+    "assemble": TaskParameters(AssembleConfig, {**_ASSEMBLE, "data": "data"}),
+    "validate": TaskParameters(
+        ValidateConfig,
+        {
+            "accept": "data_accept_anomalies",
+            "max_skew": "data_max_skew",
+            "max_drift": "data_max_drift",
+            "baseline": "data_baseline",
+        },
+    ),
+    "train": TaskParameters(
+        TrainConfig, {**_SHARED, **{name: f"xception_{name}" for name in _XCEPTION}}, {"backbone": "xception"}
+    ),
+    "train-2": TaskParameters(
+        TrainConfig, {**_SHARED, **{name: f"mobilenetv2_{name}" for name in _MOBILENETV2}}, {"backbone": "mobilenetv2"}
+    ),
+    "evaluate": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
+    "evaluate-2": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
+    "evaluate-serving": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
+    "gate": TaskParameters(GateConfig, {name: f"gate_{name}" for name in _LIMITS}),
+    "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
+    "deploy": TaskParameters(DeployConfig, {**_WHERE_SERVING, **{name: f"deploy_{name}" for name in _ROLLOUT}}),
+}
+_GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
+_STORE = TaskParameters(DatasetStore, {"store": "data_store"})
+# Written by one task of a run and read by another, or by the next run.
+_KEPT = ("data_baseline", "data_store", "data_tile_cache", "train_checkpoints")
+# Stand for what a task gets from the task before: whether it is there is not a question of parameters.
+_PLACES = {"evaluations": (Path("."),)}
+
+
+def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
+    """Check every parameter of the pipeline by the rules of the step that takes it.
+
+    In a pod of Kubeflow Pipelines, also check that what is kept is kept outside of it, and that the deploy target can
+    work there.
+
+    Args:
+        given: Every parameter of the pipeline by its name; anything else in it is left alone.
+
+    Returns:
+        The settings of the assemble step.
+
+    Raises:
+        ConfigError: Parameters are wrong; the message names each of them.
+    """
+    given, problems = _with_one_source(given)
+    wrong = dict.fromkeys(problems)  # in order, and each once: several tasks may take the same parameter
+    for task in (*TASKS.values(), _GPUS, _STORE):
+        wrong |= dict.fromkeys(_check(task, given))
+    if in_pod():
+        wrong |= dict.fromkeys(_problems_in_a_pod(given))
+    if wrong:
+        raise ConfigError(
+            f"wrong pipeline parameters: {'; '.join(wrong)}. No data was read; start a run with other values"
+        )
+    return TASKS["assemble"].values(given)
+
+
+def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
+    """Return what can't work on a cluster, where each task has a pod, and so a disk, of its own."""
+    problems = find_lost({name: str(given[name]) for name in _KEPT})
+    root, target = str(given["deploy_model_root"]), given["deploy_target"]
+    if target != "none" and is_lost(root):
+        problems.append(
+            f"deploy_model_root: {root!r} is lost with its pod, and nothing could serve it; give a gs:// address that "
+            "the endpoint's pods can read, or set deploy_target to 'none' to end with a packaged model"
+        )
+    if target == "local" and not given["deploy_endpoint"]:
+        problems.append(
+            "deploy_target: 'local' needs deploy_endpoint on a cluster, the address of a server that follows "
+            "deploy_model_root; set deploy_target to 'kserve' to deploy to KServe, or to 'none' to end with a packaged "
+            "model"
+        )
+    return problems
+
+
+def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:
+    """Return the parameters with one source of tiles, and what is wrong with those that were given.
+
+    `data` has a default, the sample; it gives way to `data_labels`. A folder doesn't.
+    """
+    data, labels = given["data"], given["data_labels"]
+    if labels and data not in ("", _SAMPLE):
+        return {**given, "data": ""}, [f"data, data_labels: give one of them; got {data!r} and {labels!r}"]
+    if not labels and data == "":
+        return {**given, "data": _SAMPLE}, ["data: give a folder, 'sample', or data_labels instead; got ''"]
+    return ({**given, "data": ""} if labels else given), []
+
+
+def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
+    values = task.values(given)
+    needed = [name for name, setting in task.config.model_fields.items() if setting.is_required()]
+    needed += task.outputs
+    places = {name: _PLACES.get(name, Path("of-the-task")) for name in needed if name not in values}
+    try:
+        task.config.model_validate({**places, **values})
+    except ValidationError as error:
+        return [_explain(item, task) for item in error.errors()]
+    return []
+
+
+def _explain(item: Any, task: TaskParameters) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return what is wrong, after the name of the parameter and the place in it."""
+    message = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:  # of several settings together
+        return _FLAG.sub(lambda flag: task.settings.get(flag[1].replace("-", "_"), flag[0]), message)
+    setting, *inside = item["loc"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+    return f"{task.settings[str(setting)]}{place}: {message}; got {item['input']!r}"

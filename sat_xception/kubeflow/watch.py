@@ -1,0 +1,156 @@
+"""Follow a run until it ends: a table on a terminal, one line a change in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sat_xception.errors import SatXceptionError
+from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.spec import CompiledPipeline
+from sat_xception.log import duration, get_logger
+
+__all__ = ["StillRunningError", "TaskState", "task_states", "watch"]
+
+_log = get_logger(__name__)
+_ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+# A run of hours outlives many a port-forward: how long the server may be away before the watch gives up.
+_PATIENCE_S = 300.0
+
+
+class StillRunningError(SatXceptionError):
+    """Nobody waits for the run any longer, but it goes on."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Say why the wait ended."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """A task of a run.
+
+    Attributes:
+        key: What tells it from others, also from one of the same name in another item of a loop.
+        what: What the UI and the pipeline call it.
+        state: One of KFP's runtime states, or OMITTED when something before it failed.
+        is_group: Whether it holds other tasks.
+    """
+
+    key: str
+    what: str
+    state: str
+    is_group: bool
+
+
+def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[TaskState]:
+    """Return the tasks of a run as the pipeline knows them.
+
+    The server lists the nodes of the workflow beneath, among them a driver and an executor for each task, which are
+    left out. A driver that fails is its task's failure, for the task doesn't start then. A node that Argo has left out
+    has no state: the API knows none that fits, and doesn't send RUNTIME_STATE_UNSPECIFIED.
+    """
+    details = (run.get("run_details") or {}).get("task_details") or []
+    states: list[TaskState] = []
+    for index, detail in enumerate(details):
+        name = detail.get("display_name") or ""
+        described = pipeline.describe_task([name])
+        state = detail.get("state") or "OMITTED"
+        is_driver = name not in pipeline.task_labels
+        if described and (not is_driver or state == "FAILED"):
+            states.append(TaskState(str(detail.get("task_id") or index), described[0], state, described[1]))
+    failed = {state.what for state in states if state.state == "FAILED"}
+    return [state for state in states if state.state != "OMITTED" or state.what not in failed]
+
+
+def watch(
+    cluster: Cluster, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
+) -> tuple[dict[str, Any], list[TaskState]]:
+    """Return a run and its tasks when it has ended.
+
+    Args:
+        cluster: The API server.
+        run_id: The run.
+        pipeline: The pipeline that is run.
+        timeout_s: How long to wait; 0 is without limit.
+        poll_s: Seconds between looks.
+
+    Raises:
+        StillRunningError: The time is over, the keyboard said stop, or the server was away too long. The run goes on.
+    """
+    link = cluster.link(f"runs/details/{run_id}")
+    started = time.monotonic()
+    show = _show_table if sys.stderr.isatty() else _show_lines
+    try:
+        for run in show(_looks(cluster, run_id, poll_s), pipeline):
+            if run.get("state") in _ENDED:
+                return run, task_states(run, pipeline)
+            if timeout_s and time.monotonic() - started > timeout_s:
+                raise StillRunningError(
+                    f"the run hasn't ended within {duration(timeout_s)} (it is {run.get('state')}); it goes on: {link}",
+                    4,
+                )
+    except KeyboardInterrupt:
+        raise StillRunningError(f"stopped waiting, by the keyboard; the run goes on: {link}", 130) from None
+    raise AssertionError("unreachable")
+
+
+def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
+    """Yield the run as it is, again and again; that the server is away for a while does no harm."""
+    seen, away = time.monotonic(), False
+    while True:
+        try:
+            run = cluster.send("GET", f"/runs/{run_id}", kind="run")
+            if run.get("error") and not run.get("state"):
+                # The server has the run and can't put it into an answer (toApiRun in server/api_converter.go).
+                raise ClusterError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
+        except ClusterError as error:
+            if error.absent:
+                raise ClusterError(
+                    f"the run {run_id} isn't at {cluster.endpoint} any more", "somebody deleted it while it was watched"
+                ) from None
+            if not error.passing or time.monotonic() - seen > _PATIENCE_S:
+                link = cluster.link(f"runs/details/{run_id}")
+                raise StillRunningError(f"lost sight of the run, which goes on: {link}; {error}", 4) from None
+            if not away:
+                _log.warning("waiting   %s; the run goes on, looking again", error.reason)
+            away = True
+        else:
+            seen, away = time.monotonic(), False
+            yield run
+        time.sleep(poll_s)
+
+
+def _show_lines(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
+    told: dict[str, str] = {}
+    for run in looks:
+        lines = {
+            **{task.key: (task.state, task.what) for task in task_states(run, pipeline)},
+            "": (run.get("state") or "PENDING", "the run"),
+        }
+        for key, (state, what) in lines.items():
+            if told.get(key) != state:
+                told[key] = state
+                _log.info("%-10s%s", state.lower(), what)
+        yield run
+
+
+def _show_table(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
+    started = time.monotonic()
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        for run in looks:
+            table = Table(
+                "task", "state", title=f"{run.get('state') or 'PENDING'}, {duration(time.monotonic() - started)}"
+            )
+            for task in task_states(run, pipeline):
+                table.add_row(task.what, task.state)
+            live.update(table, refresh=True)
+            yield run

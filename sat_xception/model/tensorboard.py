@@ -1,0 +1,151 @@
+"""What TensorBoard shows of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from sat_xception.errors import ServiceError
+from sat_xception.reports.charts import confusion_png
+from sat_xception.storage import telling_of_the_disk
+
+__all__ = ["Board"]
+
+# The first steps trace and compile; a profile of them says nothing of the others.
+_WARM_STEPS = 5
+_SAMPLES = 8
+_ADVICE = "free some, or name a folder on another disk with --tensorboard"
+# With less than this free, a disk is full: a block, which a file system hands out whole, and some for itself.
+_FULL_BYTES = 1_000_000
+
+
+class Board:
+    """TensorBoard's logs of one phase, in the folders and under the names that Keras's own callback gives them.
+
+    Args:
+        folder: Gets the folders `train` and `validation`.
+        profiled: Steps to profile, once the first few have warmed up; 0 for none.
+    """
+
+    def __init__(self, folder: Path, profiled: int = 0) -> None:
+        """Make the folders."""
+        self._folder, self._profiled, self._steps = folder, profiled, 0
+        self._logs = {"": _EventLog(folder / "train"), "val_": _EventLog(folder / "validation")}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Write what is left to write; what fails there isn't told in place of an error that came first."""
+        with contextlib.suppress(tf.errors.OpError) if error else contextlib.nullcontext():
+            self._stop_profiling()
+            for log in self._logs.values():
+                log.writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of the history.
+
+        Raises:
+            ServiceError: It can't be written.
+        """
+        for prefix, log in self._logs.items():
+            names = ["loss", "accuracy"] + (["learning_rate"] if not prefix else [])
+            shown = [name for name in names if row[prefix + name] is not None]
+            with log.adding(len(shown), row["epoch"] - 1):
+                for name in shown:
+                    tf.summary.scalar(f"epoch_{name}", row[prefix + name])
+
+    def on_step(self) -> None:
+        """Count a step of training; profile those that were asked for."""
+        self._steps += 1
+        if self._profiled and self._steps == _WARM_STEPS:
+            tf.profiler.experimental.start(str(self._folder / "train"))
+        elif self._steps == _WARM_STEPS + self._profiled:
+            self._stop_profiling()
+
+    def show_samples(self, images: npt.NDArray[np.uint8]) -> None:
+        """Show tiles `uint8 [n, s, s, 3]` as the network sees them in training."""
+        with self._logs[""].adding(1, step=0):
+            tf.summary.image("augmented tiles", images, max_outputs=_SAMPLES)
+
+    def show_confusion(
+        self, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: list[str]
+    ) -> None:
+        """Show which class of the validation split is taken for which.
+
+        Args:
+            labels: `int64 [n]`.
+            probabilities: `float32 [n, classes]`.
+            classes: Names in their order.
+        """
+        matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
+        with self._logs["val_"].adding(1, step=0):
+            picture = tf.image.decode_png(confusion_png(matrix.tolist(), classes), channels=3)
+            tf.summary.image("confusion", picture[tf.newaxis])
+
+    def _stop_profiling(self) -> None:
+        if self._profiled and self._steps >= _WARM_STEPS:
+            self._profiled = 0
+            tf.profiler.experimental.stop()
+
+
+class _EventLog:
+    """A file of events whose events are counted.
+
+    TensorFlow's writer reports some of its failed writes and drops the events of the others without a word. The file is
+    in TFRecord's format: a length of 8 bytes, its checksum of 4, the event, its checksum of 4.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._expected = self._found = self._end = 0
+        earlier = {*folder.glob("events.*")}
+        with telling_of_the_disk(folder, _ADVICE):
+            self.writer = tf.summary.create_file_writer(str(folder))
+            (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
+        with self.adding(1, step=0):
+            pass  # the version of the format, which the writer adds
+
+    @contextlib.contextmanager
+    def adding(self, count: int, step: int) -> Iterator[None]:
+        """Let some events be added, and look whether they are in the file then.
+
+        Raises:
+            ServiceError: The disk is full, or they aren't there.
+        """
+        with telling_of_the_disk(self._folder, _ADVICE):
+            with self.writer.as_default(step=step):
+                yield
+            self.writer.flush()
+            self._expected += count
+            self._count()
+            if self._found == self._expected:
+                return
+            if shutil.disk_usage(self._folder).free < _FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        lost = f"{self._expected - self._found} of {self._expected} events"
+        raise ServiceError(f"{lost} for TensorBoard are missing in {self._path}: is its disk full? {_ADVICE}")
+
+    def _count(self) -> None:
+        """Count the events that are whole, from where the last count ended."""
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            while self._end + 16 <= size:
+                file.seek(self._end)
+                end = self._end + struct.unpack("<Q", file.read(8))[0] + 16
+                if end > size:
+                    return
+                self._end, self._found = end, self._found + 1

@@ -1,0 +1,110 @@
+"""Say how a run ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.log import get_logger
+from sat_xception.notify.last_run import outcome_of
+from sat_xception.notify.settings import NotifyConfig
+
+__all__ = ["NotifyResult", "notify"]
+
+_log = get_logger(__name__)
+_TRIES = 3
+_PAUSE_S = 1.0
+# Kubeflow's driver fills a final status in from ML Metadata (backend/src/v2/driver/resolve.go), whose states these are;
+# kfp's local runners have SUCCEEDED and FAILED.
+_STATES = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELED": "CANCELLED"}
+_KNOWN_STATES = ("SUCCEEDED", "FAILED", "CANCELLED")
+_NOT_REPORTED = "Kubeflow doesn't report how; see the run"
+# These log every address whole, httpx at the level INFO, which kfp's executor shows of every library.
+for _library in ("httpx", "httpcore"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class NotifyResult:
+    """What was told.
+
+    Attributes:
+        text: The message.
+        told: Host of the webhook; "" when there is none.
+    """
+
+    text: str
+    told: str
+
+    def summary(self) -> str:
+        """Return the message."""
+        return f"notify    {self.text}" + (f" | told {self.told}" if self.told else "")
+
+
+def notify(config: NotifyConfig) -> NotifyResult:
+    """Post `{"text", "pipeline", "state", "message"}` to the webhook, if the environment names one.
+
+    `text` is what Slack, Mattermost, Google Chat and Teams show. The address is a secret: it is never logged.
+
+    Raises:
+        ConfigError: The address is no http(s) address.
+        ServiceError: The webhook didn't take the message, three times.
+    """
+    state, message = _ending(config)
+    text = f"{config.pipeline}: {state}" + (f": {message}" if message else "")
+    address = os.environ.get(config.webhook_env, "")
+    if not address:
+        return NotifyResult(text, "")
+    host = _host(address)
+    if not host:
+        raise ConfigError(f"${config.webhook_env} doesn't hold an http(s) address")
+    body = {"text": text, "pipeline": config.pipeline, "state": state, "message": message}
+    problem = ""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            answer = httpx.post(address, json=body, timeout=config.timeout_s)
+            if answer.is_success:
+                return NotifyResult(text, host)
+            problem = f"HTTP {answer.status_code}"
+        except httpx.HTTPError as error:
+            problem = type(error).__name__
+        _log.warning("notify    try %d of %d: %s", attempt, _TRIES, problem)
+        if attempt < _TRIES:
+            time.sleep(_PAUSE_S)
+    raise ServiceError(f"the webhook at {host} didn't take the message ({problem}); check ${config.webhook_env}")
+
+
+def _ending(config: NotifyConfig) -> tuple[str, str]:
+    """Return how the run ended and what there is to say of it.
+
+    The state of a group of tasks stays RUNNING in ML Metadata when its last task was skipped, cached or never started:
+    only the launcher of a task that ran updates it. Then the record of the run tells whether it finished.
+    """
+    state = _STATES.get(config.state, config.state)
+    message = config.message or _outcome(config)
+    if state in _KNOWN_STATES:
+        return state, message
+    return ("SUCCEEDED", message) if message else ("ENDED", _NOT_REPORTED)
+
+
+def _outcome(config: NotifyConfig) -> str:
+    """Return how the run ended, where its record in the baseline can be read; else ""."""
+    try:
+        return outcome_of(config.baseline, config.run) if config.baseline else ""
+    except SatXceptionError as error:
+        _log.warning("notify    can't tell how the run ended: %s", error)
+        return ""
+
+
+def _host(address: str) -> str:
+    """Return the host of an http(s) address; "" when it is none."""
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return ""
+    return url.host if url.scheme in ("http", "https") else ""

@@ -1,0 +1,1 @@
+"""Export a trained model for TensorFlow Serving, and prove that it answers as Keras does."""

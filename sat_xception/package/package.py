@@ -1,0 +1,200 @@
+"""Package a model for TensorFlow Serving: export it, prove it, describe it.
+
+The test split is scored here and nowhere else, once, through the exported model: the figure is that of what will be
+served.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from sat_xception import __version__
+from sat_xception.errors import ConfigError, DataError, GateRefusedError
+from sat_xception.evaluate.evaluate import load_model, measure
+from sat_xception.evaluate.report import run_report
+from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
+from sat_xception.evaluate.tiles import read_tiles
+from sat_xception.examples.index import ExamplesIndex, read_index
+from sat_xception.log import track
+from sat_xception.model.input import encoded_examples, reading
+from sat_xception.package.batching import write_batching
+from sat_xception.package.card import model_card, model_card_json
+from sat_xception.package.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
+from sat_xception.package.settings import PackageConfig
+from sat_xception.serve.models import SavedModelSession
+from sat_xception.served_model.model_root import DIGESTS_FILE, has_version, new_version
+from sat_xception.storage import folder_digests, read_json, write_json
+
+__all__ = ["PackageResult", "package"]
+
+# Other hardware, TensorFlow versions and a folded graph round differently; a wrong model differs by far more.
+_GOLDEN_TOLERANCE = 1e-3
+_TEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class PackageResult:
+    """What package made.
+
+    Attributes:
+        folder: The version's folder.
+        served: Content of `model.json`.
+    """
+
+    folder: Path
+    served: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return the version and its test accuracy."""
+        test = self.served["metrics"].get("test")
+        accuracy = f"test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else "no test split"
+        return (
+            f"package   {self.served['name']} version {self.served['version']} ({self.served['backbone']}) | {accuracy}"
+            f" | signatures equal Keras within {EXPORT_TOLERANCE:g}\nwrote     {self.folder}"
+        )
+
+
+def package(config: PackageConfig) -> PackageResult:
+    """Write `OUT/<name>/<version>/`: SavedModel, warm-up, batching parameters, golden tiles, model card, digests.
+
+    The export is calibrated with the temperature that evaluate fitted, so the probabilities that are served are.
+
+    Raises:
+        DataError: The model, the examples or the decision are missing or don't belong together.
+        ConfigError: The version exists, or the model root can't be written.
+        ServiceError: The bucket of the model root can't be read or written.
+        GateRefusedError: The decision names another model, or none.
+        ModelError: The export doesn't load as TensorFlow Serving loads it, or answers otherwise than Keras.
+    """
+    model, facts = load_model(config.model)
+    examples = read_index(config.examples)
+    if facts["dataset_digest"] != examples.dataset_digest:
+        raise DataError(
+            f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
+        )
+    decision = _read_decision(config.decision, facts) if config.decision else None
+    # What was chosen on validation; without a decision the model is served as it was trained.
+    chosen = _winner(decision) if decision else None
+    temperature = chosen["calibration"]["temperature"] if chosen else 1.0
+    threshold = chosen["threshold"] if chosen else None
+    version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
+    folder = config.out / config.name / str(version)
+    if has_version(folder):
+        raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
+    with new_version(folder) as work, reading(config.examples):
+        export_model(model, facts["classes"], work / "export", temperature)
+        for item in (work / "export").iterdir():
+            item.rename(work / item.name)
+        (work / "export").rmdir()
+        golden = _golden_tiles(config, examples)
+        expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden], temperature)
+        write_batching(work)
+        write_warmup(work, config.name, [tile["data"] for tile in golden])
+        write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
+        served = {
+            **{
+                key: facts[key]
+                for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")
+            },
+            "name": config.name,
+            "version": version,
+            "model": facts["model"],
+            "training": {
+                key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "hardware", "versions")
+            },
+            "tiles": {split: info.count for split, info in examples.splits.items()},
+            "calibration": {
+                "temperature": temperature,
+                "fitted_on": "valid" if chosen else "",
+                **{f"error_{when}": chosen["calibration"][when]["error"] for when in ("before", "after") if chosen},
+            },
+            "threshold": threshold["value"] if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
+            "threshold_choice": threshold,
+            "metrics": _metrics(work, config, examples, chosen, threshold),
+            "failed_candidates": _failed_candidates(decision),
+            "export_tolerance": EXPORT_TOLERANCE,
+            "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
+        }
+        write_json(work / "model.json", served)
+        (work / "MODEL_CARD.md").write_text(model_card(served), encoding="utf-8")
+        write_json(work / "model_card.json", model_card_json(served))
+        if decision:
+            (work / "report.html").write_text(run_report(decision, served), encoding="utf-8")
+        write_json(work / DIGESTS_FILE, folder_digests(work))
+    return PackageResult(folder, served)
+
+
+def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    decision = read_json(folder / "decision.json", made_by="gate")
+    if decision["model"] != facts["model"]:
+        raise GateRefusedError(
+            f"the gate chose {decision['winner']}, not this {facts['backbone']}: {decision['reason']}. "
+            "Give the winner's model folder, or leave --decision out to package without a gate"
+        )
+    return decision
+
+
+def _winner(decision: dict[str, Any]) -> dict[str, Any]:
+    winner: dict[str, Any] = next(row for row in decision["candidates"] if row["model"] == decision["model"])
+    return winner
+
+
+def _failed_candidates(decision: dict[str, Any] | None) -> dict[str, str]:
+    """Return why candidates of the decision have no model, by backbone."""
+    candidates = decision["candidates"] if decision else []
+    return {each["backbone"]: each["failed"] for each in candidates if each.get("failed")}
+
+
+def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
+    """Return the first validation tiles: stored order is mixed, so they are of several classes."""
+    stored = encoded_examples(config.examples, "valid").take(config.golden_tiles).as_numpy_iterator()
+    return [{"id": tile_id.decode(), "data": data, "label": examples.classes[label]} for tile_id, data, label in stored]
+
+
+def _describe_golden(tiles: list[dict[str, Any]], expected: list[list[float]], classes: list[str]) -> dict[str, Any]:
+    rows = [
+        {
+            "id": tile["id"],
+            "label": tile["label"],
+            "image_bytes": {"b64": base64.b64encode(tile["data"]).decode()},
+            "probabilities": probabilities,
+        }
+        for tile, probabilities in zip(tiles, expected, strict=True)
+    ]
+    return {"signature_name": "serving_default", "classes": classes, "tolerance": _GOLDEN_TOLERANCE, "tiles": rows}
+
+
+def _metrics(
+    saved_model: Path,
+    config: PackageConfig,
+    examples: ExamplesIndex,
+    chosen: dict[str, Any] | None,
+    threshold: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
+    found = {"valid": chosen["metrics"]} if chosen else {}
+    if examples.count("test"):
+        scored = _score_test(saved_model, config.examples, examples)
+        tiles = read_tiles(config.examples, "test")
+        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, threshold)
+    return found
+
+
+def _score_test(saved_model: Path, folder: Path, examples: ExamplesIndex) -> npt.NDArray[np.float32]:
+    batches = encoded_examples(folder, "test").batch(_TEST_BATCH).as_numpy_iterator()
+    total = -(-examples.count("test") // _TEST_BATCH)
+    with SavedModelSession(saved_model) as session:
+        return np.concatenate(
+            [
+                session.predict("serving_default", {"image_bytes": data})["probabilities"]
+                for _, data, _ in track(batches, "test", total)
+            ]
+        )

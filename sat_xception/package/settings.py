@@ -1,0 +1,35 @@
+"""Settings of package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from sat_xception.settings.config import StepConfig
+from sat_xception.settings.types import (
+    Examples,
+    Place,
+    TrainedModel,
+    model_name,
+)
+from sat_xception.storage import Stored
+
+__all__ = ["PackageConfig"]
+
+
+class PackageConfig(StepConfig):
+    """Export a model for TensorFlow Serving, prove that it answers as Keras does, score the test split once."""
+
+    model: TrainedModel = Field(description="Model folder written by train.")
+    examples: Examples = Field(description="Examples written by convert, for golden tiles and the test split.")
+    decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
+        None, description="Folder written by gate; the package refuses a model that lost."
+    )
+    out: Place = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
+    name: str = model_name()
+    version: int = Field(
+        0, ge=0, lt=2**63, description="Version, a positive integer. Default: the UTC time as YYYYMMDDhhmmss."
+    )
+    golden_tiles: int = Field(8, gt=0, le=64, description="Tiles stored with their expected answers.")

@@ -1,0 +1,1 @@
+"""Turn scores into candidates that people review: layers, maps, counts."""

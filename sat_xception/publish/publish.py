@@ -1,0 +1,292 @@
+"""Publish the scores of many tiles: maps, tables, a page and the review page, all from one folder of scores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sat_xception.bulk.score_reader import Scores, check_scores, open_scores
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.geo.sites import Sites, merge_tiles
+from sat_xception.geo.vectors import read_layer
+from sat_xception.log import get_logger
+from sat_xception.publish.area_counts import AreaCounts
+from sat_xception.publish.candidate_files import candidate_table, write_candidates
+from sat_xception.publish.heat_map import HeatMap
+from sat_xception.publish.known_places import FAILED, NOT_PLANNED, Comparison, KnownPlaces
+from sat_xception.publish.report import write_reports
+from sat_xception.publish.settings import PublishConfig
+from sat_xception.reports.spreadsheet import write_csv
+from sat_xception.review.imagery import PageImagery, copy_tiles, page_imagery
+from sat_xception.review.lock import review_lock
+from sat_xception.review.page import review_data, write_page
+from sat_xception.review.record import RECORD, ReviewRecord
+from sat_xception.storage import GcsPath, atomic_folder, read_record, write_json
+
+__all__ = ["PublishResult", "publish"]
+
+_log = get_logger(__name__)
+_MOST_REASONS_COUNTED = 1000
+# Of the imagery of scores: what may differ without other pictures.
+_NO_OTHER_PICTURES = ("attribution", "max_pixels", "retried with file")
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What was published.
+
+    Attributes:
+        out: Folder of the result.
+        description: Content of `publication.json`.
+    """
+
+    out: Path
+    description: Mapping[str, Any]
+
+    def summary(self) -> str:
+        """Return the counts and where to go on, in a few lines."""
+        tiles, sites = self.description["tiles"], self.description["candidates"]
+        parts = [f"{sites['sites']:,} candidates of {tiles['candidates']:,} tiles"]
+        if self.description["known"]:
+            parts.append(f"{sites['known']:,} known  {sites['new']:,} new")
+        return (
+            f"publish   {tiles['planned']:,} tiles | {tiles['scored']:,} scored  {tiles['failed']:,} failed | "
+            f"{' | '.join(parts)}\nwrote     {self.out}   page: {self.out}/report.html\n"
+            f"next      sat_xception review {self.out}"
+        )
+
+
+class _Findings:
+    """What one pass over all rows gathers; of tiles below the threshold nothing is kept."""
+
+    def __init__(self, scores: Scores, threshold: float, heat: HeatMap) -> None:
+        self._scores, self._threshold, self._heat = scores, threshold, heat
+        self._parts: list[tuple[Integers, Integers, npt.NDArray[np.float32]]] = []
+        self.reasons: Counter[str] = Counter()
+        self.by_label: Counter[str] = Counter()
+
+    def read(self, known: KnownPlaces | None, areas: AreaCounts | None) -> Sites:
+        """Read every row, and return the sites that the candidates make."""
+        column = f"probability/{self._scores.positive}"
+        for batch in self._scores.batches(["x", "y", "status", "reason", "label", column], "read"):
+            x, y = (batch.column(axis).to_numpy(zero_copy_only=False).astype(np.int64) for axis in "xy")
+            score = self._probabilities(batch, column)
+            scored = ~np.isnan(score)
+            self._heat.look_at(x, y, score)
+            if known is not None:
+                known.look_at(x, y, score)
+            if areas is not None:
+                areas.look_at(x, y, scored, self._scores.zoom)
+            # Compared as they are stored: 0.9 in a column of float32 is a little less than 0.9.
+            over = score.astype(np.float32) >= np.float32(self._threshold)
+            self._parts.append((x[over], y[over], score[over].astype(np.float32)))
+            self._count(batch, scored)
+        x, y, score = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return merge_tiles(x, y, score, self._scores.zoom)
+
+    def _probabilities(self, batch: pa.RecordBatch, column: str) -> Floats:
+        """Return the probabilities, NaN of tiles that failed."""
+        failed = pc.equal(batch.column("status"), "failed").to_numpy(zero_copy_only=False)
+        score = batch.column(column).to_numpy(zero_copy_only=False).astype(np.float64)
+        wrong = ~failed & ~((score >= 0) & (score <= 1))
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            place = f"{self._scores.zoom}/{batch.column('x')[first]}/{batch.column('y')[first]}"
+            raise DataError(
+                f"tile {place} of {self._scores.folder} is scored and has the {column} {score[first]:g}, expected 0 to "
+                "1; run `sat_xception bulk retry-failed`: it scores such tiles again"
+            )
+        return np.where(failed, np.nan, score)
+
+    def _count(self, batch: pa.RecordBatch, scored: npt.NDArray[np.bool_]) -> None:
+        mask = pa.array(scored)
+        for item in batch.column("label").filter(mask).value_counts().to_pylist():
+            self.by_label[item["values"]] += item["counts"]
+        for item in batch.column("reason").filter(pc.invert(mask)).value_counts().to_pylist():
+            reason = item["values"] or "no reason given"
+            known = reason in self.reasons or len(self.reasons) < _MOST_REASONS_COUNTED
+            self.reasons[reason if known else "other reasons"] += item["counts"]
+
+
+def publish(config: PublishConfig) -> PublishResult:
+    """Publish scores.
+
+    Raises:
+        ConfigError: There is no threshold, or a setting doesn't fit the layers or the imagery.
+        DataError: The scores or a layer can't be used; nothing was written.
+    """
+    scores = open_scores(config.scores)
+    threshold = _threshold(config, scores)
+    known = areas = None
+    if config.known:
+        known = KnownPlaces(read_layer(config.known, config.known_layer, "--known"), scores.zoom)
+    if config.areas:
+        areas = AreaCounts(read_layer(config.areas, config.areas_layer, "--areas"), config.area_name)
+    imagery = page_imagery(config, scores.imagery)
+    with review_lock(config.out), atomic_folder(config.out, record="publication.json") as work:
+        _check_review(config.out, scores)
+        bounds = check_scores(scores)
+        if bounds is None:
+            raise DataError(f"{config.scores} holds no tiles; there is nothing to publish")
+        heat = HeatMap(bounds, scores.zoom)
+        findings = _Findings(scores, threshold, heat)
+        sites = findings.read(known, areas)
+        comparison = known.compare(sites, config.known_distance_m) if known else None
+        site_areas = areas.areas_of(sites.lon, sites.lat) if areas else None
+        _link_shards(scores, work)
+        names = [*areas.names, ""] if areas else []
+        area_names = [names[area] for area in site_areas.tolist()] if site_areas is not None else None
+        table = candidate_table(sites, scores, comparison, area_names)
+        write_candidates(table, work)
+        if known and comparison:
+            _tell_unseen(comparison, config)
+            _write_comparison(table, known.missed(comparison), work)
+        by_area = areas.table(sites, site_areas, comparison) if areas and site_areas is not None else []
+        description = _describe(config, scores, threshold, findings, sites, comparison) | {
+            "areas": by_area,
+            "attribution": imagery.attribution,
+            "imagery": scores.imagery,
+        }
+        description["review"] = _write_review(config, description, table, sites, imagery, work)
+        (work / "heat-map.png").write_bytes(heat.draw(_title(description), _marks(sites), imagery.attribution))
+        write_json(work / "publication.json", description)
+        write_reports(work, description, table)
+    return PublishResult(config.out, description)
+
+
+def _check_review(out: Path, scores: Scores) -> None:
+    """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
+    if isinstance(out, GcsPath) or not (out / RECORD).is_file():
+        return
+    before = (read_record(out / "publication.json") or {}).get("imagery")
+    if before is None:
+        _log.warning(
+            "review    it isn't recorded which imagery %s is of: look whether it is %s",
+            out / RECORD,
+            scores.imagery.get("url"),
+        )
+        return
+    different = sorted(
+        name for name in before.keys() | scores.imagery.keys() if before.get(name) != scores.imagery.get(name)
+    )
+    if any(name not in _NO_OTHER_PICTURES for name in different):
+        raise ConfigError(
+            f"{out / RECORD} holds a review of {before.get('url')}, and these scores are of {scores.imagery.get('url')}"
+            f" (they differ in: {', '.join(different)}): what was seen there need not be so here. Name a new --out"
+        )
+
+
+def _tell_unseen(comparison: Comparison, config: PublishConfig) -> None:
+    """Log how many known places can't say anything of the model, since no scored tile holds them."""
+    counts = comparison.counts()
+    unseen, places = counts[NOT_PLANNED] + counts[FAILED], len(comparison.outcome)
+    if not unseen:
+        return
+    told = f"{unseen:,} of {places:,} places of {config.known} are on no scored tile ({counts[NOT_PLANNED]:,} on tiles "
+    told += f"that weren't planned, {counts[FAILED]:,} on tiles that failed)"
+    if unseen == places:
+        _log.warning(
+            "known     %s: nothing can be said of how many the model finds, and candidates count as new. "
+            "Is --known of this area?",
+            told,
+        )
+    else:
+        _log.info("known     %s; missed.csv names them", told)
+
+
+def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:
+    for kind in ("known", "new"):
+        write_csv(table.filter(pc.equal(table["comparison"], kind)), work / f"{kind}.csv")
+    write_csv(missed, work / "missed.csv")
+
+
+def _threshold(config: PublishConfig, scores: Scores) -> float:
+    threshold = scores.threshold if config.threshold is None else config.threshold
+    if threshold is None:
+        raise ConfigError(f"{scores.folder}/scores.json names no threshold: give one with --threshold")
+    return threshold
+
+
+def _link_shards(scores: Scores, work: Path) -> None:
+    """Put the shards beside the maps: linked, which takes no room, or copied to another disk."""
+    folder = work / "tiles"
+    folder.mkdir()
+    for path in (*scores.shards, scores.folder / "scores.json"):
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _describe(
+    config: PublishConfig,
+    scores: Scores,
+    threshold: float,
+    findings: _Findings,
+    sites: Sites,
+    comparison: Comparison | None,
+) -> dict[str, Any]:
+    counts = comparison.counts() if comparison else {}
+    candidates = {"sites": len(sites)} | {key: counts.pop(key) for key in ("known", "new") if counts}
+    return {
+        "model": scores.model,
+        "classes": list(scores.classes),
+        "positive_label": scores.positive,
+        "threshold": threshold,
+        "zoom": scores.zoom,
+        "tiles": {
+            "planned": scores.planned,
+            "scored": scores.scored,
+            "failed": scores.failed,
+            "candidates": len(sites.x),
+            "below": scores.scored - len(sites.x),
+        },
+        "by_label": dict(sorted(findings.by_label.items())),
+        "reasons": dict(findings.reasons.most_common()),
+        "candidates": candidates,
+        "known": counts,
+        "config": config.resolved(),
+    }
+
+
+def _title(description: Mapping[str, Any]) -> str:
+    model = description["model"]
+    return f"{description['positive_label']}: {model['name']} version {model['version']}"
+
+
+def _marks(sites: Sites) -> tuple[Floats, Floats]:
+    return sites.x[sites.first] + 0.5, sites.y[sites.first] + 0.5
+
+
+def _write_review(
+    config: PublishConfig,
+    description: Mapping[str, Any],
+    table: pa.Table,
+    sites: Sites,
+    imagery: PageImagery,
+    work: Path,
+) -> dict[str, int]:
+    data = review_data(description, table, sites, config.most_reviewed)
+    if imagery.source is not None:
+        data["images"] = copy_tiles(data, imagery.source, config, work / "review" / "tiles")
+    write_page(work / "review", data, imagery, config)
+    kept = 0
+    earlier = config.out / RECORD
+    if earlier.is_file():
+        shutil.copyfile(earlier, work / RECORD)
+        record = ReviewRecord(work / RECORD, data)
+        kept = len(record.decisions)
+        _log.info("review    %s decisions are kept, %s more of tiles that are no candidates now", kept, record.others)
+    return {"candidates": len(data["score"]), "left_out": len(sites) - len(data["score"]), "kept_decisions": kept}

@@ -1,0 +1,167 @@
+"""Drawings for the reports, as SVG that stands in the page itself."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sat_xception.reports.page import render_page
+
+__all__ = [
+    "confusion_chart",
+    "confusion_png",
+    "curves_chart",
+    "curves_page",
+    "most_mixed_up",
+    "precision_recall_chart",
+    "reliability_chart",
+    "roc_chart",
+]
+
+_MOST_CLASSES = 24
+_LONGEST_NAME = 24
+
+# The same figure gives the same SVG: ids are salted by this, text stays text.
+mpl.rcParams.update(
+    {"svg.hashsalt": "sat-xception", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+)
+
+
+def curves_page(title: str, history: Sequence[Mapping[str, Any]], synthetic: bool) -> str:
+    """Return a page with the learning curves of one training."""
+    return render_page("curves", synthetic=synthetic, title=title, chart=curves_chart(history), epochs=len(history))
+
+
+def curves_chart(history: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw accuracy and loss by epoch; the phases stand one after the other, with a line between them.
+
+    Args:
+        history: Rows of `history.json`. A loss of None, which wasn't a number, leaves a gap.
+    """
+    figure = Figure(figsize=(8.0, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history) + 1)
+    for axes, name in ((left, "accuracy"), (right, "loss")):
+        axes.plot(epochs, [row[name] for row in history], label="training", color="#8aa", linewidth=1.2)
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], label="validation", color="#06c", linewidth=1.4)
+        _mark_phases(axes, history)
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    left.legend(loc="lower right")
+    return _svg(figure, "learning curves")
+
+
+def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    for index in range(1, len(history)):
+        if history[index]["phase"] != history[index - 1]["phase"]:
+            axes.axvline(index + 0.5, color="#999", linestyle=":", linewidth=1)
+
+
+def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
+    """Draw a confusion matrix: true classes are rows, predicted ones columns, both in class order.
+
+    Of very many classes those are drawn that are mixed up most: a cell takes 400 bytes, and nobody reads 10,000.
+    """
+    return _svg(_confusion_figure(matrix, classes), "confusion matrix")
+
+
+def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """Return the drawing of `confusion_chart` as PNG, for what shows no SVG; of long names the beginning."""
+    buffer = io.BytesIO()
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in classes]
+    with warnings.catch_warnings():
+        # What the font can't draw is a box, and names of many lines leave no room: neither ends a training.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        _confusion_figure(matrix, names).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shown = most_mixed_up(matrix)
+    counts, shares, names = counts[np.ix_(shown, shown)], shares[np.ix_(shown, shown)], [classes[i] for i in shown]
+    side = max(2.6, 0.45 * len(names) + 1.6)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    if len(names) < len(classes):
+        axes.set_title(f"the {len(names)} of {len(classes):,} classes that are mixed up most")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
+    # A class may be named with dollar signs, which mean mathematics to matplotlib.
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+def most_mixed_up(matrix: Sequence[Sequence[int]]) -> list[int]:
+    """Return the places of the classes to show, in class order: of two dozen all, of more those with most mistakes."""
+    counts = np.asarray(matrix)
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    places: list[int] = sorted(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES].tolist())
+    return places
+
+
+def roc_chart(points: Sequence[Sequence[float]], area: float) -> Markup:
+    """Draw a ROC curve from rows of (threshold, false positive rate, true positive rate)."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([point[1] for point in points], [point[2] for point in points], color="#06c")
+    axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, area {area:.3f}")
+    return _svg(figure, "ROC curve")
+
+
+def precision_recall_chart(
+    points: Sequence[Sequence[float]], area: float, chosen: Mapping[str, float] | None
+) -> Markup:
+    """Draw a precision-recall curve from rows of (threshold, recall, precision), and a dot where the threshold is."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([point[1] for point in points], [point[2] for point in points], color="#06c")
+    if chosen:
+        axes.plot([chosen["recall"]], [chosen["precision"]], marker="o", color="#b3261e", linestyle="")
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.03), title=f"precision-recall, area {area:.3f}")
+    return _svg(figure, "precision-recall curve")
+
+
+def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
+    """Draw how often a model is right against how sure it is, in bins of confidence, before and after calibration."""
+    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
+    for when, color in (("before", "#8aa"), ("after", "#06c")):
+        filled = [row for row in calibration[when]["bins"] if row["count"]]
+        confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
+        label = f"{when}: {calibration[when]['error']:.3f}"
+        axes.plot(confidence, accuracy, marker="o", markersize=4, color=color, label=label)
+    axes.legend(loc="lower right", fontsize=8)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration error")
+    return _svg(figure, "reliability diagram")
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # Text stays text: the reader's fonts draw what matplotlib's own lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    start = svg.index("<svg")
+    # The drawing is ours and matplotlib escapes the texts in it, so it goes into the page as it is.
+    return Markup(svg[start : start + 4] + f' role="img" aria-label="{label}"' + svg[start + 4 :])

@@ -1,0 +1,53 @@
+"""Settings of review."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from sat_xception.dataset.settings import LabelsConfig
+from sat_xception.settings.config import POSITIONAL, StepConfig, setting_of, shown
+
+__all__ = ["ReviewConfig", "ReviewPageConfig"]
+
+
+class ReviewPageConfig(StepConfig):
+    """What a review page shows below and beside its candidates: the imagery, and a map."""
+
+    imagery: str = Field(
+        "", description="Imagery that the review page shows, as for assemble. Default: the one that was scored."
+    )
+    imagery_token_env: str = setting_of(LabelsConfig, "imagery_token_env")
+    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; shown on every page.")
+    imagery_tms: bool = setting_of(LabelsConfig, "imagery_tms")
+    with_tiles: bool = Field(
+        False,
+        description="Copy the candidates' tiles beside the review page, so that it works offline. Imagery that is no "
+        "web address, or whose address has a token or a key, is always copied.",
+    )
+    workers: int = setting_of(LabelsConfig, "workers")
+    rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
+    basemap: str = Field("", description="URL template of a map to draw below the candidates. Default: none.")
+    basemap_attribution: str = Field("", description="Whom the basemap's licence wants named.")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        return super().resolved() | {"imagery": shown(self.imagery), "basemap": shown(self.basemap)}
+
+    @model_validator(mode="after")
+    def _basemap_has_an_owner(self) -> Self:
+        if self.basemap and not self.basemap_attribution:
+            raise ValueError("--basemap needs --basemap-attribution: maps have owners who want to be named")
+        if self.basemap_attribution and not self.basemap:
+            raise ValueError("--basemap-attribution goes with --basemap, which isn't given")
+        return self
+
+
+class ReviewConfig(StepConfig):
+    """Open the review page of published candidates, and save every decision to OUT/review.geojson as it is made."""
+
+    out: Path = Field(description="Folder written by bulk publish.", json_schema_extra=POSITIONAL)
+    port: int = Field(8600, ge=0, le=65535, description="Port to listen on, on this machine only; 0 picks a free one.")
+    browser: bool = Field(True, description="Open the page in a browser.")

@@ -1,0 +1,55 @@
+"""Settings of search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sat_xception.model.settings import BackboneName, TrainConfig
+from sat_xception.settings.config import StepConfig, setting_of
+from sat_xception.settings.types import Examples, Result, Weights
+
+__all__ = ["SearchConfig"]
+
+
+class SearchConfig(StepConfig):
+    """Try settings of train, best guesses first, and write down those with the best validation accuracy."""
+
+    examples: Examples = setting_of(TrainConfig, "examples")
+    out: Result = Field(description="Folder to write search.json, best.yaml and the page to.")
+    space: str = Field(
+        "head", description="What is tried: 'head', 'original' (also fine-tunes each trial), or a YAML file."
+    )
+    trials: int = Field(30, ge=0, description="Trials in all, those of earlier runs included; 0 with --minutes only.")
+    minutes: float = Field(0.0, ge=0, description="Begin no trial after so many minutes of trying. Default: no limit.")
+    workers: int = Field(1, gt=0, le=64, description="Processes that try side by side.")
+    pruner: Literal["median", "hyperband", "none"] = Field("median", description="What ends hopeless trials early.")
+    fine_tune: bool = Field(False, description="Fine-tune each trial, too, where the space has nothing of it.")
+    study: Path | None = Field(
+        None, description="Folder that keeps trials and features from run to run. Default: beside --out."
+    )
+    backbone: BackboneName = setting_of(TrainConfig, "backbone")
+    weights: Weights = setting_of(TrainConfig, "weights")
+    input_size: int = setting_of(TrainConfig, "input_size")
+    alpha: float = setting_of(TrainConfig, "alpha")
+    batch_size: int = setting_of(TrainConfig, "batch_size")
+    head_epochs: int = setting_of(TrainConfig, "head_epochs")
+    fine_tune_epochs: int = Field(10, gt=0, description="Most epochs of fine-tuning a trial.")
+    patience: int = setting_of(TrainConfig, "patience")
+    class_weights: bool = setting_of(TrainConfig, "class_weights")
+    views: int = setting_of(TrainConfig, "views")
+    seed: int = Field(0, description="Seed of the guesses, and of weights and order in every trial.")
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> SearchConfig:
+        if not self.trials and not self.minutes:
+            raise ValueError("--trials 0 needs --minutes: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_from_learnt_weights(self) -> SearchConfig:
+        if self.weights == "none":
+            raise ValueError("--weights none has no features to try heads on; give weights, or set train by hand")
+        return self

@@ -1,0 +1,1 @@
+"""A packaged model as everyone reads it: the model root, its versions, golden tiles."""

@@ -1,0 +1,194 @@
+"""A model's versions: `<model root>/<name>/<version>/saved_model.pb`, with `model.json` beside it; here or in a bucket.
+
+Both are laid out the same, so TensorFlow Serving and KServe read a model root in a bucket as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.storage import (
+    GcsPath,
+    atomic_folder,
+    fetch_folder,
+    folder_digests,
+    is_marked,
+    marked_below,
+    read_json,
+    remove_marked,
+    scratch_folder,
+    telling_of_the_disk,
+    upload_marked,
+)
+
+__all__ = [
+    "DIGESTS_FILE",
+    "MAX_VERSION",
+    "SAVED_MODEL_FILE",
+    "check_digests",
+    "find_versions",
+    "has_version",
+    "here",
+    "known_versions",
+    "new_version",
+    "read_classes",
+    "remove_version",
+    "resolve_version",
+]
+
+# TensorFlow Serving's ModelSpec.version is an int64.
+MAX_VERSION = 2**63 - 1
+
+SAVED_MODEL_FILE = "saved_model.pb"
+# SHA-256 of every other file of a packaged version.
+DIGESTS_FILE = "digests.json"
+
+
+def find_versions(folder: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder by number, ascending; those in a bucket by their addresses.
+
+    Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are copies under way and left out. In a
+    bucket a version counts once its digests are there, which `add_version` writes last.
+
+    Raises:
+        OSError: The folder can't be listed, or doesn't exist.
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    if isinstance(folder, GcsPath):
+        paths: Iterable[Path] = marked_below(folder, DIGESTS_FILE)
+    else:
+        paths = (path for path in sorted(folder.iterdir()) if (path / SAVED_MODEL_FILE).is_file())
+    versions: dict[int, Path] = {}
+    for path in paths:
+        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= MAX_VERSION:
+            versions.setdefault(int(path.name), path)
+    return dict(sorted(versions.items()))
+
+
+def known_versions(folder: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder, as `find_versions` does; none where there is no such folder.
+
+    Raises:
+        OSError: The folder can't be listed.
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
+
+
+def has_version(version: Path) -> bool:
+    """Return whether something is in a version's place; in a bucket, whether it is whole.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    return is_marked(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version.exists()
+
+
+def here(version: Path) -> Path:
+    """Return a version's folder on this machine; one in a bucket is downloaded once.
+
+    Raises:
+        DataError: It isn't whole.
+        ServiceError: The bucket can't be read.
+    """
+    return fetch_folder(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version
+
+
+@contextlib.contextmanager
+def new_version(version: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes the version, whole, when the block ends well.
+
+    Args:
+        version: `<model root>/<name>/<version>`, here or in a bucket, where it is laid out as it is here.
+
+    Raises:
+        ConfigError: The place can't be written, or another version came there meanwhile.
+        ServiceError: The disk is full, or the bucket can't be written.
+    """
+    if not isinstance(version, GcsPath):
+        with atomic_folder(version) as work:
+            yield work
+        return
+    with scratch_folder() as folder:
+        with telling_of_the_disk(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
+            yield folder
+        upload_marked(folder, version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
+
+
+def remove_version(version: Path) -> None:
+    """Remove a version.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be written.
+    """
+    if isinstance(version, GcsPath):
+        remove_marked(version, DIGESTS_FILE)
+    else:
+        shutil.rmtree(version)
+
+
+def resolve_version(path: Path, name: str) -> Path:
+    """Return the folder of one version on this machine.
+
+    Args:
+        path: A version's folder, a model's folder (its newest version counts), or a model root that holds `name`; here
+            or in a bucket.
+        name: Name of the model in a model root.
+
+    Raises:
+        ConfigError: There is no version at any of these places.
+        ServiceError: The bucket can't be read.
+    """
+    if is_marked(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
+        return here(path)
+    for folder in (path, path / name):
+        if versions := known_versions(folder):
+            return here(versions[max(versions)])
+    raise ConfigError(
+        f"no packaged model at {path}: looked for {SAVED_MODEL_FILE}, <version>/{SAVED_MODEL_FILE} and "
+        f"{name}/<version>/{SAVED_MODEL_FILE}. Name what `sat_xception package` wrote as --model and --name"
+    )
+
+
+def check_digests(version: Path) -> int:
+    """Compare a version's files with the digests that package wrote beside them; return how many there are.
+
+    Raises:
+        DataError: A file is missing, changed or too many.
+    """
+    expected = read_json(version / DIGESTS_FILE, made_by="package")
+    found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            state = (
+                "is missing"
+                if name not in found
+                else "isn't in the package's digests"
+                if name not in expected
+                else "changed"
+            )
+            raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
+    return len(found)
+
+
+def read_classes(version: Path) -> list[str]:
+    """Return the class names of a packaged version in the order of its probabilities, from its model.json.
+
+    Raises:
+        DataError: No model.json, or a damaged one.
+        ModelError: It doesn't list the classes.
+    """
+    classes = read_json(version / "model.json", made_by="package").get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ModelError(
+            f"{version / 'model.json'} lists no classes (found {classes!r}); run `sat_xception package` again"
+        )
+    return classes

@@ -1,0 +1,125 @@
+"""Look after a model root, here or in a bucket: list versions, show one, prove that it is sound, remove old ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import ConfigError, DataError
+from sat_xception.served_model.model_root import known_versions, remove_version
+from sat_xception.served_model.settings import ListModelsConfig, RemoveModelsConfig, ShowModelConfig
+from sat_xception.storage import get_file
+from sat_xception.storage.files import dump_json
+
+__all__ = ["Report", "find_version", "list_models", "remove_models", "show_model"]
+
+_SCORED = ("valid", "test")
+_COLUMNS = ("version", "backbone", *_SCORED, "tiles", "data")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verb has to say.
+
+    Attributes:
+        text: Lines for stdout.
+    """
+
+    text: str
+
+    def summary(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+def list_models(config: ListModelsConfig) -> Report:
+    """List a model's versions, the newest, which is served, first: backbone, accuracies, training tiles, data.
+
+    Raises:
+        ConfigError: There is no version.
+        DataError: A version's `model.json` is damaged.
+        ServiceError: The bucket can't be read.
+    """
+    rows = [_described(path) for path in reversed(_versions(config).values())]
+    if config.as_json:
+        return Report(dump_json(rows, indent=2, ensure_ascii=False))
+    cells = [_COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return Report("\n".join(lines))
+
+
+def show_model(config: ShowModelConfig) -> Report:
+    """Show a version's model card, or with `as_json` its `model.json`.
+
+    Raises:
+        ConfigError: There is no such version.
+        DataError: The file is missing.
+        ServiceError: The bucket can't be read.
+    """
+    name = "model.json" if config.as_json else "MODEL_CARD.md"
+    path = find_version(config) / name
+    content = get_file(path)
+    if content is None:
+        raise DataError(f"{path} is missing; package the model again")
+    return Report(content.decode().rstrip())
+
+
+def remove_models(config: RemoveModelsConfig) -> Report:
+    """Remove all but the newest versions; with `dry_run` only say which they would be.
+
+    Raises:
+        ConfigError: There is no version, or one can't be removed.
+        ServiceError: The bucket can't be read or written.
+    """
+    versions = _versions(config)
+    old = list(versions.values())[: -config.keep]
+    if not config.dry_run:
+        for path in old:
+            remove_version(path)
+    done = "would be removed" if config.dry_run else "removed"
+    lines = [f"{'would go' if config.dry_run else 'removed'}  {path}" for path in old]
+    lines.append(f"versions  {len(versions)} were there | {len(old)} {done}  {len(versions) - len(old)} kept")
+    return Report("\n".join(lines))
+
+
+def _versions(config: ListModelsConfig | RemoveModelsConfig | ShowModelConfig) -> dict[int, Path]:
+    folder = config.model_root / config.name
+    versions = known_versions(folder)
+    if not versions:
+        raise ConfigError(f"no version of {config.name!r} at {folder}; name another --model-root or --name")
+    return versions
+
+
+def find_version(config: ShowModelConfig) -> Path:
+    """Return the folder of a version, by default of the newest.
+
+    Raises:
+        ConfigError: There is no such version.
+        ServiceError: The bucket can't be read.
+    """
+    versions = _versions(config)
+    number = config.version or max(versions)
+    if number not in versions:
+        known = ", ".join(map(str, versions))
+        raise ConfigError(f"no version {number} of {config.name!r} in {config.model_root}; there are {known}")
+    return versions[number]
+
+
+def _described(version: Path) -> dict[str, Any]:
+    content = get_file(version / "model.json")
+    try:
+        facts: dict[str, Any] = json.loads(content or b"")
+        return {"place": str(version), **facts}
+    except ValueError as error:
+        raise DataError(f"{version}/model.json can't be read: {error}; package the model again") from None
+
+
+def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
+    accuracies = [
+        f"{facts['metrics'][split]['accuracy']:.4f}" if split in facts["metrics"] else "-" for split in _SCORED
+    ]
+    tiles = f"{facts['tiles'].get('train', 0):,}"
+    return (str(facts["version"]), facts["backbone"], *accuracies, tiles, facts["dataset_digest"][:12])

@@ -1,0 +1,106 @@
+"""A verb of the command line: its settings, its function, and how its process ends when that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sat_xception.ending import ending_well
+from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.log import get_logger, quiet_imports, set_up_logging
+from sat_xception.settings.config import StepConfig, load_config
+from sat_xception.storage import write_json
+
+__all__ = ["TERMINATION_LOG_ENV", "Step", "StepResult", "telling_why"]
+
+_log = get_logger(__name__)
+
+# Names the file that gets the reason when a component's step fails; otherwise Kubernetes's own place, if there is one.
+TERMINATION_LOG_ENV = "SAT_XCEPTION_TERMINATION_LOG"
+
+
+class StepResult(Protocol):
+    """What a step's function returns."""
+
+    def summary(self) -> str:
+        """Return what was done and where it is, in a few lines for stdout."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A verb of the command line.
+
+    Attributes:
+        config: Class of its configuration.
+        function: `module:function` that takes the configuration and returns a `StepResult`.
+    """
+
+    config: type[StepConfig]
+    function: str
+
+    def run(self, settings: Mapping[str, object], file: Path | None = None) -> Any:  # noqa: ANN401 - each step has its own result
+        """Do the step's work with settings that override those of a YAML file; return its result.
+
+        Raises:
+            SatXceptionError: The settings or the data are wrong, or something outside failed.
+        """
+        config = load_config(self.config, file, settings)
+        _log.debug("settings  %s", config.resolved())
+        function = self.load()
+        # Some libraries are imported only where there is work for them.
+        with _telling_what_is_missing():
+            return function(config.at_hand())
+
+    def load(self) -> Callable[[Any], StepResult]:
+        """Import the module and return the function.
+
+        Raises:
+            ConfigError: Something it needs isn't installed.
+        """
+        module, name = self.function.split(":")
+        with _telling_what_is_missing(), quiet_imports():
+            function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
+        return function
+
+
+@contextlib.contextmanager
+def _telling_what_is_missing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sat_xception."):
+            raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
+        raise ConfigError(
+            f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def telling_why(verb: str) -> Iterator[None]:
+    """End a step's process with the exit code of an error that a user can act on.
+
+    Its message is the last line of the log, and the container's termination message, which Kubernetes shows in the
+    pod's status.
+    """
+    set_up_logging()
+    try:
+        with ending_well():
+            yield
+    except SatXceptionError as error:
+        _log.error("error     %s", error)
+        _tell_why(verb, error)
+        raise SystemExit(error.exit_code) from None
+
+
+def _tell_why(verb: str, error: SatXceptionError) -> None:
+    place = os.environ.get(TERMINATION_LOG_ENV, "/dev/termination-log")
+    if TERMINATION_LOG_ENV in os.environ or os.access(place, os.W_OK):
+        try:
+            write_json(Path(place), {"step": verb, "exit_code": error.exit_code, "error": str(error)})
+        except OSError as problem:
+            _log.warning("can't write the reason to %s: %s", place, problem)

@@ -1,0 +1,130 @@
+"""The table of steps: the settings of each, and the function that does the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sat_xception.bulk.settings import (
+    BulkPlanConfig,
+    BulkPredictConfig,
+    BulkRetryConfig,
+    BulkSimulateConfig,
+    BulkStatusConfig,
+)
+from sat_xception.dataset.settings import AssembleConfig, DiffConfig, ExportFoldersConfig
+from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, RollbackConfig
+from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.examples.settings import ConvertConfig
+from sat_xception.kubeflow.run_settings import BulkRunConfig, RunConfig
+from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig, SubmitConfig
+from sat_xception.model.settings import TrainConfig
+from sat_xception.notify.settings import NotifyConfig
+from sat_xception.package.settings import PackageConfig
+from sat_xception.publish.settings import PublishConfig
+from sat_xception.review.settings import ReviewConfig
+from sat_xception.sample.settings import SampleAreaConfig
+from sat_xception.search.settings import SearchConfig
+from sat_xception.serve.settings import PredictConfig, ServeConfig, VerifyModelConfig
+from sat_xception.served_model.settings import ListModelsConfig, RemoveModelsConfig, ShowModelConfig
+from sat_xception.settings.step import TERMINATION_LOG_ENV, Step, StepResult, telling_why
+from sat_xception.validation.settings import ValidateConfig
+from sat_xception.workflows.settings import BuildConfig, TrainFoldersConfig
+
+__all__ = [
+    "BULK_PIPELINE_VERBS",
+    "BULK_VERBS",
+    "DATASET_VERBS",
+    "MODELS_VERBS",
+    "PIPELINE_VERBS",
+    "SCHEDULE_VERBS",
+    "STEPS",
+    "TERMINATION_LOG_ENV",
+    "Step",
+    "StepResult",
+    "run_step",
+    "step_named",
+    "telling_why",
+]
+
+STEPS: dict[str, Step] = {
+    "assemble": Step(AssembleConfig, "sat_xception.dataset.assemble:assemble"),
+    "convert": Step(ConvertConfig, "sat_xception.examples.convert:convert"),
+    "validate": Step(ValidateConfig, "sat_xception.validation.validate:validate"),
+    "search": Step(SearchConfig, "sat_xception.search.search:search"),
+    "train": Step(TrainConfig, "sat_xception.train.train:train"),
+    "evaluate": Step(EvaluateConfig, "sat_xception.evaluate.evaluate:evaluate"),
+    "gate": Step(GateConfig, "sat_xception.evaluate.gate:gate"),
+    "package": Step(PackageConfig, "sat_xception.package.package:package"),
+    "deploy": Step(DeployConfig, "sat_xception.deploy.deploy:deploy"),
+    "rollback": Step(RollbackConfig, "sat_xception.deploy.kserve:rollback"),
+    "deployments": Step(DeploymentsConfig, "sat_xception.deploy.kserve:list_deployments"),
+    "serve": Step(ServeConfig, "sat_xception.serve.server:serve"),
+    "predict": Step(PredictConfig, "sat_xception.serve.predict:predict"),
+    "notify": Step(NotifyConfig, "sat_xception.notify.notify:notify"),
+    "review": Step(ReviewConfig, "sat_xception.review.server:review"),
+    "train-folders": Step(TrainFoldersConfig, "sat_xception.workflows.train_folders:train_folders"),
+}
+
+# What people do with datasets beside the pipeline: `sat_xception dataset <verb>`.
+DATASET_VERBS: dict[str, Step] = {
+    "build": Step(BuildConfig, "sat_xception.workflows.build:build_dataset"),
+    "diff": Step(DiffConfig, "sat_xception.dataset.diff:diff_datasets"),
+    "export-folders": Step(ExportFoldersConfig, "sat_xception.dataset.export_folders:export_folders"),
+    "sample-area": Step(SampleAreaConfig, "sat_xception.sample.area:write_sample_area"),
+}
+
+# All tiles of an area: `sat_xception bulk <verb>`.
+BULK_VERBS: dict[str, Step] = {
+    "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles"),
+    "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
+    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:tell_status"),
+    "simulate": Step(BulkSimulateConfig, "sat_xception.bulk.simulate:simulate"),
+    "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
+    "publish": Step(PublishConfig, "sat_xception.publish.publish:publish"),
+}
+
+# What people do with a model root: `sat_xception models <verb>`.
+MODELS_VERBS: dict[str, Step] = {
+    "list": Step(ListModelsConfig, "sat_xception.served_model.versions:list_models"),
+    "show": Step(ShowModelConfig, "sat_xception.served_model.versions:show_model"),
+    "verify": Step(VerifyModelConfig, "sat_xception.serve.verify:verify_model"),
+    "gc": Step(RemoveModelsConfig, "sat_xception.served_model.versions:remove_models"),
+}
+
+
+# Whole pipelines, here or on Kubeflow: `sat_xception <verb>`.
+PIPELINE_VERBS: dict[str, Step] = {
+    "run": Step(RunConfig, "sat_xception.kubeflow.run_training:run"),
+    "submit": Step(SubmitConfig, "sat_xception.kubeflow.submit:submit"),
+}
+
+# The bulk pipeline, here: `sat_xception bulk run`.
+BULK_PIPELINE_VERBS: dict[str, Step] = {"run": Step(BulkRunConfig, "sat_xception.kubeflow.run_bulk:run_bulk")}
+
+# Recurring runs on Kubeflow: `sat_xception schedule <verb>`.
+SCHEDULE_VERBS: dict[str, Step] = {
+    "apply": Step(ApplyConfig, "sat_xception.kubeflow.schedule:apply"),
+    "list": Step(ListConfig, "sat_xception.kubeflow.schedule:list_schedules"),
+    "delete": Step(DeleteConfig, "sat_xception.kubeflow.schedule:delete"),
+}
+
+
+def step_named(name: str) -> Step:
+    """Return the step that a component is called after: `bulk_plan` is `sat_xception bulk plan`.
+
+    Raises:
+        KeyError: There is none.
+    """
+    group, _, verb = name.rpartition("_")
+    return BULK_VERBS[verb] if group == "bulk" else STEPS[name]
+
+
+def run_step(step: str, /, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
+    """Run a step from a component: do the work, print the summary, return the result.
+
+    An error that a user can act on ends the process, as `telling_why` says.
+    """
+    with telling_why(step):
+        result = step_named(step).run(settings)
+    print(result.summary(), flush=True)
+    return result

@@ -1,0 +1,43 @@
+"""One JSON object in a file of its own, here or in a bucket, for what is read and replaced from run to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sat_xception.errors import DataError
+from sat_xception.storage.atomic import get_file, put_file
+from sat_xception.storage.files import json_text
+
+__all__ = ["read_record", "write_record"]
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file, or None when there is no such file, or no such bucket.
+
+    Raises:
+        ConfigError: It can't be read.
+        DataError: It holds something else.
+        ServiceError: The bucket can't be read.
+    """
+    text = get_file(path)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; remove it") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected an object; remove it")
+    return content
+
+
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Replace the object in a file in one step; the file and the folders above it are made when they are absent.
+
+    Raises:
+        ConfigError: It can't be written, or there is no such bucket.
+        ServiceError: The bucket can't be written.
+    """
+    put_file(json_text(content).encode(), path)

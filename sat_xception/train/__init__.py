@@ -1,0 +1,1 @@
+"""Train one backbone: the head, fine-tuning, what is kept."""

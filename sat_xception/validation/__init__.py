@@ -1,0 +1,1 @@
+"""TensorFlow Data Validation of the examples: statistics, schema, drift and skew."""

@@ -1,0 +1,139 @@
+"""Run TensorFlow Data Validation where it can run: in this process, or in an environment of its own.
+
+The TFDV that goes with the main environment's TensorFlow has no wheel for Linux with an older C library. There, `make
+setup` creates a second environment with an older TFDV, and the same code runs in it as a child process: the request
+goes in as a JSON file, the findings or the error come back as one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from sat_xception import errors
+from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.log import get_logger, set_up_logging
+from sat_xception.storage import scratch_folder
+from sat_xception.validation.findings import Findings, TfdvRequest
+
+__all__ = ["PYTHON_VARIABLE", "find_tfdv_python", "run_tfdv"]
+
+_log = get_logger(__name__)
+PYTHON_VARIABLE = "SAT_XCEPTION_TFDV_PYTHON"
+_ENVIRONMENT = Path(".venv-validate")
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class _Answer(BaseModel):
+    """What the child leaves behind: findings, or the class and the message of an error that a user can act on."""
+
+    findings: Findings | None = None
+    error: str = ""
+    message: str = ""
+
+
+def run_tfdv(request: TfdvRequest) -> Findings:
+    """Return what TFDV finds, from this process where it is installed, else from the second environment.
+
+    Raises:
+        ConfigError: TFDV is installed in neither, or the given schema can't be read.
+        DataError: An examples file can't be read.
+        SatXceptionError: The child process died.
+    """
+    if importlib.util.find_spec("tensorflow_data_validation") is not None:
+        from sat_xception.validation.tfdv import find
+
+        return find(request)
+    return _run_child(find_tfdv_python(), request)
+
+
+def find_tfdv_python() -> Path:
+    """Return the interpreter of the environment that has TFDV.
+
+    Raises:
+        ConfigError: There is none where one is looked for.
+    """
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError(
+                f"${PYTHON_VARIABLE} is {named}, which is no file; unset it, or name a Python that has TFDV"
+            )
+        return Path(named).absolute()
+    candidates = list(
+        dict.fromkeys(folder / _ENVIRONMENT / "bin" / "python" for folder in (_PACKAGE.parent, Path.cwd()))
+    )
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"TensorFlow Data Validation isn't installed in {sys.executable}, and there is no "
+        f"{' or '.join(map(str, candidates))}. Run `make setup`, or set ${PYTHON_VARIABLE} to a Python that has it"
+    )
+
+
+def _run_child(python: Path, request: TfdvRequest) -> Findings:
+    with scratch_folder() as work:
+        question, answer = work / "request.json", work / "answer.json"
+        question.write_text(request.model_dump_json(), encoding="utf-8")
+        # Only the package itself is shown to the child: this environment's libraries are the wrong versions there.
+        (work / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS")
+        }
+        environment |= {
+            "PYTHONPATH": str(work),
+            "PYTHONNOUSERSITE": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
+        command = [str(python), "-m", "sat_xception.validation.tfdv_runner", str(question), str(answer)]
+        _log.info("validate  with TFDV of %s", python)
+        try:
+            # stdout is kept for the summary of the step.
+            finished = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False)
+        except OSError as error:
+            raise ConfigError(
+                f"can't start {python}: {error}. Run `make setup` again, or set ${PYTHON_VARIABLE}"
+            ) from None
+        if not answer.is_file():
+            how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit code {finished.returncode}"
+            raise SatXceptionError(
+                f"TFDV stopped with {how} in {python}; what it said is above. If a module is missing there, run "
+                "`make setup` again; signal 9 is most often a lack of memory"
+            )
+        outcome = _Answer.model_validate_json(answer.read_bytes())
+    if outcome.findings is None:
+        raise getattr(errors, outcome.error)(outcome.message)
+    return outcome.findings
+
+
+def _answer(question: Path, answer: Path) -> None:
+    """Do the child's work; an error that isn't the user's ends it with a traceback and no answer."""
+    # The keyboard's interrupt reaches parent and child; the parent ends both and says so once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Without a handler Beam gives the root logger one, which prints every line of ours a second time.
+    logging.getLogger().addHandler(logging.NullHandler())
+    set_up_logging()
+    try:
+        if importlib.util.find_spec("tensorflow_data_validation") is None:
+            raise ConfigError(f"{sys.executable} has no tensorflow_data_validation. Run `make setup` again")
+        from sat_xception.validation.tfdv import find
+
+        outcome = _Answer(findings=find(TfdvRequest.model_validate_json(question.read_bytes())))
+    except SatXceptionError as error:
+        outcome = _Answer(error=type(error).__name__, message=str(error))
+    answer.write_text(outcome.model_dump_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,166 @@
+"""From labels to validated TFRecord files in one command, which goes on where it was interrupted.
+
+`build.json` in the folder says what each finished part was made of: digests of its settings and of what it read. A part
+is done again when one of them is another. Class folders and baselines may change unseen, so what reads them is done
+each time. Imagery that is one file on this machine is known by its size and time; other imagery isn't looked at again:
+remove `build.json` to have it fetched anew.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sat_xception import __version__
+from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.errors import ConfigError
+from sat_xception.examples.convert import convert
+from sat_xception.examples.settings import ConvertConfig
+from sat_xception.imagery import file_state
+from sat_xception.log import duration, get_logger
+from sat_xception.settings.config import StepConfig, load_config
+from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_record, write_record
+from sat_xception.storage.files import json_text
+from sat_xception.validation.settings import ValidateConfig
+from sat_xception.validation.validate import validate
+from sat_xception.workflows.settings import BuildConfig
+
+__all__ = ["BuildResult", "build_dataset"]
+
+_log = get_logger(__name__)
+_RECORD = "build.json"
+_STEPS: dict[str, tuple[type[StepConfig], Callable[[Any], Any]]] = {
+    "assemble": (AssembleConfig, assemble),
+    "convert": (ConvertConfig, convert),
+    "validate": (ValidateConfig, validate),
+}
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What is in the folder.
+
+    Attributes:
+        folder: Folder with `dataset/`, `examples/` and `validation/`.
+        counts: The dataset's rows by status, and usable ones by split and class; see `count_rows`.
+        examples: Examples by split.
+        anomalies: Number of anomalies, each accepted.
+        kept: Parts that were done already, with the same settings and on the same data.
+        seconds: Whole time.
+    """
+
+    folder: Path
+    counts: dict[str, Any]
+    examples: dict[str, int]
+    anomalies: int
+    kept: tuple[str, ...]
+    seconds: float
+
+    def summary(self) -> str:
+        """Return the counts, what was kept, and where the pages are."""
+        by_status = "  ".join(f"{number:,} {status}" for status, number in self.counts["by_status"].items())
+        by_split = "  ".join(f"{split} {number:,}" for split, number in self.examples.items())
+        lines = [
+            f"build     {self.counts['considered']:,} tiles: {by_status} | {by_split} | "
+            f"{self.anomalies} anomalies{', all accepted' if self.anomalies else ''} | {duration(self.seconds)}"
+        ]
+        if self.kept:
+            lines.append(f"kept      {', '.join(self.kept)}: nothing that they are made of has changed")
+        lines.append(f"wrote     {self.folder / 'examples'}")
+        lines.append(
+            f"pages     {self.folder / 'dataset' / 'report.html'}   {self.folder / 'validation' / 'report.html'}"
+        )
+        return "\n".join(lines)
+
+
+def build_dataset(config: BuildConfig) -> BuildResult:
+    """Assemble, convert and validate into `OUT/dataset`, `OUT/examples` and `OUT/validation`.
+
+    Raises:
+        SatXceptionError: A part failed; those before it are kept, and the same command goes on from there.
+    """
+    started = time.monotonic()
+    parts = _Parts(config.out)
+    dataset, examples, validation = (config.out / name for name in ("dataset", "examples", "validation"))
+    settings = {name: getattr(config, name) for name in AssembleConfig.model_fields} | {"out": dataset}
+    layers = (config.labels, config.negatives_within, config.negatives_lookalikes, config.negatives_review)
+    parts.make("assemble", settings, layers if config.labels else None, dataset / "dataset.json")
+    settings = {"dataset": dataset, "shard_mb": config.shard_mb, "out": examples}
+    parts.make("convert", settings, (dataset / "dataset.json",), examples / "examples.json")
+    settings = {name: getattr(config, name) for name in ("schema_file", "accept", "max_skew", "max_drift", "baseline")}
+    settings |= {"examples": examples, "out": validation}
+    read = None if config.baseline else (examples / "examples.json", config.schema_file)
+    parts.make("validate", settings, read, validation / "anomalies.json")
+    return BuildResult(
+        folder=config.out,
+        counts=read_json(_here(dataset / "dataset.json"), made_by="assemble")["counts"],
+        examples={
+            split: facts["count"]
+            for split, facts in read_json(_here(examples / "examples.json"), made_by="convert")["splits"].items()
+        },
+        anomalies=int(parts.record["anomalies"]),
+        kept=tuple(parts.kept),
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Parts:
+    """The parts of a folder, and what the finished ones were made of."""
+
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / _RECORD
+        self.record: dict[str, Any] = read_record(self._place) or {}
+        self.kept: list[str] = []
+
+    def make(self, verb: str, settings: dict[str, Any], read: tuple[Path | None, ...] | None, made: Path) -> None:
+        """Do a part's work, unless it is done.
+
+        Args:
+            verb: The step.
+            settings: Its settings.
+            read: Files that it reads; None when it reads what may change unseen, and is done each time.
+            made: File that its result holds.
+        """
+        key = _key(settings, read or ())
+        done = self.record.get(verb, {})
+        if read is not None and done and done == {"key": key, "made": _digest_of(made)}:
+            _log.info("%-9s is done already, with these settings and on this data", verb)
+            self.kept.append(verb)
+            return
+        config_class, function = _STEPS[verb]
+        result = function(load_config(config_class, None, settings).at_hand())
+        if verb == "validate":
+            self.record["anomalies"] = len(result.anomalies)
+        self.record[verb] = {"key": key, "made": _digest_of(made)}
+        write_record(self._place, self.record)
+
+
+def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
+    """Return a digest of a part's settings and of the files that it reads; an address with a key in it isn't told."""
+    given = {name: str(value) for name, value in settings.items() if name != "out"}
+    files = [file_digest(_here(file)) for path in read if path for file in _files_of(path)]
+    files.append(file_state(str(settings.get("imagery") or "")))
+    return hashlib.sha256(json_text([__version__, given, files]).encode()).hexdigest()
+
+
+def _digest_of(made: Path) -> str:
+    """Return the SHA-256 of a file that a part made, or "" when it isn't there."""
+    try:
+        return file_digest(_here(made))
+    except (ConfigError, FileNotFoundError):
+        return ""
+
+
+def _here(path: Path) -> Path:
+    return fetch_file(str(path)) if isinstance(path, GcsPath) else path
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return a file and, of a Shapefile, those that belong to it."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix == ".shp" else [path]

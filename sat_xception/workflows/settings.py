@@ -1,0 +1,48 @@
+"""Settings of verbs that run several steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.examples.settings import ConvertConfig
+from sat_xception.model.settings import BackboneName, TrainConfig
+from sat_xception.settings.config import StepConfig, setting_of
+from sat_xception.settings.types import (
+    FileOrNone,
+    Folder,
+    Place,
+    ResultOrNone,
+    Weights,
+)
+from sat_xception.validation.settings import ValidateConfig
+
+__all__ = ["BuildConfig", "TrainFoldersConfig"]
+
+
+class BuildConfig(AssembleConfig):
+    """From labelled places, or class folders, to validated TFRecord files: assemble, convert and validate in one go."""
+
+    out: Place = Field(description="Folder that gets dataset/, examples/ and validation/; what is done is kept.")
+    shard_mb: int = setting_of(ConvertConfig, "shard_mb")
+    schema_file: FileOrNone = setting_of(ValidateConfig, "schema_file")
+    accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
+    max_skew: float = setting_of(ValidateConfig, "max_skew")
+    max_drift: float = setting_of(ValidateConfig, "max_drift")
+    baseline: ResultOrNone = setting_of(ValidateConfig, "baseline")
+
+
+class TrainFoldersConfig(StepConfig):
+    """The original's command: class folders in, a trained and packaged model out."""
+
+    model: BackboneName = Field("xception", description="Backbone, as in the original.")
+    train: Folder = Field(description="Class folders to train on.")
+    valid: Folder = Field(description="Class folders to validate on.")
+    weights: Weights = setting_of(TrainConfig, "weights")
+    alpha: float = setting_of(TrainConfig, "alpha")
+    input_size: int = setting_of(TrainConfig, "input_size")
+    seed: int = setting_of(TrainConfig, "seed")
+    models: Path = Field(Path("models"), description="Folder that gets a folder for this run.")
+    tensorboard: Path = Field(Path("tensorboard"), description="Folder that gets this run's TensorBoard logs.")
