@@ -19,12 +19,12 @@ from pipelines.resources import (
     DATA,
     SCORING,
     SMALL,
-    acts_outside,
-    asks_endpoint,
+    add_imagery_token,
+    add_webhook,
+    disable_caching,
+    mount_endpoint_token,
+    mount_storage_key,
     place,
-    reads_imagery,
-    reads_storage,
-    reads_webhook,
     retention,
     retry,
 )
@@ -36,7 +36,7 @@ PIPELINE_NAME = "tile-bulk-inference"
 
 def _reads(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
     """Place a task that reads imagery and a model, and sees what other runs have scored."""
-    return reads_storage(reads_imagery(acts_outside(place(task, SCORING, name))))
+    return mount_storage_key(add_imagery_token(disable_caching(place(task, SCORING, name))))
 
 
 @dsl.pipeline(
@@ -121,7 +121,7 @@ def bulk_inference(
         scoring_shard_tiles: Tiles a shard, which is what a killed task loses at most.
     """
     ending = place(notify(pipeline=PIPELINE_NAME, baseline="", run=dsl.PIPELINE_JOB_ID_PLACEHOLDER), SMALL, "Notify")
-    with dsl.ExitHandler(reads_webhook(acts_outside(ending)), name="run"):
+    with dsl.ExitHandler(add_webhook(disable_caching(ending)), name="run"):
         planned = bulk_plan(
             area=area,
             area_layer=area_layer,
@@ -162,10 +162,10 @@ def bulk_inference(
         }
         with dsl.ParallelFor(planned.outputs["Output"], name="parts") as part:
             scored = bulk_predict(part=part, after=[], **scoring)
-            retry(asks_endpoint(_reads(scored, "Score tiles")), SCORING, pause_s=60)
+            retry(mount_endpoint_token(_reads(scored, "Score tiles")), SCORING, pause_s=60)
         # What a part left, which is nothing where all went well; and the proof that no tile is lost.
         closed = bulk_predict(part="", after=dsl.Collected(scored.outputs["Output"]), **scoring)
-        retry(asks_endpoint(_reads(closed, "Close the ledger")), SCORING, pause_s=60)
+        retry(mount_endpoint_token(_reads(closed, "Close the ledger")), SCORING, pause_s=60)
         published = bulk_publish(
             scores=closed.outputs["Output"],
             threshold=publish_threshold,
@@ -182,4 +182,6 @@ def bulk_inference(
             with_tiles=publish_with_tiles,
             most_reviewed=publish_most_reviewed,
         )
-        reads_storage(reads_imagery(acts_outside(place(published, DATA, "Publish and make the review page"))))
+        mount_storage_key(
+            add_imagery_token(disable_caching(place(published, DATA, "Publish and make the review page")))
+        )

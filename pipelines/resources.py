@@ -20,13 +20,13 @@ __all__ = [
     "SCORING",
     "SMALL",
     "TRAINING",
-    "Kind",
-    "acts_outside",
-    "asks_endpoint",
+    "ResourceProfile",
+    "add_imagery_token",
+    "add_webhook",
+    "disable_caching",
+    "mount_endpoint_token",
+    "mount_storage_key",
     "place",
-    "reads_imagery",
-    "reads_storage",
-    "reads_webhook",
     "retention",
     "retry",
     "use_gpus",
@@ -41,7 +41,7 @@ _ENDPOINT_FOLDER = "/var/run/secrets/sat-xception-endpoint"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceProfile:
     """A kind of task.
 
     Attributes:
@@ -57,18 +57,18 @@ class Kind:
 
 # Peaks of memory were measured on the synthetic sample, on 2 cores, 2026-11-24.
 # Reads and writes a few files, or asks a server for a few tiles: the gate takes 0.1 GiB.
-SMALL = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
+SMALL = ResourceProfile(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
 # As small, but it watches traffic for as long as it is told to.
-ROLLOUT = Kind(("200m", "1"), ("512Mi", "2Gi"), timeout_s=6 * _HOUR)
+ROLLOUT = ResourceProfile(("200m", "1"), ("512Mi", "2Gi"), timeout_s=6 * _HOUR)
 # Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
 # input. The manifest is held whole, a few hundred bytes a tile; images never are.
-DATA = Kind(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
+DATA = ResourceProfile(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
 # Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in four views, 2,048 numbers
 # each, are 3.3 GB and are held up to three times while they are handed to TensorFlow.
-TRAINING = Kind(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
+TRAINING = ResourceProfile(("4", "8"), ("12Gi", "24Gi"), timeout_s=_DAY)
 
 # Fetches, decodes and scores: the model has the cores, and memory is that of a batch and of TensorFlow.
-SCORING = Kind(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
+SCORING = ResourceProfile(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
 
 
 def retention() -> dsl.PipelineConfig:
@@ -95,7 +95,7 @@ def retention() -> dsl.PipelineConfig:
     )
 
 
-def place(task: dsl.PipelineTask, kind: Kind, name: str) -> dsl.PipelineTask:
+def place(task: dsl.PipelineTask, kind: ResourceProfile, name: str) -> dsl.PipelineTask:
     """Give a task its size, its deadline, its user, its labels, and the name that the UI shows."""
     task.set_cpu_request(kind.cpus[0]).set_cpu_limit(kind.cpus[1])
     task.set_memory_request(kind.memory[0]).set_memory_limit(kind.memory[1])
@@ -106,7 +106,7 @@ def place(task: dsl.PipelineTask, kind: Kind, name: str) -> dsl.PipelineTask:
     return task.set_display_name(name)
 
 
-def retry(task: dsl.PipelineTask, kind: Kind, pause_s: int) -> dsl.PipelineTask:
+def retry(task: dsl.PipelineTask, kind: ResourceProfile, pause_s: int) -> dsl.PipelineTask:
     """Try a task up to twice more, after a pause and then after twice the pause."""
     # Argo counts this from the start of the first try, starts no other after it and ends a running one there
     # (argoproj/argo-workflows#13044): it must hold them all.
@@ -114,7 +114,7 @@ def retry(task: dsl.PipelineTask, kind: Kind, pause_s: int) -> dsl.PipelineTask:
     return task.set_retry(2, backoff_duration=f"{pause_s}s", backoff_factor=2, backoff_max_duration=f"{longest}s")
 
 
-def acts_outside(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def disable_caching(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Run the task every time: its result is not in its outputs alone, or its inputs can change unseen."""
     return task.set_caching_options(False)
 
@@ -140,12 +140,12 @@ def use_gpus(
     return kubernetes.add_toleration_json(task, tolerations)
 
 
-def reads_imagery(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def add_imagery_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the imagery's token from the Secret `sat-xception-imagery`, key `token`, if there is one."""
     return kubernetes.use_secret_as_env(task, "sat-xception-imagery", {"token": "IMAGERY_TOKEN"}, optional=True)
 
 
-def reads_storage(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the key of a storage account from the Secret `sat-xception-storage`, if there is one.
 
     The Secret's key `path` says where its key file is, in the folder that it is mounted at. Without the Secret the
@@ -156,7 +156,7 @@ def reads_storage(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.use_secret_as_env(task, secret, {"path": "GOOGLE_APPLICATION_CREDENTIALS"}, optional=True)
 
 
-def asks_endpoint(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def mount_endpoint_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the endpoint's token and authorities from the Secret `sat-xception-endpoint`, if there is one.
 
     Its keys `token-path` and `ca-path` say where these files of it are, in the folder that it is mounted at. As with
@@ -168,6 +168,6 @@ def asks_endpoint(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.use_secret_as_env(task, secret, variables, optional=True)
 
 
-def reads_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def add_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the webhook's address from the Secret `sat-xception-webhook`, key `url`, if there is one."""
     return kubernetes.use_secret_as_env(task, "sat-xception-webhook", {"url": "SAT_XCEPTION_WEBHOOK"}, optional=True)

@@ -28,12 +28,12 @@ from pipelines.resources import (
     ROLLOUT,
     SMALL,
     TRAINING,
-    acts_outside,
-    asks_endpoint,
+    add_imagery_token,
+    add_webhook,
+    disable_caching,
+    mount_endpoint_token,
+    mount_storage_key,
     place,
-    reads_imagery,
-    reads_storage,
-    reads_webhook,
     retention,
     retry,
     use_gpus,
@@ -253,7 +253,7 @@ def training(
     # Kubeflow's id of the run tells its own record from an older one.
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     ending = place(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
-    with dsl.ExitHandler(reads_storage(reads_webhook(acts_outside(ending))), name="run"):
+    with dsl.ExitHandler(mount_storage_key(add_webhook(disable_caching(ending))), name="run"):
         checked = check(
             # All parameters: it checks them before it reads a tile.
             data=data,
@@ -340,10 +340,12 @@ def training(
             xception_weights=xception_weights,
             run=run,
         )
-        reads_storage(reads_imagery(acts_outside(retry(place(checked, DATA, "Check settings"), DATA, pause_s=15))))
+        mount_storage_key(
+            add_imagery_token(disable_caching(retry(place(checked, DATA, "Check settings"), DATA, pause_s=15)))
+        )
         # Cached by the source, which is the same as long as the dataset in the store is.
         dataset = place(assemble(source=checked.outputs["source"]), DATA, "Assemble tiles")
-        reads_storage(reads_imagery(retry(dataset, DATA, pause_s=15)))
+        mount_storage_key(add_imagery_token(retry(dataset, DATA, pause_s=15)))
         converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
         examples = converted.outputs["examples"]
         validated = validate(
@@ -354,7 +356,7 @@ def training(
             baseline=data_baseline,
             baseline_run=checked.outputs["baseline_run"],
         )
-        reads_storage(place(validated, DATA, "Validate data"))
+        mount_storage_key(place(validated, DATA, "Validate data"))
         shared = {
             "examples": examples,
             "batch_size": train_batch_size,
@@ -382,7 +384,7 @@ def training(
         )
         for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
             retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(validated)
-            reads_storage(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
+            mount_storage_key(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
         xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
 
         scoring = {"examples": examples, "goal": evaluate_goal, "batch_size": train_batch_size}
@@ -392,7 +394,7 @@ def training(
             model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
         ).after(validated)
         # What serves is seen by no input.
-        asks_endpoint(reads_storage(acts_outside(place(score_serving, DATA, "Evaluate what is serving"))))
+        mount_endpoint_token(mount_storage_key(disable_caching(place(score_serving, DATA, "Evaluate what is serving"))))
         decision = place(
             gate(
                 xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
@@ -413,7 +415,7 @@ def training(
             SMALL,
             "Gate",
         )
-        reads_storage(acts_outside(decision))
+        mount_storage_key(disable_caching(decision))
         # The one value that the gate returns: a condition on a named output would silently be false in the local
         # runner.
         winner = decision.outputs["Output"]
@@ -446,4 +448,4 @@ def training(
                 run=run,
             )
             retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
-            asks_endpoint(reads_storage(acts_outside(deployed)))
+            mount_endpoint_token(mount_storage_key(disable_caching(deployed)))

@@ -33,7 +33,7 @@ from sat_xception.steps import (
     SCHEDULE_VERBS,
     STEPS,
 )
-from sat_xception.storage import telling_of_the_disk
+from sat_xception.storage import reporting_disk_errors
 
 __all__ = ["add_step", "app", "main", "run_app"]
 
@@ -97,7 +97,7 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
             _log.error("stopped   by the keyboard; run the same command again to go on")
             raise typer.Exit(130) from None
         if summary:
-            with telling_of_the_disk("standard output", "send it elsewhere; what the step wrote is whole"):
+            with reporting_disk_errors("standard output", "send it elsewhere; what the step wrote is whole"):
                 typer.echo(summary)
 
     # A step's own settings before those that it shares with others.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from sat_xception.errors import PreemptedError
-from sat_xception.storage import telling_of_the_disk
+from sat_xception.storage import reporting_disk_errors
 
 __all__ = ["ending_well", "flush_stdout"]
 
@@ -30,7 +30,7 @@ def ending_well() -> Iterator[None]:
         ServiceError: The disk is full or read-only.
     """
     try:
-        with telling_of_the_disk(), _raising_on_sigterm():
+        with reporting_disk_errors(), _raising_on_sigterm():
             yield
     except _Terminated:
         raise PreemptedError("stopped by SIGTERM; run the same command again: what was finished is kept") from None

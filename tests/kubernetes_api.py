@@ -155,7 +155,7 @@ class KubernetesApi:
         with self.lock:
             found = self.objects.pop((group, plural, namespace, name), None)
             if found is not None:
-                self._tell("DELETED", (group, plural), found)
+                self._log_progress("DELETED", (group, plural), found)
 
     def expire_watches(self):
         """Forget all events, as a compaction of etcd does: watches from before are answered with 410."""
@@ -194,10 +194,10 @@ class KubernetesApi:
         metadata["resourceVersion"] = str(self._version)
         metadata.setdefault("namespace", key[2])
         self.objects[key] = body
-        self._tell("ADDED" if before is None else "MODIFIED", key[:2], body)
+        self._log_progress("ADDED" if before is None else "MODIFIED", key[:2], body)
         return copy.deepcopy(body)
 
-    def _tell(self, what, kind, body):
+    def _log_progress(self, what, kind, body):
         self._events.append((self._version, what, kind, copy.deepcopy(body)))
 
     # Requests

@@ -18,9 +18,9 @@ def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[d
     from pathlib import Path
 
     from sat_xception.dataset.source import take_dataset
-    from sat_xception.steps import telling_why
+    from sat_xception.steps import reporting_errors
 
-    with telling_why("assemble"):
+    with reporting_errors("assemble"):
         result = take_dataset(source, Path(dataset.path))
     print(result.summary(), flush=True)
     shutil.copyfile(f"{dataset.path}/report.html", report.path)

@@ -68,9 +68,9 @@ def bulk_plan(
     import pathlib
 
     from sat_xception.kubeflow.pod import check_kept
-    from sat_xception.steps import run_step, telling_why
+    from sat_xception.steps import reporting_errors, run_step
 
-    with telling_why("bulk_plan"):
+    with reporting_errors("bulk_plan"):
         check_kept({"scores": scored_under, "model_root": model})
     settings = {key: value for key, value in given.items() if key not in ("plan", "summary", "parts")}
     result = run_step("bulk_plan", out=plan.path, **settings)

@@ -191,8 +191,8 @@ def check(
 
     from sat_xception.dataset.source import find_source
     from sat_xception.kubeflow.training_parameters import check_parameters
-    from sat_xception.steps import telling_why
+    from sat_xception.steps import reporting_errors
 
-    with telling_why("check"):
+    with reporting_errors("check"):
         source = find_source(check_parameters(parameters), data_store, run)
     return (source, run if data_baseline else "")

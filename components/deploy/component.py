@@ -52,7 +52,7 @@ def deploy(
     import pathlib
 
     from sat_xception.notify.last_run import finish_run
-    from sat_xception.steps import run_step, telling_why
+    from sat_xception.steps import reporting_errors, run_step
 
     where = {"target": target, "name": name, "model_root": model_root, "endpoint": endpoint, "namespace": namespace}
     limits = {"min_agreement": min_agreement, "max_slowdown": max_slowdown, "start_minutes": start_minutes}
@@ -60,6 +60,6 @@ def deploy(
     where |= {"endpoint_host": endpoint_host, "storage_uri": storage_uri}
     result = run_step("deploy", package=served_model.path, out=deployment.path, **where, **traffic)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
-    with telling_why("deploy"):
+    with reporting_errors("deploy"):
         finish_run(baseline, run, result.outcome())
     deployment.metadata.update({"name": name, "version": str(result.record["version"])})

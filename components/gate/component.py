@@ -49,7 +49,7 @@ def gate(
     import shutil
 
     from sat_xception.notify.last_run import finish_run
-    from sat_xception.steps import run_step, telling_why
+    from sat_xception.steps import reporting_errors, run_step
 
     how = {"min_accuracy": min_accuracy, "min_recall": min_recall, "min_precision": min_precision, "max_loss": max_loss}
     how |= {"min_gain": min_gain, "min_slice_accuracy": min_slice_accuracy, "min_slice_recall": min_slice_recall}
@@ -58,6 +58,6 @@ def gate(
     shutil.copyfile(f"{decision.path}/report.html", report.path)
     metrics.metadata.update(result.main_figures())
     if result.to_deploy == "none":
-        with telling_why("gate"):
+        with reporting_errors("gate"):
             finish_run(baseline, run, result.decision["reason"])
     return str(result.to_deploy)

@@ -15,7 +15,7 @@ from sat_xception.bulk.score_files import SCORES_FILE
 from sat_xception.errors import DataError
 from sat_xception.geo.morton import Keys, keys_of, runs_of, united
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, list_files, read_record
+from sat_xception.storage import GcsPath, fetch_folder, list_files, read_json_file
 
 __all__ = ["earlier_scores", "scored_ids", "scored_runs", "scores_of"]
 
@@ -37,7 +37,7 @@ def earlier_scores(root: Path, model: Mapping[str, Any], imagery: Mapping[str, A
     found = []
     for path in list_files(root):
         if path.name == SCORES_FILE and path.parent.parent == root:
-            facts = read_record(path) or {}
+            facts = read_json_file(path) or {}
             if facts.get("model") == model and _is_of(facts, imagery):
                 found.append(path.parent)
     return [fetch_folder(place, SCORES_FILE) if isinstance(place, GcsPath) else place for place in found]
@@ -53,7 +53,7 @@ def scores_of(folders: Sequence[Path], model: Mapping[str, Any], imagery: Mappin
     """
     found = []
     for folder in folders:
-        facts = read_record(folder / SCORES_FILE) or {}
+        facts = read_json_file(folder / SCORES_FILE) or {}
         if facts.get("model") != model:
             _log.warning("scored    %s: by another model, so none of its tiles is left out", folder)
             continue

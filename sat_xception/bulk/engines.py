@@ -22,11 +22,11 @@ from sat_xception.storage import (
     GcsPath,
     facts_digest,
     fetch_folder,
-    put_file,
     read_json,
-    read_record,
+    read_json_file,
     scratch_folder,
-    write_record,
+    write_json_file,
+    write_stored_bytes,
 )
 
 __all__ = ["ENGINE_FOLDER", "engine_identity", "open_engine", "prepare_engine"]
@@ -86,7 +86,7 @@ def prepare_engine(
         from sat_xception.bulk.openvino_engine import NETWORK_FILE, check_precision, write_network
     check_precision(precision)
     made_of = facts | {"model": model.digest}
-    record = read_record(place / _RECORD)
+    record = read_json_file(place / _RECORD)
     if record is not None and all(record.get(key) == value for key, value in made_of.items()):
         return facts | {"accuracy_loss": record["accuracy_loss"], **record["measured"]}
     _log.info("engine    converting %s %s for OpenVINO, %s", model.name, model.version, precision)
@@ -100,11 +100,11 @@ def prepare_engine(
             raise ConfigError(f"--precision int8 needs {error.name}: pip install 'sat-xception[openvino]'") from None
         measured = _measure(work, graph, precision, tiles["valid"]) if tiles and precision != "fp32" else {}
         # What is there isn't whole until all of it is written.
-        write_record(place / _RECORD, {})
+        write_json_file(place / _RECORD, {})
         for path in sorted(work.glob(f"{Path(NETWORK_FILE).stem}.*")):
-            put_file(path.read_bytes(), place / path.name)
+            write_stored_bytes(path.read_bytes(), place / path.name)
     loss = measured.pop("accuracy_loss", 0.0)
-    write_record(place / _RECORD, made_of | {"accuracy_loss": loss, "measured": measured})
+    write_json_file(place / _RECORD, made_of | {"accuracy_loss": loss, "measured": measured})
     return facts | {"accuracy_loss": loss, **measured}
 
 

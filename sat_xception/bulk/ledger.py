@@ -15,10 +15,10 @@ from sat_xception.bulk.score_files import RUN_FILE, SCORES_FILE, facts_of, read_
 from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
-from sat_xception.storage import read_record, write_record
+from sat_xception.storage import read_json_file, write_json_file
 from sat_xception.storage.files import dump_json
 
-__all__ = ["BulkStatus", "close_ledger", "has_tiles", "tell_status"]
+__all__ = ["BulkStatus", "close_ledger", "has_tiles", "report_status"]
 
 _SHOWN = 5
 
@@ -108,23 +108,23 @@ def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"{out} was scored by versions {sorted(versions)}; remove it and predict again")
     told = {key: value for key, value in run.items() if key not in ("shards", "identity")}
     told |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
-    write_record(out / SCORES_FILE, told)
+    write_json_file(out / SCORES_FILE, told)
     return told
 
 
 def has_tiles(scores: str) -> bool:
     """Return whether the plan behind a folder of scores, here or in a bucket, had any tile."""
     place = BulkStatusConfig.model_validate({"scores": scores}).scores
-    return bool((read_record(place / RUN_FILE) or {}).get("planned"))
+    return bool((read_json_file(place / RUN_FILE) or {}).get("planned"))
 
 
-def tell_status(config: BulkStatusConfig) -> BulkStatus:
+def report_status(config: BulkStatusConfig) -> BulkStatus:
     """Say how far a run is, from what its finished shards say of themselves.
 
     Raises:
         ConfigError: The folder holds no run.
     """
-    run = read_record(config.scores / RUN_FILE)
+    run = read_json_file(config.scores / RUN_FILE)
     if run is None:
         raise ConfigError(f"{config.scores} holds no {RUN_FILE}: name a folder that `sat_xception bulk predict` writes")
     finished = scored = failed = 0
@@ -132,7 +132,7 @@ def tell_status(config: BulkStatusConfig) -> BulkStatus:
         facts = shard_facts(config.scores / shard_name(shard, run["shards"]))
         if facts is not None and (facts.run, facts.plan) == (run.get("run"), run["digest of tile ids"]):
             finished, scored, failed = finished + 1, scored + facts.scored, failed + facts.failed
-    closed = read_record(config.scores / SCORES_FILE) or {}
+    closed = read_json_file(config.scores / SCORES_FILE) or {}
     reasons = dict(sorted(closed.get("reasons", {}).items(), key=lambda item: -item[1])[:_SHOWN])
     return BulkStatus(
         config.scores,

@@ -38,7 +38,7 @@ __all__ = ["BulkPlanResult", "plan_tiles"]
 
 _log = get_logger(__name__)
 _ROWS = 2**16
-_TELL_EVERY_S = 5.0
+_LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,6 @@ def _told(runs: Runs, writer: PlanWriter) -> Iterator[tuple[Keys, Keys]]:
     told = time.monotonic()
     for some in runs:
         yield some
-        if time.monotonic() - told >= _TELL_EVERY_S:
+        if time.monotonic() - told >= _LOG_EVERY_S:
             told = time.monotonic()
             _log.info("plan      %s tiles so far", f"{writer.planned:,}")

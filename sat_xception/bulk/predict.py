@@ -35,7 +35,15 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.examples.beam import pipeline_options, run_all
 from sat_xception.log import duration, get_logger, track
 from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
-from sat_xception.storage import GcsPath, facts_digest, get_file, list_files, put_file, remove_files, write_error
+from sat_xception.storage import (
+    GcsPath,
+    facts_digest,
+    list_files,
+    read_stored_bytes,
+    remove_files,
+    write_error,
+    write_stored_bytes,
+)
 
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
 
@@ -254,14 +262,14 @@ def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[i
                 next(told, None)
             seen = max(here, finished, seen)
     except BaseException:
-        put_file(b"{}", out / FAILED)
+        write_stored_bytes(b"{}", out / FAILED)
         raise
     finally:
         told.close()  # type: ignore[attr-defined]
 
 
 def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
-    content = get_file(config.out / FAILED)
+    content = read_stored_bytes(config.out / FAILED)
     if content is not None:
         facts = failure_of(content)
         kind: Callable[[str], Exception] = getattr(errors, facts["kind"], ServiceError)

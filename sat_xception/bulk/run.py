@@ -19,7 +19,7 @@ from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.errors import ConfigError
 from sat_xception.imagery import file_state
 from sat_xception.settings.config import shown
-from sat_xception.storage import GcsPath, facts_digest, put_file, read_record, write_record
+from sat_xception.storage import GcsPath, facts_digest, read_json_file, write_json_file, write_stored_bytes
 from sat_xception.storage.files import json_text
 
 __all__ = ["LOCK", "begin_run", "check_place", "check_run", "run_identity"]
@@ -68,7 +68,7 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
     Raises:
         ConfigError: They differ.
     """
-    earlier = read_record(out / RUN_FILE)
+    earlier = read_json_file(out / RUN_FILE)
     if earlier is None:
         return
     before = dict(earlier.get("identity", {}))
@@ -111,13 +111,13 @@ def begin_run(
         "identity": identity,
         "run": facts_digest(identity),
     }
-    put_file(json_text(run).encode(), out / RUN_FILE, keep_earlier=True)
-    recorded: dict[str, Any] = read_record(out / RUN_FILE) or run
+    write_stored_bytes(json_text(run).encode(), out / RUN_FILE, keep_earlier=True)
+    recorded: dict[str, Any] = read_json_file(out / RUN_FILE) or run
     check_run(out, identity, retry)
     used, retried = imagery.get(_FILE), recorded["imagery"].get(_RETRIED, [])
     if retry and used and used not in (recorded["imagery"].get(_FILE), *retried):
         recorded["imagery"][_RETRIED] = [*retried, used]
-        write_record(out / RUN_FILE, recorded)
+        write_json_file(out / RUN_FILE, recorded)
     return recorded
 
 
@@ -127,7 +127,7 @@ def check_place(out: Path, retry: bool) -> None:
     Raises:
         ConfigError: It is one.
     """
-    if read_record(out / RUN_FILE) is not None:
+    if read_json_file(out / RUN_FILE) is not None:
         return
     if retry:
         raise ConfigError(f"--out {out} holds no scores to retry; run `sat_xception bulk predict` first")

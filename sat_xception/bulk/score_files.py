@@ -22,7 +22,7 @@ import shapely
 
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.serve.probabilities import find_flaws
-from sat_xception.storage import get_file, put_file
+from sat_xception.storage import read_stored_bytes, write_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = [
@@ -109,7 +109,7 @@ def write_shard(
     table = pa.table(columns).replace_schema_metadata(metadata)
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd", row_group_size=_ROW_GROUP)
-    put_file(content.getvalue(), path)
+    write_stored_bytes(content.getvalue(), path)
 
 
 def shard_facts(path: Path) -> ShardFacts | None:
@@ -150,7 +150,7 @@ def count_unscored(path: Path, classes: Sequence[str]) -> int:
 
 
 def _opened(path: Path) -> io.BytesIO | pa.BufferReader | None:
-    content = get_file(path)
+    content = read_stored_bytes(path)
     return None if content is None else pa.BufferReader(content)
 
 

@@ -25,7 +25,7 @@ from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_ba
 from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.served_model.model_root import here
-from sat_xception.storage import GcsPath, facts_digest, get_file, put_file
+from sat_xception.storage import GcsPath, facts_digest, read_stored_bytes, write_stored_bytes
 from sat_xception.storage.files import json_text
 
 __all__ = ["FAILED", "STOPPED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
@@ -93,7 +93,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
     What can be acted on ends in the run's folder, where whoever started the run reads it: exceptions don't come back
     through Beam as they were.
     """
-    if get_file(job.out / FAILED) is not None:
+    if read_stored_bytes(job.out / FAILED) is not None:
         return
     try:
         plan = _plan(job.plan, job.digest)
@@ -103,7 +103,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
         kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
         facts = {"kind": kind}
         told = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
-        put_file(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
+        write_stored_bytes(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
 
 
 def is_finished(out: Path, plan: Plan, shard: int, run: str) -> bool:
@@ -127,7 +127,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
         if not len(wanted):
             return
     batches = load_batches(job.source, plan, keys[wanted], job.batch_size, scorer.fit)
-    for batch, found in _through(batches, scorer, len(model.classes)):
+    for batch, found in _score_batches(batches, scorer, len(model.classes)):
         if not isinstance(job.out, GcsPath) and (job.out / FAILED).exists():
             return  # whoever started the run has been stopped, or another worker has failed
         for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
@@ -136,7 +136,9 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
     write_shard(path, plan.rows(keys), rows, model.classes, job.run, plan.digest, str(model.version))
 
 
-def _through(batches: Iterator[LoadedBatch], scorer: Scorer, classes: int) -> Iterator[tuple[LoadedBatch, list[Row]]]:
+def _score_batches(
+    batches: Iterator[LoadedBatch], scorer: Scorer, classes: int
+) -> Iterator[tuple[LoadedBatch, list[Row]]]:
     """Yield each batch with what came of its tiles; as many are with the scorer at once as it likes, and no more."""
     under_way: dict[Future[list[Row]], LoadedBatch] = {}
     with ThreadPoolExecutor(scorer.at_once) as pool:
@@ -195,7 +197,7 @@ def _plan(place: Path, digest: str) -> Plan:
     return plan
 
 
-class _Held:
+class _ModelCache:
     """What this process scores with: one model, whatever threads ask for it."""
 
     def __init__(self) -> None:
@@ -221,7 +223,7 @@ class _Held:
         self._opened = None
 
 
-_held = _Held()
+_held = _ModelCache()
 
 
 def close_scorer() -> None:

@@ -24,14 +24,14 @@ from sat_xception.dataset.leakage import (
     check_blocks,
     check_lookalikes,
     check_places,
-    leave_out_copies,
-    leave_out_lookalikes,
+    drop_copies,
+    drop_near_duplicates,
 )
 from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
 from sat_xception.dataset.report import DatasetPage
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.dataset.split import SPLITS, split_by_hash, split_of, stable_fraction
-from sat_xception.dataset.staging import Workbench
+from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.encoded import is_plain
 from sat_xception.log import get_logger
@@ -138,7 +138,7 @@ def _assemble(
     read: Read = read_file,
     attribution: str = "",
 ) -> AssembleResult:
-    with atomic_folder(config.out, record="dataset.json") as work, Workbench(work / "workbench.sqlite") as bench:
+    with atomic_folder(config.out, record="dataset.json") as work, TileStaging(work / "workbench.sqlite") as bench:
         bench.add(candidates, config.block_zoom)
         classes = check_classes(bench.kinds())
         positive = choose_positive_label(classes, config.positive_label)
@@ -147,9 +147,9 @@ def _assemble(
         probe_tiles(bench, read, config)
         _check_failures(bench, config.max_failed)
         check_places(bench, config.max_unplaced)
-        leave_out_copies(bench)
+        drop_copies(bench)
         if not config.keep_near_duplicates:
-            leave_out_lookalikes(bench, config.near_duplicate_bits)
+            drop_near_duplicates(bench, config.near_duplicate_bits)
         _split_by_content(bench, classes, config)
         check_blocks(bench, config.block_zoom)
         check_lookalikes(bench, config.near_duplicate_bits)
@@ -181,7 +181,7 @@ def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary, page: Dataset
         yield row
 
 
-def _check_failures(bench: Workbench, limit: float) -> None:
+def _check_failures(bench: TileStaging, limit: float) -> None:
     failed, first, (reason, times) = bench.failures()
     for row in first:
         _log.warning("left out  %s: %s", row.id, row.reason)
@@ -199,7 +199,7 @@ def _check_failures(bench: Workbench, limit: float) -> None:
         )
 
 
-def _split_by_content(bench: Workbench, classes: list[str], config: AssembleConfig) -> None:
+def _split_by_content(bench: TileStaging, classes: list[str], config: AssembleConfig) -> None:
     """Deal the tiles that neither a folder nor a block has put into a split."""
     for label in classes:
         # Where others of the class are split already, no split needs filling with these.
@@ -221,7 +221,7 @@ def _check_splits(summary: DatasetSummary, classes: list[str]) -> None:
                 )
 
 
-def _write_tiles(folder: Path, bench: Workbench, read: Read, config: AssembleConfig, page: DatasetPage) -> None:
+def _write_tiles(folder: Path, bench: TileStaging, read: Read, config: AssembleConfig, page: DatasetPage) -> None:
     with TileWriter(folder, located=bench.has_places(), slices=config.slice_columns) as writer:
         for candidate, row in bench.usable():
             data = read(candidate).data

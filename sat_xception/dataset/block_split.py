@@ -23,8 +23,8 @@ _log = get_logger(__name__)
 # by more in 1 of 100 seeds: large datasets stay as the hash deals them.
 _TOLERANCE = 0.2
 # Strata that are too small to share out, and how many of the largest are looked at.
-_LEAST_EXPECTED = 2.0
-_MOST_STRATA = 100
+_MIN_EXPECTED = 2.0
+_MAX_STRATA = 100
 # What a class that a split lacks costs, beside which shares are nothing.
 _LACKING_COST = 1e9
 # Strata that stay short of more than this much of their share are told, the first few of them.
@@ -74,15 +74,15 @@ def split_blocks(
     blocks = sorted(given, key=lambda block: (positions[block], block))
     splits = np.array([SPLITS.index(given[block] or split_of(positions[block], fractions)) for block in blocks])
     strata = sorted(by_stratum, key=lambda stratum: (len(stratum), -sum(by_stratum[stratum].values()), stratum))
-    if len(strata) > _MOST_STRATA:
+    if len(strata) > _MAX_STRATA:
         _log.warning(
             "splits    %d of %s classes and slices are evened out, classes first and those with most tiles; the others "
             "fall as their blocks do, such as %s",
-            _MOST_STRATA,
+            _MAX_STRATA,
             f"{len(strata):,}",
-            " ".join(strata[_MOST_STRATA]),
+            " ".join(strata[_MAX_STRATA]),
         )
-        strata = strata[:_MOST_STRATA]
+        strata = strata[:_MAX_STRATA]
     tiles = np.array([[by_stratum[stratum].get(block, 0) for stratum in strata] for block in blocks], dtype=np.float64)
     fixed = np.array([bool(given[block]) for block in blocks], dtype=bool)
     if len(blocks):
@@ -165,7 +165,7 @@ def _unevenness(
     """
     uneven = np.zeros_like(expected)
     off = np.abs(1 - have[:, wanted] / np.maximum(expected[:, wanted], 1e-9))
-    matters = (expected[:, wanted] >= _LEAST_EXPECTED) & (off > _TOLERANCE)
+    matters = (expected[:, wanted] >= _MIN_EXPECTED) & (off > _TOLERANCE)
     lacks = is_class[:, None] & (have[:, wanted] == 0)
     uneven[:, wanted] = np.where(lacks, _LACKING_COST, np.where(matters, off, 0.0))
     return uneven

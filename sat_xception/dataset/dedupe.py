@@ -37,7 +37,7 @@ _AGREEMENT = 0.15
 # Where there is little detail, more of it must agree: this, less the slope times the share of pixels that have detail.
 _FEW_AGREEMENT, _FEW_SLOPE = 0.8, 1.5
 # Pixels with detail in fewer places say nothing.
-_LEAST_DETAILS = 20
+_MIN_DETAILS = 20
 # How far brightness, and contrast in relation to it, may be apart, in logarithms.
 _GAIN, _CONTRAST = 0.3, 0.12
 
@@ -117,7 +117,7 @@ class FineHashes:
         needed = np.maximum(_AGREEMENT, _FEW_AGREEMENT - _FEW_SLOPE * either / self._bits)
         light = np.abs(self._mean[others] - self._mean[one]) < _GAIN
         light &= np.abs(self._contrast[others] - self._contrast[one]) < _CONTRAST
-        result: npt.NDArray[np.bool_] = light & ((agreement >= needed) | (either < _LEAST_DETAILS))
+        result: npt.NDArray[np.bool_] = light & ((agreement >= needed) | (either < _MIN_DETAILS))
         return result
 
 

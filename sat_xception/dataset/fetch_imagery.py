@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_xception.dataset.folders import Candidate, Content
+from sat_xception.dataset.folders import Candidate, FetchedImage
 from sat_xception.dataset.plan import Plan
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
@@ -44,13 +44,13 @@ class Imagery:
         self._store = store
         self.attribution = attribution
 
-    def read(self, candidate: Candidate) -> Content:
+    def read(self, candidate: Candidate) -> FetchedImage:
         """Return what was fetched of a tile. May be called from any thread."""
         place = candidate.place
         tile = self._store.get(place.x, place.y, place.z) if place else None
         if tile is None:
-            return Content(b"", "failed", "wasn't fetched")
-        return Content(tile.data, tile.status, tile.reason)
+            return FetchedImage(b"", "failed", "wasn't fetched")
+        return FetchedImage(tile.data, tile.status, tile.reason)
 
 
 @contextlib.contextmanager

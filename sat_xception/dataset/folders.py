@@ -20,12 +20,12 @@ from sat_xception.dataset.split import SPLIT_NAMES
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
 
-__all__ = ["Candidate", "Content", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
+__all__ = ["Candidate", "FetchedImage", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
 
 _TILE_NAME = re.compile(r"(\d+)[-_](\d+)[-_](\d+)")
 # What a name may say: dates and counters, read as tiles, are of a low zoom or lie at the edges of the map.
 _ZOOMS = range(14, 23)
-_MOST_LONGITUDE, _MOST_LATITUDE = 179.0, 80.0
+_MAX_LONGITUDE, _MAX_LATITUDE = 179.0, 80.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TilePlace:
 
 
 @dataclass(frozen=True)
-class Content:
+class FetchedImage:
     """The bytes of a tile's image; its status, "ok", "blank" or "failed"; and why it isn't ok."""
 
     data: bytes
@@ -181,7 +181,7 @@ def _place(x: int, y: int, z: int) -> TilePlace | None:
     if z not in _ZOOMS or max(x, y) >= 1 << z:
         return None
     lon, lat = (float(axis[0]) for axis in grid_to_lonlat(np.array([x + 0.5]), np.array([y + 0.5]), z))
-    inside = abs(lon) <= _MOST_LONGITUDE and abs(lat) <= _MOST_LATITUDE
+    inside = abs(lon) <= _MAX_LONGITUDE and abs(lat) <= _MAX_LATITUDE
     return TilePlace(x, y, z, lon, lat) if inside else None
 
 

@@ -26,11 +26,11 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 # Side of the small grey picture that the perceptual hash is of, and how many of its lowest frequencies it takes.
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 32
 # A frequency that is nearer to 0 than this share of their root mean square has no sign: noise would decide it.
-_LEAST_FREQUENCY = 0.15
+_MIN_FREQUENCY = 0.15
 # Side of the picture that the fine hash is of, and by how much, of [0, 255], a pixel must differ from those around it.
-_FINE_SIDE, _LEAST_DETAIL = 36, 0.3
+_FINE_SIDE, _MIN_DETAIL = 36, 0.3
 # A small picture that varies less (standard deviation of [0, 255]) shows nothing to tell it by: water, snow, no data.
-_LEAST_VARIATION = 2.0
+_MIN_VARIATION = 2.0
 # Waves that are looked for down and across: the lowest but for the mean, those of the lowest sum first.
 _WAVES = 8
 _DOWN, _ACROSS = np.array(sorted(np.ndindex(_WAVES, _WAVES), key=lambda waves: (sum(waves), waves)))[1:].T
@@ -124,11 +124,11 @@ def perceptual_hash(grey: Image.Image) -> str:
         The hash; "" for a picture that is all but one colour, whose frequencies say nothing.
     """
     small = np.asarray(grey.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX), dtype=np.float64)
-    if small.std() < _LEAST_VARIATION:
+    if small.std() < _MIN_VARIATION:
         return ""
     # Rounded, so that the last digits, which differ between machines, decide nothing.
     frequencies = (_COSINES @ small @ _COSINES.T)[_DOWN, _ACROSS].round(3)
-    least = (_LEAST_FREQUENCY * np.sqrt(np.mean(frequencies**2))).round(3)
+    least = (_MIN_FREQUENCY * np.sqrt(np.mean(frequencies**2))).round(3)
     lowest = frequencies[:_HASH_FREQUENCIES]
     return np.packbits(np.concatenate([lowest > least, lowest < -least])).tobytes().hex()
 
@@ -145,7 +145,7 @@ def fine_hash(grey: Image.Image) -> bytes:
     detail = small - (around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]) / 4
     # Rounded, as the frequencies are.
     detail = detail.round(3)
-    lighter, darker = np.packbits(detail > _LEAST_DETAIL), np.packbits(detail < -_LEAST_DETAIL)
+    lighter, darker = np.packbits(detail > _MIN_DETAIL), np.packbits(detail < -_MIN_DETAIL)
     light = np.array([small.mean(), small.std()], dtype="<f4").round(3)
     return lighter.tobytes() + darker.tobytes() + light.tobytes()
 

@@ -8,37 +8,37 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from sat_xception.dataset.folders import Candidate, Content
+from sat_xception.dataset.folders import Candidate, FetchedImage
 from sat_xception.dataset.images import probe_image
 from sat_xception.dataset.manifest import ManifestRow
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.dataset.split import stable_fraction
-from sat_xception.dataset.staging import Workbench
+from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import DataError
 from sat_xception.imagery.beside import check_beside, owner_of
 from sat_xception.log import track
 
 __all__ = ["Read", "probe_tiles", "read_file"]
 
-Read = Callable[[Candidate], Content]
+Read = Callable[[Candidate], FetchedImage]
 
 
-def read_file(candidate: Candidate) -> Content:
+def read_file(candidate: Candidate) -> FetchedImage:
     """Return the bytes of a candidate's file, after a look at what GDAL keeps in files beside it."""
     if candidate.path is None:
         raise ValueError(f"{candidate.id} has no file")
     try:
         if owner := owner_of(candidate.path):
-            return Content(b"", "failed", f"belongs to {owner.name} beside it, and is no tile of its own")
+            return FetchedImage(b"", "failed", f"belongs to {owner.name} beside it, and is no tile of its own")
         check_beside(candidate.path)
-        return Content(candidate.path.read_bytes())
+        return FetchedImage(candidate.path.read_bytes())
     except OSError as error:
-        return Content(b"", "failed", f"can't be read: {error.strerror}")
+        return FetchedImage(b"", "failed", f"can't be read: {error.strerror}")
     except DataError as error:
-        return Content(b"", "failed", str(error))
+        return FetchedImage(b"", "failed", str(error))
 
 
-def probe_tiles(bench: Workbench, read: Read, config: AssembleConfig) -> None:
+def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
     """Read the images of all tiles that wait for it, a page at a time, and record what became of them.
 
     Args:

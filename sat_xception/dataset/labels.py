@@ -28,7 +28,7 @@ from sat_xception.log import get_logger
 __all__ = ["LabelColumns", "label_tiles", "tile_table"]
 
 _log = get_logger(__name__)
-_MOST_TILES_OF_A_POLYGON = 1_000_000
+_MAX_TILES_OF_A_POLYGON = 1_000_000
 _SPLIT = "split"
 _ROWS = 8192
 Integers = npt.NDArray[np.int64]
@@ -204,10 +204,10 @@ def _tiles_of_some(layer: Layer, some: Geometries, rows: Integers, zoom: int) ->
     right, bottom = lonlat_to_tiles(east, south, zoom)
     for part in np.flatnonzero((right > left) | (bottom > top)):
         width, height = int(right[part] - left[part] + 1), int(bottom[part] - top[part] + 1)
-        if width * height > _MOST_TILES_OF_A_POLYGON:
+        if width * height > _MAX_TILES_OF_A_POLYGON:
             raise DataError(
                 f"row {layer.number(rows[part])} of {layer.name} spans {width * height:,} tiles at zoom {zoom}, more "
-                f"than {_MOST_TILES_OF_A_POLYGON:,}; lower --zoom or cut the polygon"
+                f"than {_MAX_TILES_OF_A_POLYGON:,}; lower --zoom or cut the polygon"
             )
         xs, ys = (axis.ravel() for axis in np.meshgrid(left[part] + np.arange(width), top[part] + np.arange(height)))
         covered = shapely.contains_xy(some[part], *grid_to_lonlat(xs + 0.5, ys + 0.5, zoom))

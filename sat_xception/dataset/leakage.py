@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.dataset.dedupe import FineHashes, find_duplicates, find_near_duplicates
-from sat_xception.dataset.staging import Workbench
+from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 
-__all__ = ["check_blocks", "check_lookalikes", "check_places", "leave_out_copies", "leave_out_lookalikes"]
+__all__ = ["check_blocks", "check_lookalikes", "check_places", "drop_copies", "drop_near_duplicates"]
 
 _log = get_logger(__name__)
 _LISTED = 5
@@ -39,17 +39,17 @@ class _Alike(NamedTuple):
     labels_differ: bool
 
 
-def _lookalikes(bench: Workbench, bits: int) -> Iterator[_Alike]:
-    looks = bench.looks()
+def _lookalikes(bench: TileStaging, bits: int) -> Iterator[_Alike]:
+    hashes = bench.hashes()
 
     def fine(places: npt.NDArray[np.uint32]) -> FineHashes:
-        return FineHashes(places, bench.fine_hashes(looks.tiles[places]))
+        return FineHashes(places, bench.fine_hashes(hashes.tiles[places]))
 
-    for place, (other, differ) in find_near_duplicates(looks.hashes, looks.labels, bits, fine).items():
-        yield _Alike(*bench.name(int(looks.tiles[place])), *bench.name(int(looks.tiles[other])), differ)
+    for place, (other, differ) in find_near_duplicates(hashes.hashes, hashes.labels, bits, fine).items():
+        yield _Alike(*bench.name(int(hashes.tiles[place])), *bench.name(int(hashes.tiles[other])), differ)
 
 
-def leave_out_copies(bench: Workbench) -> None:
+def drop_copies(bench: TileStaging) -> None:
     """Leave out tiles that have the same bytes as another."""
     left_out = 0
     for tiles in bench.copies():
@@ -60,7 +60,7 @@ def leave_out_copies(bench: Workbench) -> None:
         _log.warning("left out  %s duplicate tiles; the manifest says of which", f"{left_out:,}")
 
 
-def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
+def drop_near_duplicates(bench: TileStaging, bits: int) -> None:
     """Leave out tiles that look like another: their perceptual hashes differ in at most `bits` bits, and in detail."""
     reasons = {}
     across = 0
@@ -92,7 +92,7 @@ def leave_out_lookalikes(bench: Workbench, bits: int) -> None:
         )
 
 
-def check_places(bench: Workbench, limit: float) -> None:
+def check_places(bench: TileStaging, limit: float) -> None:
     """Say how many tiles can't be split by block, since it isn't known where they are, though it is of others.
 
     Args:
@@ -116,7 +116,7 @@ def check_places(bench: Workbench, limit: float) -> None:
     _log.warning("splits    %s: these are split by their content, and not by block", told)
 
 
-def check_blocks(bench: Workbench, block_zoom: int) -> None:
+def check_blocks(bench: TileStaging, block_zoom: int) -> None:
     """Look for blocks that leak.
 
     Raises:
@@ -133,7 +133,7 @@ def check_blocks(bench: Workbench, block_zoom: int) -> None:
         )
 
 
-def check_lookalikes(bench: Workbench, bits: int) -> None:
+def check_lookalikes(bench: TileStaging, bits: int) -> None:
     """Look for tiles that leak.
 
     Raises:

@@ -18,13 +18,13 @@ from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_grid, tile_width_m
 __all__ = ["MapDrawing", "Mark", "draw_map"]
 
 _WIDTH = 1000.0
-_LEAST_HEIGHT, _MOST_HEIGHT = 350.0, 800.0
+_MIN_HEIGHT, _MAX_HEIGHT = 350.0, 800.0
 _MARGIN = 0.05
 # Degrees between lines: the smallest that leaves at most so many of them.
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 90, 180)
-_MOST_LINES = 6
+_MAX_LINES = 6
 # More outlines are a grey area, and a megabyte of page.
-_MOST_BLOCKS = 3_000
+_MAX_BLOCKS = 3_000
 # Area of a mark for one tile and of the largest, in units of the drawing.
 _SMALLEST, _LARGEST = 9.0, 22.0
 
@@ -96,8 +96,8 @@ class _Frame:
         left, right = min(mark.x for mark in marks), max(mark.x for mark in marks) + 1
         top, bottom = min(mark.y for mark in marks), max(mark.y for mark in marks) + 1
         width, height = right - left, bottom - top
-        wide = max(width, height * _WIDTH / _MOST_HEIGHT) * (1 + 2 * _MARGIN)
-        high = max(height * (1 + 2 * _MARGIN), wide * _LEAST_HEIGHT / _WIDTH)
+        wide = max(width, height * _WIDTH / _MAX_HEIGHT) * (1 + 2 * _MARGIN)
+        high = max(height * (1 + 2 * _MARGIN), wide * _MIN_HEIGHT / _WIDTH)
         self._left, self._top = (left + right - wide) / 2, (top + bottom - high) / 2
         self.unit = _WIDTH / wide
         self.height = high * self.unit
@@ -138,7 +138,7 @@ def _marks(marks: Sequence[MapMark], classes: Sequence[str], frame: _Frame) -> I
 def _outlines(marks: Sequence[MapMark], zoom: int, block_zoom: int, frame: _Frame) -> str:
     above = zoom - block_zoom
     blocks = sorted({(mark.x >> above, mark.y >> above) for mark in marks})
-    if len(blocks) > _MOST_BLOCKS or above == 0:
+    if len(blocks) > _MAX_BLOCKS or above == 0:
         return ""
     side = frame.unit * (1 << above)
     corners = (frame.place(x << above, y << above) for x, y in blocks)
@@ -146,7 +146,7 @@ def _outlines(marks: Sequence[MapMark], zoom: int, block_zoom: int, frame: _Fram
 
 
 def _lines(low: float, high: float) -> list[float]:
-    step = next((step for step in _STEPS if (high - low) / step <= _MOST_LINES), _STEPS[-1])
+    step = next((step for step in _STEPS if (high - low) / step <= _MAX_LINES), _STEPS[-1])
     return [round(number * step, 3) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

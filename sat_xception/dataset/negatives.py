@@ -23,7 +23,7 @@ __all__ = ["NegativesConfig", "are_clear", "draw_negatives"]
 
 # Draws at a time around places, and the share of them that must be of use for more to be made.
 _DRAWS = 4096
-_LEAST_OF_USE = 0.05
+_MIN_OF_USE = 0.05
 Runs = tuple[Keys, Keys]
 
 
@@ -129,7 +129,7 @@ def _around(places: Geometries, config: NegativesConfig, kept_off: Runs, rng: np
     centres = shapely.get_coordinates(shapely.centroid(in_grid(parts_of(places)[0], config.zoom)))
     found = np.empty(0, dtype=np.int64)
     of_use = _DRAWS
-    while len(found) < config.count and of_use > _LEAST_OF_USE * _DRAWS:
+    while len(found) < config.count and of_use > _MIN_OF_USE * _DRAWS:
         keys = _draw(centres, config, rng)
         before = len(found)
         found = _each_once(np.concatenate([found, keys[~are_in(keys, *kept_off)]]))

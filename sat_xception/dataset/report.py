@@ -15,12 +15,12 @@ from sat_xception.reports.page import render_page, thumbnail
 __all__ = ["DatasetPage"]
 
 # What keeps the page below 3 MB however many classes and failures there are.
-_MOST_CLASSES = 100
+_MAX_CLASSES = 100
 _CLASSES_WITH_TILES = 12
 _TILES_OF_A_CLASS_AND_SPLIT = 6
-_MOST_REASONS = 20
-_MOST_REASONS_COUNTED = 1000
-_MOST_LEFT_OUT = 50
+_MAX_REASONS = 20
+_MAX_REASONS_COUNTED = 1000
+_MAX_LEFT_OUT = 50
 _LONGEST_TEXT = 200
 
 
@@ -56,11 +56,11 @@ class DatasetPage:
             return
         # A duplicate's reason names the tile that it repeats, a blank one's by how little it varies: no two are alike.
         reason = _cut(row.reason) if row.status == "failed" else ""
-        if (row.status, reason) in self._reasons or len(self._reasons) < _MOST_REASONS_COUNTED:
+        if (row.status, reason) in self._reasons or len(self._reasons) < _MAX_REASONS_COUNTED:
             self._reasons[row.status, reason] += 1
         # Failures first: they are what somebody must look at.
         listed = self._left_out[row.status == "failed"]
-        if len(listed) < _MOST_LEFT_OUT:
+        if len(listed) < _MAX_LEFT_OUT:
             listed.append((_cut(row.id), row.label, row.status, _cut(row.reason)))
 
     def render(self, description: Mapping[str, Any]) -> str:
@@ -71,8 +71,8 @@ class DatasetPage:
         """
         counts, classes = description["counts"], self._classes
         splits = [split for split in SPLITS if split in counts["by_split"]]
-        left_out = [*self._left_out[True], *self._left_out[False]][:_MOST_LEFT_OUT]
-        reasons = self._reasons.most_common(_MOST_REASONS)
+        left_out = [*self._left_out[True], *self._left_out[False]][:_MAX_LEFT_OUT]
+        reasons = self._reasons.most_common(_MAX_REASONS)
         lost = counts["considered"] - counts["by_status"].get("ok", 0)
         block_zoom = description["config"]["block_zoom"]
         return render_page(
@@ -88,9 +88,9 @@ class DatasetPage:
             splits=splits,
             classes=[
                 (label, [counts["by_split"][split].get(label, 0) for split in splits])
-                for label in classes[:_MOST_CLASSES]
+                for label in classes[:_MAX_CLASSES]
             ],
-            more_classes=max(0, len(classes) - _MOST_CLASSES),
+            more_classes=max(0, len(classes) - _MAX_CLASSES),
             totals=[sum(counts["by_split"][split].values()) for split in splits],
             map=draw_map(self._map, block_zoom),
             map_splits=SPLITS,

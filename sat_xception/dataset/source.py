@@ -20,7 +20,7 @@ from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 from sat_xception.settings.config import load_config
-from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, get_file, read_json, scratch_folder
+from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, read_json, read_stored_bytes, scratch_folder
 from sat_xception.storage.address import is_address
 from sat_xception.storage.files import dump_json, json_text
 
@@ -81,7 +81,7 @@ def take_dataset(source: str, out: Path) -> AssembleResult:
 
 
 def _assemble(settings: Mapping[str, object]) -> AssembleResult:
-    return assemble(load_config(AssembleConfig, None, settings).at_hand())
+    return assemble(load_config(AssembleConfig, None, settings).localized())
 
 
 def _identity(dataset: Path) -> str:
@@ -96,7 +96,7 @@ def _identity(dataset: Path) -> str:
 
 def _holds_dataset(address: Path) -> bool:
     if isinstance(address, GcsPath):
-        return get_file(address / "published.json") is not None
+        return read_stored_bytes(address / "published.json") is not None
     return (address / _RECORD).is_file()
 
 

@@ -21,7 +21,7 @@ from sat_xception.dataset.dedupe import KEEP_FIRST
 from sat_xception.dataset.folders import Candidate, TilePlace
 from sat_xception.dataset.manifest import ManifestRow
 
-__all__ = ["Looks", "Workbench"]
+__all__ = ["TileHashes", "TileStaging"]
 
 _PLACE = ("x", "y", "z", "lon", "lat")
 _CANDIDATE = ("id", "path", "label", "split", *_PLACE, "labelled_by", "slices", "weight", "conflict")
@@ -32,7 +32,7 @@ _PAGE = 1000
 _UNSPLIT = "status = 'ok' AND split = '' AND label = ?"
 
 
-class Looks(NamedTuple):
+class TileHashes(NamedTuple):
     """What tiles look like: perceptual hashes `uint64 [n]`, and `uint32 [n]` numbers of labels and to name tiles by."""
 
     hashes: npt.NDArray[np.uint64]
@@ -40,7 +40,7 @@ class Looks(NamedTuple):
     tiles: npt.NDArray[np.uint32]
 
 
-class Workbench:
+class TileStaging:
     """A SQLite file with a row for every tile considered, from its label to what became of it."""
 
     def __init__(self, path: Path) -> None:
@@ -127,22 +127,22 @@ class Workbench:
         for _, group in groupby(rows, key=lambda row: row.sha256):
             yield list(group)
 
-    def looks(self) -> Looks:
+    def hashes(self) -> TileHashes:
         """Return what the usable tiles look like, of those that look the same the one that is to stay first."""
         order = " ".join(f"WHEN '{split}' THEN {place}" for split, place in KEEP_FIRST.items())
         those = "FROM tiles WHERE status = 'ok' AND phash != ''"
         rows = self._database.execute(f"SELECT phash, label, rowid {those} ORDER BY CASE split {order} END, id")
         count = self._number(f"SELECT count(*) {those}")
-        looks = Looks(np.empty(count, np.uint64), np.empty(count, np.uint32), np.empty(count, np.uint32))
+        hashes = TileHashes(np.empty(count, np.uint64), np.empty(count, np.uint32), np.empty(count, np.uint32))
         numbers: dict[str, int] = {}
         for place, (phash, label, tile) in enumerate(rows):
-            looks.hashes[place] = int(phash, 16)
-            looks.labels[place] = numbers.setdefault(label, len(numbers))
-            looks.tiles[place] = tile
-        return looks
+            hashes.hashes[place] = int(phash, 16)
+            hashes.labels[place] = numbers.setdefault(label, len(numbers))
+            hashes.tiles[place] = tile
+        return hashes
 
     def fine_hashes(self, tiles: npt.NDArray[np.uint32]) -> list[bytes]:
-        """Return the fine hashes of tiles that `looks` numbers, in that order."""
+        """Return the fine hashes of tiles that `hashes` numbers, in that order."""
         query = "SELECT fine FROM tiles WHERE rowid = ?"
         return [self._database.execute(query, (tile,)).fetchone()[0] for tile in tiles.tolist()]
 
@@ -152,7 +152,7 @@ class Workbench:
         return number, first or ""
 
     def name(self, tile: int) -> tuple[str, str, str]:
-        """Return id, split and label of a tile that `looks` numbers."""
+        """Return id, split and label of a tile that `hashes` numbers."""
         ((name, split, label),) = self._all("SELECT id, split, label FROM tiles WHERE rowid = ?", tile)
         return name, split, label
 

@@ -12,9 +12,9 @@ __all__ = ["OTHER_CLASSES", "MapMark", "TileMap"]
 
 OTHER_CLASSES = "other classes"
 # A mark takes about 70 bytes of the page, and a screen hasn't room for more of them.
-_MOST_MARKS = 8_000
+_MAX_MARKS = 8_000
 # As many as have colours of their own that people who see few colours can tell apart.
-_MOST_CLASSES = 7
+_MAX_CLASSES = 7
 
 
 class MapMark(NamedTuple):
@@ -40,11 +40,11 @@ class TileMap:
         tile_zoom: Highest zoom of a tile.
     """
 
-    def __init__(self, classes: Sequence[str], most_marks: int = _MOST_MARKS) -> None:
+    def __init__(self, classes: Sequence[str], most_marks: int = _MAX_MARKS) -> None:
         """Draw tiles of these classes, with at most so many marks; classes beyond the seventh are one."""
-        self.classes = [*classes[:_MOST_CLASSES], *([OTHER_CLASSES] if len(classes) > _MOST_CLASSES else [])]
+        self.classes = [*classes[:_MAX_CLASSES], *([OTHER_CLASSES] if len(classes) > _MAX_CLASSES else [])]
         self.zoom = self.tile_zoom = self.tiles = 0
-        self._own = frozenset(classes[:_MOST_CLASSES])
+        self._own = frozenset(classes[:_MAX_CLASSES])
         self._most_marks = most_marks
         self._counts: Counter[tuple[int, int, str, str]] = Counter()
 

@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any
 
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP
 from sat_xception.deploy.release import Release
 from sat_xception.errors import DataError
@@ -32,7 +32,7 @@ _KEPT = 20
 class History:
     """Records of rollouts, the newest first."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: KubernetesClient, name: str) -> None:
         """Read the history of an endpoint.
 
         Raises:

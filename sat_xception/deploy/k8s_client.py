@@ -21,8 +21,8 @@ from sat_xception.log import get_logger
 
 __all__ = [
     "FIELD_MANAGER",
-    "Cluster",
     "ClusterSettings",
+    "KubernetesClient",
     "connect",
 ]
 
@@ -55,7 +55,7 @@ class ClusterSettings(Protocol):
 
 
 @contextlib.contextmanager
-def connect(settings: ClusterSettings) -> Iterator[Cluster]:
+def connect(settings: ClusterSettings) -> Iterator[KubernetesClient]:
     """Yield the cluster of a kubeconfig, or inside a pod the one it runs in; nothing is asked of it yet.
 
     Raises:
@@ -81,10 +81,10 @@ def connect(settings: ClusterSettings) -> Iterator[Cluster]:
         ) from None
     configuration.retries = False  # ours, which also covers what changes something
     with client.ApiClient(configuration) as api:
-        yield Cluster(DynamicClient(api, discoverer=lambda client, cache_file: None), settings.namespace)
+        yield KubernetesClient(DynamicClient(api, discoverer=lambda client, cache_file: None), settings.namespace)
 
 
-class Cluster:
+class KubernetesClient:
     """One namespace of a cluster. Calls may come from several threads.
 
     Every method asks again after 429, 5xx and lost connections, and raises ConfigError (an object or a kind that isn't

@@ -9,7 +9,7 @@ from typing import Any
 
 from sat_xception.deploy.history import History
 from sat_xception.deploy.inference_service import difference
-from sat_xception.deploy.k8s_client import Cluster, connect
+from sat_xception.deploy.k8s_client import KubernetesClient, connect
 from sat_xception.deploy.lock import rollout_lock
 from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_row
 from sat_xception.deploy.release import Release, copy_version, open_release, release_of
@@ -114,13 +114,13 @@ def list_deployments(config: DeploymentsConfig) -> PlanResult:
 
 
 @contextlib.contextmanager
-def _rollout(cluster: Cluster, config: RolloutConfig, report: Preflight) -> Iterator[Rollout]:
+def _rollout(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) -> Iterator[Rollout]:
     strategy = strategy_of(report.strategy, cluster, config, report.template)
     with ended_by_sigterm(), rollout_lock(cluster, config.name) as lock:
         yield Rollout(cluster, config, strategy, report.template, lock)
 
 
-def _plan(cluster: Cluster, config: DeployConfig, report: Preflight, release: Release) -> str:
+def _plan(cluster: KubernetesClient, config: DeployConfig, report: Preflight, release: Release) -> str:
     """Return what a rollout would do, as far as the cluster lets it be asked."""
     if any(problem for _, problem, _ in report.rows):
         return "plan      none, until the problems above are put right"

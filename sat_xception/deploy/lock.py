@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import LEASE
 from sat_xception.errors import SatXceptionError, ServiceError
@@ -34,7 +34,7 @@ _POLL_S = 0.5
 class Lock:
     """A lock that this process holds."""
 
-    def __init__(self, cluster: Cluster, lease: Object, seconds: int) -> None:
+    def __init__(self, cluster: KubernetesClient, lease: Object, seconds: int) -> None:
         """Take over a Lease that names this process, and renew it from now on."""
         self._cluster, self._lease, self._seconds = cluster, lease, seconds
         self.holder = str(lease["spec"]["holderIdentity"])
@@ -85,7 +85,7 @@ class Lock:
 
 
 @contextlib.contextmanager
-def rollout_lock(cluster: Cluster, name: str, seconds: int = 0) -> Iterator[Lock]:
+def rollout_lock(cluster: KubernetesClient, name: str, seconds: int = 0) -> Iterator[Lock]:
     """Hold the lock of an endpoint's rollouts while the block runs.
 
     A holder that doesn't renew for as long as its Lease says is gone, and its lock is taken over.
@@ -106,7 +106,7 @@ def holder_of(lease: Object | None) -> str:
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
-def _acquire(cluster: Cluster, name: str, seconds: int) -> Object:
+def _acquire(cluster: KubernetesClient, name: str, seconds: int) -> Object:
     holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     ours = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "acquireTime": _now(), "renewTime": _now()}
     metadata = {"name": name, "namespace": cluster.namespace}

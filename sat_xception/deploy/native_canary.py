@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from sat_xception.deploy.inference_service import annotations_of, changed_fields, copy_of, predictor_of
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Planned
 from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
@@ -46,7 +46,7 @@ class NativeCanary:
 
     name = "canary"
 
-    def __init__(self, cluster: Cluster, config: RolloutConfig, template: Object) -> None:
+    def __init__(self, cluster: KubernetesClient, config: RolloutConfig, template: Object) -> None:
         """Take the cluster, the settings, and the template InferenceService."""
         self._cluster, self._config, self._template = cluster, config, template
         self.route = config.name

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import refusal_of_pods
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, EVENT, POD
 from sat_xception.errors import ModelError, SatXceptionError, ServiceError
 
-__all__ = ["PATIENCE_S", "SOURCE_ANNOTATION", "Trouble", "look_at_deployment", "look_at_pods"]
+__all__ = ["PATIENCE_S", "SOURCE_ANNOTATION", "PodProblem", "look_at_deployment", "look_at_pods"]
 
 Object = dict[str, Any]
 
@@ -56,7 +56,7 @@ _MISSING_VOLUME = re.compile(r"(configmap|secret) \S+ not found", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Trouble:
+class PodProblem:
     """What keeps pods from getting ready.
 
     Attributes:
@@ -76,7 +76,7 @@ class Trouble:
         return f"{self.reason}; its log ends:\n{self.log}" if self.log else self.reason
 
 
-def look_at_deployment(cluster: Cluster, service: str, backend: str, storage_uri: str) -> Trouble:
+def look_at_deployment(cluster: KubernetesClient, service: str, backend: str, storage_uri: str) -> PodProblem:
     """Return why the pods of a predictor aren't made: a quota, a policy, a webhook; or that their time is over.
 
     The InferenceService's conditions don't say: they are False or Unknown, as with pods that still start.
@@ -92,7 +92,7 @@ def look_at_deployment(cluster: Cluster, service: str, backend: str, storage_uri
         return _refusal(_refused_deployment(cluster, service))
     status = deployment.get("status", {})
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return Trouble()  # what it says is of an earlier state
+        return PodProblem()  # what it says is of an earlier state
     conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
     failure, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
     if failure.get("status") == "True":  # which its controller has from the ReplicaSet
@@ -102,11 +102,11 @@ def look_at_deployment(cluster: Cluster, service: str, backend: str, storage_uri
     if progress.get("status") == "False":
         of_pods = look_at_pods(cluster, service, storage_uri)
         said = f"{progress.get('reason')}: {of_pods.reason or progress.get('message')}"
-        return Trouble(said, "hopeless", of_pods.error, of_pods.log)
-    return Trouble()
+        return PodProblem(said, "hopeless", of_pods.error, of_pods.log)
+    return PodProblem()
 
 
-def look_at_pods(cluster: Cluster, service: str, storage_uri: str) -> Trouble:
+def look_at_pods(cluster: KubernetesClient, service: str, storage_uri: str) -> PodProblem:
     """Return what keeps the pods of an InferenceService from getting ready; pods of another model don't count.
 
     Args:
@@ -114,26 +114,26 @@ def look_at_pods(cluster: Cluster, service: str, storage_uri: str) -> Trouble:
         service: Name of the InferenceService.
         storage_uri: What the pods should have fetched.
     """
-    worst = Trouble()
+    worst = PodProblem()
     for pod in cluster.find(POD, labels=f"serving.kserve.io/inferenceservice={service}"):
         source = pod["metadata"].get("annotations", {}).get(SOURCE_ANNOTATION, storage_uri)
         if source != storage_uri or pod["metadata"].get("deletionTimestamp"):
             continue
-        trouble = _trouble_of(cluster, pod)
+        trouble = _problem_of(cluster, pod)
         if trouble.kind == "hopeless":
             return trouble
         worst = trouble if trouble.kind or (trouble.reason and not worst.kind) else worst
     return worst
 
 
-def _refusal(said: str) -> Trouble:
+def _refusal(said: str) -> PodProblem:
     if not said:
-        return Trouble()
+        return PodProblem()
     error, advice = refusal_of_pods(said)
-    return Trouble(f"the cluster refuses its pods: {_one_line(said)}. {advice}", "refused", error)
+    return PodProblem(f"the cluster refuses its pods: {_one_line(said)}. {advice}", "refused", error)
 
 
-def _refused_pods(cluster: Cluster, deployment: Object) -> str:
+def _refused_pods(cluster: KubernetesClient, deployment: Object) -> str:
     """Return what the cluster last said to the ReplicaSets of a Deployment, or ""."""
     # The events of an earlier Deployment of this name are still there.
     name, since = deployment["metadata"]["name"], deployment["metadata"].get("creationTimestamp", "")
@@ -146,7 +146,7 @@ def _refused_pods(cluster: Cluster, deployment: Object) -> str:
     return str(max(ours, key=_time_of).get("message", "")) if ours else ""
 
 
-def _refused_deployment(cluster: Cluster, service: str) -> str:
+def _refused_deployment(cluster: KubernetesClient, service: str) -> str:
     """Return what the cluster said to KServe when it made the Deployment, or ""."""
     fields = f"involvedObject.kind=InferenceService,involvedObject.name={service},type=Warning"
     events = cluster.find(EVENT, fields=fields)
@@ -155,24 +155,24 @@ def _refused_deployment(cluster: Cluster, service: str) -> str:
     return said if any(word in said for word in ("denied", "forbidden", "exceeded quota")) else ""
 
 
-def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
+def _problem_of(cluster: KubernetesClient, pod: Object) -> PodProblem:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     for kind in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(kind, ()):
-            if trouble := _trouble_of_container(cluster, name, container):
+            if trouble := _problem_of_container(cluster, name, container):
                 return trouble
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             why = condition.get("message") or condition.get("reason")
-            return Trouble(f"pod {name} has no node: {why}", "no node")
+            return PodProblem(f"pod {name} has no node: {why}", "no node")
     if status.get("phase") == "Failed":  # evicted, preempted, of a node that is gone: another takes its place
-        return Trouble(f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".strip())
+        return PodProblem(f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".strip())
     if status.get("phase") == "Pending" and (event := _last_warning(cluster, name)):
-        return Trouble(f"pod {name} waits: {event}", "missing" if _MISSING_VOLUME.search(event) else "")
-    return Trouble()
+        return PodProblem(f"pod {name} waits: {event}", "missing" if _MISSING_VOLUME.search(event) else "")
+    return PodProblem()
 
 
-def _trouble_of_container(cluster: Cluster, pod: str, container: Object) -> Trouble | None:
+def _problem_of_container(cluster: KubernetesClient, pod: str, container: Object) -> PodProblem | None:
     waiting = container.get("state", {}).get("waiting", {})
     ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     reason = waiting.get("reason", "")
@@ -189,10 +189,10 @@ def _trouble_of_container(cluster: Cluster, pod: str, container: Object) -> Trou
         said = f"{what} is in {reason}: {why}{detail}{code}"
     previous = bool(container.get("restartCount")) and "running" not in container.get("state", {})
     log = cluster.log_tail(pod, container["name"], _LOG_LINES, previous) if ended else ""
-    return Trouble(said, kind, error, log)
+    return PodProblem(said, kind, error, log)
 
 
-def _last_warning(cluster: Cluster, pod: str) -> str:
+def _last_warning(cluster: KubernetesClient, pod: str) -> str:
     events = cluster.find(EVENT, fields=f"involvedObject.name={pod},type=Warning")
     if not events:
         return ""

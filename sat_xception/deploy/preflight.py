@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
 from sat_xception.deploy.lock import holder_of
 from sat_xception.deploy.settings import RolloutConfig
@@ -95,7 +95,7 @@ class Preflight:
         return True
 
 
-def inspect_cluster(cluster: Cluster, config: RolloutConfig, storage: Callable[[], str]) -> Preflight:
+def inspect_cluster(cluster: KubernetesClient, config: RolloutConfig, storage: Callable[[], str]) -> Preflight:
     """Look at everything that a rollout needs; change nothing.
 
     Args:
@@ -119,7 +119,7 @@ def inspect_cluster(cluster: Cluster, config: RolloutConfig, storage: Callable[[
     return report
 
 
-def _definition(cluster: Cluster, name: str, version: str, found: dict[str, Object]) -> str:
+def _definition(cluster: KubernetesClient, name: str, version: str, found: dict[str, Object]) -> str:
     try:
         definition = cluster.get(CRD, name)
     except ServiceError as error:
@@ -137,7 +137,7 @@ def _definition(cluster: Cluster, name: str, version: str, found: dict[str, Obje
     return f"{kind} {version}"
 
 
-def _permissions(cluster: Cluster) -> str:
+def _permissions(cluster: KubernetesClient) -> str:
     missing = [
         f"{verb} {resource}.{group}".rstrip(".")
         for (group, resource), verbs in PERMISSIONS.items()
@@ -152,7 +152,7 @@ def _permissions(cluster: Cluster) -> str:
     return f"all {sum(map(len, PERMISSIONS.values()))} that a rollout needs"
 
 
-def _template(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str:
+def _template(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) -> str:
     name = f"{config.name}-template"
     found = cluster.get(INFERENCE_SERVICE, name)
     if found is None:
@@ -172,7 +172,7 @@ def _template(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str
     return f"{name}, {mode} mode"
 
 
-def _runtime(cluster: Cluster, config: RolloutConfig, template: Object) -> str:
+def _runtime(cluster: KubernetesClient, config: RolloutConfig, template: Object) -> str:
     name = template["spec"]["predictor"]["model"].get("runtime")
     if not name:
         raise ConfigError(
@@ -187,7 +187,7 @@ def _runtime(cluster: Cluster, config: RolloutConfig, template: Object) -> str:
     return f"{name}, {runtime['spec']['containers'][0].get('image', 'no image')}"
 
 
-def _strategy(cluster: Cluster, config: RolloutConfig, report: Preflight, version: Object) -> str:
+def _strategy(cluster: KubernetesClient, config: RolloutConfig, report: Preflight, version: Object) -> str:
     """Choose how traffic is split; an endpoint stays with the way that it has."""
     spec = (
         version.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
@@ -221,7 +221,7 @@ def _strategy(cluster: Cluster, config: RolloutConfig, report: Preflight, versio
     return f"{report.strategy}: {why}"
 
 
-def _ingress_settings(cluster: Cluster) -> Object | None:
+def _ingress_settings(cluster: KubernetesClient) -> Object | None:
     """Return how KServe makes ways in; None where its configuration can't be read."""
     try:
         found = cluster.get(CONFIG_MAP, "inferenceservice-config", namespace=_KSERVE_NAMESPACE)
@@ -251,7 +251,7 @@ def _no_route_of_kserve(service: Object, settings: Object | None) -> str:
     return ""
 
 
-def _route(cluster: Cluster, config: RolloutConfig, report: Preflight) -> str:
+def _route(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) -> str:
     native = report.strategy == "canary"
     name = config.name if native else f"{config.name}-route"
     route = cluster.get(HTTP_ROUTE, name)
@@ -294,7 +294,7 @@ def _not_accepted(route: Object) -> str:
     return ""
 
 
-def _lock(cluster: Cluster, config: RolloutConfig) -> str:
+def _lock(cluster: KubernetesClient, config: RolloutConfig) -> str:
     holder = holder_of(cluster.get(LEASE, f"{config.name}-deploy"))
     # Whether it is alive shows when it renews: the rollout itself watches for that.
     return f"held by {holder}; a rollout takes it over only if that one is gone" if holder else "free"

@@ -13,9 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
-from sat_xception.deploy.pod_diagnosis import PATIENCE_S, SOURCE_ANNOTATION, Trouble, look_at_deployment, look_at_pods
+from sat_xception.deploy.pod_diagnosis import (
+    PATIENCE_S,
+    SOURCE_ANNOTATION,
+    PodProblem,
+    look_at_deployment,
+    look_at_pods,
+)
 from sat_xception.errors import ModelError, SatXceptionError, ServiceError
 from sat_xception.log import duration, get_logger
 
@@ -56,7 +62,7 @@ class Predictor:
 
 
 def await_predictor(
-    cluster: Cluster, predictor: Predictor, generation: int, timeout_s: float, still_ours: Callable[[], None]
+    cluster: KubernetesClient, predictor: Predictor, generation: int, timeout_s: float, still_ours: Callable[[], None]
 ) -> None:
     """Wait until a predictor's pods run the model that was applied, all of them and no other.
 
@@ -73,7 +79,7 @@ def await_predictor(
         ServiceError: It isn't ready in time, or never will be: no image, no quota, no node.
     """
     started = told = time.monotonic()
-    seen = _Trouble()
+    seen = _PodProblem()
     while True:
         still_ours()
         service = _service(cluster, predictor, generation)
@@ -98,19 +104,19 @@ def await_predictor(
         cluster.await_change(INFERENCE_SERVICE, service, min(_LOOK_S, max(0.1, timeout_s - waited)))
 
 
-class _Trouble:
+class _PodProblem:
     """How long the present kind of trouble has lasted."""
 
     def __init__(self) -> None:
         self._kind, self._since = "", time.monotonic()
 
-    def lasted_s(self, trouble: Trouble) -> float:
+    def lasted_s(self, trouble: PodProblem) -> float:
         if trouble.kind != self._kind:
             self._kind, self._since = trouble.kind, time.monotonic()
         return time.monotonic() - self._since
 
 
-def _service(cluster: Cluster, predictor: Predictor, generation: int) -> Object:
+def _service(cluster: KubernetesClient, predictor: Predictor, generation: int) -> Object:
     service = cluster.get(INFERENCE_SERVICE, predictor.service)
     if service is None or service["metadata"].get("deletionTimestamp"):
         raise ServiceError(f"somebody deleted the InferenceService {predictor.service} while it was rolled out")
@@ -123,7 +129,7 @@ def _service(cluster: Cluster, predictor: Predictor, generation: int) -> Object:
     return service
 
 
-def _blocked(service: Object, predictor: Predictor) -> Trouble | None:
+def _blocked(service: Object, predictor: Predictor) -> PodProblem | None:
     """Return why KServe says that the model can't be served: also after a first failure, that a second try may mend."""
     status = _model_status(service, predictor)
     transition = status.get("transitionStatus")
@@ -133,7 +139,7 @@ def _blocked(service: Object, predictor: Predictor) -> Trouble | None:
     said = ": ".join(str(failure[key]) for key in ("reason", "message") if failure.get(key)) or "no reason given"
     code = f" (exit code {failure['exitCode']})" if failure.get("exitCode") else ""
     reason = f"KServe says that it can't serve version {predictor.version}: {transition}: {said}{code}"
-    return Trouble(reason, "blocked", ModelError)
+    return PodProblem(reason, "blocked", ModelError)
 
 
 def _canary_status(service: Object, predictor: Predictor) -> Object | None:
@@ -170,7 +176,7 @@ def _not_ready(service: Object, predictor: Predictor) -> str:
     return ""
 
 
-def _not_rolled_out(cluster: Cluster, predictor: Predictor) -> str:
+def _not_rolled_out(cluster: KubernetesClient, predictor: Predictor) -> str:
     """Return why not all pods of the Deployment run the model that was applied, or ""."""
     deployment = cluster.get(DEPLOYMENT, predictor.backend)
     if deployment is None:
@@ -189,7 +195,7 @@ def _not_rolled_out(cluster: Cluster, predictor: Predictor) -> str:
     return ""
 
 
-def _too_late(predictor: Predictor, waiting_for: str, trouble: Trouble, timeout_s: float) -> SatXceptionError:
+def _too_late(predictor: Predictor, waiting_for: str, trouble: PodProblem, timeout_s: float) -> SatXceptionError:
     return trouble.error(
         f"{predictor.service} isn't ready after {duration(timeout_s)}: {trouble.reason or waiting_for}. If it only "
         "needs longer, raise --start-minutes"

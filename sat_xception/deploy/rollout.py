@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from sat_xception.deploy.availability import wait_until_available
 from sat_xception.deploy.history import FAILED, INTERRUPTED, SERVING, History
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import Planned
 from sat_xception.deploy.lock import Lock
 from sat_xception.deploy.native_canary import NativeCanary
@@ -30,7 +30,7 @@ from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXcep
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.served_model.golden import check_golden, read_golden
+from sat_xception.served_model.golden import check_golden, read_golden_tiles
 
 __all__ = ["Rollout", "Strategy", "ended_by_sigterm", "strategy_of"]
 
@@ -71,7 +71,7 @@ class Strategy(Protocol):
         """Give all the traffic back, and remove the new predictor."""
 
 
-def strategy_of(name: str, cluster: Cluster, config: RolloutConfig, template: Object) -> Strategy:
+def strategy_of(name: str, cluster: KubernetesClient, config: RolloutConfig, template: Object) -> Strategy:
     """Return a strategy by its name."""
     return (NativeCanary if name == NativeCanary.name else TwoServices)(cluster, config, template)
 
@@ -80,7 +80,7 @@ class Rollout:
     """One rollout of an endpoint, by the one who holds its lock."""
 
     def __init__(
-        self, cluster: Cluster, config: RolloutConfig, strategy: Strategy, template: Object, lock: Lock
+        self, cluster: KubernetesClient, config: RolloutConfig, strategy: Strategy, template: Object, lock: Lock
     ) -> None:
         """Read the history; nothing is changed yet."""
         self._cluster, self._config, self._strategy = cluster, config, strategy
@@ -167,7 +167,7 @@ class Rollout:
             wait_until_available(client, new.version, self._config.timeout_s)
             _check_signature(client)
             record["golden_difference"] = max(check_golden(source, client) for _ in range(_PROOFS))
-            golden = read_golden(source)
+            golden = read_golden_tiles(source)
             record["golden_tiles"] = len(golden.images)
             _log.info(
                 "proved    version %s answers its %d golden tiles at %s",
@@ -183,7 +183,7 @@ class Rollout:
                 _log.info("compared  old and new give %.0f %% of %s tiles the same class", share * 100, len(tiles))
 
     def _move(self, record: Object, source: Path, new: Predictor, current: Predictor | None) -> None:
-        golden = read_golden(source)
+        golden = read_golden_tiles(source)
         with contextlib.ExitStack() as stack:
             route = stack.enter_context(
                 EndpointClient(
@@ -228,7 +228,7 @@ class Rollout:
         if found is not None and found["digest"] == release.digest:
             return found
         facts = self._facts() | {"before": None, "new": asdict(current), "stage": "", "steps": []}
-        proof = {"golden_difference": difference, "golden_tiles": len(read_golden(source).images)}
+        proof = {"golden_difference": difference, "golden_tiles": len(read_golden_tiles(source).images)}
         record = self.history.begin(release, facts | proof)
         self.history.end(record, SERVING, "found serving, without a record")
         return record

@@ -12,7 +12,7 @@ from sat_xception.settings.config import StepConfig, second_name
 from sat_xception.settings.types import Address, FolderOrNone, Fraction, LocalFolderOrNone, Place, model_name
 from sat_xception.storage import Stored
 
-__all__ = ["ClusterConfig", "DeployConfig", "DeploymentsConfig", "RollbackConfig", "RolloutConfig"]
+__all__ = ["DeployConfig", "DeploymentsConfig", "KubernetesConfig", "RollbackConfig", "RolloutConfig"]
 
 
 def _goes_up_to_all(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ def _is_storage_uri(address: str) -> str:
     return address.rstrip("/")
 
 
-class ClusterConfig(StepConfig):
+class KubernetesConfig(StepConfig):
     """Which endpoint, on which cluster."""
 
     name: str = model_name()
@@ -53,7 +53,7 @@ class ClusterConfig(StepConfig):
     context: str = Field("", description="Context in the kubeconfig. Default: the current one.")
 
 
-class RolloutConfig(ClusterConfig):
+class RolloutConfig(KubernetesConfig):
     """How a version takes over on a cluster, and what is checked on the way."""
 
     endpoint: Address = Field("", description="Address that users use.")
@@ -158,7 +158,7 @@ class RollbackConfig(RolloutConfig):
         return self
 
 
-class DeploymentsConfig(ClusterConfig):
+class DeploymentsConfig(KubernetesConfig):
     """List what was rolled out on a cluster, the newest first, with why it ended as it did."""
 
     as_json: bool = Field(False, description="Print the records as JSON.", json_schema_extra=second_name("--json"))

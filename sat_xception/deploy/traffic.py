@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import HTTP_ROUTE
 from sat_xception.errors import ConfigError, ServiceError
@@ -42,7 +42,7 @@ def read_weights(route: Object) -> dict[str, float]:
 
 
 def split_traffic(
-    cluster: Cluster, route: str, weights: Mapping[str, float], timeout_s: float, force: bool = False
+    cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float, force: bool = False
 ) -> None:
     """Give each Service its weight in a route, and wait until the gateway has taken it.
 
@@ -65,7 +65,7 @@ def split_traffic(
     await_route(cluster, route, weights, timeout_s)
 
 
-def plan_split(cluster: Cluster, route: str, weights: Mapping[str, float]) -> tuple[Object, bool] | None:
+def plan_split(cluster: KubernetesClient, route: str, weights: Mapping[str, float]) -> tuple[Object, bool] | None:
     """Return what `split_traffic` would apply, and whether nobody has chosen what is there; None where it splits so.
 
     Raises:
@@ -78,7 +78,7 @@ def plan_split(cluster: Cluster, route: str, weights: Mapping[str, float]) -> tu
     return {"metadata": {"name": route, "namespace": cluster.namespace}, "spec": {"rules": rules}}, _is_nobodys(live)
 
 
-def remove_backend(cluster: Cluster, route: str, service: str) -> None:
+def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
     """Take a Service out of a route; what the rollout added for it goes, and rules of others stay.
 
     Raises:
@@ -92,7 +92,7 @@ def remove_backend(cluster: Cluster, route: str, service: str) -> None:
     _change_rules(cluster, route, without, force=True)
 
 
-def await_route(cluster: Cluster, route: str, weights: Mapping[str, float], timeout_s: float) -> None:
+def await_route(cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float) -> None:
     """Wait until a route splits requests by these weights, and the gateway has taken that.
 
     Raises:
@@ -117,7 +117,7 @@ def await_route(cluster: Cluster, route: str, weights: Mapping[str, float], time
         time.sleep(_POLL_S)
 
 
-def _change_rules(cluster: Cluster, route: str, change: Callable[[Object], list[Object]], force: bool) -> None:
+def _change_rules(cluster: KubernetesClient, route: str, change: Callable[[Object], list[Object]], force: bool) -> None:
     """Apply the rules that a function makes of those that a route has, unless it has changed in between."""
     for left in reversed(range(_TRIES)):
         live = _route(cluster, route)
@@ -137,7 +137,7 @@ def _change_rules(cluster: Cluster, route: str, change: Callable[[Object], list[
                 raise  # somebody else owns the rules, or doesn't stop changing the route
 
 
-def _route(cluster: Cluster, name: str) -> Object:
+def _route(cluster: KubernetesClient, name: str) -> Object:
     found = cluster.get(HTTP_ROUTE, name)
     if found is None:
         raise ConfigError(f"the HTTPRoute {name} is gone from namespace {cluster.namespace}; apply the manifests")

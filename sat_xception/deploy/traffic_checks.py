@@ -18,19 +18,19 @@ from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import DataError, ModelError, ServiceError
 from sat_xception.log import duration, get_logger
 from sat_xception.serve.client import EndpointClient
-from sat_xception.served_model.golden import Golden
+from sat_xception.served_model.golden import GoldenTiles
 
 __all__ = ["Probe", "agreement", "read_tiles"]
 
 _log = get_logger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-_MOST_TILES = 200
+_MAX_TILES = 200
 # Rounds that a step has at least, however short it is: enough for a 95th percentile that isn't the largest value.
-_LEAST_ROUNDS = 60
+_MIN_ROUNDS = 60
 # Requests with tiles that the new version must have answered at each step: what goes wrong with every fifth of them is
 # seen with a probability of 1 - 0.8^20 = 99 %. At 10 % of the traffic it takes some 270 requests, twice as many where
 # versions are told apart by number.
-_LEAST_TILES = 20
+_MIN_TILES = 20
 # How much longer than --step-minutes a step may take until it has that many.
 _PATIENCE_S = 600.0
 # Where nothing has answered before: answers in a row that say that all of the gateway's proxies have the route.
@@ -69,7 +69,7 @@ class _Step:
     @property
     def watched(self) -> bool:
         """Whether it has been watched for that long, and often enough."""
-        return self.rounds >= _LEAST_ROUNDS and time.monotonic() >= self.until
+        return self.rounds >= _MIN_ROUNDS and time.monotonic() >= self.until
 
 
 class Probe:
@@ -81,7 +81,7 @@ class Probe:
         visitor: Visitor,
         new: EndpointClient,
         old: EndpointClient | None,
-        golden: Golden,
+        golden: GoldenTiles,
         still_ours: Callable[[], None],
     ) -> None:
         """Take the clients; `old` is None when nothing has answered before."""
@@ -112,8 +112,8 @@ class Probe:
                 self._time_predictors(figures)
             self._check_errors(figures, final=False)
             step.rounds += 1
-            self._tell(step)
-            if step.rounds >= _LEAST_ROUNDS and time.monotonic() < step.until:
+            self._log_progress(step)
+            if step.rounds >= _MIN_ROUNDS and time.monotonic() < step.until:
                 time.sleep(_PAUSE_S)
         if self._visitor.tells_versions:
             figures.by_new, figures.tiles_by_new = step.tally.share, step.tally.tiles
@@ -129,7 +129,7 @@ class Probe:
         if not step.split and tally.by_new:
             step.begin(split=True)
             return False
-        enough = step.watched and tally.tiles >= _LEAST_TILES
+        enough = step.watched and tally.tiles >= _MIN_TILES
         if tally.contradicts(last=enough):
             if tally.began > taken_by:
                 raise self._not_split(step)
@@ -176,20 +176,20 @@ class Probe:
         if self._old and figures.percent < 100:
             figures.old_s.append(_timed(self._old, self._golden.images[:1]))
 
-    def _tell(self, step: _Step) -> None:
+    def _log_progress(self, step: _Step) -> None:
         if time.monotonic() - step.told < _LINE_EVERY_S:
             return
         step.told = time.monotonic()
         if not step.split and self._visitor.tells_versions:
             waits = "waiting until the gateway splits the traffic"
         elif step.watched:
-            waits = f"{step.tally.tiles} of {_LEAST_TILES} requests with tiles answered by the new version"
+            waits = f"{step.tally.tiles} of {_MIN_TILES} requests with tiles answered by the new version"
         else:
             waits = f"{duration(max(0.0, step.until - step.told))} left"
         _log.info("watch     %d %%: %s, %s", step.figures.percent, step.figures, waits)
 
     def _check_errors(self, figures: StepFigures, final: bool) -> None:
-        allowed = self._config.max_errors * (figures.requests if final else max(figures.requests, _LEAST_ROUNDS))
+        allowed = self._config.max_errors * (figures.requests if final else max(figures.requests, _MIN_ROUNDS))
         if figures.failed > allowed:
             raise ServiceError(
                 f"{figures.failed:,} of {figures.requests:,} requests to {self._visitor.address} failed at "
@@ -211,7 +211,7 @@ class Probe:
         return ServiceError(
             f"version {self._version} answered {step.tally.tiles} requests with tiles in "
             f"{duration(time.monotonic() - step.tally.began)}, with {step.figures.percent} % of the traffic (answered: "
-            f"{step.tally}); a step needs {_LEAST_TILES}. Begin with a larger share in --traffic-steps, or see why "
+            f"{step.tally}); a step needs {_MIN_TILES}. Begin with a larger share in --traffic-steps, or see why "
             f"{self._visitor.address} is slow"
         )
 
@@ -239,7 +239,7 @@ def read_tiles(folder: Path | None) -> list[bytes]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     if not paths:
         raise DataError(f"--tiles {folder} holds no images ({', '.join(_SUFFIXES)})")
-    return [path.read_bytes() for path in paths[:: math.ceil(len(paths) / _MOST_TILES)]]
+    return [path.read_bytes() for path in paths[:: math.ceil(len(paths) / _MAX_TILES)]]
 
 
 def agreement(new: EndpointClient, old: EndpointClient, images: Sequence[bytes], at_least: float) -> float:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from sat_xception.deploy.inference_service import difference, service_of, version_of
-from sat_xception.deploy.k8s_client import Cluster
+from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import HTTP_ROUTE, INFERENCE_SERVICE, Planned
 from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
@@ -31,7 +31,7 @@ class TwoServices:
 
     name = "two-services"
 
-    def __init__(self, cluster: Cluster, config: RolloutConfig, template: Object) -> None:
+    def __init__(self, cluster: KubernetesClient, config: RolloutConfig, template: Object) -> None:
         """Take the cluster, the settings, and the template InferenceService."""
         self._cluster, self._config, self._template = cluster, config, template
         self._services = (f"{config.name}-a", f"{config.name}-b")

@@ -23,7 +23,7 @@ from sat_xception.deploy.tally import Answer
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
-from sat_xception.served_model.golden import Golden
+from sat_xception.served_model.golden import GoldenTiles
 
 __all__ = ["Visitor"]
 
@@ -41,7 +41,7 @@ class Visitor:
         route: EndpointClient,
         new: EndpointClient,
         old: EndpointClient | None,
-        golden: Golden,
+        golden: GoldenTiles,
         chance: random.Random | None = None,
     ) -> None:
         """Ask the old version for its answers, and each for the version of the other.

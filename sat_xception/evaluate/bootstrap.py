@@ -27,7 +27,7 @@ __all__ = [
 RESAMPLES = 1000
 _SEED = 0
 # Cells of a table that is held at once: 32 MB.
-_MOST_CELLS = 4_000_000
+_MAX_CELLS = 4_000_000
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -156,7 +156,7 @@ def _draw(count: int, width: int) -> Iterator[Integers]:
         width: Cells that the caller holds a sample.
     """
     random = np.random.default_rng(_SEED)
-    rows = max(1, min(RESAMPLES, _MOST_CELLS // width))
+    rows = max(1, min(RESAMPLES, _MAX_CELLS // width))
     for begin in range(0, RESAMPLES, rows):
         size = min(rows, RESAMPLES - begin)
         drawn = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]

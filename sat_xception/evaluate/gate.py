@@ -26,7 +26,7 @@ __all__ = ["NO_WINNER", "GateResult", "decide", "gate"]
 
 NO_WINNER = "none"
 # Failed checks that the reason names; there may be one for each slice.
-_MOST_REASONS = 12
+_MAX_REASONS = 12
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
         for row in candidate["checks"]
         if not row["passed"]
     ]
-    more = f"; and {len(failed) - _MOST_REASONS:,} checks more" if len(failed) > _MOST_REASONS else ""
-    return "no model passes: " + "; ".join(failed[:_MOST_REASONS]) + more
+    more = f"; and {len(failed) - _MAX_REASONS:,} checks more" if len(failed) > _MAX_REASONS else ""
+    return "no model passes: " + "; ".join(failed[:_MAX_REASONS]) + more
 
 
 def _of_another(candidate: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from sat_xception.reports.page import render_page
 __all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 
 # Checks in the Markdown, which the Kubeflow UI cuts after 50 KB.
-_MOST_ROWS = 120
+_MAX_ROWS = 120
 SYNTHETIC_NOTE = (
     "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
     "imagery.\n"
@@ -111,15 +111,15 @@ def decision_markdown(decision: dict[str, Any]) -> str:
     lines += ["| model | check | figure | 95 % interval | limit | passed | note |", "|---|---|---:|---|---|---|---|"]
     rows = [(candidate, row) for candidate in decision["candidates"] for row in candidate["checks"]]
     # What failed comes first where not all have room.
-    shown = sorted(rows, key=lambda each: each[1]["passed"] and "slice" in each[1])[:_MOST_ROWS]
+    shown = sorted(rows, key=lambda each: each[1]["passed"] and "slice" in each[1])[:_MAX_ROWS]
     lines += [
         f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {_number(row['value'])} | "
         f"{_interval(row['interval'])} | {limit_of(row)} | "
         f"{'yes' if row['passed'] else '**no**'} | {plain(row['note'])} |"
-        for candidate, row in (rows if len(rows) <= _MOST_ROWS else shown)
+        for candidate, row in (rows if len(rows) <= _MAX_ROWS else shown)
     ]
-    if len(rows) > _MOST_ROWS:
-        lines += ["", f"{len(rows) - _MOST_ROWS:,} more checks of slices are in the report."]
+    if len(rows) > _MAX_ROWS:
+        lines += ["", f"{len(rows) - _MAX_ROWS:,} more checks of slices are in the report."]
     lines += [
         f"\n{plain(each['first'])} against {plain(each['second'])} on {each['tiles']:,} tiles: accuracy "
         f"{each['difference']:+.4f} (95 % interval {_interval(each['interval'])}), right alone on "

@@ -16,7 +16,7 @@ __all__ = ["slice_table"]
 
 _log = get_logger(__name__)
 # Values of a slice, from the most frequent on. More are no slices but names, and nobody reads them.
-_MOST_VALUES = 200
+_MAX_VALUES = 200
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -44,16 +44,16 @@ def slice_table(
     ratios: list[Ratio] = []
     for name, values in slices.items():
         found = Counter(values)
-        if len(found) > _MOST_VALUES:
+        if len(found) > _MAX_VALUES:
             _log.warning(
                 "slices    %s has %s values; the %d with most tiles are told, the others as one",
                 name,
                 len(found),
-                _MOST_VALUES,
+                _MAX_VALUES,
             )
         column = np.asarray(values, dtype=str)
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        told, others = ordered[:_MOST_VALUES], ordered[_MOST_VALUES:]
+        told, others = ordered[:_MAX_VALUES], ordered[_MAX_VALUES:]
         parts = [(value, count, column == value) for value, count in told]
         if others:
             inside = np.isin(column, [value for value, _ in others])

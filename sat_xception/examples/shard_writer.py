@@ -75,7 +75,7 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
         _write(shard, job, part, path)
     except (DataError, OSError) as error:
         part.unlink(missing_ok=True)
-        _tell(job, error)
+        _log_progress(job, error)
 
 
 def finished_shard(path: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _is_sound(path: Path) -> bool:
     return bool(note) and file_digest(path) == note.get("sha256")
 
 
-def _tell(job: ShardJob, error: DataError | OSError) -> None:
+def _log_progress(job: ShardJob, error: DataError | OSError) -> None:
     if (job.folder / RUN).read_text(encoding="utf-8") != job.run:
         return
     facts = {"error": str(error), "errno": error.errno if isinstance(error, OSError) else None}

@@ -14,7 +14,7 @@ from sat_xception.imagery.files import south_row
 from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
 from sat_xception.imagery.web import TRANSIENT
 from sat_xception.storage import GcsPath
-from sat_xception.storage.gcs import looks_retry, open_bucket, telling_why
+from sat_xception.storage.gcs import open_bucket, query_retry, reporting_gcs_errors
 
 __all__ = ["BucketSource", "read_object"]
 
@@ -41,8 +41,8 @@ class BucketSource:
         self._host = address.bucket
         with contextlib.ExitStack() as opened:
             self._bucket = opened.enter_context(open_bucket(address))
-            with telling_why("read", address):
-                blobs = self._bucket.list_blobs(prefix=self._prefix, retry=looks_retry())
+            with reporting_gcs_errors("read", address):
+                blobs = self._bucket.list_blobs(prefix=self._prefix, retry=query_retry())
                 names = [blob.name.removeprefix(self._prefix) for blob in itertools.islice(blobs, _LOOK_AT)]
             matches = [match for match in map(_TILE.fullmatch, names) if match]
             if not matches:

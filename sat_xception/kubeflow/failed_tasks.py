@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sat_xception.kubeflow.answers import UnexpectedAnswerError, check
-from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.spec import CompiledPipeline
 
 __all__ = ["FailedTask", "Workflow", "failed_by_details", "read_workflow"]
@@ -89,7 +89,7 @@ class Workflow:
         return f"{prefix}-{node['id'].rpartition('-')[2]}"
 
 
-def read_workflow(cluster: Cluster, run_id: str) -> Workflow:
+def read_workflow(cluster: KfpClient, run_id: str) -> Workflow:
     """Return the workflow of a run. Only version v1beta1 of the API hands it out, for runs of either version.
 
     Raises:
@@ -101,7 +101,7 @@ def read_workflow(cluster: Cluster, run_id: str) -> Workflow:
         content = json.loads(manifest)
         check("workflow", content)
     except (ValueError, RecursionError, UnexpectedAnswerError):
-        raise ClusterError("the server sends no workflow with the run") from None
+        raise KfpError("the server sends no workflow with the run") from None
     metadata, status = content["metadata"], content["status"]
     by_id = (metadata.get("annotations") or {}).get("workflows.argoproj.io/pod-name-format") == "v1"
     nodes = tuple((status.get("nodes") or {}).values())

@@ -7,7 +7,7 @@ from typing import Any
 
 from sat_xception.errors import SatXceptionError
 from sat_xception.kubeflow.failed_tasks import FailedTask, Workflow, failed_by_details, read_workflow
-from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.spec import CompiledPipeline
 from sat_xception.kubeflow.task_logs import TaskLog, read_log
 
@@ -24,7 +24,7 @@ class RunFailedError(SatXceptionError):
     exit_code = 4
 
 
-def failure(cluster: Cluster, run: dict[str, Any], pipeline: CompiledPipeline) -> RunFailedError:
+def failure(cluster: KfpClient, run: dict[str, Any], pipeline: CompiledPipeline) -> RunFailedError:
     """Return the error that says which tasks of a run failed, why, and where to look."""
     history = [str(status.get("state")) for status in run.get("state_history") or []]
     place = f"runs/details/{run['run_id']}"
@@ -37,12 +37,12 @@ def failure(cluster: Cluster, run: dict[str, Any], pipeline: CompiledPipeline) -
     return RunFailedError("\n".join([f"the run ended {run['state']}: {tasks}", *lines, link]))
 
 
-def describe_failures(cluster: Cluster, run: dict[str, Any], pipeline: CompiledPipeline) -> tuple[int, list[str]]:
+def describe_failures(cluster: KfpClient, run: dict[str, Any], pipeline: CompiledPipeline) -> tuple[int, list[str]]:
     """Return how many tasks of a run failed, and what there is to say of them, in lines."""
     workflow, unknown = None, ""
     try:
         workflow = read_workflow(cluster, str(run["run_id"]))
-    except ClusterError as error:
+    except KfpError as error:
         unknown = error.reason
     failed = (workflow.failed(pipeline) if workflow else []) or failed_by_details(run, pipeline)
     namespace = workflow.namespace if workflow else cluster.namespace or "kubeflow"
@@ -61,7 +61,7 @@ def describe_failures(cluster: Cluster, run: dict[str, Any], pipeline: CompiledP
 
 
 def _told(
-    cluster: Cluster, run: dict[str, Any], task: FailedTask, workflow: Workflow | None, unknown: str, namespace: str
+    cluster: KfpClient, run: dict[str, Any], task: FailedTask, workflow: Workflow | None, unknown: str, namespace: str
 ) -> list[str]:
     if task.pod:
         log = read_log(cluster, run, namespace, task.pod, task.is_driver)

@@ -18,13 +18,13 @@ import httpx
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.answers import UnexpectedAnswerError, check, check_page, is_health
-from sat_xception.kubeflow.kfp_errors import ClusterError, forward_hint, no_answer, not_kubeflow, refusal
-from sat_xception.kubeflow.settings import ClusterConfig
+from sat_xception.kubeflow.kfp_errors import KfpError, forward_hint, no_answer, not_kubeflow, refusal
+from sat_xception.kubeflow.settings import KfpConfig
 from sat_xception.log import get_logger
 from sat_xception.serve.addresses import is_loopback
 from sat_xception.serve.deadline import send_within
 
-__all__ = ["Cluster", "ClusterError", "equals", "one_of"]
+__all__ = ["KfpClient", "KfpError", "equals", "one_of"]
 
 _log = get_logger(__name__)
 _API = "/apis/v2beta1"
@@ -47,10 +47,10 @@ def one_of(key: str, values: Iterable[str]) -> str:
     return json.dumps({"predicates": [{"operation": "IN", "key": key, "string_values": {"values": sorted(values)}}]})
 
 
-class Cluster:
+class KfpClient:
     """The API server; a context manager, for its connections."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: KfpConfig) -> None:
         """Check where it is; nothing is sent yet.
 
         Raises:
@@ -75,7 +75,7 @@ class Cluster:
         self._client = httpx.Client(trust_env=not is_loopback(url.host))
         self._identified = False
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> KfpClient:
         """Return itself."""
         return self
 
@@ -127,7 +127,7 @@ class Cluster:
         """Delete a resource; that it is gone already is as good."""
         try:
             self._patiently(lambda seconds: self.send("DELETE", path, query, timeout_s=seconds))
-        except ClusterError as error:
+        except KfpError as error:
             if not error.absent:
                 raise
 
@@ -151,14 +151,14 @@ class Cluster:
         for pause_s in (*_PAUSES_S, None):
             try:
                 return create()
-            except ClusterError as error:
+            except KfpError as error:
                 taken = error.status == httpx.codes.CONFLICT
                 found = find() if error.unclear or taken else None
                 if found is not None:
                     return found
                 if error.unclear and error.status in _IN_DOUBT:
                     hint = f"the {what} isn't there yet, but may still be made: look before you try again"
-                    raise ClusterError(error.reason, hint) from None
+                    raise KfpError(error.reason, hint) from None
                 if pause_s is None or not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
                     raise
                 _wait(error, pause_s)
@@ -174,7 +174,7 @@ class Cluster:
         for pause_s in _PAUSES_S:
             try:
                 return request(until - time.monotonic())
-            except ClusterError as error:
+            except KfpError as error:
                 if not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
                     raise
                 _wait(error, pause_s)
@@ -258,7 +258,7 @@ class Cluster:
         header = f'-H "Authorization: Bearer {source}" ' if source else ""
         return f"curl {header}'{address}'"
 
-    def _not_kubeflow(self, why: str) -> ClusterError:
+    def _not_kubeflow(self, why: str) -> KfpError:
         return not_kubeflow(self.endpoint, why, self._config.token_env)
 
     def _token(self) -> str:
@@ -276,7 +276,7 @@ class Cluster:
         return token
 
 
-def _wait(error: ClusterError, pause_s: float) -> None:
+def _wait(error: KfpError, pause_s: float) -> None:
     pause_s = error.pause_s or pause_s
     _log.warning("waiting   %s; trying again in %g s", error.reason, pause_s)
     time.sleep(pause_s)

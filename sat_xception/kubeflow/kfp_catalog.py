@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sat_xception.errors import ConfigError
-from sat_xception.kubeflow.kfp_api import Cluster, equals
+from sat_xception.kubeflow.kfp_api import KfpClient, equals
 from sat_xception.kubeflow.spec import CompiledPipeline
 from sat_xception.log import get_logger
 
@@ -14,12 +14,12 @@ __all__ = ["ensure_experiment", "find_experiment", "find_pipeline", "find_versio
 _log = get_logger(__name__)
 
 
-def find_pipeline(cluster: Cluster, name: str) -> dict[str, Any] | None:
+def find_pipeline(cluster: KfpClient, name: str) -> dict[str, Any] | None:
     """Return the pipeline of a name, or None."""
     return _named(cluster, "/pipelines", "pipelines", name, ("name", "display_name"), _scope(cluster))
 
 
-def find_version(cluster: Cluster, pipeline_id: str, name: str) -> dict[str, Any] | None:
+def find_version(cluster: KfpClient, pipeline_id: str, name: str) -> dict[str, Any] | None:
     """Return the version of a name, or None; "latest" is the newest, which the server takes by its creation time."""
     path = f"/pipelines/{pipeline_id}/versions"
     if name == "latest":
@@ -28,12 +28,12 @@ def find_version(cluster: Cluster, pipeline_id: str, name: str) -> dict[str, Any
     return _named(cluster, path, "pipeline_versions", name, ("name", "display_name"), {})
 
 
-def find_experiment(cluster: Cluster, name: str) -> dict[str, Any] | None:
+def find_experiment(cluster: KfpClient, name: str) -> dict[str, Any] | None:
     """Return the experiment of a name, or None."""
     return _named(cluster, "/experiments", "experiments", name, ("display_name",), _scope(cluster))
 
 
-def ensure_experiment(cluster: Cluster, name: str) -> dict[str, Any]:
+def ensure_experiment(cluster: KfpClient, name: str) -> dict[str, Any]:
     """Return the experiment of a name; it is created when there is none."""
     body = {"display_name": name, **_scope(cluster)}
     return find_experiment(cluster, name) or cluster.create_once(
@@ -43,7 +43,7 @@ def ensure_experiment(cluster: Cluster, name: str) -> dict[str, Any]:
     )
 
 
-def upload(cluster: Cluster, pipeline: CompiledPipeline) -> tuple[dict[str, Any], bool]:
+def upload(cluster: KfpClient, pipeline: CompiledPipeline) -> tuple[dict[str, Any], bool]:
     """Make sure that the pipeline, with exactly this content, is a version on the server.
 
     The pipeline is created empty and the version put into it, so that a first upload and a later one are the same, and
@@ -75,7 +75,7 @@ def upload(cluster: Cluster, pipeline: CompiledPipeline) -> tuple[dict[str, Any]
     return version, True
 
 
-def pinned(cluster: Cluster, pipeline_name: str, version_name: str) -> dict[str, Any]:
+def pinned(cluster: KfpClient, pipeline_name: str, version_name: str) -> dict[str, Any]:
     """Return a version of a pipeline that must be there.
 
     Raises:
@@ -95,12 +95,12 @@ def pinned(cluster: Cluster, pipeline_name: str, version_name: str) -> dict[str,
     return version
 
 
-def _scope(cluster: Cluster) -> dict[str, str]:
+def _scope(cluster: KfpClient) -> dict[str, str]:
     return {"namespace": cluster.namespace} if cluster.namespace else {}
 
 
 def _named(
-    cluster: Cluster, path: str, key: str, name: str, fields: tuple[str, ...], query: dict[str, str]
+    cluster: KfpClient, path: str, key: str, name: str, fields: tuple[str, ...], query: dict[str, str]
 ) -> dict[str, Any] | None:
     """Return the item of a list with this name.
 

@@ -6,14 +6,14 @@ import httpx
 
 from sat_xception.errors import ServiceError
 
-__all__ = ["ClusterError", "forward_hint", "no_answer", "not_kubeflow", "refusal", "said"]
+__all__ = ["KfpError", "forward_hint", "no_answer", "not_kubeflow", "refusal", "said"]
 
 _LONGEST_PAUSE_S = 30.0
 _PASSING = frozenset({429, 502, 503, 504})
 _PORT_FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 
 
-class ClusterError(ServiceError):
+class KfpError(ServiceError):
     """A request to Kubeflow Pipelines failed.
 
     Attributes:
@@ -43,29 +43,29 @@ def forward_hint() -> str:
     return f"`{_PORT_FORWARD}` in another terminal, then --endpoint http://localhost:8080"
 
 
-def no_answer(endpoint: str, error: httpx.HTTPError, timeout_s: float) -> ClusterError:
+def no_answer(endpoint: str, error: httpx.HTTPError, timeout_s: float) -> KfpError:
     """Return the error for a request that got no whole answer."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         certificate = "CERTIFICATE" in str(error)
         hint = "set $SSL_CERT_FILE to the authority's file" if certificate else f"to reach it: {forward_hint()}"
         reason = f"Kubeflow Pipelines can't be reached at {endpoint} ({error})"
-        return ClusterError(reason, hint, passing=not certificate)
+        return KfpError(reason, hint, passing=not certificate)
     if isinstance(error, httpx.TimeoutException):
         reason = f"{endpoint} took a request and sent no whole answer within {timeout_s:.3g} s"
-        return ClusterError(reason, "if it is only slow, raise --request-timeout-s", passing=True, unclear=True)
+        return KfpError(reason, "if it is only slow, raise --request-timeout-s", passing=True, unclear=True)
     reason = f"{type(error).__name__} {error}".strip()
-    return ClusterError(f"{endpoint} took a request and didn't answer ({reason})", passing=True, unclear=True)
+    return KfpError(f"{endpoint} took a request and didn't answer ({reason})", passing=True, unclear=True)
 
 
-def not_kubeflow(endpoint: str, why: str, token_env: str) -> ClusterError:
+def not_kubeflow(endpoint: str, why: str, token_env: str) -> KfpError:
     """Return the error for an answer that isn't one of Kubeflow Pipelines."""
-    return ClusterError(
+    return KfpError(
         f"{endpoint} doesn't speak Kubeflow Pipelines' API: {why}",
         f"check --endpoint; if that is a login, put a token into ${token_env}",
     )
 
 
-def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -> ClusterError:
+def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -> KfpError:
     """Return the error for an answer that isn't a success."""
     status = answer.status_code
     message = said(answer)
@@ -78,7 +78,7 @@ def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -
     absent = status == httpx.codes.NOT_FOUND and _is_api_error(answer)
     if status == httpx.codes.NOT_FOUND and not absent:
         hint = "check --endpoint: is it Kubeflow Pipelines?"
-    error = ClusterError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
+    error = KfpError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
     error.absent = absent
     wanted = answer.headers.get("retry-after", "")
     error.pause_s = min(float(wanted), _LONGEST_PAUSE_S) if wanted.isdecimal() else 0.0

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sat_xception.kubeflow.kfp_api import Cluster, equals, one_of
+from sat_xception.kubeflow.kfp_api import KfpClient, equals, one_of
 from sat_xception.kubeflow.schedule_file import Schedule
 from sat_xception.kubeflow.spec import CompiledPipeline
 
@@ -28,7 +28,7 @@ _COPY = "copy without caching: sha256 "
 
 
 def desired_body(
-    cluster: Cluster, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], experiment_id: str
+    cluster: KfpClient, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], experiment_id: str
 ) -> dict[str, Any]:
     """Return the recurring run that a schedule asks for.
 
@@ -99,7 +99,7 @@ def _compared(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def named(cluster: Cluster, name: str = "") -> Iterator[dict[str, Any]]:
+def named(cluster: KfpClient, name: str = "") -> Iterator[dict[str, Any]]:
     """Yield the recurring runs of the namespace, oldest first; only those of a name where one is given."""
     query = {"namespace": cluster.namespace} if cluster.namespace else {}
     if name:
@@ -114,12 +114,12 @@ def is_enabled(recurring_run: dict[str, Any]) -> bool:
     return bool(recurring_run.get("mode") == "ENABLE")
 
 
-def set_enabled(cluster: Cluster, recurring_run: dict[str, Any], enabled: bool) -> None:
+def set_enabled(cluster: KfpClient, recurring_run: dict[str, Any], enabled: bool) -> None:
     """Enable or disable it; runs that are under way go on."""
     cluster.act(f"/recurringruns/{recurring_run['recurring_run_id']}:{'enable' if enabled else 'disable'}")
 
 
-def retire(cluster: Cluster, recurring_run: dict[str, Any]) -> str:
+def retire(cluster: KfpClient, recurring_run: dict[str, Any]) -> str:
     """Disable a recurring run, and delete it if none of its runs is under way.
 
     Returns:

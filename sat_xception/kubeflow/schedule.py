@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.kfp_catalog import ensure_experiment, find_experiment, pinned
 from sat_xception.kubeflow.parameters import typed_parameters
 from sat_xception.kubeflow.recurring import changes, desired_body, is_enabled, named, retire, set_enabled
@@ -20,13 +20,13 @@ from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig
 from sat_xception.kubeflow.spec import CompiledPipeline
 from sat_xception.log import get_logger
 
-__all__ = ["Said", "apply", "delete", "list_schedules"]
+__all__ = ["ScheduleResult", "apply", "delete", "list_schedules"]
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Said:
+class ScheduleResult:
     """What was done, in lines."""
 
     lines: list[str]
@@ -36,7 +36,7 @@ class Said:
         return "\n".join(self.lines)
 
 
-def apply(config: ApplyConfig) -> Said:
+def apply(config: ApplyConfig) -> ScheduleResult:
     """Make the server's schedules those of the file.
 
     A schedule is known by its name within the namespace: of several with the same name, as a stopped update leaves
@@ -48,25 +48,25 @@ def apply(config: ApplyConfig) -> Said:
     """
     schedules = read_schedules(config.file)
     lines: list[str] = []
-    with Cluster(config) as cluster:
+    with KfpClient(config) as cluster:
         checked = [(schedule, *_checked(cluster, schedule, config.file)) for schedule in schedules]
         for schedule, version, parameters in checked:
             lines += _apply(cluster, schedule, version, parameters, config.dry_run)
-    return Said(lines)
+    return ScheduleResult(lines)
 
 
-def list_schedules(config: ListConfig) -> Said:
+def list_schedules(config: ListConfig) -> ScheduleResult:
     """Return the schedules that are on the server, as a table or as JSON."""
     only = {schedule.name for schedule in read_schedules(config.file)} if config.file else None
-    with Cluster(config) as cluster:
+    with KfpClient(config) as cluster:
         found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
         if config.as_json:
-            return Said([json.dumps(found, indent=2)])
+            return ScheduleResult([json.dumps(found, indent=2)])
         if not found:
-            return Said([f"no schedules at {cluster.endpoint}"])
+            return ScheduleResult([f"no schedules at {cluster.endpoint}"])
         identifiers = {_reference(item)["pipeline_id"] for item in found if _reference(item)}
         names = {identifier: _pipeline_name(cluster, identifier) for identifier in identifiers}
-    return Said([_table(found, names)])
+    return ScheduleResult([_table(found, names)])
 
 
 def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
@@ -88,11 +88,11 @@ def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
     return buffer.getvalue().rstrip()
 
 
-def delete(config: DeleteConfig) -> Said:
+def delete(config: DeleteConfig) -> ScheduleResult:
     """Delete schedules, and leave their runs alone: one with a run under way is only disabled, and says so."""
     wanted = config.names or tuple(schedule.name for schedule in read_schedules(config.file or Path()))
     lines = []
-    with Cluster(config) as cluster:
+    with KfpClient(config) as cluster:
         for name in wanted:
             found = list(named(cluster, name))
             kept = [run for run in (retire(cluster, item) for item in found) if run]
@@ -101,10 +101,10 @@ def delete(config: DeleteConfig) -> Said:
             elif not kept:
                 lines.append(f"deleted   {name}")
             lines += [f"disabled  {name}; its run {run} goes on: delete again when that has ended" for run in kept]
-    return Said(lines)
+    return ScheduleResult(lines)
 
 
-def _checked(cluster: Cluster, schedule: Schedule, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the version that a schedule names, and its parameters held against it."""
     if schedule.cron and schedule.utc_cron != schedule.cron:
         _log.info(
@@ -116,7 +116,7 @@ def _checked(cluster: Cluster, schedule: Schedule, file: Path) -> tuple[dict[str
 
 
 def _apply(
-    cluster: Cluster, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], dry_run: bool
+    cluster: KfpClient, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], dry_run: bool
 ) -> list[str]:
     experiment = (find_experiment if dry_run else ensure_experiment)(cluster, schedule.experiment)
     experiment_id = str(experiment["experiment_id"]) if experiment else f"{schedule.experiment} (new)"
@@ -159,11 +159,11 @@ def _told(
     return "unchanged", []
 
 
-def _pipeline_name(cluster: Cluster, identifier: str) -> str:
+def _pipeline_name(cluster: KfpClient, identifier: str) -> str:
     """Return a pipeline's name; its id when it has been deleted since."""
     try:
         return str(cluster.get(f"/pipelines/{identifier}", "pipeline").get("display_name"))
-    except ClusterError as error:
+    except KfpError as error:
         if not error.absent:
             raise
         return f"{identifier} (deleted)"

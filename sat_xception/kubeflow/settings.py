@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
 
-__all__ = ["ApplyConfig", "ClusterConfig", "DeleteConfig", "ListConfig", "SubmitConfig"]
+__all__ = ["ApplyConfig", "DeleteConfig", "KfpConfig", "ListConfig", "SubmitConfig"]
 
 
-class ClusterConfig(StepConfig):
+class KfpConfig(StepConfig):
     """How to reach Kubeflow Pipelines."""
 
     endpoint: str = Field(
@@ -29,7 +29,7 @@ class ClusterConfig(StepConfig):
     )
 
 
-class SubmitConfig(ClusterConfig):
+class SubmitConfig(KfpConfig):
     """Upload the training pipeline to Kubeflow, run it and wait for the result."""
 
     file: Path | None = Field(None, description="Compiled pipeline. Default: pipelines/training.py, compiled now.")
@@ -48,14 +48,14 @@ class SubmitConfig(ClusterConfig):
     dry_run: bool = Field(False, description="Show what would be uploaded and sent; touch nothing.")
 
 
-class ApplyConfig(ClusterConfig):
+class ApplyConfig(KfpConfig):
     """Create or update the schedules of a file; what is there already as the file says is left alone."""
 
     file: Path = Field(description="Schedule file, YAML.", json_schema_extra=second_name("-f"))
     dry_run: bool = Field(False, description="Show what would change; change nothing.")
 
 
-class ListConfig(ClusterConfig):
+class ListConfig(KfpConfig):
     """List the schedules that are on the server."""
 
     file: Path | None = Field(None, description="Only the schedules of this file.", json_schema_extra=second_name("-f"))
@@ -64,7 +64,7 @@ class ListConfig(ClusterConfig):
     )
 
 
-class DeleteConfig(ClusterConfig):
+class DeleteConfig(KfpConfig):
     """Delete schedules by name; runs that they started go on."""
 
     names: tuple[str, ...] = Field((), description="Names of schedules.", json_schema_extra=POSITIONAL)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sat_xception.kubeflow.checkout import compile_pipeline, image_notes
 from sat_xception.kubeflow.failure import describe_failures, failure
-from sat_xception.kubeflow.kfp_api import Cluster
+from sat_xception.kubeflow.kfp_api import KfpClient
 from sat_xception.kubeflow.kfp_catalog import ensure_experiment, upload
 from sat_xception.kubeflow.parameters import parse_assignments, read_parameters, typed_parameters
 from sat_xception.kubeflow.settings import SubmitConfig
@@ -57,12 +57,12 @@ def submit(config: SubmitConfig) -> SubmitResult:
     parameters = _parameters(config, pipeline)
     if config.dry_run:
         return SubmitResult(_plan(config, pipeline, parameters))
-    with Cluster(config) as cluster:
+    with KfpClient(config) as cluster:
         return _submit(cluster, config, pipeline, parameters)
 
 
 def _submit(
-    cluster: Cluster, config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]
+    cluster: KfpClient, config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]
 ) -> SubmitResult:
     version = None
     lines = []
@@ -105,7 +105,7 @@ def _parameters(config: SubmitConfig, pipeline: CompiledPipeline) -> dict[str, A
 
 
 def _start(
-    cluster: Cluster,
+    cluster: KfpClient,
     config: SubmitConfig,
     pipeline: CompiledPipeline,
     version: dict[str, Any] | None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 
 __all__ = ["TaskLog", "last_lines", "read_log"]
 
@@ -38,7 +38,7 @@ class TaskLog:
     address: str = ""
 
 
-def read_log(cluster: Cluster, run: dict[str, Any], namespace: str, pod: str, is_driver: bool) -> TaskLog:
+def read_log(cluster: KfpClient, run: dict[str, Any], namespace: str, pod: str, is_driver: bool) -> TaskLog:
     """Return the end of the log of a pod.
 
     The API server reads the pod and, when that is gone, the archive, but isn't always what the endpoint leads to: the
@@ -54,7 +54,7 @@ def read_log(cluster: Cluster, run: dict[str, Any], namespace: str, pod: str, is
     ):
         try:
             text = _text(cluster.exchange(request, last_bytes=_LAST_BYTES))
-        except ClusterError as error:
+        except KfpError as error:
             reason = error.reason.partition(" answered ")[2] or error.reason
             reasons += [reason] if error.status != httpx.codes.NOT_FOUND or error.absent else []
         except _NoLogError as error:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sat_xception.errors import SatXceptionError
-from sat_xception.kubeflow.kfp_api import Cluster, ClusterError
+from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.spec import CompiledPipeline
 from sat_xception.log import duration, get_logger
 
@@ -72,7 +72,7 @@ def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[Task
 
 
 def watch(
-    cluster: Cluster, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
+    cluster: KfpClient, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
 ) -> tuple[dict[str, Any], list[TaskState]]:
     """Return a run and its tasks when it has ended.
 
@@ -103,7 +103,7 @@ def watch(
     raise AssertionError("unreachable")
 
 
-def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
+def _looks(cluster: KfpClient, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
     """Yield the run as it is, again and again; that the server is away for a while does no harm."""
     seen, away = time.monotonic(), False
     while True:
@@ -111,10 +111,10 @@ def _looks(cluster: Cluster, run_id: str, poll_s: float) -> Iterator[dict[str, A
             run = cluster.send("GET", f"/runs/{run_id}", kind="run")
             if run.get("error") and not run.get("state"):
                 # The server has the run and can't put it into an answer (toApiRun in server/api_converter.go).
-                raise ClusterError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
-        except ClusterError as error:
+                raise KfpError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
+        except KfpError as error:
             if error.absent:
-                raise ClusterError(
+                raise KfpError(
                     f"the run {run_id} isn't at {cluster.endpoint} any more", "somebody deleted it while it was watched"
                 ) from None
             if not error.passing or time.monotonic() - seen > _PATIENCE_S:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, get_file, list_files, put_file, remove_files
+from sat_xception.storage import GcsPath, list_files, read_stored_bytes, remove_files, write_stored_bytes
 
 __all__ = ["Checkpoints", "NoCheckpoints", "State", "fingerprint"]
 
@@ -33,7 +33,7 @@ _FACTS = "facts"
 _DIGITS = 64
 # At rest, as at the end of an epoch, a checkpoint is written without waiting for the interval, unless the one before is
 # so fresh or took so long that writing would take more than a twentieth of the time.
-_LEAST_S, _SHARE = 5.0, 20
+_MIN_S, _SHARE = 5.0, 20
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Checkpoints:
 
     def due(self, at_rest: bool = False) -> bool:
         """Return whether it is time to write one."""
-        wait = min(self._every_s, max(_LEAST_S, _SHARE * self._cost_s)) if at_rest else self._every_s
+        wait = min(self._every_s, max(_MIN_S, _SHARE * self._cost_s)) if at_rest else self._every_s
         return time.monotonic() - self._written >= wait
 
     def save(self, name: str, state: State) -> None:
@@ -103,7 +103,7 @@ class Checkpoints:
             ServiceError: The bucket can't be written.
         """
         started = time.monotonic()
-        put_file(_packed(state), self.folder / f"{name}.npz")
+        write_stored_bytes(_packed(state), self.folder / f"{name}.npz")
         self._written = time.monotonic()
         self._cost_s = self._written - started
 
@@ -129,7 +129,7 @@ class Checkpoints:
             ServiceError: The bucket can't be read.
         """
         path = self.folder / f"{name}.npz"
-        content = get_file(path)
+        content = read_stored_bytes(path)
         state = _unpacked(content) if content is not None else None
         if content is not None and state is None:
             _log.warning("resume    %s is damaged and isn't used; training goes on from what was written before", path)

@@ -14,7 +14,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.model.settings import TrainConfig
 
-__all__ = ["Choices", "choose", "in_float32", "using"]
+__all__ = ["DevicePlan", "choose", "device_scope", "in_float32"]
 
 _log = get_logger(__name__)
 # https://docs.nvidia.com/deeplearning/performance/mixed-precision-training: tensor cores take float16 from compute
@@ -23,7 +23,7 @@ _FLOAT16_FROM, _BFLOAT16_FROM = (7, 0), (8, 0)
 
 
 @dataclass(frozen=True)
-class Choices:
+class DevicePlan:
     """How a training uses the machine.
 
     Attributes:
@@ -43,7 +43,7 @@ class Choices:
         return asdict(self)
 
 
-def choose(config: TrainConfig) -> Choices:
+def choose(config: TrainConfig) -> DevicePlan:
     """Return how a training will use the machine, and say it.
 
     On CPUs that is float32 without XLA: both others made networks of convolutions slower there.
@@ -58,7 +58,7 @@ def choose(config: TrainConfig) -> Choices:
     precision = _fitting_precision(gpus) if config.precision == "auto" else config.precision
     # Keras, too, leaves XLA out where several devices share a step.
     xla = bool(gpus) and replicas == 1 if config.xla == "auto" else config.xla == "on"
-    choices = Choices(precision, xla, replicas, config.deterministic)
+    choices = DevicePlan(precision, xla, replicas, config.deterministic)
     _log.info(
         "devices   %s | %s | XLA %s | deterministic %s",
         f"{replicas} of {len(gpus)} GPUs" if gpus else "CPU",
@@ -69,7 +69,7 @@ def choose(config: TrainConfig) -> Choices:
 
 
 @contextlib.contextmanager
-def using(choices: Choices) -> Iterator[None]:
+def device_scope(choices: DevicePlan) -> Iterator[None]:
     """Build and train models as chosen while the block runs; determinism stays on in this process."""
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from sat_xception.log import get_logger
 from sat_xception.model.augment import view
 from sat_xception.model.checkpoint import Checkpoints, State
-from sat_xception.model.stop_request import Notice
+from sat_xception.model.stop_request import StopRequest
 
 __all__ = ["FeatureBatches", "Features", "compute_features", "frozen"]
 
@@ -82,7 +82,7 @@ def compute_features(
     batches: tf.data.Dataset,
     views: int,
     checkpoints: Checkpoints,
-    notice: Notice,
+    notice: StopRequest,
 ) -> Features:
     """Compute the features of a split, or what is left of them.
 

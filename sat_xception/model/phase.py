@@ -21,12 +21,12 @@ import tensorflow as tf
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.checkpoint import Checkpoints, State
-from sat_xception.model.stop_request import Notice
+from sat_xception.model.stop_request import StopRequest
 
 __all__ = ["Batches", "Phase", "PhaseProgress"]
 
 _log = get_logger(__name__)
-_TELL_EVERY_S = 5.0
+_LOG_EVERY_S = 5.0
 Arrays = list[npt.NDArray[Any]]
 
 
@@ -86,7 +86,7 @@ class Phase:
         epochs: int,
         patience: int,
         checkpoints: Checkpoints,
-        notice: Notice,
+        notice: StopRequest,
         silent: bool = False,
     ) -> None:
         """Begin at the beginning; `run` looks for a checkpoint."""
@@ -132,7 +132,7 @@ class Phase:
                     self._save(started)
                 raise
             if not self._silent:
-                self._tell(row)
+                self._log_progress(row)
             # Of a phase without a best epoch nothing is worth going on with.
             if self._best and (self.progress.finished or self._checkpoints.due(at_rest=True)):
                 self._save(started)
@@ -224,10 +224,10 @@ class Phase:
         _log.info("resume    %s: %s", self.name, where)
         return self.progress.seconds
 
-    def _tell(self, row: dict[str, Any]) -> None:
+    def _log_progress(self, row: dict[str, Any]) -> None:
         """Say how it goes: every epoch of a slow phase, now and then in a fast one."""
         now = time.monotonic()
-        if now - self._told < _TELL_EVERY_S and row["epoch"] > 1:
+        if now - self._told < _LOG_EVERY_S and row["epoch"] > 1:
             return
         self._told = now
         figures = (row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
@@ -244,7 +244,7 @@ class Phase:
 class _StopEvaluating(keras.callbacks.Callback):  # type: ignore[misc]
     """Leave a validation that would be thrown away."""
 
-    def __init__(self, notice: Notice) -> None:
+    def __init__(self, notice: StopRequest) -> None:
         super().__init__()
         self._notice = notice
 

@@ -21,11 +21,11 @@ from sat_xception.model.head import compile_model
 from sat_xception.model.input import TileBatches, evaluation_batches, training_batches, weighted_batches
 from sat_xception.model.phase import Batches, Phase
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import Notice
-from sat_xception.model.tensorboard import Board
-from sat_xception.storage import telling_of_the_disk
+from sat_xception.model.stop_request import StopRequest
+from sat_xception.model.tensorboard import TensorBoardWriter
+from sat_xception.storage import reporting_disk_errors
 
-__all__ = ["Lesson", "Run", "check_examples", "class_weights", "versions"]
+__all__ = ["Lesson", "TrainingSession", "check_examples", "class_weights", "versions"]
 
 # The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
 # times faster an epoch than 32 and ends at the same accuracy.
@@ -36,7 +36,7 @@ Lesson = tuple[keras.Model, Batches, tf.data.Dataset]
 
 
 @dataclass
-class Run:
+class TrainingSession:
     """One training: what it reads, what it has learnt so far, and where that is kept.
 
     Attributes:
@@ -58,7 +58,7 @@ class Run:
     class_weight: dict[int, float] | None
     logs: Path = Path()
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
-    notice: Notice = field(default_factory=Notice)
+    notice: StopRequest = field(default_factory=StopRequest)
     xla: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Run:
         model.jit_compile = self.xla
         phase = Phase(name, model, epochs, patience or self.config.patience, self.checkpoints, self.notice)
         # TensorBoard's writers are TensorFlow's: what keeps them from writing comes as its own errors.
-        with telling_of_the_disk(self.logs), Board(self.logs / name, self.config.profile_steps) as board:
+        with reporting_disk_errors(self.logs), TensorBoardWriter(self.logs / name, self.config.profile_steps) as board:
             phase.run(data, valid, board.add, board.on_step)
             if isinstance(data, TileBatches):
                 board.show_samples(next(iter(data.epoch(0)))[0].numpy())

@@ -10,10 +10,10 @@ from types import FrameType
 
 from sat_xception.errors import PreemptedError
 
-__all__ = ["Notice", "heeding_sigterm"]
+__all__ = ["StopRequest", "stop_on_sigterm"]
 
 
-class Notice:
+class StopRequest:
     """Whether the process was asked to end; work looks at it where it can stop without loss."""
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class Notice:
 
 
 @contextlib.contextmanager
-def heeding_sigterm() -> Iterator[Notice]:
+def stop_on_sigterm() -> Iterator[StopRequest]:
     """Turn SIGTERM into a notice while the block runs. Only in the main thread, where Python handles signals."""
-    notice = Notice()
+    notice = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield notice
         return

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from sat_xception.errors import ServiceError
 from sat_xception.reports.charts import confusion_png
-from sat_xception.storage import telling_of_the_disk
+from sat_xception.storage import reporting_disk_errors
 
-__all__ = ["Board"]
+__all__ = ["TensorBoardWriter"]
 
 # The first steps trace and compile; a profile of them says nothing of the others.
 _WARM_STEPS = 5
@@ -30,7 +30,7 @@ _ADVICE = "free some, or name a folder on another disk with --tensorboard"
 _FULL_BYTES = 1_000_000
 
 
-class Board:
+class TensorBoardWriter:
     """TensorBoard's logs of one phase, in the folders and under the names that Keras's own callback gives them.
 
     Args:
@@ -113,7 +113,7 @@ class _EventLog:
         self._folder = folder
         self._expected = self._found = self._end = 0
         earlier = {*folder.glob("events.*")}
-        with telling_of_the_disk(folder, _ADVICE):
+        with reporting_disk_errors(folder, _ADVICE):
             self.writer = tf.summary.create_file_writer(str(folder))
             (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
         with self.adding(1, step=0):
@@ -126,7 +126,7 @@ class _EventLog:
         Raises:
             ServiceError: The disk is full, or they aren't there.
         """
-        with telling_of_the_disk(self._folder, _ADVICE):
+        with reporting_disk_errors(self._folder, _ADVICE):
             with self.writer.as_default(step=step):
                 yield
             self.writer.flush()

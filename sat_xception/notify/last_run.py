@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sat_xception.storage import GcsPath, read_record, write_record
+from sat_xception.storage import GcsPath, read_json_file, write_json_file
 from sat_xception.storage.address import is_address
 
 __all__ = ["LAST_RUN_FILE", "finish_run", "outcome_of"]
@@ -31,7 +31,7 @@ def finish_run(baseline: str, run: str, outcome: str) -> None:
     if baseline:
         finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         folder = GcsPath(baseline) if is_address(baseline) else Path(baseline)
-        write_record(folder / LAST_RUN_FILE, {"run": run, "finished_at": finished_at, "outcome": outcome})
+        write_json_file(folder / LAST_RUN_FILE, {"run": run, "finished_at": finished_at, "outcome": outcome})
 
 
 def outcome_of(baseline: Path, run: str) -> str:
@@ -40,5 +40,5 @@ def outcome_of(baseline: Path, run: str) -> str:
     Raises:
         SatXceptionError: The record is damaged or can't be read.
     """
-    record = read_record(baseline / LAST_RUN_FILE) or {}
+    record = read_json_file(baseline / LAST_RUN_FILE) or {}
     return str(record.get("outcome", "")) if run and record.get("run") == run else ""

@@ -17,7 +17,7 @@ __all__ = ["model_card", "model_card_json"]
 
 _SCHEMA_VERSION = "0.0.2"
 # Rows of slices: with more, the card would be too long for the Kubeflow UI.
-_MOST_SLICES = 60
+_MAX_SLICES = 60
 _USERS = "People who map places from overhead imagery and confirm what a model proposes"
 _USE = "Finding candidates in overhead imagery like that it was trained on, for a person to confirm"
 _OUT_OF_SCOPE = "decisions about people or places without review"
@@ -193,9 +193,9 @@ def _figures(served: Mapping[str, Any]) -> list[str]:
     lines += ["", tested]
     rows = [_slice_row(split, row) for split, metrics in served["metrics"].items() for row in metrics["slices"]]
     if rows:
-        lines += ["", *table(("split", "slice", "tiles", "accuracy", "recall", "precision"), rows[:_MOST_SLICES], 2)]
-    if len(rows) > _MOST_SLICES:
-        lines += ["", f"{len(rows) - _MOST_SLICES:,} more slices are in model_card.json."]
+        lines += ["", *table(("split", "slice", "tiles", "accuracy", "recall", "precision"), rows[:_MAX_SLICES], 2)]
+    if len(rows) > _MAX_SLICES:
+        lines += ["", f"{len(rows) - _MAX_SLICES:,} more slices are in model_card.json."]
     return lines
 
 

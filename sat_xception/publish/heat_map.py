@@ -18,10 +18,10 @@ from sat_xception.geo.tiles import grid_to_lonlat, tile_width_m
 __all__ = ["HeatMap"]
 
 # Squares across: each is then some pixels wide, however scattered the tiles are.
-_MOST_SQUARES = 320
-_WIDTH_IN, _LEAST_IN, _MOST_IN = 9.0, 3.0, 10.0
+_MAX_SQUARES = 320
+_WIDTH_IN, _MIN_IN, _MAX_IN = 9.0, 3.0, 10.0
 # More circles hide what is below them.
-_MOST_CIRCLES = 500
+_MAX_CIRCLES = 500
 _FAILED, _NOTHING = "#8d99a6", "#f2f4f6"
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
@@ -33,7 +33,7 @@ class HeatMap:
     def __init__(self, bounds: TileBounds, zoom: int) -> None:
         """Cover these tiles with squares, each of one tile, or of 4, 16, 64 and so on."""
         self._zoom, self._shift = zoom, 0
-        while max(bounds.right - bounds.left, bounds.bottom - bounds.top) >> self._shift >= _MOST_SQUARES:
+        while max(bounds.right - bounds.left, bounds.bottom - bounds.top) >> self._shift >= _MAX_SQUARES:
             self._shift += 1
         self._left, self._top = bounds.left >> self._shift, bounds.top >> self._shift
         shape = ((bounds.bottom >> self._shift) - self._top + 1, (bounds.right >> self._shift) - self._left + 1)
@@ -58,7 +58,7 @@ class HeatMap:
         height, width = self._highest.shape
         side = 2**self._shift
         extent = (self._left * side, (self._left + width) * side, (self._top + height) * side, self._top * side)
-        inches = min(max((_WIDTH_IN - 2) * height / width + 1, _LEAST_IN), _MOST_IN)
+        inches = min(max((_WIDTH_IN - 2) * height / width + 1, _MIN_IN), _MAX_IN)
         figure = Figure(figsize=(_WIDTH_IN, inches), layout="constrained")
         axes = figure.subplots()
         axes.set_facecolor(_NOTHING)
@@ -68,7 +68,7 @@ class HeatMap:
             axes.plot([], [], "s", color=_FAILED, label="failed")
         drawn = axes.imshow(self._highest, extent=extent, vmin=0, vmax=1, cmap="YlOrRd", interpolation="nearest")
         axes.plot([], [], "s", color=_NOTHING, markeredgecolor="#b8c1ca", label="not planned")
-        if marks is not None and 0 < len(marks[0]) <= _MOST_CIRCLES:
+        if marks is not None and 0 < len(marks[0]) <= _MAX_CIRCLES:
             axes.plot(*marks, "o", ms=10, mfc="none", mec="#0b4f8a", mew=1.1, label="candidate")
         what = "score of a tile" if side == 1 else f"highest score in a square of {side:,} x {side:,} tiles"
         figure.colorbar(drawn, ax=axes, label=what, shrink=0.85)

@@ -31,12 +31,12 @@ from sat_xception.review.imagery import PageImagery, copy_tiles, page_imagery
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
-from sat_xception.storage import GcsPath, atomic_folder, read_record, write_json
+from sat_xception.storage import GcsPath, atomic_folder, read_json_file, write_json
 
 __all__ = ["PublishResult", "publish"]
 
 _log = get_logger(__name__)
-_MOST_REASONS_COUNTED = 1000
+_MAX_REASONS_COUNTED = 1000
 # Of the imagery of scores: what may differ without other pictures.
 _NO_OTHER_PICTURES = ("attribution", "max_pixels", "retried with file")
 Integers = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ class _Findings:
             self.by_label[item["values"]] += item["counts"]
         for item in batch.column("reason").filter(pc.invert(mask)).value_counts().to_pylist():
             reason = item["values"] or "no reason given"
-            known = reason in self.reasons or len(self.reasons) < _MOST_REASONS_COUNTED
+            known = reason in self.reasons or len(self.reasons) < _MAX_REASONS_COUNTED
             self.reasons[reason if known else "other reasons"] += item["counts"]
 
 
@@ -170,7 +170,7 @@ def _check_review(out: Path, scores: Scores) -> None:
     """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
     if isinstance(out, GcsPath) or not (out / RECORD).is_file():
         return
-    before = (read_record(out / "publication.json") or {}).get("imagery")
+    before = (read_json_file(out / "publication.json") or {}).get("imagery")
     if before is None:
         _log.warning(
             "review    it isn't recorded which imagery %s is of: look whether it is %s",

@@ -16,9 +16,9 @@ from sat_xception.reports.page import render_page
 __all__ = ["write_reports"]
 
 _BEST = 20
-_MOST_REASONS = 20
+_MAX_REASONS = 20
 # Keeps Markdown below the 50 KB that the Kubeflow UI shows.
-_MOST_AREAS = 200
+_MAX_AREAS = 200
 
 
 def write_reports(folder: Path, description: Mapping[str, Any], candidates: pa.Table) -> None:
@@ -39,8 +39,8 @@ def write_reports(folder: Path, description: Mapping[str, Any], candidates: pa.T
         **description,
         outcomes=_outcomes(description["known"]),
         best=best,
-        reason_rows=reasons[:_MOST_REASONS],
-        more_reasons=sum(number for _, number in reasons[_MOST_REASONS:]),
+        reason_rows=reasons[:_MAX_REASONS],
+        more_reasons=sum(number for _, number in reasons[_MAX_REASONS:]),
         heat_map=f"data:image/png;base64,{picture}",
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -73,12 +73,12 @@ def _markdown(description: Mapping[str, Any], best: list[dict[str, Any]], reason
     if description["known"]:
         lines += [*table(["known places", "number"], _outcomes(description["known"]), 1), ""]
     if description["areas"]:
-        rows = description["areas"][:_MOST_AREAS]
+        rows = description["areas"][:_MAX_AREAS]
         lines += [*table(list(rows[0]), [list(row.values()) for row in rows], 1), ""]
         if more := len(description["areas"]) - len(rows):
             lines += [f"And {more:,} more areas, in publication.json.", ""]
     if reasons:
-        lines += [*table(["why tiles failed", "tiles"], reasons[:_MOST_REASONS], 1), ""]
+        lines += [*table(["why tiles failed", "tiles"], reasons[:_MAX_REASONS], 1), ""]
     if best:
         rows = [[row["site"], f"{row['score']:.3f}", row["tiles"], row["comparison"] or "", row["area"] or ""]
                 for row in best]  # fmt: skip

@@ -27,7 +27,7 @@ __all__ = [
     "roc_chart",
 ]
 
-_MOST_CLASSES = 24
+_MAX_CLASSES = 24
 _LONGEST_NAME = 24
 
 # The same figure gives the same SVG: ids are salted by this, text stays text.
@@ -113,7 +113,7 @@ def most_mixed_up(matrix: Sequence[Sequence[int]]) -> list[int]:
     """Return the places of the classes to show, in class order: of two dozen all, of more those with most mistakes."""
     counts = np.asarray(matrix)
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    places: list[int] = sorted(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES].tolist())
+    places: list[int] = sorted(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES].tolist())
     return places
 
 

@@ -32,8 +32,8 @@ __all__ = ["ReviewResult", "ReviewServer", "review"]
 _log = get_logger(__name__)
 _HOST = "127.0.0.1"
 # A page sends at most 200 decisions at once, each with a note of at most 2,000 characters.
-_MOST_BYTES = 4 * 2**20
-_MOST_DECISIONS = 200
+_MAX_BYTES = 4 * 2**20
+_MAX_DECISIONS = 200
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -55,7 +55,7 @@ class _Change(Decision):
 class _Changes(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    decisions: list[_Change] = Field(max_length=_MOST_DECISIONS)
+    decisions: list[_Change] = Field(max_length=_MAX_DECISIONS)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ReviewServer:
         listening: socket.socket = bound_socket(_HOST, port, "--port", "")
         port = listening.getsockname()[1]
         self._hosts = frozenset({f"{_HOST}:{port}", f"localhost:{port}"})
-        app = web.Application(client_max_size=_MOST_BYTES, middlewares=[self._guard])
+        app = web.Application(client_max_size=_MAX_BYTES, middlewares=[self._guard])
         app.router.add_get("/", self._page)
         app.router.add_get("/server.js", self._server_script)
         app.router.add_get("/api/decisions", self._read)

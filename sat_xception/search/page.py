@@ -15,7 +15,7 @@ from sat_xception.reports.page import render_page
 
 __all__ = ["search_page"]
 
-_MOST_ROWS = 200
+_MAX_ROWS = 200
 
 
 def search_page(found: Mapping[str, Any]) -> str:
@@ -30,7 +30,7 @@ def search_page(found: Mapping[str, Any]) -> str:
         history=_history_chart(found["trials"]),
         importance=_importance_chart(found["importance"]) if found["importance"] else None,
         settings=_settings_chart(complete, list(found["space"]["settings"]), found["space"]["settings"]),
-        trials=(ranked + others)[:_MOST_ROWS],
+        trials=(ranked + others)[:_MAX_ROWS],
         names=list(found["space"]["settings"]),
     )
 

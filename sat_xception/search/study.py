@@ -25,7 +25,7 @@ from sat_xception.log import get_logger
 from sat_xception.model.settings import TrainConfig
 from sat_xception.search.space import Space
 from sat_xception.search.trial import TrialData
-from sat_xception.storage import telling_of_the_disk, write_error
+from sat_xception.storage import reporting_disk_errors, write_error
 
 __all__ = [
     "DIVERGED",
@@ -111,7 +111,7 @@ def mend_journal(journal: Path) -> None:
     """
     if not journal.is_file():
         return
-    with telling_of_the_disk(journal), journal.open("r+b") as file:
+    with reporting_disk_errors(journal), journal.open("r+b") as file:
         whole = 0
         for line in file:
             if not line.endswith(b"\n") or not _is_json(line):

@@ -22,9 +22,9 @@ from sat_xception.model.features import Features
 from sat_xception.model.head import head_layers
 from sat_xception.model.input import reading
 from sat_xception.model.phase import Phase
-from sat_xception.model.session import Lesson, Run
+from sat_xception.model.session import Lesson, TrainingSession
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import Notice
+from sat_xception.model.stop_request import StopRequest
 from sat_xception.model.weights import WeightsOrigin
 from sat_xception.storage import scratch_folder, write_json
 
@@ -65,10 +65,10 @@ class TrialData:
     classes: list[str]
     class_weight: dict[int, float]
 
-    def run(self, config: TrainConfig) -> Run:
+    def run(self, config: TrainConfig) -> TrainingSession:
         """Return what a training with these settings reads."""
         weights = self.class_weight if config.class_weights else None
-        return Run(config, self.input_size, self.classes, weights)
+        return TrainingSession(config, self.input_size, self.classes, weights)
 
     def backbone(self, config: TrainConfig) -> keras.Model:
         """Build the backbone."""
@@ -139,7 +139,7 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
 
 def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report: Report, first_step: int) -> Outcome:
     model, batches, checks = lesson
-    learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), Notice(), silent=True)
+    learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), StopRequest(), silent=True)
 
     def tell(row: dict[str, Any]) -> None:
         if not learning.progress.diverged:

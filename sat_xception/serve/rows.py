@@ -17,7 +17,7 @@ from typing import Protocol
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.reports.spreadsheet import csv_writer
-from sat_xception.storage import GcsPath, put_file, scratch_folder, write_error
+from sat_xception.storage import GcsPath, scratch_folder, write_error, write_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = ["Value", "check_suffix", "open_rows"]
@@ -84,7 +84,7 @@ def _to_bucket(out: GcsPath, columns: Sequence[str]) -> Iterator[_Write]:
         place = Path(tempfile.gettempdir()) / f"{out.stem}.partial.{os.getpid()}{out.suffix}"
         yield from _to_file(file, columns, place)
         try:
-            put_file(file.read_bytes(), out)
+            write_stored_bytes(file.read_bytes(), out)
         except ServiceError as error:
             os.replace(file, place)
             raise ServiceError(f"{error}. The rows are kept in {place}") from None

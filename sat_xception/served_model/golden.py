@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sat_xception.errors import DataError, ModelError
 from sat_xception.storage import read_json
 
-__all__ = ["Golden", "check_answers", "check_golden", "read_golden"]
+__all__ = ["GoldenTiles", "check_answers", "check_golden", "read_golden_tiles"]
 
 
 class _Endpoint(Protocol):
@@ -29,7 +29,7 @@ class _Endpoint(Protocol):
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenTiles:
     """The golden tiles of a version: images, the answers that were recorded, and how near others must come."""
 
     images: list[bytes]
@@ -37,7 +37,7 @@ class Golden:
     tolerance: float
 
 
-def read_golden(version: Path) -> Golden:
+def read_golden_tiles(version: Path) -> GoldenTiles:
     """Return the golden tiles of a packaged version.
 
     Raises:
@@ -47,7 +47,7 @@ def read_golden(version: Path) -> Golden:
     tiles = content["tiles"]
     images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
     expected = np.array([tile["probabilities"] for tile in tiles], dtype=np.float32)
-    return Golden(images, expected, float(content["tolerance"]))
+    return GoldenTiles(images, expected, float(content["tolerance"]))
 
 
 def check_golden(version: Path, client: _Endpoint) -> float:

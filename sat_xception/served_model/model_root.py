@@ -16,13 +16,13 @@ from sat_xception.storage import (
     atomic_folder,
     fetch_folder,
     folder_digests,
-    is_marked,
+    is_committed,
     marked_below,
     read_json,
-    remove_marked,
+    remove_committed,
+    reporting_disk_errors,
     scratch_folder,
-    telling_of_the_disk,
-    upload_marked,
+    upload_with_marker,
 )
 
 __all__ = [
@@ -88,7 +88,7 @@ def has_version(version: Path) -> bool:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    return is_marked(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version.exists()
+    return is_committed(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version.exists()
 
 
 def here(version: Path) -> Path:
@@ -117,9 +117,9 @@ def new_version(version: Path) -> Iterator[Path]:
             yield work
         return
     with scratch_folder() as folder:
-        with telling_of_the_disk(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
+        with reporting_disk_errors(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
             yield folder
-        upload_marked(folder, version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
+        upload_with_marker(folder, version, last=(SAVED_MODEL_FILE, DIGESTS_FILE))
 
 
 def remove_version(version: Path) -> None:
@@ -130,7 +130,7 @@ def remove_version(version: Path) -> None:
         ServiceError: The bucket can't be written.
     """
     if isinstance(version, GcsPath):
-        remove_marked(version, DIGESTS_FILE)
+        remove_committed(version, DIGESTS_FILE)
     else:
         shutil.rmtree(version)
 
@@ -147,7 +147,7 @@ def resolve_version(path: Path, name: str) -> Path:
         ConfigError: There is no version at any of these places.
         ServiceError: The bucket can't be read.
     """
-    if is_marked(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
+    if is_committed(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
         return here(path)
     for folder in (path, path / name):
         if versions := known_versions(folder):

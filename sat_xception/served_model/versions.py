@@ -10,7 +10,7 @@ from typing import Any
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.served_model.model_root import known_versions, remove_version
 from sat_xception.served_model.settings import ListModelsConfig, RemoveModelsConfig, ShowModelConfig
-from sat_xception.storage import get_file
+from sat_xception.storage import read_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = ["Report", "find_version", "list_models", "remove_models", "show_model"]
@@ -61,7 +61,7 @@ def show_model(config: ShowModelConfig) -> Report:
     """
     name = "model.json" if config.as_json else "MODEL_CARD.md"
     path = find_version(config) / name
-    content = get_file(path)
+    content = read_stored_bytes(path)
     if content is None:
         raise DataError(f"{path} is missing; package the model again")
     return Report(content.decode().rstrip())
@@ -109,7 +109,7 @@ def find_version(config: ShowModelConfig) -> Path:
 
 
 def _described(version: Path) -> dict[str, Any]:
-    content = get_file(version / "model.json")
+    content = read_stored_bytes(version / "model.json")
     try:
         facts: dict[str, Any] = json.loads(content or b"")
         return {"place": str(version), **facts}

@@ -34,14 +34,14 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    # Settings as they were given, where `at_hand` put another value in their place.
+    # Settings as they were given, where `localized` put another value in their place.
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types, to be logged and stored with the result."""
         return self.model_dump(mode="json") | self._given
 
-    def at_hand(self) -> Self:
+    def localized(self) -> Self:
         """Return this configuration with what it reads from buckets fetched, and local paths in its place.
 
         Raises:

@@ -16,7 +16,7 @@ from sat_xception.log import get_logger, quiet_imports, set_up_logging
 from sat_xception.settings.config import StepConfig, load_config
 from sat_xception.storage import write_json
 
-__all__ = ["TERMINATION_LOG_ENV", "Step", "StepResult", "telling_why"]
+__all__ = ["TERMINATION_LOG_ENV", "Step", "StepResult", "reporting_errors"]
 
 _log = get_logger(__name__)
 
@@ -53,8 +53,8 @@ class Step:
         _log.debug("settings  %s", config.resolved())
         function = self.load()
         # Some libraries are imported only where there is work for them.
-        with _telling_what_is_missing():
-            return function(config.at_hand())
+        with reporting_missing_extras():
+            return function(config.localized())
 
     def load(self) -> Callable[[Any], StepResult]:
         """Import the module and return the function.
@@ -63,13 +63,13 @@ class Step:
             ConfigError: Something it needs isn't installed.
         """
         module, name = self.function.split(":")
-        with _telling_what_is_missing(), quiet_imports():
+        with reporting_missing_extras(), quiet_imports():
             function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         return function
 
 
 @contextlib.contextmanager
-def _telling_what_is_missing() -> Iterator[None]:
+def reporting_missing_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
@@ -81,7 +81,7 @@ def _telling_what_is_missing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def telling_why(verb: str) -> Iterator[None]:
+def reporting_errors(verb: str) -> Iterator[None]:
     """End a step's process with the exit code of an error that a user can act on.
 
     Its message is the last line of the log, and the container's termination message, which Kubernetes shows in the
@@ -93,11 +93,11 @@ def telling_why(verb: str) -> Iterator[None]:
             yield
     except SatXceptionError as error:
         _log.error("error     %s", error)
-        _tell_why(verb, error)
+        _write_termination_message(verb, error)
         raise SystemExit(error.exit_code) from None
 
 
-def _tell_why(verb: str, error: SatXceptionError) -> None:
+def _write_termination_message(verb: str, error: SatXceptionError) -> None:
     place = os.environ.get(TERMINATION_LOG_ENV, "/dev/termination-log")
     if TERMINATION_LOG_ENV in os.environ or os.access(place, os.W_OK):
         try:

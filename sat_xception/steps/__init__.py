@@ -15,9 +15,9 @@ from sat_xception.steps.registry import (
     TERMINATION_LOG_ENV,
     Step,
     StepResult,
+    reporting_errors,
     run_step,
     step_named,
-    telling_why,
 )
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "TERMINATION_LOG_ENV",
     "Step",
     "StepResult",
+    "reporting_errors",
     "run_step",
     "step_named",
-    "telling_why",
 ]

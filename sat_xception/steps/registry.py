@@ -26,7 +26,7 @@ from sat_xception.sample.settings import SampleAreaConfig
 from sat_xception.search.settings import SearchConfig
 from sat_xception.serve.settings import PredictConfig, ServeConfig, VerifyModelConfig
 from sat_xception.served_model.settings import ListModelsConfig, RemoveModelsConfig, ShowModelConfig
-from sat_xception.settings.step import TERMINATION_LOG_ENV, Step, StepResult, telling_why
+from sat_xception.settings.step import TERMINATION_LOG_ENV, Step, StepResult, reporting_errors
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.workflows.settings import BuildConfig, TrainFoldersConfig
 
@@ -41,9 +41,9 @@ __all__ = [
     "TERMINATION_LOG_ENV",
     "Step",
     "StepResult",
+    "reporting_errors",
     "run_step",
     "step_named",
-    "telling_why",
 ]
 
 STEPS: dict[str, Step] = {
@@ -77,7 +77,7 @@ DATASET_VERBS: dict[str, Step] = {
 BULK_VERBS: dict[str, Step] = {
     "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles"),
     "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
-    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:tell_status"),
+    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:report_status"),
     "simulate": Step(BulkSimulateConfig, "sat_xception.bulk.simulate:simulate"),
     "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
     "publish": Step(PublishConfig, "sat_xception.publish.publish:publish"),
@@ -122,9 +122,9 @@ def step_named(name: str) -> Step:
 def run_step(step: str, /, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
     """Run a step from a component: do the work, print the summary, return the result.
 
-    An error that a user can act on ends the process, as `telling_why` says.
+    An error that a user can act on ends the process, as `reporting_errors` says.
     """
-    with telling_why(step):
+    with reporting_errors(step):
         result = step_named(step).run(settings)
     print(result.summary(), flush=True)
     return result

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sat_xception.storage.address import GcsPath, Stored
-from sat_xception.storage.atomic import get_file, list_files, put_file, remove_files
-from sat_xception.storage.commit_marker import is_marked, marked_below, remove_marked, upload_marked
+from sat_xception.storage.atomic import list_files, read_stored_bytes, remove_files, write_stored_bytes
+from sat_xception.storage.commit_marker import is_committed, marked_below, remove_committed, upload_with_marker
 from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import facts_digest, file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
-from sat_xception.storage.json_file import read_record, write_record
+from sat_xception.storage.json_file import read_json_file, write_json_file
 from sat_xception.storage.scratch import partial_file, scratch_folder
-from sat_xception.storage.writing import telling_of_the_disk, write_error
+from sat_xception.storage.writing import reporting_disk_errors, write_error
 
 __all__ = [
     "GcsPath",
@@ -22,20 +22,20 @@ __all__ = [
     "fetch_settings",
     "file_digest",
     "folder_digests",
-    "get_file",
-    "is_marked",
+    "is_committed",
     "list_files",
     "marked_below",
     "partial_file",
-    "put_file",
     "read_json",
-    "read_record",
+    "read_json_file",
+    "read_stored_bytes",
+    "remove_committed",
     "remove_files",
-    "remove_marked",
+    "reporting_disk_errors",
     "scratch_folder",
-    "telling_of_the_disk",
-    "upload_marked",
+    "upload_with_marker",
     "write_error",
     "write_json",
-    "write_record",
+    "write_json_file",
+    "write_stored_bytes",
 ]

@@ -10,16 +10,16 @@ from pathlib import Path
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger
 from sat_xception.storage.address import SCHEME, GcsPath
-from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, looks_retry, open_bucket, telling_why, transfer_retry
+from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, open_bucket, query_retry, reporting_gcs_errors, transfer_retry
 from sat_xception.storage.scratch import partial_file
 from sat_xception.storage.writing import write_error
 
-__all__ = ["get_file", "list_files", "put_file", "remove_files"]
+__all__ = ["list_files", "read_stored_bytes", "remove_files", "write_stored_bytes"]
 
 _log = get_logger(__name__)
 
 
-def get_file(path: Path) -> bytes | None:
+def read_stored_bytes(path: Path) -> bytes | None:
     """Return what is in a file, or None when there is no such file, or no such bucket.
 
     Raises:
@@ -36,7 +36,7 @@ def get_file(path: Path) -> bytes | None:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
 
 
-def put_file(content: bytes, path: Path, keep_earlier: bool = False) -> None:
+def write_stored_bytes(content: bytes, path: Path, keep_earlier: bool = False) -> None:
     """Write a file in one step: whoever reads sees the earlier one, or this one. The folders above it are made.
 
     Args:
@@ -63,8 +63,8 @@ def list_files(folder: Path) -> list[Path]:
     """
     if not isinstance(folder, GcsPath):
         return sorted(path for path in folder.rglob("*") if path.is_file())
-    with open_bucket(folder) as bucket, telling_why("read", folder):
-        blobs = bucket.list_blobs(prefix=f"{folder.object}/", retry=looks_retry())
+    with open_bucket(folder) as bucket, reporting_gcs_errors("read", folder):
+        blobs = bucket.list_blobs(prefix=f"{folder.object}/", retry=query_retry())
         return sorted(GcsPath(f"{SCHEME}{folder.bucket}/{blob.name}") for blob in blobs)
 
 
@@ -72,9 +72,9 @@ def remove_files(folder: Path) -> None:
     """Remove a folder of files that are needed no more; what can't be removed is left, with a warning."""
     try:
         if isinstance(folder, GcsPath):
-            with open_bucket(folder) as bucket, telling_why("write", folder):
-                for blob in bucket.list_blobs(prefix=f"{folder.object}/", retry=looks_retry()):
-                    blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+            with open_bucket(folder) as bucket, reporting_gcs_errors("write", folder):
+                for blob in bucket.list_blobs(prefix=f"{folder.object}/", retry=query_retry()):
+                    blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
         elif folder.exists():
             shutil.rmtree(folder)
     except (SatXceptionError, OSError) as error:
@@ -91,12 +91,12 @@ def _replace(content: bytes, path: Path) -> None:
 
 
 def _download(address: GcsPath) -> bytes | None:
-    with open_bucket(address) as bucket, telling_why("read", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         from google.api_core.exceptions import NotFound
 
         try:
             content: bytes = bucket.blob(address.object).download_as_bytes(
-                checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry()
+                checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=query_retry()
             )
         except NotFound:
             return None
@@ -104,7 +104,7 @@ def _download(address: GcsPath) -> bytes | None:
 
 
 def _upload(content: bytes, address: GcsPath, keep_earlier: bool) -> None:
-    with open_bucket(address) as bucket, telling_why("write", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
         from google.api_core.exceptions import PreconditionFailed
 
         kept = contextlib.suppress(PreconditionFailed) if keep_earlier else contextlib.nullcontext()

@@ -16,27 +16,27 @@ from sat_xception.storage.address import GcsPath
 from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
     in_parallel,
-    looks_retry,
     open_bucket,
-    telling_why,
+    query_retry,
+    reporting_gcs_errors,
     transfer_retry,
 )
 
-__all__ = ["is_marked", "marked_below", "remove_marked", "upload_marked"]
+__all__ = ["is_committed", "marked_below", "remove_committed", "upload_with_marker"]
 
 _log = get_logger(__name__)
 
 
-def is_marked(address: GcsPath, marker: str) -> bool:
+def is_committed(address: GcsPath, marker: str) -> bool:
     """Return whether a folder is whole.
 
     Raises:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    with open_bucket(address) as bucket, telling_why("read", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         return (
-            bucket.get_blob(f"{address.object}/{marker}", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry()) is not None
+            bucket.get_blob(f"{address.object}/{marker}", timeout=TRANSFER_TIMEOUT_S, retry=query_retry()) is not None
         )
 
 
@@ -47,14 +47,14 @@ def marked_below(address: GcsPath, marker: str) -> list[GcsPath]:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    with open_bucket(address) as bucket, telling_why("read", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         below = f"{address.object}/"
-        paths = [blob.name.removeprefix(below) for blob in bucket.list_blobs(prefix=below, retry=looks_retry())]
+        paths = [blob.name.removeprefix(below) for blob in bucket.list_blobs(prefix=below, retry=query_retry())]
     names = sorted(path.split("/")[0] for path in paths if path.split("/")[1:] == [marker])
     return [address / name for name in names]
 
 
-def upload_marked(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None:
+def upload_with_marker(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None:
     """Upload a folder so that it is whole at once; what an interrupted upload left there is replaced.
 
     Args:
@@ -68,7 +68,7 @@ def upload_marked(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None
     """
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     first = [path for path in paths if path not in last]
-    with open_bucket(address) as bucket, telling_why("write", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
         from google.api_core.exceptions import PreconditionFailed
 
         def upload(path: str, **condition: int) -> None:
@@ -98,20 +98,20 @@ def upload_marked(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None
                 raise ConfigError(f"somebody else published {address} while this ran; name another place") from None
 
 
-def remove_marked(address: GcsPath, marker: str) -> None:
+def remove_committed(address: GcsPath, marker: str) -> None:
     """Remove a folder: its marker first, so that nobody takes what is left for a whole one.
 
     Raises:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be written.
     """
-    with open_bucket(address) as bucket, telling_why("write", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
         _remove(bucket, address, {marker})
         _remove(bucket, address, {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)})
 
 
 def _objects(bucket: Any, address: GcsPath) -> list[Any]:  # noqa: ANN401 - the library has no types
-    return list(bucket.list_blobs(prefix=f"{address.object}/", retry=looks_retry()))
+    return list(bucket.list_blobs(prefix=f"{address.object}/", retry=query_retry()))
 
 
 def _remove(bucket: Any, address: GcsPath, paths: set[str]) -> None:  # noqa: ANN401
@@ -119,7 +119,7 @@ def _remove(bucket: Any, address: GcsPath, paths: set[str]) -> None:  # noqa: AN
 
     def remove(path: str) -> None:
         with contextlib.suppress(NotFound):
-            bucket.blob(f"{address.object}/{path}").delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+            bucket.blob(f"{address.object}/{path}").delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
 
     for _ in in_parallel(remove, sorted(paths)):
         pass

@@ -22,12 +22,12 @@ from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
     in_parallel,
     is_of_a_file,
-    looks_retry,
     open_bucket,
-    telling_why,
+    query_retry,
+    reporting_gcs_errors,
     transfer_retry,
 )
-from sat_xception.storage.pointer import Published, is_inside, read_published
+from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
 from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.writing import disk_errno
 
@@ -103,7 +103,7 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
     if not address.bucket or not address.object or uri.endswith("/") or uri.startswith(f"{SCHEME}/"):
         raise ConfigError(f"{uri} names no object; expected gs://bucket/path/to/file")
     cache = cache or _cache_folder()
-    with open_bucket(address) as bucket, telling_why("read", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         found = _find_object(bucket, address)
         # A generation tells the versions of one object apart, not objects: two may share theirs and a part of the name.
         folder = cache / address.bucket / _short(found.name) / str(found.generation or found.sha256[:16])
@@ -116,11 +116,11 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
 
 
 def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - the library has no types
-    blob = bucket.get_blob(address.object, timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    blob = bucket.get_blob(address.object, timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
     if blob is not None:
         return _Object(address.name, blob.name, int(blob.size or 0), int(blob.generation))
     for parent in list(address.parents)[:-2]:
-        published = read_published(bucket, GcsPath(parent)) if GcsPath(parent).object else None
+        published = read_pointer(bucket, GcsPath(parent)) if GcsPath(parent).object else None
         path = str(address).removeprefix(f"{parent}/")
         if published and path in published:
             found = next(item for item in _published_objects(published) if item.path == path)
@@ -156,11 +156,11 @@ def fetch_folder(
         ServiceError: The bucket can't be read, or changes all the time.
     """
     cache = cache or _cache_folder()
-    with open_bucket(address) as bucket, telling_why("read", address):
+    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         from google.api_core.exceptions import NotFound
 
         for _ in range(_TRIES):
-            published = read_published(bucket, address)
+            published = read_pointer(bucket, address)
             objects = _published_objects(published) if published.folder else _listed_objects(bucket, address)
             if objects or not may_be_absent:
                 _check_objects(address, objects, record)
@@ -178,7 +178,7 @@ def fetch_folder(
     raise ServiceError(f"{address} changed while it was read, {_TRIES} times; run again when nothing writes to it")
 
 
-def _published_objects(published: Published) -> list[_Object]:
+def _published_objects(published: ResultPointer) -> list[_Object]:
     below = f"{published.address.object}/{published.folder}"
     files = (published.files or {}).items()
     return [_Object(path, f"{below}/{path}", facts["size"], None, facts["sha256"]) for path, facts in files]
@@ -188,7 +188,7 @@ def _listed_objects(bucket: Any, address: GcsPath) -> list[_Object]:  # noqa: AN
     below = f"{address.object}/"
     return [
         _Object(blob.name.removeprefix(below), blob.name, int(blob.size or 0), int(blob.generation))
-        for blob in bucket.list_blobs(prefix=below, retry=looks_retry())
+        for blob in bucket.list_blobs(prefix=below, retry=query_retry())
         if not blob.name.endswith("/")  # Consoles make such objects to show an empty folder.
     ]
 

@@ -15,7 +15,7 @@ from sat_xception.storage.address import GcsPath
 from sat_xception.storage.gcs import open_bucket
 from sat_xception.storage.pointer import Publication, begin_publication
 from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
-from sat_xception.storage.writing import telling_of_the_disk, write_error
+from sat_xception.storage.writing import reporting_disk_errors, write_error
 
 __all__ = ["atomic_folder"]
 
@@ -59,7 +59,7 @@ def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
         publication = begin_publication(bucket, out, records)
         with scratch_folder() as work:
             advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
-            with telling_of_the_disk(out, advice):
+            with reporting_disk_errors(out, advice):
                 yield work
             _publish(publication, work, out)
 
@@ -86,7 +86,7 @@ def _local_folder(out: Path, records: tuple[str, ...]) -> Iterator[Path]:
         except OSError as error:
             raise write_error(error, f"to {target.parent}", advice, "name another --out") from None
         work.chmod(0o755)
-        with telling_of_the_disk(out, advice):
+        with reporting_disk_errors(out, advice):
             yield work
             _replace(target, work)
 

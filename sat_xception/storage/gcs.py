@@ -18,9 +18,9 @@ __all__ = [
     "TRANSFER_TIMEOUT_S",
     "in_parallel",
     "is_of_a_file",
-    "looks_retry",
     "open_bucket",
-    "telling_why",
+    "query_retry",
+    "reporting_gcs_errors",
     "transfer_retry",
 ]
 
@@ -47,7 +47,7 @@ def open_bucket(address: GcsPath) -> Iterator[Any]:
     try:
         from google.cloud import storage
 
-        with telling_why("open", address):
+        with reporting_gcs_errors("open", address):
             client = storage.Client()
     except ImportError:
         raise ConfigError(f"{address} needs google-cloud-storage: pip install 'sat-xception[gcs]'") from None
@@ -55,7 +55,7 @@ def open_bucket(address: GcsPath) -> Iterator[Any]:
         yield client.bucket(address.bucket)
 
 
-def looks_retry() -> Any:  # noqa: ANN401 - the library has no types
+def query_retry() -> Any:  # noqa: ANN401 - the library has no types
     """Return how small questions are asked again."""
     return _retry(_LOOK_S)
 
@@ -72,7 +72,7 @@ def _retry(timeout_s: float) -> Any:  # noqa: ANN401
 
 
 @contextlib.contextmanager
-def telling_why(action: str, address: GcsPath) -> Iterator[None]:
+def reporting_gcs_errors(action: str, address: GcsPath) -> Iterator[None]:
     """Turn the library's errors into ours.
 
     Args:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception.errors import DataError
-from sat_xception.storage.atomic import get_file, put_file
+from sat_xception.storage.atomic import read_stored_bytes, write_stored_bytes
 from sat_xception.storage.files import json_text
 
-__all__ = ["read_record", "write_record"]
+__all__ = ["read_json_file", "write_json_file"]
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_json_file(path: Path) -> dict[str, Any] | None:
     """Return the object in a file, or None when there is no such file, or no such bucket.
 
     Raises:
@@ -21,7 +21,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         DataError: It holds something else.
         ServiceError: The bucket can't be read.
     """
-    text = get_file(path)
+    text = read_stored_bytes(path)
     if text is None:
         return None
     try:
@@ -33,11 +33,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def write_record(path: Path, content: dict[str, Any]) -> None:
+def write_json_file(path: Path, content: dict[str, Any]) -> None:
     """Replace the object in a file in one step; the file and the folders above it are made when they are absent.
 
     Raises:
         ConfigError: It can't be written, or there is no such bucket.
         ServiceError: The bucket can't be written.
     """
-    put_file(json_text(content).encode(), path)
+    write_stored_bytes(json_text(content).encode(), path)

@@ -27,12 +27,12 @@ from sat_xception.storage.files import folder_digests, json_text
 from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
     in_parallel,
-    looks_retry,
-    telling_why,
+    query_retry,
+    reporting_gcs_errors,
     transfer_retry,
 )
 
-__all__ = ["POINTER", "Publication", "Published", "begin_publication", "is_inside", "read_published"]
+__all__ = ["POINTER", "Publication", "ResultPointer", "begin_publication", "is_inside", "read_pointer"]
 
 _log = get_logger(__name__)
 POINTER = "published.json"
@@ -40,7 +40,7 @@ _FOLDER = re.compile(r"\d+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
-class Published:
+class ResultPointer:
     """What `published.json` says.
 
     Attributes:
@@ -71,7 +71,7 @@ class Publication:
     """
 
     bucket: Any
-    earlier: Published
+    earlier: ResultPointer
     leftovers: dict[str, int]
 
     def publish(self, folder: Path) -> None:
@@ -89,7 +89,7 @@ class Publication:
             return
         name = f"{self.earlier.generation}-{digest}"
         files = {path: {"size": (folder / path).stat().st_size, "sha256": sha256} for path, sha256 in digests.items()}
-        with telling_why("write", address):
+        with reporting_gcs_errors("write", address):
             self._upload(folder, name, files)
             self._point_to(name, files)
         self._remove({left for left in self.leftovers if not left.startswith(self._name(name))})
@@ -132,7 +132,7 @@ class Publication:
             )
         except PreconditionFailed:
             # An answer that got lost is asked for again, and finds our own work done; else somebody was faster.
-            if read_published(self.bucket, address).folder != name:
+            if read_pointer(self.bucket, address).folder != name:
                 self._remove({f"{self._name(name, path)}" for path in files})
                 raise ServiceError(
                     f"somebody else published to {address} while this ran, and theirs was kept. Run again to replace "
@@ -145,10 +145,10 @@ class Publication:
 
         def remove(name: str) -> None:
             with contextlib.suppress(NotFound):
-                self.bucket.blob(name).delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+                self.bucket.blob(name).delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
 
         try:
-            with telling_why("write", self.earlier.address):
+            with reporting_gcs_errors("write", self.earlier.address):
                 for _ in in_parallel(remove, sorted(names)):
                     pass
         except (ServiceError, ConfigError) as error:
@@ -167,12 +167,12 @@ def begin_publication(bucket: Any, address: GcsPath, records: tuple[str, ...]) -
         ConfigError: There is no such bucket, or something else is at the address.
         ServiceError: The bucket can't be read or written.
     """
-    with telling_why("write", address):
-        earlier = read_published(bucket, address)
+    with reporting_gcs_errors("write", address):
+        earlier = read_pointer(bucket, address)
         if earlier.folder and not any(record in earlier for record in records):
             raise _in_the_way(address, next(iter(earlier.files or {}), "nothing"))
         leftovers = {}
-        for blob in bucket.list_blobs(prefix=f"{address.object}/", retry=looks_retry()):
+        for blob in bucket.list_blobs(prefix=f"{address.object}/", retry=query_retry()):
             first = blob.name.removeprefix(f"{address.object}/").partition("/")[0]
             if _FOLDER.fullmatch(first):
                 leftovers[blob.name] = int(blob.size or 0)
@@ -191,12 +191,12 @@ def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the libra
     from google.api_core.exceptions import NotFound
 
     blob = bucket.blob(name)
-    blob.upload_from_string(b"", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    blob.upload_from_string(b"", timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
     with contextlib.suppress(NotFound):
-        blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+        blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
 
 
-def read_published(bucket: Any, address: GcsPath) -> Published:  # noqa: ANN401 - the library has no types
+def read_pointer(bucket: Any, address: GcsPath) -> ResultPointer:  # noqa: ANN401 - the library has no types
     """Return what is published at an address; the caller turns the library's errors into ours.
 
     Raises:
@@ -204,13 +204,13 @@ def read_published(bucket: Any, address: GcsPath) -> Published:  # noqa: ANN401 
     """
     from google.api_core.exceptions import NotFound
 
-    blob = bucket.get_blob(f"{address.object}/{POINTER}", timeout=TRANSFER_TIMEOUT_S, retry=looks_retry())
+    blob = bucket.get_blob(f"{address.object}/{POINTER}", timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
     if blob is None:
-        return Published(address)
+        return ResultPointer(address)
     try:
-        text = bucket.blob(blob.name, generation=blob.generation).download_as_bytes(retry=looks_retry())
+        text = bucket.blob(blob.name, generation=blob.generation).download_as_bytes(retry=query_retry())
     except NotFound:
-        return read_published(bucket, address)  # Replaced between the two calls.
+        return read_pointer(bucket, address)  # Replaced between the two calls.
     try:
         content = json.loads(text)
         folder, files = content["folder"], content["files"]
@@ -222,7 +222,7 @@ def read_published(bucket: Any, address: GcsPath) -> Published:  # noqa: ANN401 
         sound = False
     if not sound:
         raise DataError(f"{address}/{POINTER} is damaged; remove it, and run the step that writes to {address} again")
-    return Published(address, int(blob.generation), folder, files)
+    return ResultPointer(address, int(blob.generation), folder, files)
 
 
 def is_inside(path: str) -> bool:

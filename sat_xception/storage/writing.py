@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 
-__all__ = ["disk_errno", "telling_of_the_disk", "write_error"]
+__all__ = ["disk_errno", "reporting_disk_errors", "write_error"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_DISK = (*_FULL, errno.EFBIG, errno.EROFS)
@@ -68,7 +68,7 @@ def disk_errno(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
-def telling_of_the_disk(place: object = None, advice: str = _ADVICE) -> Iterator[None]:
+def reporting_disk_errors(place: object = None, advice: str = _ADVICE) -> Iterator[None]:
     """Turn what a library raises when the disk is full, read-only or, for TensorFlow, not to be written into ours.
 
     Args:

@@ -27,12 +27,12 @@ from sat_xception.examples.index import ExamplesIndex, read_index
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
 from sat_xception.model.checkpoint import Checkpoints, fingerprint
-from sat_xception.model.devices import Choices, choose, in_float32, using
+from sat_xception.model.devices import DevicePlan, choose, device_scope, in_float32
 from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.input import reading
-from sat_xception.model.session import Run, check_examples, class_weights, versions
+from sat_xception.model.session import TrainingSession, check_examples, class_weights, versions
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import heeding_sigterm
+from sat_xception.model.stop_request import stop_on_sigterm
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.reports.charts import curves_page
 from sat_xception.storage import atomic_folder, file_digest, write_json
@@ -155,10 +155,10 @@ def _train(
     with (
         checkpoints.naming_what_is_kept(),
         atomic_folder(config.out, record="train.json") as work,
-        heeding_sigterm() as notice,
+        stop_on_sigterm() as notice,
     ):
         run = _new_run(config, examples, work, choices, checkpoints=checkpoints, notice=notice)
-        with using(choices), reading(config.examples):
+        with device_scope(choices), reading(config.examples):
             learnt = _learn(run, weights)
         result = _write(work, run, examples, weights, choices, learnt, started, found)
     checkpoints.remove()
@@ -169,10 +169,10 @@ def _new_run(
     config: TrainConfig,
     examples: ExamplesIndex,
     work: Path,
-    choices: Choices,
+    choices: DevicePlan,
     **kept: Any,  # noqa: ANN401 - the fields of a run that most need not name
-) -> Run:
-    return Run(
+) -> TrainingSession:
+    return TrainingSession(
         config=config,
         input_size=config.input_size or get_backbone(config.backbone).input_size,
         classes=list(examples.classes),
@@ -183,7 +183,7 @@ def _new_run(
     )
 
 
-def _learn(run: Run, weights: WeightsOrigin) -> _Learnt:
+def _learn(run: TrainingSession, weights: WeightsOrigin) -> _Learnt:
     config = run.config
     features = build_backbone(config.backbone, run.input_size, config.alpha, weights)
     learn = _train_from_scratch if weights.kind == "none" else _transfer
@@ -200,10 +200,10 @@ def _learn(run: Run, weights: WeightsOrigin) -> _Learnt:
 
 def _write(
     work: Path,
-    run: Run,
+    run: TrainingSession,
     examples: ExamplesIndex,
     weights: WeightsOrigin,
-    choices: Choices,
+    choices: DevicePlan,
     learnt: _Learnt,
     started: float,
     found: SearchResult | None = None,
@@ -249,7 +249,7 @@ def _write(
 
 
 def _open_checkpoints(
-    config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: Choices
+    config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: DevicePlan
 ) -> Checkpoints:
     """Return where this training is kept, under a name made of all that has a say in its result."""
     settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
@@ -266,7 +266,7 @@ def _open_checkpoints(
     return Checkpoints(place, name, config.checkpoint_minutes * 60, shared=config.checkpoints is not None)
 
 
-def _transfer(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
+def _transfer(run: TrainingSession, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
     head = head_layers(config, len(run.classes))
     model = add_head(features, head)
@@ -291,7 +291,7 @@ def _transfer(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]
     return model, "head", accuracy
 
 
-def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
+def _train_head(run: TrainingSession, features: keras.Model, head: Sequence[keras.layers.Layer]) -> float:
     config = run.config
     started = time.monotonic()
     train, valid = run.features(features)
@@ -301,7 +301,7 @@ def _train_head(run: Run, features: keras.Model, head: Sequence[keras.layers.Lay
     return _found(accuracy, "head", config.head_learning_rate)
 
 
-def _train_from_scratch(run: Run, features: keras.Model) -> tuple[keras.Model, str, float]:
+def _train_from_scratch(run: TrainingSession, features: keras.Model) -> tuple[keras.Model, str, float]:
     config = run.config
     for layer in features.get_layer(config.backbone).layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, put_file, write_record
+from sat_xception.storage import GcsPath, fetch_folder, write_json_file, write_stored_bytes
 
 __all__ = ["Baseline", "publish_baseline", "read_baseline"]
 
@@ -83,6 +83,6 @@ def publish_baseline(folder: Path, validation: Path, facts: dict[str, object]) -
         ServiceError: The bucket can't be written.
     """
     described = {**facts, "accepted": datetime.now(UTC).isoformat(timespec="seconds")}
-    put_file((validation / _SCHEMA).read_bytes(), folder / _SCHEMA, keep_earlier=True)
-    put_file((validation / _STATISTICS).read_bytes(), folder / _STATISTICS)
-    write_record(folder / _FACTS, described)
+    write_stored_bytes((validation / _SCHEMA).read_bytes(), folder / _SCHEMA, keep_earlier=True)
+    write_stored_bytes((validation / _STATISTICS).read_bytes(), folder / _STATISTICS)
+    write_json_file(folder / _FACTS, described)

@@ -13,11 +13,11 @@ from sat_xception.validation.findings import Anomaly, FeatureStatistics, Finding
 __all__ = ["Bar", "bars", "validation_page"]
 
 # What keeps the page below 1 MB however many classes, values and anomalies there are.
-_MOST_CLASSES = 100
-_MOST_ANOMALIES = 100
-_MOST_FEATURES = 60
-_MOST_SLICES = 60
-_MOST_VALUES = 6
+_MAX_CLASSES = 100
+_MAX_ANOMALIES = 100
+_MAX_FEATURES = 60
+_MAX_SLICES = 60
+_MAX_VALUES = 6
 _LONGEST_TEXT = 50
 _LONGEST_DESCRIPTION = 400
 _LONGEST_SCHEMA = 100_000
@@ -57,18 +57,18 @@ def validation_page(index: ExamplesIndex, findings: Findings, anomalies: Sequenc
         passed=not stopping,
         totals={split: statistics.examples for split, statistics in findings.statistics.items()},
         classes=_class_rows(index, splits),
-        more_classes=max(0, len(index.classes) - _MOST_CLASSES),
+        more_classes=max(0, len(index.classes) - _MAX_CLASSES),
         anomalies=[
-            _shortened(anomaly) for anomaly in sorted(anomalies, key=lambda item: item.accepted)[:_MOST_ANOMALIES]
+            _shortened(anomaly) for anomaly in sorted(anomalies, key=lambda item: item.accepted)[:_MAX_ANOMALIES]
         ],
-        more_anomalies=max(0, len(anomalies) - _MOST_ANOMALIES),
+        more_anomalies=max(0, len(anomalies) - _MAX_ANOMALIES),
         place_of=place_of,
         how_many=how_many,
-        distances=findings.distances[: _MOST_FEATURES * len(splits)],
-        more_distances=max(0, len(findings.distances) - _MOST_FEATURES * len(splits)),
+        distances=findings.distances[: _MAX_FEATURES * len(splits)],
+        more_distances=max(0, len(findings.distances) - _MAX_FEATURES * len(splits)),
         slice_data=[*splits, *(["baseline"] if any(row.data == "baseline" for row in findings.slices) else [])],
         slices=_slice_rows(findings),
-        more_slices=max(0, len({row.slice for row in findings.slices}) - _MOST_SLICES),
+        more_slices=max(0, len({row.slice for row in findings.slices}) - _MAX_SLICES),
         features=_feature_rows(findings, splits),
         width=_WIDTH,
         height=_HEIGHT,
@@ -85,7 +85,7 @@ def _verdict(total: int, stopping: int) -> str:
 
 def _class_rows(index: ExamplesIndex, splits: Sequence[str]) -> list[tuple[str, list[int]]]:
     counts = {split: index.splits[split].by_class if split in index.splits else {} for split in splits}
-    return [(_cut(name), [counts[split].get(name, 0) for split in splits]) for name in index.classes[:_MOST_CLASSES]]
+    return [(_cut(name), [counts[split].get(name, 0) for split in splits]) for name in index.classes[:_MAX_CLASSES]]
 
 
 def _shortened(anomaly: Anomaly) -> Anomaly:
@@ -99,8 +99,8 @@ def _slice_rows(findings: Findings) -> list[tuple[str, dict[str, tuple[str, str,
     for row in findings.slices:
         shares = [f"{_cut(name)} {count / max(row.examples, 1):.0%}" for name, count in row.by_class.items()]
         luma = "" if row.mean_luma is None else f"brightness {row.mean_luma:.0f}"
-        rows.setdefault(row.slice, {})[row.data] = (f"{row.examples:,}", ", ".join(shares[:_MOST_VALUES]), luma)
-    return [(_cut(name), cells) for name, cells in list(rows.items())[:_MOST_SLICES]]
+        rows.setdefault(row.slice, {})[row.data] = (f"{row.examples:,}", ", ".join(shares[:_MAX_VALUES]), luma)
+    return [(_cut(name), cells) for name, cells in list(rows.items())[:_MAX_SLICES]]
 
 
 def _feature_rows(findings: Findings, splits: Sequence[str]) -> list[dict[str, object]]:
@@ -108,7 +108,7 @@ def _feature_rows(findings: Findings, splits: Sequence[str]) -> list[dict[str, o
     by_split = {split: {feature.name: feature for feature in findings.statistics[split].features} for split in splits}
     names = sorted(set().union(*by_split.values()))
     rows: list[dict[str, object]] = []
-    for name in names[:_MOST_FEATURES]:
+    for name in names[:_MAX_FEATURES]:
         features = [by_split[split].get(name) for split in splits]
         lows = [feature.minimum for feature in features if feature and feature.minimum is not None]
         highs = [feature.maximum for feature in features if feature and feature.maximum is not None]
@@ -121,7 +121,7 @@ def _feature_rows(findings: Findings, splits: Sequence[str]) -> list[dict[str, o
 def _cell(feature: FeatureStatistics | None, scale: tuple[float, float]) -> dict[str, object] | None:
     if feature is None:
         return None
-    values = [(_cut(text), count, count / max(feature.present, 1)) for text, count in feature.top_values[:_MOST_VALUES]]
+    values = [(_cut(text), count, count / max(feature.present, 1)) for text, count in feature.top_values[:_MAX_VALUES]]
     more = max(0, (feature.unique or 0) - len(values))
     span = ""
     if feature.minimum is not None and feature.mean is not None and feature.maximum is not None:

@@ -25,7 +25,7 @@ from sat_xception.examples.settings import ConvertConfig
 from sat_xception.imagery import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.settings.config import StepConfig, load_config
-from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_record, write_record
+from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_json_file, write_json_file
 from sat_xception.storage.files import json_text
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.validate import validate
@@ -115,7 +115,7 @@ class _Parts:
 
     def __init__(self, folder: Path) -> None:
         self._place = folder / _RECORD
-        self.record: dict[str, Any] = read_record(self._place) or {}
+        self.record: dict[str, Any] = read_json_file(self._place) or {}
         self.kept: list[str] = []
 
     def make(self, verb: str, settings: dict[str, Any], read: tuple[Path | None, ...] | None, made: Path) -> None:
@@ -134,11 +134,11 @@ class _Parts:
             self.kept.append(verb)
             return
         config_class, function = _STEPS[verb]
-        result = function(load_config(config_class, None, settings).at_hand())
+        result = function(load_config(config_class, None, settings).localized())
         if verb == "validate":
             self.record["anomalies"] = len(result.anomalies)
         self.record[verb] = {"key": key, "made": _digest_of(made)}
-        write_record(self._place, self.record)
+        write_json_file(self._place, self.record)
 
 
 def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import json_format
 
 from pipelines.bulk_inference import bulk_inference
-from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.settings import BulkStatusConfig
 from tests.bulk_tiles import ZOOM, package_version, write_imagery
 from tests.components.launcher import Launcher
@@ -74,7 +74,7 @@ def test_the_components_plan_score_and_publish(launcher, parameters):
     given = inputs("bulk-predict-2", parameters, plan=made["bulk-plan/plan"], after=[*folders])
     scores = launcher.run("bulk-predict", **given)["Output"]
     assert folders == {scores}
-    status = tell_status(BulkStatusConfig(scores=scores))
+    status = report_status(BulkStatusConfig(scores=scores))
     assert (status.planned, status.scored, status.failed, status.closed) == (10, 9, 1, True)
     launcher.run("bulk-publish", **inputs("bulk-publish", parameters, scores=scores, threshold=0.001))
     assert made["bulk-publish/report"].path.read_text().startswith("<!doctype html>")

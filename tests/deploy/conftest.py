@@ -26,8 +26,8 @@ def packages(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def fewer_rounds(monkeypatch):
     """Fewer requests at each step than a rollout sends: enough to see each version answer."""
-    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_ROUNDS", 24)
-    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_TILES", 5)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_ROUNDS", 24)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_TILES", 5)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
-from sat_xception.served_model.golden import read_golden
+from sat_xception.served_model.golden import read_golden_tiles
 from tests.deploy.packages import NAME, write_package
 from tests.deploy.test_rollout import load
 from tests.gateways import Affinity, Late, RandomChoice, SmoothRoundRobin
@@ -67,7 +67,7 @@ def step(cluster, servers):
         config = RolloutConfig(
             **{"name": NAME, "endpoint": cluster.endpoint, "timeout_s": 5, "max_slowdown": 0, **changes}
         )
-        golden = read_golden(root / NAME / "2")
+        golden = read_golden_tiles(root / NAME / "2")
         with contextlib.ExitStack() as stack:
             client = lambda address, **more: stack.enter_context(EndpointClient(address, NAME, **more))  # noqa: E731
             route = client(cluster.endpoint, timeout_s=5, tries_again=False, as_new_client=True)
@@ -135,7 +135,7 @@ def test_one_answer_of_the_old_version_is_too_many_once_the_new_one_has_all_the_
 
 
 def test_a_step_without_enough_tiles_of_the_new_version_isnt_passed(step, monkeypatch):
-    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_TILES", 100_000)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_TILES", 100_000)
     monkeypatch.setattr("sat_xception.deploy.traffic_checks._PATIENCE_S", 0.5)
     with pytest.raises(ServiceError) as caught:
         step(10, "other", SmoothRoundRobin())
@@ -174,7 +174,7 @@ def alike(tmp_path):
 
 
 def test_two_versions_with_the_same_answers_roll_out_by_turns(cluster, roll_out, alike, monkeypatch):
-    monkeypatch.setattr("sat_xception.deploy.traffic_checks._LEAST_ROUNDS", 60)  # as outside of tests
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_ROUNDS", 60)  # as outside of tests
     roll_out(1)
     cluster.use_gateway(SmoothRoundRobin())
     # Without other users, whose requests would change whose turn it is.

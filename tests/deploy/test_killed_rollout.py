@@ -17,8 +17,8 @@ ROUTE = f"{NAME}-route"
 PROGRAM = """
 import sat_xception.deploy.lock, sat_xception.deploy.traffic_checks
 sat_xception.deploy.lock.LEASE_S = 1
-sat_xception.deploy.traffic_checks._LEAST_ROUNDS = 24
-sat_xception.deploy.traffic_checks._LEAST_TILES = 5
+sat_xception.deploy.traffic_checks._MIN_ROUNDS = 24
+sat_xception.deploy.traffic_checks._MIN_TILES = 5
 from sat_xception.cli import main
 main()
 """

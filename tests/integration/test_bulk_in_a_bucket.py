@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 import pytest
 
-from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.bulk.worker import FAILED
 from sat_xception.served_model.model_root import new_version
-from sat_xception.storage import GcsPath, fetch_folder, get_file, put_file
+from sat_xception.storage import GcsPath, fetch_folder, read_stored_bytes, write_stored_bytes
 from sat_xception.storage import gcs as storage_gcs
 from tests.bulk_tiles import export_version, write_imagery
 from tests.serving_fixtures import NAME
@@ -51,13 +51,13 @@ def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
     assert result.facts == local.facts
     names = ("scores-00000-of-00003.parquet", "scores-00001-of-00003.parquet", "scores-00002-of-00003.parquet")
     for name in names:
-        assert get_file(GcsPath("gs://bulk/scores") / name) == (tmp_path / "scores" / name).read_bytes()
-    assert tell_status(BulkStatusConfig(scores="gs://bulk/scores")).closed
+        assert read_stored_bytes(GcsPath("gs://bulk/scores") / name) == (tmp_path / "scores" / name).read_bytes()
+    assert report_status(BulkStatusConfig(scores="gs://bulk/scores")).closed
     with_bucket = bucket_of("bulk")
     with_bucket.blob(f"scores/{names[1]}").delete()
-    assert tell_status(BulkStatusConfig(scores="gs://bulk/scores")).waiting == 40
+    assert report_status(BulkStatusConfig(scores="gs://bulk/scores")).waiting == 40
     # Why an earlier run stopped is of no concern to this one.
-    put_file(b'{"kind": "ServiceError", "error": "down"}', GcsPath("gs://bulk/scores") / FAILED)
+    write_stored_bytes(b'{"kind": "ServiceError", "error": "down"}', GcsPath("gs://bulk/scores") / FAILED)
     assert predict_tiles(BulkPredictConfig(**there)).tiles == 40
     (tmp_path / "tiles.mbtiles").unlink()
     write_imagery(tmp_path / "tiles.mbtiles", 90)

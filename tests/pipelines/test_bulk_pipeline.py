@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.bulk_inference import bulk_inference
 from pipelines.compile import compile_pipelines
-from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.kubeflow.local_runner import StepFailedError
 from sat_xception.kubeflow.run_bulk import pipeline_arguments, run_bulk
@@ -106,7 +106,7 @@ def test_an_area_becomes_a_map_to_review_and_is_not_scored_twice(world):
     folder, settings = world
     result = run_bulk(BulkRunConfig(out=folder / "runs", **settings))
     (scores,) = (folder / "scores").iterdir()
-    status = tell_status(BulkStatusConfig(scores=scores))
+    status = report_status(BulkStatusConfig(scores=scores))
     assert (status.planned, status.scored, status.failed, status.closed) == (9, 8, 1, True)
     assert (result.published / "review" / "index.html").is_file()
     assert "1 failed" in (folder / "runs" / result.folder.name / "run.log").read_text()
@@ -116,7 +116,7 @@ def test_an_area_becomes_a_map_to_review_and_is_not_scored_twice(world):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # What failed is tried anew; what was scored isn't.
     (other,) = (path for path in (folder / "scores").iterdir() if path != scores)
-    assert tell_status(BulkStatusConfig(scores=other)).planned == 1
+    assert report_status(BulkStatusConfig(scores=other)).planned == 1
     assert again.folder != result.folder
 
 

@@ -27,8 +27,8 @@ from kfp import compiler, dsl
 from sat_xception.kubeflow import kfp_api as cluster_module
 from sat_xception.kubeflow.failed_tasks import Workflow, failed_by_details
 from sat_xception.kubeflow.failure import RunFailedError, describe_failures
-from sat_xception.kubeflow.kfp_api import Cluster
-from sat_xception.kubeflow.settings import ClusterConfig, SubmitConfig
+from sat_xception.kubeflow.kfp_api import KfpClient
+from sat_xception.kubeflow.settings import KfpConfig, SubmitConfig
 from sat_xception.kubeflow.spec import read_pipeline
 from sat_xception.kubeflow.submit import submit
 from sat_xception.kubeflow.task_logs import last_lines
@@ -368,7 +368,7 @@ def test_many_failures_are_counted_and_five_are_told_with_their_logs(server, sma
     ]
     found = Workflow("loops-x", "kubeflow", "", tuple(nodes), False)
     monkeypatch.setattr("sat_xception.kubeflow.failure.read_workflow", lambda *_: found)
-    with Cluster(ClusterConfig(endpoint=server.url)) as cluster:
+    with KfpClient(KfpConfig(endpoint=server.url)) as cluster:
         count, lines = describe_failures(cluster, {"run_id": "r", "state": "FAILED"}, looped)
     assert count == 12
     assert sum(line.startswith("          Predict") for line in lines) == 5

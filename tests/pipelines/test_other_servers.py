@@ -7,9 +7,9 @@ import pytest
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow import kfp_api as cluster_module
-from sat_xception.kubeflow.kfp_api import ClusterError
+from sat_xception.kubeflow.kfp_api import KfpError
 from sat_xception.kubeflow.schedule import apply, delete, list_schedules
-from sat_xception.kubeflow.settings import ApplyConfig, ClusterConfig, DeleteConfig, ListConfig, SubmitConfig
+from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, KfpConfig, ListConfig, SubmitConfig
 from sat_xception.kubeflow.submit import submit
 from sat_xception.kubeflow.watch import StillRunningError
 from tests.dripping_server import KINDS, dripping_server
@@ -47,7 +47,7 @@ def short_pauses(monkeypatch):
 
 
 def refused(action, *texts):
-    with pytest.raises(ClusterError) as caught:
+    with pytest.raises(KfpError) as caught:
         action()
     assert caught.value.exit_code == 4
     for text in ("doesn't speak Kubeflow Pipelines' API", "check --endpoint", *texts):
@@ -197,7 +197,7 @@ def test_a_run_that_was_deleted_is_gone(server, small_yaml):
         return answer
 
     server._look_at_run = deleted
-    with pytest.raises(ClusterError, match=r"the run .* isn't at http.* any more; somebody deleted it") as caught:
+    with pytest.raises(KfpError, match=r"the run .* isn't at http.* any more; somebody deleted it") as caught:
         watched(server, small_yaml)
     assert caught.value.exit_code == 4 and "goes on" not in str(caught.value)
 
@@ -211,7 +211,7 @@ def test_a_404_of_a_gateway_says_nothing_about_a_run(server, small_yaml):
 def test_a_404_of_a_gateway_deletes_no_schedule(server):
     recurring_run = server._store("recurring_runs", "recurring_run_id", {**ITEM, "mode": "DISABLE"})
     server.faults = [Fault("DELETE", "/recurringruns/", 404, body='{"reason": "default backend"}')]
-    with pytest.raises(ClusterError, match="HTTP 404"):
+    with pytest.raises(KfpError, match="HTTP 404"):
         delete(DeleteConfig(endpoint=server.url, names=("nightly",)))
     assert server.all("recurring_runs") == [recurring_run]
 
@@ -223,7 +223,7 @@ def test_a_404_of_a_gateway_deletes_no_schedule(server):
 def test_the_deadline_of_a_request_holds_whatever_the_server_drips(kind):
     with dripping_server(kind) as url:
         started = time.monotonic()
-        with pytest.raises(ClusterError, match=r"no whole answer within .* s; if it is only slow, raise") as caught:
+        with pytest.raises(KfpError, match=r"no whole answer within .* s; if it is only slow, raise") as caught:
             list_schedules(ListConfig(endpoint=url, request_timeout_s=0.5))
         assert 0.4 < time.monotonic() - started < 10
     assert caught.value.exit_code == 4
@@ -232,20 +232,20 @@ def test_the_deadline_of_a_request_holds_whatever_the_server_drips(kind):
 def test_repetitions_are_within_the_deadline(server, monkeypatch):
     monkeypatch.setattr(cluster_module, "_PAUSES_S", (0.2, 0.2, 60.0))
     server.faults = [Fault("GET", "/recurringruns$", 503, times=99)]
-    with pytest.raises(ClusterError, match="HTTP 503"):
+    with pytest.raises(KfpError, match="HTTP 503"):
         list_schedules(ListConfig(endpoint=server.url, request_timeout_s=5.0))
     assert len(server.requests) == 3
 
 
 def test_a_server_that_asks_for_more_patience_than_there_is_gets_none(server):
     server.faults = [Fault("GET", "/recurringruns$", 503, times=99, headers={"Retry-After": "20"})]
-    with pytest.raises(ClusterError, match="HTTP 503"):
+    with pytest.raises(KfpError, match="HTTP 503"):
         list_schedules(ListConfig(endpoint=server.url, request_timeout_s=5.0))
     assert len(server.requests) == 1
 
 
 def test_the_help_says_what_the_deadline_holds_for():
-    assert ClusterConfig.model_fields["request_timeout_s"].description.startswith("Deadline of one request with its")
+    assert KfpConfig.model_fields["request_timeout_s"].description.startswith("Deadline of one request with its")
 
 
 def test_an_address_that_no_name_lookup_takes_is_a_wrong_setting():

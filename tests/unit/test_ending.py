@@ -49,9 +49,9 @@ def test_nothing_takes_sigterm_for_a_failure_and_the_handler_is_as_before():
 
 
 def test_a_step_that_heeds_sigterm_itself_does_so():
-    from sat_xception.model.stop_request import heeding_sigterm
+    from sat_xception.model.stop_request import stop_on_sigterm
 
-    with ending_well(), heeding_sigterm() as notice:
+    with ending_well(), stop_on_sigterm() as notice:
         os.kill(os.getpid(), signal.SIGTERM)
         assert notice.given
 

@@ -13,7 +13,7 @@ import shapely
 from PIL import Image
 
 from sat_xception.bulk.engines import engine_identity
-from sat_xception.bulk.ledger import tell_status
+from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.plan_file import read_plan
 from sat_xception.bulk.predict import predict_tiles, retry_failed
@@ -297,7 +297,7 @@ def test_a_shard_of_another_run_is_not_taken_for_a_finished_one(planned, config,
     other = predict_tiles(config(plan, "other")).folder
     name = "scores-00001-of-00003.parquet"
     (folder / name).write_bytes((other / name).read_bytes())
-    assert tell_status(BulkStatusConfig(scores=folder)).finished == 2
+    assert report_status(BulkStatusConfig(scores=folder)).finished == 2
     assert predict_tiles(config(tmp_path / "plan")).tiles == 40
     assert contents(folder) == before
 
@@ -388,7 +388,7 @@ def test_tiles_that_all_fail_are_an_error_and_still_accounted_for(planned, confi
     plan = planned(5, dict.fromkeys(range(5), b"{}"))
     with pytest.raises(DataError, match="none of 5 tiles could be scored; most common: text instead of an image"):
         predict_tiles(config(plan))
-    assert tell_status(BulkStatusConfig(scores=tmp_path / "scores")).failed == 5
+    assert report_status(BulkStatusConfig(scores=tmp_path / "scores")).failed == 5
 
 
 def test_lost_rows_and_foreign_ones_are_found(planned, config):
@@ -411,11 +411,11 @@ def test_the_status_of_a_run_that_was_stopped_closes(planned, config, tmp_path):
     folder = predict_tiles(config(planned(100, BROKEN))).folder
     (folder / "scores-00001-of-00003.parquet").unlink()
     (folder / "scores.json").unlink()
-    status = tell_status(BulkStatusConfig(scores=folder))
+    status = report_status(BulkStatusConfig(scores=folder))
     assert (status.planned, status.scored, status.failed, status.waiting, status.closed) == (100, 59, 1, 40, False)
     assert "2 of 3 shards | not closed" in status.summary()
     with pytest.raises(ConfigError, match=r"holds no run\.json"):
-        tell_status(BulkStatusConfig(scores=tmp_path))
+        report_status(BulkStatusConfig(scores=tmp_path))
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -485,7 +485,7 @@ def test_a_server_that_goes_away_stops_the_run_keeps_what_is_finished_and_the_ru
         with pytest.raises(ServiceError, match=r"(?s)Asked 3 times. Finished shards are kept"):
             predict_tiles(config(plan, endpoint=address, in_flight=1))
     monkeypatch.setattr(EndpointClient, "predict", whole)
-    status = tell_status(BulkStatusConfig(scores=tmp_path / "scores"))
+    status = report_status(BulkStatusConfig(scores=tmp_path / "scores"))
     assert 0 < status.finished < 3
     with RunningServer(serve_config(packaged_root)) as again:
         result = predict_tiles(config(plan, endpoint=again.rest_url))

@@ -463,13 +463,13 @@ def test_a_file_at_out_is_refused_before_a_tile_is_read(data, tmp_path, monkeypa
 
 def meanwhile(monkeypatch, happens: Callable[[], object]) -> None:
     """Let something happen after the tiles were read once, and before they are stored."""
-    original = module.leave_out_copies
+    original = module.drop_copies
 
-    def leave_out_copies(bench):
+    def drop_copies(bench):
         happens()
         return original(bench)
 
-    monkeypatch.setattr(module, "leave_out_copies", leave_out_copies)
+    monkeypatch.setattr(module, "drop_copies", drop_copies)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])

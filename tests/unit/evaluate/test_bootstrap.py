@@ -47,7 +47,7 @@ def test_intervals_of_correlated_tiles_cover_the_truth_about_as_often_as_they_sa
 def test_the_same_tiles_give_the_same_samples_however_many_are_held_at_once(monkeypatch):
     right = np.random.default_rng(0).random(50) < 0.8
     expected = ratio_samples(np.arange(50), [(right, np.ones(50))])
-    monkeypatch.setattr(bootstrap, "_MOST_CELLS", 50 * 7)
+    monkeypatch.setattr(bootstrap, "_MAX_CELLS", 50 * 7)
     np.testing.assert_array_equal(ratio_samples(np.arange(50), [(right, np.ones(50))]), expected)
     assert expected.shape == (RESAMPLES, 1)
 

@@ -12,7 +12,7 @@ import pytest
 from sat_xception.errors import ConfigError
 from sat_xception.evaluate.evaluate import load_model
 from sat_xception.model import devices
-from sat_xception.model.devices import Choices, choose, using
+from sat_xception.model.devices import DevicePlan, choose, device_scope
 from sat_xception.model.settings import TrainConfig
 from sat_xception.train.train import train
 
@@ -55,10 +55,10 @@ def config(tmp_path, **changes):
 
 def test_on_cpus_nothing_is_changed_unless_it_is_asked_for(tmp_path, caplog):
     caplog.set_level("INFO", "sat_xception")
-    assert choose(config(tmp_path)) == Choices("float32", xla=False, replicas=1, deterministic=False)
+    assert choose(config(tmp_path)) == DevicePlan("float32", xla=False, replicas=1, deterministic=False)
     assert "CPU | float32 | XLA off | deterministic off" in caplog.text
     asked = choose(config(tmp_path, precision="mixed_bfloat16", xla="on", deterministic=True))
-    assert asked == Choices("mixed_bfloat16", xla=True, replicas=1, deterministic=True)
+    assert asked == DevicePlan("mixed_bfloat16", xla=True, replicas=1, deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_gpu_gets_the_format_that_it_is_fast_at(tmp_path, monkeypatch, capabil
     monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda kind: ["gpu"])
     details = {"compute_capability": capability}
     monkeypatch.setattr(devices.tf.config.experimental, "get_device_details", lambda device: details)
-    assert choose(config(tmp_path)) == Choices(precision, xla=True, replicas=1, deterministic=False)
+    assert choose(config(tmp_path)) == DevicePlan(precision, xla=True, replicas=1, deterministic=False)
 
 
 def test_more_gpus_than_there_are_is_told(tmp_path):
@@ -78,7 +78,10 @@ def test_more_gpus_than_there_are_is_told(tmp_path):
 
 
 def test_the_policy_is_put_back():
-    with pytest.raises(KeyError), using(Choices("mixed_bfloat16", xla=False, replicas=1, deterministic=False)):
+    with (
+        pytest.raises(KeyError),
+        device_scope(DevicePlan("mixed_bfloat16", xla=False, replicas=1, deterministic=False)),
+    ):
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
         raise KeyError
     assert keras.config.dtype_policy().name == "float32"

@@ -9,7 +9,7 @@ from sat_xception.errors import ServiceError
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
-from sat_xception.model.stop_request import Notice
+from sat_xception.model.stop_request import StopRequest
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 LABELS = (ROWS[:, 0] > 0).astype(np.int64)
@@ -28,7 +28,7 @@ def learn(folder, sound_epochs, on_epoch=lambda row: None):
         rate = 1e38
     model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     checkpoints = Checkpoints(folder, "0123456789abcdef", 3600.0)
-    phase = Phase("fine-tune", model, 9, 9, checkpoints, Notice())
+    phase = Phase("fine-tune", model, 9, 9, checkpoints, StopRequest())
     rows = []
 
     def add(row):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sat_xception.errors import ServiceError
-from sat_xception.model.tensorboard import Board
+from sat_xception.model.tensorboard import TensorBoardWriter
 
 ROW = {"loss": 0.5, "accuracy": 0.75, "learning_rate": 1e-3, "val_loss": None, "val_accuracy": 0.5}
 
@@ -20,7 +20,7 @@ def tags(folder):
 
 
 def test_a_phase_shows_its_figures_its_tiles_and_its_confusion(tmp_path):
-    with Board(tmp_path) as board:
+    with TensorBoardWriter(tmp_path) as board:
         for epoch in (1, 2):
             board.add({**ROW, "epoch": epoch})
         board.show_samples(np.zeros((3, 16, 16, 3), np.uint8))
@@ -39,7 +39,7 @@ def test_a_phase_shows_its_figures_its_tiles_and_its_confusion(tmp_path):
 
 def test_steps_are_profiled_once_the_first_are_over_and_only_when_asked(tmp_path):
     for name, profiled, steps in (("asked", 2, 9), ("few", 50, 7), ("not", 0, 9)):
-        with Board(tmp_path / name, profiled) as board:
+        with TensorBoardWriter(tmp_path / name, profiled) as board:
             for _ in range(steps):
                 tf.reduce_sum(tf.ones([8, 8])).numpy()
                 board.on_step()
@@ -62,7 +62,7 @@ def files_of_at_most(size):
 @pytest.mark.parametrize("more", [0, 30, 70, 150, 4_000, 8_000])
 def test_events_that_dont_get_into_the_file_are_an_error_at_once(tmp_path, more):
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
     board.add({**ROW, "epoch": 1})
     size = max(path.stat().st_size for path in tmp_path.rglob("events.*"))
     told = r"(is larger than this system lets it be|for TensorBoard are missing in).*--tensorboard"
@@ -72,7 +72,7 @@ def test_events_that_dont_get_into_the_file_are_an_error_at_once(tmp_path, more)
 
 
 def test_events_that_are_dropped_without_a_word_are_an_error(tmp_path, monkeypatch):
-    with Board(tmp_path) as board:
+    with TensorBoardWriter(tmp_path) as board:
         board.add({**ROW, "epoch": 1})
         monkeypatch.setattr(tf.summary, "scalar", lambda name, value: None)
         with pytest.raises(ServiceError, match=r"3 of 7 events for TensorBoard are missing in .*is its disk full"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sat_xception.errors import DataError, ModelError
-from sat_xception.served_model.golden import check_golden, read_golden
+from sat_xception.served_model.golden import check_golden, read_golden_tiles
 
 EXPECTED = [[0.9, 0.1], [0.25, 0.75]]
 
@@ -57,7 +57,7 @@ def test_another_number_of_classes_is_another_model(version):
 
 def test_an_empty_list_of_golden_tiles_proves_nothing(version):
     (version / "golden.json").write_text(json.dumps({"tolerance": 0.01, "tiles": []}))
-    for ask in (lambda: check_golden(version, Endpoint(EXPECTED)), lambda: read_golden(version)):
+    for ask in (lambda: check_golden(version, Endpoint(EXPECTED)), lambda: read_golden_tiles(version)):
         with pytest.raises(DataError, match=r"golden\.json holds no tiles.*package it again"):
             ask()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.storage import atomic_folder, partial_file, put_file, scratch_folder
+from sat_xception.storage import atomic_folder, partial_file, scratch_folder, write_stored_bytes
 from sat_xception.storage.scratch import new_folder, sweep
 
 WORKS = """
@@ -150,12 +150,12 @@ def test_files_of_a_run_that_goes_on_stay_and_those_of_a_killed_one_go(tmp_path)
     process.wait()
     process.stdout.close()
     # The next run writes another file of the same folder.
-    put_file(b"whole", folder / "scores.json")
+    write_stored_bytes(b"whole", folder / "scores.json")
     assert names(folder) == sorted([*kept, "other.json", "scores.json"])
 
 
 def test_a_file_that_an_error_leaves_is_gone_and_the_earlier_one_stays(tmp_path):
-    put_file(b"earlier", tmp_path / "a.json")
+    write_stored_bytes(b"earlier", tmp_path / "a.json")
     with pytest.raises(ZeroDivisionError), partial_file(tmp_path / "a.json") as file:
         file.write(b"half")
         raise ZeroDivisionError

@@ -27,7 +27,7 @@ from sat_xception.storage import (
     folder_digests,
     read_json,
     write_json,
-    write_record,
+    write_json_file,
 )
 from sat_xception.storage import gcs as storage_gcs
 from sat_xception.storage.files import dump_json
@@ -234,7 +234,7 @@ def test_a_number_that_json_cant_hold_is_refused_by_its_key(tmp_path, value, con
         write_json(tmp_path / "a.json", content(value))
     assert not (tmp_path / "a.json").exists()
     with pytest.raises(DataError, match="which JSON can't hold"):
-        write_record(tmp_path / "b.json", {"content": content(value)})
+        write_json_file(tmp_path / "b.json", {"content": content(value)})
     with pytest.raises(DataError, match="which JSON can't hold"):
         dump_json(content(value))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder, read_record, write_record
+from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder, read_json_file, write_json_file
 from sat_xception.storage import gcs as storage_gcs
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
@@ -416,29 +416,29 @@ def test_files_are_uploaded_and_downloaded_side_by_side(proxy):
 
 def test_a_record_in_a_bucket_is_replaced_in_one_step_and_leaves_results_alone(proxy):
     record = OUT / "last-run.json"
-    assert read_record(record) is None
+    assert read_json_file(record) is None
     publish(result("one"))
-    write_record(record, {"run": 1})
-    write_record(record, {"run": 2})
-    assert read_record(record) == {"run": 2}
+    write_json_file(record, {"run": 1})
+    write_json_file(record, {"run": 2})
+    assert read_json_file(record) == {"run": 2}
     publish(result("two"))
-    assert read_record(record) == {"run": 2}
+    assert read_json_file(record) == {"run": 2}
     assert read() == result("two")
 
 
 def test_a_record_is_written_through_faults_and_told_of_when_it_cannot_be(proxy):
     proxy.fail(r"POST /upload/.*last-run", 503, times=2)
-    write_record(OUT / "last-run.json", {"run": 1})
-    assert read_record(OUT / "last-run.json") == {"run": 1}
+    write_json_file(OUT / "last-run.json", {"run": 1})
+    assert read_json_file(OUT / "last-run.json") == {"run": 1}
     proxy.fail(r"POST /upload/.*last-run", 403, times=99)
     with pytest.raises(ServiceError, match=r"not allowed to write gs://results/runs/dataset/last-run\.json"):
-        write_record(OUT / "last-run.json", {"run": 2})
+        write_json_file(OUT / "last-run.json", {"run": 2})
     proxy.fail(r"GET .*last-run", 403, times=99)
     with pytest.raises(ServiceError, match="not allowed to read"):
-        read_record(OUT / "last-run.json")
+        read_json_file(OUT / "last-run.json")
 
 
 def test_a_damaged_record_is_told(proxy):
     bucket().blob("runs/dataset/last-run.json").upload_from_string(b"{")
     with pytest.raises(DataError, match=r"last-run\.json is damaged"):
-        read_record(OUT / "last-run.json")
+        read_json_file(OUT / "last-run.json")

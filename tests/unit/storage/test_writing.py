@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.storage import atomic_folder, put_file, telling_of_the_disk, write_error, write_record
+from sat_xception.storage import atomic_folder, reporting_disk_errors, write_error, write_json_file, write_stored_bytes
 from sat_xception.storage.writing import disk_errno
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -28,7 +28,7 @@ def system_error(number: int) -> OSError:
 @pytest.mark.parametrize("number", OF_THE_DISK)
 def test_the_disk_is_exit_code_4(number):
     assert write_error(system_error(number), "scores").exit_code == 4
-    with pytest.raises(ServiceError, match=r"scores/run\.json.*free some"), telling_of_the_disk():
+    with pytest.raises(ServiceError, match=r"scores/run\.json.*free some"), reporting_disk_errors():
         raise system_error(number)
 
 
@@ -36,12 +36,12 @@ def test_the_disk_is_exit_code_4(number):
 def test_a_place_that_cannot_be_written_is_exit_code_2(number):
     error = write_error(system_error(number), "scores")
     assert error.exit_code == 2 and "name another folder" in str(error)
-    with pytest.raises(OSError, match=r"scores/run\.json"), telling_of_the_disk():  # it may be one that was read
+    with pytest.raises(OSError, match=r"scores/run\.json"), reporting_disk_errors():  # it may be one that was read
         raise system_error(number)
 
 
 def test_what_led_to_an_error_is_looked_at():
-    with pytest.raises(ServiceError, match="no space left while writing model"), telling_of_the_disk("model"):
+    with pytest.raises(ServiceError, match="no space left while writing model"), reporting_disk_errors("model"):
         try:
             raise system_error(errno.ENOSPC)
         except OSError:
@@ -51,7 +51,7 @@ def test_what_led_to_an_error_is_looked_at():
 
 def test_other_errors_and_ours_pass():
     for error in (DataError("3"), ValueError("x"), KeyError("y")):
-        with pytest.raises(type(error)), telling_of_the_disk():
+        with pytest.raises(type(error)), reporting_disk_errors():
             raise error
 
 
@@ -72,9 +72,9 @@ def limited(size: int):
 def test_small_files_and_folders_are_told_alike_and_nothing_is_left(tmp_path):
     with limited(1000):
         with pytest.raises(ServiceError):
-            put_file(b"x" * 5000, tmp_path / "a" / "shard.parquet")
+            write_stored_bytes(b"x" * 5000, tmp_path / "a" / "shard.parquet")
         with pytest.raises(ServiceError):
-            write_record(tmp_path / "b" / "run.json", {"x": "y" * 5000})
+            write_json_file(tmp_path / "b" / "run.json", {"x": "y" * 5000})
         with pytest.raises(ServiceError), atomic_folder(tmp_path / "c") as work:
             (work / "model.keras").write_bytes(b"x" * 5000)
         with pytest.raises(ServiceError), atomic_folder(tmp_path / "d") as work:
@@ -82,11 +82,11 @@ def test_small_files_and_folders_are_told_alike_and_nothing_is_left(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError):
-        put_file(b"", tmp_path / "file" / "below")
+        write_stored_bytes(b"", tmp_path / "file" / "below")
 
 
 def test_sqlite_is_told_alike(tmp_path):
-    with limited(10_000), pytest.raises(ServiceError, match="bench"), telling_of_the_disk("bench"):
+    with limited(10_000), pytest.raises(ServiceError, match="bench"), reporting_disk_errors("bench"):
         database = sqlite3.connect(tmp_path / "x.sqlite")
         try:
             database.execute("PRAGMA max_page_count = 3")

@@ -18,7 +18,7 @@ from sat_xception.model.checkpoint import Checkpoints, State, fingerprint
 from sat_xception.model.features import FeatureBatches, compute_features, frozen
 from sat_xception.model.phase import Phase
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import Notice, heeding_sigterm
+from sat_xception.model.stop_request import StopRequest, stop_on_sigterm
 from sat_xception.storage import GcsPath, list_files
 from sat_xception.train.train import train
 from tests.storage_proxy import running_emulator
@@ -52,7 +52,7 @@ def checkpoints_in(folder, every_s=0.0):
 def run_phase(folder, after_steps=None, notice=None, patience=3, at_step=None):
     """Run the phase to its end, or until the killer strikes; return history and weights."""
     model = network()
-    phase = Phase("head", model, 8, patience, checkpoints_in(folder), notice or Notice())
+    phase = Phase("head", model, 8, patience, checkpoints_in(folder), notice or StopRequest())
     make, left = model.make_train_function, [after_steps]
 
     def make_mortal():
@@ -124,7 +124,7 @@ def test_with_both_checkpoints_damaged_it_begins_anew(undisturbed, tmp_path):
 
 
 def test_a_notice_ends_the_step_saves_and_says_what_to_do(undisturbed, tmp_path):
-    with heeding_sigterm() as notice:
+    with stop_on_sigterm() as notice:
         with pytest.raises(PreemptedError, match=r"0123456789abcdef: run the same command again") as caught:
             run_phase(tmp_path, 3, notice, at_step=lambda: signal.raise_signal(signal.SIGTERM))
     assert caught.value.exit_code == 75
@@ -134,7 +134,7 @@ def test_a_notice_ends_the_step_saves_and_says_what_to_do(undisturbed, tmp_path)
 
 
 def test_a_notice_during_validation_keeps_the_epoch(undisturbed, tmp_path):
-    notice, asked = Notice(), iter(range(10**6))
+    notice, asked = StopRequest(), iter(range(10**6))
     phase = Phase("head", network(), 8, 3, checkpoints_in(tmp_path), notice)
 
     def batches():
@@ -153,12 +153,12 @@ def test_a_notice_during_validation_keeps_the_epoch(undisturbed, tmp_path):
 def test_sigterm_is_left_as_it_was_after_the_training_and_alone_in_other_threads():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
-    with heeding_sigterm():
+    with stop_on_sigterm():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
     def elsewhere():
-        with heeding_sigterm():
+        with stop_on_sigterm():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=elsewhere)
@@ -181,7 +181,9 @@ def tiles():
 
 
 def compute(backbone, tiles, folder, notice=None, every_s=0.0):
-    return compute_features(frozen(backbone), "train", tiles, 2, checkpoints_in(folder, every_s), notice or Notice())
+    return compute_features(
+        frozen(backbone), "train", tiles, 2, checkpoints_in(folder, every_s), notice or StopRequest()
+    )
 
 
 def test_features_are_computed_once_and_go_on_from_the_parts_that_are_whole(backbone, tiles, tmp_path):
@@ -205,7 +207,7 @@ def test_features_are_computed_once_and_go_on_from_the_parts_that_are_whole(back
     for one, other in ((whole, again), (whole, compute(backbone, tiles, tmp_path / "killed"))):
         np.testing.assert_array_equal(one.rows, other.rows)
         np.testing.assert_array_equal(one.labels, other.labels)
-    given = Notice()
+    given = StopRequest()
     given.given = True
     with pytest.raises(PreemptedError):
         compute(backbone, tiles, tmp_path / "asked", given, every_s=1000)

@@ -16,7 +16,7 @@ from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.checkpoint import Checkpoints
-from sat_xception.model.session import Run
+from sat_xception.model.session import TrainingSession
 from sat_xception.model.settings import TrainConfig
 from sat_xception.train.train import train, weights_digest
 from tests.small_models import write_small_model
@@ -145,7 +145,7 @@ def test_a_phase_without_a_finite_loss_is_thrown_away(ruined, examples, tmp_path
 
 def test_fine_tuning_is_shown_parts_of_tiles_and_labels_that_are_smoothed(examples):
     config = TrainConfig(examples=examples, out="-", **COMMON, fine_tune_crop=0.3, fine_tune_label_smoothing=0.4)
-    run = Run(config, 32, ["not-school", "school"], None)
+    run = TrainingSession(config, 32, ["not-school", "school"], None)
     layers = [keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax", kernel_initializer="zeros")]
     model, batches, _ = run.fine_tuning(keras.Sequential([keras.Input((32, 32, 3), dtype="uint8"), *layers]))
     shown, parts, whole = (next(iter(data.epoch(0)))[0] for data in (batches, run.training(0.3), run.training()))
@@ -413,7 +413,7 @@ def test_an_interrupted_training_leaves_the_model_before_it_and_nothing_else(unb
 
 def test_a_tile_counts_as_much_as_its_weight_times_that_of_its_class(examples):
     config = TrainConfig(examples=examples, out=examples / "out")
-    run = Run(config, 32, ["a", "b"], {0: 0.5, 1: 2.0})
+    run = TrainingSession(config, 32, ["a", "b"], {0: 0.5, 1: 2.0})
     assert run.weigh(tf.constant([0, 1, 1], tf.int64), tf.constant([1.0, 1.0, 3.0])).numpy().tolist() == [0.5, 2.0, 6.0]
     run.class_weight = None
     assert run.weigh(tf.constant([0, 1], tf.int64), tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]
