@@ -21,10 +21,10 @@ from pipelines.resources import (
     SMALL,
     add_imagery_token,
     add_webhook,
+    configure,
     disable_caching,
     mount_endpoint_token,
     mount_storage_key,
-    place,
     retention,
     retry,
 )
@@ -36,7 +36,7 @@ PIPELINE_NAME = "tile-bulk-inference"
 
 def _reads(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
     """Place a task that reads imagery and a model, and sees what other runs have scored."""
-    return mount_storage_key(add_imagery_token(disable_caching(place(task, SCORING, name))))
+    return mount_storage_key(add_imagery_token(disable_caching(configure(task, SCORING, name))))
 
 
 @dsl.pipeline(
@@ -120,7 +120,9 @@ def bulk_inference(
         scoring_parts: Tasks that score side by side.
         scoring_shard_tiles: Tiles a shard, which is what a killed task loses at most.
     """
-    ending = place(notify(pipeline=PIPELINE_NAME, baseline="", run=dsl.PIPELINE_JOB_ID_PLACEHOLDER), SMALL, "Notify")
+    ending = configure(
+        notify(pipeline=PIPELINE_NAME, baseline="", run=dsl.PIPELINE_JOB_ID_PLACEHOLDER), SMALL, "Notify"
+    )
     with dsl.ExitHandler(add_webhook(disable_caching(ending)), name="run"):
         planned = bulk_plan(
             area=area,
@@ -183,5 +185,5 @@ def bulk_inference(
             most_reviewed=publish_most_reviewed,
         )
         mount_storage_key(
-            add_imagery_token(disable_caching(place(published, DATA, "Publish and make the review page")))
+            add_imagery_token(disable_caching(configure(published, DATA, "Publish and make the review page")))
         )

@@ -41,8 +41,8 @@ def compile_pipelines(folder: Path) -> list[Path]:
 
 
 def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
-    place, display_name = _PIPELINES[file_name]
-    module, function = place.split(":")
+    reference, display_name = _PIPELINES[file_name]
+    module, function = reference.split(":")
     # Imported here: the pipelines read the environment, which may be wrong.
     pipeline = getattr(importlib.import_module(module), function)
     name = pipeline.pipeline_spec.pipeline_info.name

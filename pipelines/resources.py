@@ -23,10 +23,10 @@ __all__ = [
     "ResourceProfile",
     "add_imagery_token",
     "add_webhook",
+    "configure",
     "disable_caching",
     "mount_endpoint_token",
     "mount_storage_key",
-    "place",
     "retention",
     "retry",
     "use_gpus",
@@ -95,7 +95,7 @@ def retention() -> dsl.PipelineConfig:
     )
 
 
-def place(task: dsl.PipelineTask, kind: ResourceProfile, name: str) -> dsl.PipelineTask:
+def configure(task: dsl.PipelineTask, kind: ResourceProfile, name: str) -> dsl.PipelineTask:
     """Give a task its size, its deadline, its user, its labels, and the name that the UI shows."""
     task.set_cpu_request(kind.cpus[0]).set_cpu_limit(kind.cpus[1])
     task.set_memory_request(kind.memory[0]).set_memory_limit(kind.memory[1])

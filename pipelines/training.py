@@ -30,10 +30,10 @@ from pipelines.resources import (
     TRAINING,
     add_imagery_token,
     add_webhook,
+    configure,
     disable_caching,
     mount_endpoint_token,
     mount_storage_key,
-    place,
     retention,
     retry,
     use_gpus,
@@ -252,7 +252,7 @@ def training(
     """
     # Kubeflow's id of the run tells its own record from an older one.
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    ending = place(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
+    ending = configure(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
     with dsl.ExitHandler(mount_storage_key(add_webhook(disable_caching(ending))), name="run"):
         checked = check(
             # All parameters: it checks them before it reads a tile.
@@ -341,12 +341,12 @@ def training(
             run=run,
         )
         mount_storage_key(
-            add_imagery_token(disable_caching(retry(place(checked, DATA, "Check settings"), DATA, pause_s=15)))
+            add_imagery_token(disable_caching(retry(configure(checked, DATA, "Check settings"), DATA, pause_s=15)))
         )
         # Cached by the source, which is the same as long as the dataset in the store is.
-        dataset = place(assemble(source=checked.outputs["source"]), DATA, "Assemble tiles")
+        dataset = configure(assemble(source=checked.outputs["source"]), DATA, "Assemble tiles")
         mount_storage_key(add_imagery_token(retry(dataset, DATA, pause_s=15)))
-        converted = place(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
+        converted = configure(convert(dataset=dataset.outputs["dataset"]), DATA, "Convert to TFRecord")
         examples = converted.outputs["examples"]
         validated = validate(
             examples=examples,
@@ -356,7 +356,7 @@ def training(
             baseline=data_baseline,
             baseline_run=checked.outputs["baseline_run"],
         )
-        mount_storage_key(place(validated, DATA, "Validate data"))
+        mount_storage_key(configure(validated, DATA, "Validate data"))
         shared = {
             "examples": examples,
             "batch_size": train_batch_size,
@@ -383,7 +383,7 @@ def training(
             **shared,
         )
         for task, name in ((train_xception, "Train Xception"), (train_mobilenetv2, "Train MobileNetV2")):
-            retry(place(task, TRAINING, name), TRAINING, pause_s=60).after(validated)
+            retry(configure(task, TRAINING, name), TRAINING, pause_s=60).after(validated)
             mount_storage_key(use_gpus(task, gpu_type, gpu_count, gpu_node_selector, gpu_tolerations))
         xception, mobilenetv2 = train_xception.outputs["model"], train_mobilenetv2.outputs["model"]
 
@@ -394,11 +394,13 @@ def training(
             model_root=deploy_model_root, endpoint=deploy_endpoint, name=deploy_model_name, **scoring
         ).after(validated)
         # What serves is seen by no input.
-        mount_endpoint_token(mount_storage_key(disable_caching(place(score_serving, DATA, "Evaluate what is serving"))))
-        decision = place(
+        mount_endpoint_token(
+            mount_storage_key(disable_caching(configure(score_serving, DATA, "Evaluate what is serving")))
+        )
+        decision = configure(
             gate(
-                xception=place(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
-                mobilenetv2=place(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
+                xception=configure(score_xception, DATA, "Evaluate Xception").outputs["evaluation"],
+                mobilenetv2=configure(score_mobilenetv2, DATA, "Evaluate MobileNetV2").outputs["evaluation"],
                 serving=score_serving.outputs["evaluation"],
                 min_accuracy=gate_min_accuracy,
                 min_gain=gate_min_gain,
@@ -428,7 +430,7 @@ def training(
                 decision=decision.outputs["decision"],
                 name=deploy_model_name,
             )
-            place(packaged, DATA, "Package for TensorFlow Serving")
+            configure(packaged, DATA, "Package for TensorFlow Serving")
             deployed = deploy(
                 served_model=packaged.outputs["served_model"],
                 name=deploy_model_name,
@@ -447,5 +449,5 @@ def training(
                 baseline=data_baseline,
                 run=run,
             )
-            retry(place(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
+            retry(configure(deployed, ROLLOUT, "Deploy"), ROLLOUT, pause_s=30)
             mount_endpoint_token(mount_storage_key(disable_caching(deployed)))
