@@ -19,9 +19,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
-from sat_xception.ending import ending_well, flush_stdout
 from sat_xception.errors import SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
+from sat_xception.process import ending_well, flush_stdout
 from sat_xception.settings.config import POSITIONAL, SECOND_NAME
 from sat_xception.settings.step import Step
 from sat_xception.steps import (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import queue
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sat_xception.bulk.resampling import resized
 from sat_xception.bulk.scorer import Probabilities
 from sat_xception.bulk.tiles import Pixels
 from sat_xception.errors import ConfigError, ModelError
+from sat_xception.process import usable_cores
 
 __all__ = ["NETWORK_FILE", "OpenVinoEngine", "check_precision", "write_network"]
 
@@ -52,7 +52,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise ModelError(f"{network / NETWORK_FILE} is damaged: {error}; remove {network}") from None
         # As many batches at once as cores, each on one of them: no core waits for another's share of a layer.
-        self.at_once = threads or len(os.sched_getaffinity(0))
+        self.at_once = threads or usable_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "NUM_STREAMS": self.at_once,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -34,6 +33,7 @@ from sat_xception.bulk.worker import (
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.examples.beam import pipeline_options, run_all
 from sat_xception.log import duration, get_logger, track
+from sat_xception.process import usable_cores
 from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
 from sat_xception.storage import (
     GcsPath,
@@ -139,7 +139,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             endpoint=config.endpoint,
             in_flight=config.in_flight,
             timeout_s=config.timeout_s,
-            threads=max(1, _cores() // config.processes) if config.processes > 1 else 0,
+            threads=max(1, usable_cores() // config.processes) if config.processes > 1 else 0,
             retry=retry,
         )
         started = time.monotonic()
@@ -288,7 +288,3 @@ def _address_of(model: PackagedModel, config: BulkPredictConfig) -> Path:
     """Return where other machines find the version: a newer one may come to the model root while they work."""
     below = (config.model / str(model.version), config.model / config.name / str(model.version))
     return next((path for path in below if has_version(path)), config.model)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -53,7 +53,7 @@ class AssembleResult:
 
     Attributes:
         folder: The dataset.
-        counts: Rows by status, usable rows by split and class; see `count_rows`.
+        counts: Rows by status, usable rows by split and class; see `TileWriter.counts`.
         digest: Digest of the content.
     """
 

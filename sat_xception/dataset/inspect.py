@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +16,7 @@ from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import DataError
 from sat_xception.imagery.beside import check_beside, owner_of
 from sat_xception.log import track
+from sat_xception.process import usable_cores
 
 __all__ = ["Read", "probe_tiles", "read_file"]
 
@@ -53,7 +53,7 @@ def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
 
     progress = iter(track(range(len(bench)), "assemble", len(bench)))
     # Pillow lets go of the interpreter lock while it decodes: threads use all cores.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for page in bench.waiting():
             judged = []
             for verdict in pool.map(judge, page):

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from sat_xception.deploy.k8s_errors import told
 from sat_xception.deploy.k8s_kinds import ACCESS_REVIEW, Kind
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.http_clients import retry_after_s
 from sat_xception.log import get_logger
 
 __all__ = [
@@ -304,9 +305,6 @@ def _pause(error: Any, delay_s: float | None) -> float | None:  # noqa: ANN401 -
     """Return how long to wait before the call is made again, or None when that would be no use."""
     if delay_s is None or not (error.status == 429 or error.status in (500, 502, 503, 504)):
         return None
-    try:
-        asked_s = float((error.headers or {}).get("Retry-After", ""))
-    except ValueError:
-        asked_s = 0.0
+    asked_s = retry_after_s((error.headers or {}).get("Retry-After", "")) or 0.0
     # Spread out, so that those who were sent away don't all come back at once.
     return max(min(asked_s, _LONGEST_RETRY_AFTER_S), delay_s * random.uniform(0.75, 1.25))

@@ -28,6 +28,7 @@ from sat_xception.examples.settings import ConvertConfig
 from sat_xception.examples.shard_plan import PlannedShard, open_shard, plan_shards
 from sat_xception.examples.shard_writer import FAILED, NOTE, PART, RUN, ShardJob, finished_shard, write_shard
 from sat_xception.log import get_logger, track
+from sat_xception.process import usable_cores
 from sat_xception.storage import GcsPath, atomic_folder, read_json, write_json
 
 __all__ = ["ConvertResult", "convert"]
@@ -75,7 +76,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
     dataset = read_dataset(config.dataset)
     planned = {split: sum(by_class.values()) for split, by_class in dataset["counts"]["by_split"].items()}
     files = [config.dataset / name for name in sorted(dataset["shards"])]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in pool.map(check_shard, files, (dataset["shards"][file.name] for file in files)):
             pass
     plan = plan_shards(files, sorted(planned), dataset["classes"], config.shard_mb * 10**6)
@@ -190,7 +191,7 @@ def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJo
 
 def _choose_processes(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJob) -> int:
     size = sum(file.stat().st_size for file, _ in job.files)
-    wanted = config.processes or (len(os.sched_getaffinity(0)) if size >= _WORTH_PROCESSES_BYTES else 1)
+    wanted = config.processes or (usable_cores() if size >= _WORTH_PROCESSES_BYTES else 1)
     return min(wanted, len(plan))
 
 

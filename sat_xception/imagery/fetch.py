@@ -9,7 +9,6 @@ wait, all workers leave that server alone for so long.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import Counter, defaultdict
@@ -24,6 +23,7 @@ from sat_xception.imagery.check import CheckConfig, check_tile
 from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.imagery.store import FetchedTile, FetchStore, Status
 from sat_xception.log import track
+from sat_xception.process import usable_cores
 
 __all__ = ["FetchConfig", "FetchCounts", "FetchStore", "FetchedTile", "TileReader", "fetch_tiles"]
 
@@ -95,7 +95,7 @@ def fetch_tiles(
 @cache
 def _judges() -> ThreadPoolExecutor:
     """Return the threads that decode, one a core: with more, waiting for each other, bulk runs were a tenth slower."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "judge")
+    return ThreadPoolExecutor(usable_cores(), "judge")
 
 
 class TileReader(Generic[T]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +10,9 @@ from typing import Protocol
 import httpx
 
 from sat_xception.errors import ConfigError
+from sat_xception.http_clients import quiet_http_clients, retry_after_s
 from sat_xception.imagery.source import ImageryConfig, TileFailure
-from sat_xception.imagery.web import TRANSIENT, retry_after_s, user_agent
+from sat_xception.imagery.web import TRANSIENT, user_agent
 from sat_xception.storage import GcsPath
 
 __all__ = ["Ranges", "open_ranges"]
@@ -63,9 +63,7 @@ class _FileRanges:
 class _WebRanges:
     def __init__(self, url: str, config: ImageryConfig) -> None:
         self._url = url
-        # httpx logs every URL, and with it the token.
-        for name in ("httpx", "httpcore"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        quiet_http_clients()
         limits = httpx.Limits(max_connections=config.connections, max_keepalive_connections=config.connections)
         headers = {"User-Agent": user_agent(config), "Accept-Encoding": "identity"}
         self._client = httpx.Client(

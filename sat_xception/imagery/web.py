@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import httpx
 
 from sat_xception import __version__
 from sat_xception.errors import ConfigError
+from sat_xception.http_clients import quiet_http_clients, retry_after_s
 from sat_xception.imagery.source import ImageryConfig, TileFailure
 
-__all__ = ["TRANSIENT", "WebSource", "retry_after_s", "user_agent"]
+__all__ = ["TRANSIENT", "WebSource", "user_agent"]
 
 _MAX_REDIRECTS = 5
 # Connections of one client: httpx looks at all of them, for each of them, at every request (httpcore's pool), which for
@@ -50,9 +48,7 @@ class WebSource:
         self._config = config
         self._token = _token(config.token_env) if "token" in places else ""
         self.attribution = config.attribution
-        # httpx logs every URL, and with it the token.
-        for name in ("httpx", "httpcore"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        quiet_http_clients()
         self._clients = [_client(config) for _ in range(-(-config.connections // _CONNECTIONS))]
         self._in_flight = [0] * len(self._clients)
 
@@ -160,14 +156,3 @@ def _token(variable: str) -> str:
             f"the URL template has {{token}}, but ${variable} is empty: export {variable}=… and run again"
         )
     return token
-
-
-def retry_after_s(header: str) -> float | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        when = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

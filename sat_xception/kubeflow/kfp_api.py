@@ -8,7 +8,6 @@ creates something never is before it was looked for (`Cluster.create_once`).
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 
 from sat_xception.errors import ConfigError
+from sat_xception.http_clients import quiet_http_clients
 from sat_xception.kubeflow.answers import UnexpectedAnswerError, check, check_page, is_health
 from sat_xception.kubeflow.kfp_errors import KfpError, forward_hint, no_answer, not_kubeflow, refusal
 from sat_xception.kubeflow.settings import KfpConfig
@@ -33,8 +33,7 @@ _PAUSES_S = (1.0, 2.0, 4.0)
 # No answer, or a gateway that gave up on one: the request may still be under way.
 _IN_DOUBT = frozenset({0, 502, 504})
 _PAGE = 100
-for _library in ("httpx", "httpcore"):
-    logging.getLogger(_library).setLevel(logging.WARNING)
+quiet_http_clients()
 
 
 def equals(key: str, value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.http_clients import quiet_http_clients
 from sat_xception.log import get_logger
 from sat_xception.notify.last_run import outcome_of
 from sat_xception.notify.settings import NotifyConfig
@@ -24,9 +24,8 @@ _PAUSE_S = 1.0
 _STATES = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELED": "CANCELLED"}
 _KNOWN_STATES = ("SUCCEEDED", "FAILED", "CANCELLED")
 _NOT_REPORTED = "Kubeflow doesn't report how; see the run"
-# These log every address whole, httpx at the level INFO, which kfp's executor shows of every library.
-for _library in ("httpx", "httpcore"):
-    logging.getLogger(_library).setLevel(logging.WARNING)
+# kfp's executor shows what every library logs at the level INFO.
+quiet_http_clients()
 
 
 @dataclass(frozen=True)

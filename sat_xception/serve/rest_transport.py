@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 import pybase64
 
+from sat_xception.http_clients import retry_after_s
 from sat_xception.serve.access import CA_FILE, TOKEN_FILE, Access, hide
 from sat_xception.serve.addresses import is_loopback
 from sat_xception.serve.deadline import send_within
@@ -184,11 +185,5 @@ def _refusal(url: str, response: httpx.Response, said: str) -> RequestError:
     message = f"{url} answered {status}: {said}"
     if status in (401, 403):
         message += f". Check {TOKEN_FILE}"
-    retry_after_s = _retry_after(response) if status in (429, 503) else None
-    return RequestError(Code.from_http(status), message, status, retry_after_s, said)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds of a Retry-After; 0 where there is none, or a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    return float(value) if value.isascii() and value.isdecimal() else 0.0
+    wait_s = (retry_after_s(response.headers.get("Retry-After", "")) or 0.0) if status in (429, 503) else None
+    return RequestError(Code.from_http(status), message, status, wait_s, said)

@@ -52,7 +52,7 @@ def find_versions(folder: Path) -> dict[int, Path]:
     """Return the versions in a model's folder by number, ascending; those in a bucket by their addresses.
 
     Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are copies under way and left out. In a
-    bucket a version counts once its digests are there, which `add_version` writes last.
+    bucket a version counts once its digests are there, which is written last.
 
     Raises:
         OSError: The folder can't be listed, or doesn't exist.

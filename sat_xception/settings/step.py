@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sat_xception.ending import ending_well
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
+from sat_xception.process import ending_well
 from sat_xception.settings.config import StepConfig, load_config
 from sat_xception.storage import write_json
 

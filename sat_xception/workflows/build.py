@@ -48,7 +48,7 @@ class BuildResult:
 
     Attributes:
         folder: Folder with `dataset/`, `examples/` and `validation/`.
-        counts: The dataset's rows by status, and usable ones by split and class; see `count_rows`.
+        counts: The dataset's rows by status, and usable ones by split and class.
         examples: Examples by split.
         anomalies: Number of anomalies, each accepted.
         kept: Parts that were done already, with the same settings and on the same data.

@@ -110,7 +110,7 @@ def test_a_folder_that_an_error_leaves_is_gone(tmp_path, monkeypatch):
 
 
 def test_sigterm_leaves_nothing(tmp_path):
-    code = WORKS.replace("place =", "from sat_xception.ending import ending_well\nplace =").replace(
+    code = WORKS.replace("place =", "from sat_xception.process import ending_well\nplace =").replace(
         "with scratch", "with ending_well(), scratch"
     )
     process = subprocess.Popen(

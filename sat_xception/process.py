@@ -1,4 +1,4 @@
-"""How a process ends that is told to end, or can't write any more: with a message and an exit code, not a traceback."""
+"""What a process may use, and how it ends: after SIGTERM or on a full disk with a message and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sat_xception.errors import PreemptedError
 from sat_xception.storage import reporting_disk_errors
 
-__all__ = ["ending_well", "flush_stdout"]
+__all__ = ["ending_well", "flush_stdout", "usable_cores"]
 
 
 class _Terminated(BaseException):
@@ -66,3 +66,10 @@ def flush_stdout() -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on: those of its affinity, where the system has one."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

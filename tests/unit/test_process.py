@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sat_xception.ending import ending_well
 from sat_xception.errors import PreemptedError, ServiceError
+from sat_xception.process import ending_well
 
 # A verb that takes its time, as `sat_xception <verb>` runs it.
 VERB = """
