@@ -83,7 +83,7 @@ def assemble(config: AssembleConfig) -> AssembleResult:
     # Arrow's own pool keeps ten times the size of a table to itself, once it has read one.
     pa.set_memory_pool(pa.system_memory_pool())
     if config.data == _SAMPLE:
-        from sat_xception.sample import SAMPLE_NAME, write_sample
+        from sat_xception.sample.tiles import SAMPLE_NAME, write_sample
 
         with scratch_folder() as folder:
             write_sample(folder)

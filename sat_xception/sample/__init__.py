@@ -3,7 +3,3 @@
 `scene` draws and photographs, `surroundings` and `sites` say what is where, `tiles` puts a tile together and writes
 class folders.
 """
-
-from sat_xception.sample.tiles import DEFAULT_COUNTS, SAMPLE_NAME, SAMPLE_SEED, draw_tile, write_sample
-
-__all__ = ["DEFAULT_COUNTS", "SAMPLE_NAME", "SAMPLE_SEED", "draw_tile", "write_sample"]

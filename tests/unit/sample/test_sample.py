@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sat_xception.errors import ConfigError
-from sat_xception.sample import DEFAULT_COUNTS, SAMPLE_NAME, SAMPLE_SEED, draw_tile, write_sample
+from sat_xception.sample.tiles import DEFAULT_COUNTS, SAMPLE_NAME, SAMPLE_SEED, draw_tile, write_sample
 
 PER_CLASS = 60
 
