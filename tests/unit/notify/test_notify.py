@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.notify import notify as module
 from sat_xception.notify.last_run import finish_run
 from sat_xception.notify.notify import notify
-from sat_xception.notify.notify import notify as module
 from sat_xception.notify.settings import NotifyConfig
 
 SECRET = "services/T0000/B0000/a-secret-token"
