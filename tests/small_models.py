@@ -56,6 +56,7 @@ def write_small_model(
         "input_size": SIDE,
         "weights": {"kind": "none", "description": "random weights"},
         "class_weight": None,
+        "failed": None,
         "weights_digest": "0" * 64,
         "kept_phase": "scratch",
         "valid_accuracy": 0.6,
