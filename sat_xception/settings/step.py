@@ -53,7 +53,7 @@ class Step:
         _log.debug("settings  %s", config.resolved())
         function = self.load()
         # Some libraries are imported only where there is work for them.
-        with reporting_missing_extras():
+        with _reporting_missing_extras():
             return function(config.localized())
 
     def load(self) -> Callable[[Any], StepResult]:
@@ -63,13 +63,13 @@ class Step:
             ConfigError: Something it needs isn't installed.
         """
         module, name = self.function.split(":")
-        with reporting_missing_extras(), quiet_imports():
+        with _reporting_missing_extras(), quiet_imports():
             function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         return function
 
 
 @contextlib.contextmanager
-def reporting_missing_extras() -> Iterator[None]:
+def _reporting_missing_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
