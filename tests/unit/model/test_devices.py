@@ -27,7 +27,7 @@ from sat_xception.model import devices
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
-from sat_xception.model.stop_request import Notice
+from sat_xception.model.stop_request import StopRequest
 devices._gpus = lambda: tf.config.list_logical_devices("CPU")
 rows = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
 labels = (rows[:, 0] > 0).astype("int64")
@@ -42,7 +42,7 @@ for replicas in (1, 2):
         model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
         assert model.distribute_strategy.num_replicas_in_sync == replicas
         place = pathlib.Path(sys.argv[1])
-        phase = Phase("head", model, 3, 3, Checkpoints(place, str(replicas), 0), Notice())
+        phase = Phase("head", model, 3, 3, Checkpoints(place, str(replicas), 0), StopRequest())
         phase.run(data, valid, lambda row: None)
     ends.append([phase.progress.rows, [weight.tolist() for weight in model.get_weights()]])
 print(json.dumps(ends))

@@ -15,7 +15,7 @@ from sat_xception.storage.scratch import new_folder, sweep
 
 WORKS = """
 import sys, time, pathlib
-from sat_xception.storage import atomic_folder, partial_file, put_file, scratch_folder
+from sat_xception.storage import atomic_folder, partial_file, write_stored_bytes, scratch_folder
 place = pathlib.Path(sys.argv[1])
 with scratch_folder(parent=place) as scratch, atomic_folder(place / "result") as work:
     (scratch / "half").write_text("a")
@@ -143,7 +143,10 @@ def test_files_of_a_run_that_goes_on_stay_and_those_of_a_killed_one_go(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", WRITES, folder], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     partial = next(path.name for path in folder.iterdir() if path.read_bytes() == b"half")
-    again = "import pathlib, sys; from sat_xception.storage import put_file; put_file(b'x', pathlib.Path(sys.argv[1]))"
+    again = (
+        "import pathlib, sys; from sat_xception.storage import write_stored_bytes as write; "
+        "write(b'x', pathlib.Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-c", again, folder / "other.json"], check=True, timeout=60)
     assert names(folder) == sorted([*kept, partial, "other.json"])
     process.kill()

@@ -100,8 +100,8 @@ TENSORFLOW = """
 import sys, pathlib
 import tensorflow as tf
 from sat_xception.errors import SatXceptionError
-from sat_xception.model.tensorboard import Board
-from sat_xception.storage import atomic_folder, telling_of_the_disk
+from sat_xception.model.tensorboard import TensorBoardWriter
+from sat_xception.storage import atomic_folder, reporting_disk_errors
 full, read_only = map(pathlib.Path, sys.argv[1:])
 
 class Model(tf.Module):
@@ -121,14 +121,14 @@ def fill():
         pass
 
 def board(folder):
-    with telling_of_the_disk(folder), Board(folder) as board:
+    with reporting_disk_errors(folder), TensorBoardWriter(folder) as board:
         board.on_step()
 
 def fill_midway():
     with open(full / "fill", "r+b") as file:
         file.truncate(file.seek(0, 2) - 12 * 1024)
     row = {"loss": 0.5, "accuracy": 0.5, "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.5}
-    with telling_of_the_disk(full), Board(full / "midway") as board:
+    with reporting_disk_errors(full), TensorBoardWriter(full / "midway") as board:
         for epoch in range(1, 1000):
             board.add({**row, "epoch": epoch})
 
