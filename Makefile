@@ -55,10 +55,11 @@ test-endpoint: $(READY) ## Run the contract tests against a running endpoint: UR
 tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
-lint: $(READY) manifests ## Check style, formatting, imports and manifests
+lint: $(READY) manifests ## Check style, formatting, imports, wording and manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.words
 
 manifests: $(READY) ## Build every overlay with kustomize and check each object; CRDS=folder for your cluster's KServe
 	@$(BIN)/python -m tests.manifests.check $(if $(CRDS),--crds "$(CRDS)")

@@ -1,4 +1,4 @@
-"""Settings of bulk scoring: plan the tiles of an area, score them, look after the scores."""
+"""Settings of bulk scoring: plan the tiles of an area, score them, inspect the scores."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ __all__ = [
 
 EngineName = Literal["auto", "tensorflow", "openvino"]
 EnginePrecision = Literal["fp32", "bf16", "int8"]
-_PRECISION_HELP = "Numbers of the openvino engine. bf16 and int8 are faster and less exact; the loss is measured."
+_PRECISION_HELP = "Precision of the openvino engine. bf16 and int8 are faster and less accurate; the loss is measured."
 
 
 class BulkImageryConfig(StepConfig):
-    """Where the images of tiles come from, and how patiently they are asked for."""
+    """Where the images of tiles come from, and how fast they are requested."""
 
     imagery: str = setting_of(LabelsConfig, "imagery")
     imagery_token_env: str = setting_of(LabelsConfig, "imagery_token_env")
@@ -55,7 +55,7 @@ class BulkImageryConfig(StepConfig):
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
 
     def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
         return super().resolved() | {"imagery": shown(self.imagery)}
 
     @model_validator(mode="after")
@@ -66,51 +66,65 @@ class BulkImageryConfig(StepConfig):
 
 
 class ScoringConfig(StepConfig):
-    """The model that scores, and what it runs on."""
+    """The model, and the engine that runs it."""
 
-    model: Place = Field(description="A packaged version, a model name's folder, or a model root.")
+    model: Place = Field(description="A packaged version, the folder of a model name, or a model root.")
     name: str = model_name()
     engine: EngineName = Field(
-        "auto", description="What runs the model in this process. auto: openvino where it is installed and no GPU is."
+        "auto", description="Inference engine. auto: openvino if it is installed and there is no GPU."
     )
     precision: EnginePrecision = Field("fp32", description=_PRECISION_HELP)
     calibrate: FolderOrNone = Field(
-        None, description="Examples written by convert: int8 is fitted on their training split, losses are of valid."
+        None,
+        description="Examples written by convert: int8 is calibrated on their training split, and accuracy losses are "
+        "measured on valid.",
     )
-    batch_size: int = Field(32, gt=0, le=4096, description="Most tiles that are scored at once.")
+    batch_size: int = Field(32, gt=0, le=4096, description="Maximum batch size, in tiles.")
 
 
 class BulkPlanConfig(BulkImageryConfig):
-    """Plan which tiles are scored, in shards; tell their number, the time, the bytes and the money before it begins."""
+    """Plan which tiles are scored, in shards; estimate tiles, time, bytes and cost before the run."""
 
-    area: FileOrNone = Field(None, description="Polygons, or points and lines with --buffer-m, in any vector format.")
+    area: FileOrNone = Field(
+        None, description="Area as polygons, or as points and lines with --buffer-m, in any vector format."
+    )
     area_layer: tuple[str, ...] = layers_of("--area")
     bbox: str = Field(
-        "", description="Instead: west,south,east,north in degrees; west > east crosses the antimeridian."
+        "", description="Instead of --area: west,south,east,north in degrees; west > east crosses the antimeridian."
     )
-    tiles: FileOrNone = Field(None, description="Instead: a list of tiles, .txt with z/x/y lines, .csv or .parquet.")
-    dataset: FolderOrNone = Field(None, description="Instead: a dataset written by assemble, with its images.")
+    tiles: FileOrNone = Field(
+        None, description="Instead of --area: a list of tiles, as .txt with z/x/y lines, .csv or .parquet."
+    )
+    dataset: FolderOrNone = Field(
+        None, description="Instead of --area: a dataset written by assemble, with its images."
+    )
     zoom: int = setting_of(LabelsConfig, "zoom")
-    buffer_m: float = Field(0.0, ge=0, description="How far around the places of --area it reaches, in metres.")
+    buffer_m: float = Field(0.0, ge=0, description="Buffer around the features of --area, in metres.")
     scored: Annotated[tuple[Path, ...], Stored("folder", "scores.json")] = Field(
-        (), description="Scores of an earlier run, whose tiles are left out if --model scored them; repeat for more."
+        (), description="Scores of an earlier run: tiles that --model has scored there are skipped; repeat for more."
     )
     scored_under: PlaceOrNone = Field(
         None,
-        description="Folder of such folders: tiles of every finished run of --model on this --imagery are left out. "
-        "When none is left, the plan is empty, and that is no error.",
+        description="Folder of score folders: tiles of every finished run of --model on this --imagery are skipped. "
+        "If no tiles remain, the plan is empty, which is not an error.",
     )
     model: PlaceOrNone = Field(
-        None, description="The model that is going to score: --scored asks for its version, and its speed is measured."
+        None, description="Model that will score the tiles: --scored compares its version, and its speed is measured."
     )
     name: str = model_name()
     engine: EngineName = setting_of(ScoringConfig, "engine")
-    shard_tiles: int = Field(10_000, gt=0, le=1_000_000, description="Tiles a shard: what is lost by a kill, at most.")
-    probe: int = Field(24, ge=0, le=1000, description="Tiles that are fetched to measure them; 0 asks nobody.")
-    backend: str = Field("this-machine", description="What the work is reckoned for; see docs/bulk.md for their names.")
-    machines: int = Field(1, gt=0, description="How many of them.")
+    shard_tiles: int = Field(
+        10_000, gt=0, le=1_000_000, description="Tiles per shard: the maximum that is lost if a process is killed."
+    )
+    probe: int = Field(
+        24, ge=0, le=1000, description="Number of tiles fetched to measure their size and time; 0 fetches none."
+    )
+    backend: str = Field(
+        "this-machine", description="Hardware profile used for the estimate; docs/bulk.md lists the names."
+    )
+    machines: int = Field(1, gt=0, description="Number of such machines.")
     prices: FileOrNone = Field(
-        None, description="YAML of backends with rates and prices, instead of the built-in ones."
+        None, description="YAML of hardware profiles with rates and prices, instead of the built-in ones."
     )
     max_pixels: int = setting_of(AssembleConfig, "max_pixels")
     out: Result = Field(description="Folder to write the plan to.")
@@ -131,36 +145,38 @@ class BulkPlanConfig(BulkImageryConfig):
 
 
 class BulkPredictConfig(ScoringConfig):
-    """Score the tiles of a plan, shard by shard; killed at any moment, the same command goes on and loses nothing."""
+    """Score the tiles of a plan, shard by shard. After a kill, the same command resumes without losing a tile."""
 
     plan: Place = Field(description="Plan written by `sat_xception bulk plan`.")
-    imagery: str = Field(
-        "", description="The plan's imagery, where its address has a key in it, which plans don't keep."
-    )
+    imagery: str = Field("", description="The plan's imagery address, if it contains a key; plans don't store keys.")
     endpoint: Address = Field(
-        "", description="Score by a server that serves --model: grpc://host:port or http://host:port. Default: here."
+        "",
+        description="Score with a server that serves --model: grpc://host:port or http://host:port. Default: in this "
+        "process.",
     )
-    in_flight: int = Field(4, gt=0, le=256, description="Requests to the --endpoint at once, a process.")
-    timeout_s: float = Field(60.0, gt=0, description="Deadline of a request to the --endpoint, in seconds.")
+    in_flight: int = Field(4, gt=0, le=256, description="Concurrent requests to the --endpoint, per process.")
+    timeout_s: float = Field(60.0, gt=0, description="Timeout of a request to the --endpoint, in seconds.")
     workers: int = setting_of(LabelsConfig, "workers")
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
-    processes: int = Field(1, gt=0, description="Processes that score, each with a model and its share of the cores.")
+    processes: int = Field(
+        1, gt=0, description="Number of scoring processes; each loads the model and uses its share of the cores."
+    )
     part: str = Field(
         "",
         pattern=r"^([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?$",
-        description="Score a part of the shards, 2/8 the second of eight: for tasks side by side on one --out. "
-        "Without, all shards are scored that aren't yet, and the ledger is closed.",
+        description="Score one part of the shards: 2/8 is the second of eight, for tasks that run in parallel on one "
+        "--out. Default: score all shards that are not scored yet, then close the ledger.",
     )
     runner: str = setting_of(ConvertConfig, "runner")
     beam_options: tuple[str, ...] = setting_of(ConvertConfig, "beam_options")
     out: Place = Field(description="Folder to write the scores to; finished shards in it are kept.")
 
     def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
         return super().resolved() | {"imagery": shown(self.imagery), "endpoint": shown(self.endpoint)}
 
     def has_shard(self, shard: int) -> bool:
-        """Return whether a shard, counted from 0, is of this part."""
+        """Return whether a shard, counted from 0, belongs to this part."""
         number, _, parts = self.part.partition("/")
         return not self.part or shard % int(parts) == int(number) - 1
 
@@ -185,7 +201,7 @@ class BulkPredictConfig(ScoringConfig):
 
 
 class BulkRetryConfig(BulkPredictConfig):
-    """Score the tiles again that failed, in the folder of the scores; the others stay as they are."""
+    """Score the failed tiles again, in the folder of the scores; the other tiles are left unchanged."""
 
     @field_validator("part")
     @classmethod
@@ -196,25 +212,27 @@ class BulkRetryConfig(BulkPredictConfig):
 
 
 class BulkSimulateConfig(StepConfig):
-    """Play a bulk run with a queue, machines that start late and fail, and see when it is through and what it costs."""
+    """Simulate a bulk run with a queue and machines that start late and fail; print its duration and cost."""
 
-    tiles: int = Field(gt=0, description="Tiles to score.")
-    backend: str = Field("t4", description="Kind of machine; see docs/bulk.md for their names.")
-    backbone: str = Field("xception", description="What the model is made of.")
-    tiles_per_s: float = Field(0.0, ge=0, description="Rate of one machine. Default: what is published for it.")
-    machines: int = Field(1, gt=0, le=100_000, description="Most machines at once.")
-    min_machines: int = Field(0, ge=0, description="Machines at the beginning. Default: all of them.")
-    prestarted: bool = Field(False, description="They are started before the run, and not paid for till then.")
-    startup_s: float = Field(180.0, ge=0, description="Seconds until a machine scores: node, image, model.")
-    failures_per_hour: float = Field(0.0, ge=0, le=60, description="How often a machine fails an hour it is up.")
+    tiles: int = Field(gt=0, description="Number of tiles to score.")
+    backend: str = Field("t4", description="Hardware profile; docs/bulk.md lists the names.")
+    backbone: str = Field("xception", description="Backbone of the model.")
+    tiles_per_s: float = Field(0.0, ge=0, description="Tiles per second of one machine. Default: the published rate.")
+    machines: int = Field(1, gt=0, le=100_000, description="Maximum number of machines.")
+    min_machines: int = Field(0, ge=0, description="Number of machines at the start. Default: all of them.")
+    prestarted: bool = Field(
+        False, description="The machines are started before the run, and are not paid for until it starts."
+    )
+    startup_s: float = Field(180.0, ge=0, description="Seconds until a machine starts scoring: node, image and model.")
+    failures_per_hour: float = Field(0.0, ge=0, le=60, description="Mean number of failures per machine-hour.")
     shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
     prices: FileOrNone = setting_of(BulkPlanConfig, "prices")
-    seed: int = Field(0, description="Of the chances.")
+    seed: int = Field(0, description="Random seed.")
     as_json: bool = Field(False, description="Print JSON.", json_schema_extra=second_name("--json"))
 
 
 class BulkStatusConfig(StepConfig):
-    """Say how far a bulk run is, and that no tile is lost: planned = scored + failed + waiting."""
+    """Report the progress of a bulk run, and that no tile is lost: planned = scored + failed + waiting."""
 
     scores: Place = Field(description="Folder that `sat_xception bulk predict` writes.", json_schema_extra=POSITIONAL)
     as_json: bool = Field(False, description="Print JSON.", json_schema_extra=second_name("--json"))

@@ -28,72 +28,85 @@ _ALSO_FOR_FOLDERS = ("imagery_bands", "imagery_scale")
 
 
 class LabelsConfig(StepConfig):
-    """Labelled places on a map, the imagery that shows them, and the negatives that are drawn around them."""
+    """Labelled sites, the imagery of their tiles, and the negatives drawn around them."""
 
     labels: FileOrNone = Field(
-        None, description="Labelled places, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV, Parquet."
+        None, description="File of labelled sites, instead of --data: GeoJSON, GeoPackage, Shapefile, CSV or Parquet."
     )
     labels_layer: tuple[str, ...] = layers_of("--labels")
     label_column: str = Field("label", description="Column of the labels that holds the class.")
-    label: str = Field("", description="Class of every labelled place, instead of a column.")
+    label: str = Field("", description="Class of every labelled site, instead of a column.")
     split_column: str = Field(
-        "", description="Column of the labels that gives the split of a place. Default: 'split', where there is one."
+        "", description="Column of the labels that holds the split of a site. Default: 'split', if that column exists."
     )
     slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
     imagery: str = Field(
         "",
-        description="Imagery of --labels: a URL template with {z}, {x}, {y}, a folder of z/x/y.jpg here or at gs://, "
-        "MBTiles; PMTiles or a GeoTIFF, here, at https:// or gs://.",
+        description="Imagery for --labels: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or "
+        "at gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.",
     )
-    imagery_token_env: str = Field("", description="Environment variable that fills {token} in the URL template.")
-    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; kept with the dataset.")
-    imagery_contact: str = Field("", description="Your address or page, for the tile server's owner.")
+    imagery_token_env: str = Field(
+        "", description="Environment variable whose value replaces {token} in the URL template."
+    )
+    imagery_attribution: str = Field(
+        "", description="Attribution required by the imagery's licence; stored with the dataset."
+    )
+    imagery_contact: str = Field(
+        "", description="Your e-mail address or web page, sent to the tile server so that its operator can reach you."
+    )
     imagery_bands: tuple[int, ...] = Field(
         (),
-        description="Bands that are red, green and blue, of a GeoTIFF or of images with other bands. "
-        "Default: as the file says.",
+        description="Red, green and blue band of a GeoTIFF, or of images with other bands. Default: as the file "
+        "defines them.",
     )
     imagery_scale: tuple[float, ...] = Field(
         (),
-        description="Values that become black and white, of a GeoTIFF or of images with more than 8 bits. "
-        "Default: 0 and 255, and images with more bits are refused.",
+        description="Pixel values mapped to black and white, for a GeoTIFF or for images with more than 8 bits. "
+        "Default: 0 and 255; images with more bits are rejected.",
     )
-    imagery_tms: bool = Field(False, description="The imagery counts rows from the south, as TMS does.")
-    workers: int = Field(16, gt=0, le=256, description="Tiles in flight at once.")
-    rate_per_s: float = Field(0.0, ge=0, description="Most requests a second. Default: no limit.")
-    tile_size: int = Field(0, ge=0, description="Width and height that a tile must have, in pixels. Default: any.")
+    imagery_tms: bool = Field(False, description="The imagery numbers tile rows from the south, as TMS does.")
+    workers: int = Field(16, gt=0, le=256, description="Number of tiles fetched concurrently.")
+    rate_per_s: float = Field(0.0, ge=0, description="Maximum requests per second. Default: unlimited.")
+    tile_size: int = Field(0, ge=0, description="Required width and height of a tile, in pixels. Default: any.")
     tile_cache: LocalFolderOrNone = Field(
-        None, description="Folder that keeps fetched tiles. Default: beside --out, until the dataset is complete."
+        None,
+        description="Folder that caches fetched tiles. Default: beside --out, deleted once the dataset is complete.",
     )
-    negative_label: str = Field("", description="Class of the negatives below. Default: 'not-' and the positive label.")
-    negatives_ratio: float = Field(0.0, ge=0, description="Random negatives a positive tile, with --labels.")
+    negative_label: str = Field(
+        "", description="Class of the negatives. Default: 'not-' followed by the positive class."
+    )
+    negatives_ratio: float = Field(
+        0.0, ge=0, description="Number of random negatives per positive tile (needs --labels)."
+    )
     negatives_within: FileOrNone = Field(
-        None, description="Polygons to draw them in. Default: around the labelled places."
+        None, description="Polygons in which random negatives are drawn. Default: around the labelled sites."
     )
     negatives_within_layer: tuple[str, ...] = layers_of("--negatives-within")
     negatives_distance_m: float = Field(
-        10_000.0, gt=0, description="Their largest distance from a labelled place, in metres, without polygons."
+        10_000.0,
+        gt=0,
+        description="Maximum distance of random negatives from a labelled site, in metres, without --negatives-within.",
     )
     negatives_buffer_m: float = Field(
         500.0,
         ge=0,
-        description="Least distance of random negatives and look-alikes from any labelled place, in metres.",
+        description="Minimum distance of random negatives and look-alikes from any labelled site, in metres.",
     )
     negatives_lookalikes: FileOrNone = Field(
-        None, description="Second layer, of things that look alike: its tiles are negatives."
+        None, description="Second layer, of look-alikes (hard negatives): its tiles are negatives."
     )
     negatives_lookalikes_layer: tuple[str, ...] = layers_of("--negatives-lookalikes")
     negatives_review: FileOrNone = Field(
-        None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrules the labels."
+        None, description="Reviewed tiles, with a 'verdict' of yes, no or unsure, which overrides the labels."
     )
     negatives_review_layer: tuple[str, ...] = layers_of("--negatives-review")
     negatives_review_weight: float = Field(
-        1.0, gt=0, description="How much a reviewed 'no' counts in training, beside other tiles of its class."
+        1.0, gt=0, description="Training weight of a tile reviewed as 'no', relative to other tiles of its class."
     )
 
     def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
         settings = super().resolved()
         settings["imagery"] = shown(self.imagery)
         return settings
@@ -116,54 +129,62 @@ class LabelsConfig(StepConfig):
         return self
 
     def _given_for_labels(self) -> list[str]:
-        """Return the flags of labels that have another value than their default."""
+        """Return the flags that need --labels and differ from their defaults."""
         # Not `model_fields_set`: the pipeline gives all settings, most of them with their defaults.
         fields = [item for item in LabelsConfig.model_fields.items() if item[0] not in _ALSO_FOR_FOLDERS]
         return [f"--{name.replace('_', '-')}" for name, field in fields if getattr(self, name) != field.default]
 
 
 class AssembleConfig(LabelsConfig):
-    """Gather labelled tiles into a dataset: Parquet shards, a manifest with a row for each tile, a digest."""
+    """Assemble labelled tiles into a dataset: Parquet shards, a manifest with one row per tile, and a digest."""
 
     data: Annotated[str, Stored("folder")] = Field(
-        "", description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample'."
+        "",
+        description="Class folders, DIR/<class>/* or DIR/{train,valid,test}/<class>/*; or 'sample' for the synthetic "
+        "sample.",
     )
     train: FolderOrNone = Field(None, description="Class folders of the training split, instead of --data.")
     valid: FolderOrNone = Field(None, description="Class folders of the validation split, with --train.")
     test: FolderOrNone = Field(None, description="Class folders of the test split, with --train.")
     out: Result = Field(description="Folder to write the dataset to.")
     fractions: Fractions = Field(
-        (0.7, 0.15, 0.15), description="Shares of train, valid and test. A split that the folders give is kept."
+        (0.7, 0.15, 0.15), description="Fractions of train, valid and test. A split given by the folders is kept."
     )
     # About 7 km wide at 45 degrees: wider than most towns, so few straddle two splits.
     block_zoom: int = Field(
-        12, ge=0, description="Zoom of the blocks that share a split, where it is known which tiles the images are."
+        12,
+        ge=0,
+        description="Zoom of the blocks that are kept within one split, for images whose tile coordinates are known.",
     )
     # Measured on UC Merced and on drawn pictures of one edge: see decision 18.
     near_duplicate_bits: int = Field(
         8,
         ge=0,
         le=9,
-        description="Tiles whose perceptual hashes differ in so many of 64 bits or less look the same, if their detail "
-        "does, too.",
+        description="Tiles are near-duplicates if their perceptual hashes differ in at most this many of 64 bits and "
+        "their detail matches too.",
     )
     keep_near_duplicates: bool = Field(
-        False, description="Keep tiles that look the same, within a split; across splits they stop the run."
+        False,
+        description="Keep near-duplicates within a split; near-duplicates in different splits are still an error.",
     )
     max_unplaced: Fraction = Field(
         0.05,
-        description="Stop when more than this share of the images don't say where they are, though others do, "
-        "which are split by block.",
+        description="Stop if more than this fraction of the images have no tile coordinates although others do; those "
+        "are split by block.",
     )
-    seed: int = Field(0, description="Part of the hash that deals tiles to splits.")
+    seed: int = Field(0, description="Part of the hash that assigns tiles to splits.")
     positive_label: str = Field(
-        "", description="The class that is looked for. Default: 'school', or X where the other class is 'not-X'."
+        "", description="The positive class. Default: 'school', or X if the other class is 'not-X'."
     )
     # Pillow itself refuses more than twice its MAX_IMAGE_PIXELS.
     max_pixels: int = Field(
-        64_000_000, gt=0, le=178_956_970, description="Larger images are refused unread (decompression bombs)."
+        64_000_000,
+        gt=0,
+        le=178_956_970,
+        description="Images with more pixels are rejected before decoding (decompression bombs).",
     )
-    max_failed: Fraction = Field(0.05, description="Stop when more than this share of the tiles can't be read.")
+    max_failed: Fraction = Field(0.05, description="Stop if more than this fraction of the tiles can't be read.")
 
     @model_validator(mode="after")
     def _has_one_source(self) -> AssembleConfig:
@@ -179,7 +200,7 @@ class AssembleConfig(LabelsConfig):
 
 
 class DiffConfig(StepConfig):
-    """Say what changed between two versions of a dataset, by class and split."""
+    """Report what changed between two versions of a dataset, by class and split."""
 
     old: DatasetRecords = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
     new: DatasetRecords = Field(description="Dataset to compare it with.", json_schema_extra=POSITIONAL)
@@ -187,7 +208,7 @@ class DiffConfig(StepConfig):
 
 
 class ExportFoldersConfig(StepConfig):
-    """Write a dataset back as folders of images, a folder a split and in it a folder a class."""
+    """Write a dataset as folders of images: one folder per split, with one folder per class inside."""
 
     dataset: Dataset = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
-    out: Result = Field(description="Folder to write, here or at gs://.", json_schema_extra=POSITIONAL)
+    out: Result = Field(description="Folder to write, local or at gs://.", json_schema_extra=POSITIONAL)

@@ -39,7 +39,7 @@ def _is_storage_uri(address: str) -> str:
 
 
 class KubernetesConfig(StepConfig):
-    """Which endpoint, on which cluster."""
+    """The endpoint and its cluster."""
 
     name: str = model_name()
     namespace: str = Field(
@@ -54,69 +54,82 @@ class KubernetesConfig(StepConfig):
 
 
 class RolloutConfig(KubernetesConfig):
-    """How a version takes over on a cluster, and what is checked on the way."""
+    """How a version is rolled out on a cluster, and the checks at each step."""
 
-    endpoint: Address = Field("", description="Address that users use.")
+    endpoint: Address = Field("", description="Address of the endpoint, as users reach it.")
     endpoint_host: str = Field(
-        "", description="Host header for --endpoint, where that is a gateway's IP address. On a cluster only."
+        "", description="Host header for --endpoint, if that is a gateway's IP address. Only on a cluster."
     )
     predictor_url: Annotated[str, AfterValidator(_is_template)] = Field(
         "http://{service}.{namespace}.svc.cluster.local",
-        description="Address of a predictor's Service, as reached from here. On a cluster only.",
+        description="Address of a predictor's Service, as reached from this machine. Only on a cluster.",
     )
     strategy: Literal["auto", "two-services", "canary"] = Field(
         "auto",
         description="How traffic is split: KServe's own `spec.canary`, or two InferenceServices behind one HTTPRoute.",
     )
     traffic_steps: Annotated[tuple[int, ...], AfterValidator(_goes_up_to_all)] = Field(
-        (10, 50, 100), description="Shares of the traffic, in %, that the new version gets in turn. On a cluster only."
+        (10, 50, 100), description="Successive percentages of the traffic for the new version. Only on a cluster."
     )
-    step_minutes: float = Field(2.0, ge=0, description="How long each share is watched, in minutes. On a cluster only.")
+    step_minutes: float = Field(
+        2.0, ge=0, description="Minutes that each traffic percentage is observed. Only on a cluster."
+    )
     start_minutes: float = Field(
-        15.0, gt=0, description="How long new pods may take to be ready, in minutes. On a cluster only."
+        15.0, gt=0, description="Timeout for new pods to become ready, in minutes. Only on a cluster."
     )
     # Gateways took new weights up to 15 s after their HTTPRoute's condition said so; then requests have time to end.
     drain_s: float = Field(
-        30.0, ge=0, description="How long a predictor stays after it lost its traffic, in seconds. On a cluster only."
+        30.0,
+        ge=0,
+        description="Seconds that a predictor keeps running after it stops receiving traffic. Only on a cluster.",
     )
     tiles: FolderOrNone = Field(
-        None, description="Folder of images to compare old and new with, beside the golden tiles. On a cluster only."
+        None,
+        description="Folder of images for comparing the old and new version, in addition to the golden tiles. Only on "
+        "a cluster.",
     )
     min_agreement: Fraction = Field(
-        0.7, description="Least share of tiles that old and new give the same class; 0 doesn't compare."
+        0.7,
+        description="Minimum fraction of tiles that get the same class from the old and new version; 0 disables the "
+        "check.",
     )
-    max_errors: Fraction = Field(0.01, description="Largest share of the rollout's own requests that may fail.")
+    max_errors: Fraction = Field(0.01, description="Maximum fraction of the rollout's own requests that may fail.")
     max_slowdown: float = Field(
-        2.0, ge=0, description="How many times slower than the old the new may be, at the 95th percentile; 0: any."
+        2.0,
+        ge=0,
+        description="Maximum ratio of the new version's 95th-percentile latency to the old one's; 0 disables the "
+        "check.",
     )
-    force_conflicts: bool = Field(False, description="Take over fields that others own. On a cluster only.")
-    timeout_s: float = Field(120.0, gt=0, description="How long the new version may take to answer, in seconds.")
+    force_conflicts: bool = Field(False, description="Take over fields that other managers own. Only on a cluster.")
+    timeout_s: float = Field(120.0, gt=0, description="Timeout for the new version to answer, in seconds.")
     out: Annotated[Path | None, Stored("result")] = Field(None, description="Folder to write the deployment record to.")
 
 
-# Settings of a cluster that a local deployment has a use for.
+# Settings of a rollout that a local deployment uses too.
 _LOCAL = ("name", "endpoint", "timeout_s", "out")
 
 
 class DeployConfig(RolloutConfig):
-    """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does."""
+    """Deploy a packaged model, and verify with its golden tiles that the endpoint serves it."""
 
     target: Literal["local", "kserve", "none"] = Field(
         "local",
-        description="Where to: a model root that `sat_xception serve` watches, or KServe on a cluster. With none, the "
-        "package is checked and left where it is.",
+        description="Deployment target: a model root that `sat_xception serve` watches, or KServe on a cluster. With "
+        "none, the package is only checked.",
     )
     package: Place = Field(description="Model root written by package.")
     model_root: Place = Field(description="Model root of the endpoint.")
     endpoint: Address = Field(
         "",
-        description="REST address of a running server. Default: one is started for the proof. With --target kserve the "
-        "address that users use.",
+        description="REST address of a running server. Default: a temporary server is started for the check. With "
+        "--target kserve, the address that users call.",
     )
     storage_uri: Annotated[str, AfterValidator(_is_storage_uri)] = Field(
-        "", description="The model root as the cluster's pods name it, as pvc://models/serving. Default: a gs:// root."
+        "",
+        description="The model root as the cluster's pods address it, such as pvc://models/serving. Default: "
+        "--model-root, if at gs://.",
     )
-    dry_run: bool = Field(False, description="Check the cluster and show what would change on it; change nothing.")
+    dry_run: bool = Field(False, description="Check the cluster and show what would change, without changing it.")
 
     @model_validator(mode="after")
     def _fits_the_target(self) -> DeployConfig:
@@ -138,18 +151,22 @@ class DeployConfig(RolloutConfig):
 
 
 class RollbackConfig(RolloutConfig):
-    """Let an earlier version answer again on a cluster: the last one before whose proof passed, or one you name."""
+    """Roll back to an earlier version on a cluster: the last verified one, or one that you name."""
 
-    to: int = Field(0, ge=0, description="The version. Default: the last before the present one that was proved.")
-    traffic_steps: Annotated[tuple[int, ...], AfterValidator(_goes_up_to_all)] = Field(
-        (100,), description="Shares of the traffic, in %, that it gets in turn."
+    to: int = Field(
+        0, ge=0, description="Version to roll back to. Default: the last verified one before the current one."
     )
-    step_minutes: float = Field(0.0, ge=0, description="How long each share is watched, in minutes.")
+    traffic_steps: Annotated[tuple[int, ...], AfterValidator(_goes_up_to_all)] = Field(
+        (100,), description="Successive percentages of the traffic for that version."
+    )
+    step_minutes: float = Field(0.0, ge=0, description="Minutes that each traffic percentage is observed.")
     min_agreement: Fraction = Field(
-        0.0, description="Least share of tiles that both versions give the same class; 0 doesn't compare."
+        0.0, description="Minimum fraction of tiles that get the same class from both versions; 0 disables the check."
     )
     max_slowdown: float = Field(
-        0.0, ge=0, description="How many times slower than the present one it may be, at the 95th percentile; 0: any."
+        0.0,
+        ge=0,
+        description="Maximum ratio of its 95th-percentile latency to the current version's; 0 disables the check.",
     )
 
     @model_validator(mode="after")
@@ -159,7 +176,7 @@ class RollbackConfig(RolloutConfig):
 
 
 class DeploymentsConfig(KubernetesConfig):
-    """List what was rolled out on a cluster, the newest first, with why it ended as it did."""
+    """List the rollouts on a cluster, newest first, with their outcomes and reasons."""
 
     as_json: bool = Field(False, description="Print the records as JSON.", json_schema_extra=second_name("--json"))
 

@@ -11,19 +11,19 @@ __all__ = ["ConvertConfig"]
 
 
 class ConvertConfig(StepConfig):
-    """Turn a dataset into TFRecord files of `tf.train.Example`, without re-encoding an image."""
+    """Convert a dataset to TFRecord files of `tf.train.Example`, without re-encoding images."""
 
     dataset: Dataset = Field(description="Dataset written by assemble.")
     out: Result = Field(description="Folder to write the examples to.")
-    shard_mb: int = Field(128, gt=0, description="Size of a TFRecord file, about, in MB.")
+    shard_mb: int = Field(128, gt=0, description="Approximate size of a TFRecord file, in MB.")
     processes: int = Field(
-        0, ge=0, description="Processes that write, on this machine. Default: as many as the dataset's size is worth."
+        0, ge=0, description="Number of writing processes on this machine. Default: chosen by the size of the dataset."
     )
     runner: str = Field(
-        "", description="Beam runner for other machines, such as FlinkRunner or SparkRunner. Default: this machine."
+        "", description="Beam runner for running elsewhere, such as FlinkRunner or SparkRunner. Default: this machine."
     )
     beam_options: tuple[str, ...] = Field(
-        (), description="Option of that runner, such as --beam-options=--flink_master=host:8081; repeat for more."
+        (), description="Option for the Beam runner, such as --beam-options=--flink_master=host:8081; repeat for more."
     )
 
     @model_validator(mode="after")
@@ -33,10 +33,10 @@ class ConvertConfig(StepConfig):
 
     @staticmethod
     def check_runner(runner: str, beam_options: tuple[str, ...], processes_given: bool) -> None:
-        """Refuse options that no runner gets.
+        """Reject Beam options that are malformed or have no runner.
 
         Raises:
-            ValueError: They are no options, or they are for another runner than the one that is named.
+            ValueError: An item is not an option, no runner is given, or --processes is given with a runner.
         """
         for option in beam_options:
             if not option.startswith("--"):

@@ -23,25 +23,29 @@ __all__ = ["BulkRunConfig", "RunConfig"]
 
 
 class RunConfig(LabelsConfig):
-    """Run the whole training pipeline on this machine, without a cluster; without Docker too, unless it's asked for."""
+    """Run the whole training pipeline on this machine, without a cluster, and without Docker unless --runner docker."""
 
     runner: Literal["subprocess", "docker"] = Field(
-        "subprocess", description="Steps as processes, or each in its own image (after `make images`)."
+        "subprocess", description="Run the steps as processes, or each in its own image (after `make images`)."
     )
     data: Annotated[str, Stored("folder")] = Field(
         "sample",
-        description="Folder of class folders, here or at gs://; 'sample' draws the synthetic sample. Or give --labels.",
+        description="Folder of class folders, local or at gs://; 'sample' draws the synthetic sample. Or give "
+        "--labels.",
     )
     weights: tuple[str, ...] = Field(
         (),
-        description="Weights file to start a backbone from; which backbone is told by the file. Or BACKBONE=imagenet.",
+        description="Weights file of a backbone, which is recognised by the file. Or BACKBONE=imagenet.",
     )
-    out: Path = Field(Path("runs"), description="Folder that gets a folder for this run.")
+    out: Path = Field(Path("runs"), description="Parent folder of the folder of this run.")
     model_root: Place = Field(Path("models/serving"), description="Model root of the endpoint.")
     name: str = setting_of(PackageConfig, "name")
-    alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, where no weights file tells it.")
+    alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, if no weights file determines it.")
     input_size: int = Field(
-        0, ge=0, description="Input of both models in pixels. Default: 71 and 96 from random weights, else their own."
+        0,
+        ge=0,
+        description="Input size of both models, in pixels. Default: 71 and 96 from random weights, otherwise their "
+        "own.",
     )
     block_zoom: int = setting_of(AssembleConfig, "block_zoom")
     near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
@@ -52,11 +56,11 @@ class RunConfig(LabelsConfig):
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
     search_trials: int = setting_of(TrainConfig, "search_trials")
     scratch_epochs: int = Field(
-        0, ge=0, description="Epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
+        0, ge=0, description="Number of epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
     )
-    positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
+    positive_label: str = Field("", description="The positive class. Default: see `assemble --help`.")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
-    min_accuracy: Fraction = Field(0.80, description="Gate: lowest validation accuracy.")
+    min_accuracy: Fraction = Field(0.80, description="Minimum validation accuracy, for the gate.")
     min_gain: Difference = setting_of(GateConfig, "min_gain")
     min_recall: Fraction = setting_of(GateConfig, "min_recall")
     min_precision: Fraction = setting_of(GateConfig, "min_precision")
@@ -67,12 +71,14 @@ class RunConfig(LabelsConfig):
     max_loss: Fraction = setting_of(GateConfig, "max_loss")
     goal: ThresholdGoal = setting_of(EvaluateConfig, "goal")
     baseline: ResultOrNone = Field(
-        None, description="Folder, here or at gs://, that holds what is kept of the last run for the next one."
+        None,
+        description="Folder, local or at gs://, that keeps the schema, statistics and last-run.json of the last run "
+        "for the next one.",
     )
     store: ResultOrNone = Field(
         None,
-        description="Folder or gs:// address that keeps datasets by their digest: steps that an earlier run in --out "
-        "computed from the same data, settings and code are taken from it.",
+        description="Folder or gs:// address that stores datasets by their digest: steps that an earlier run in --out "
+        "computed from the same data, settings and code are reused.",
     )
 
     @model_validator(mode="after")
@@ -87,30 +93,32 @@ class RunConfig(LabelsConfig):
 class BulkRunConfig(BulkImageryConfig):
     """Run the whole bulk pipeline on this machine: plan, score in parts, close the ledger, publish."""
 
-    imagery: str = Field(description="Where the tiles' images come from; see `assemble --help`.")
-    area: Annotated[str, Stored("file")] = Field("", description="Polygons, or places with --buffer-m.")
+    imagery: str = Field(description="Imagery of the tiles; see `assemble --help`.")
+    area: Annotated[str, Stored("file")] = Field(
+        "", description="Area as polygons, or as points and lines with --buffer-m."
+    )
     area_layer: tuple[str, ...] = setting_of(BulkPlanConfig, "area_layer")
     bbox: str = setting_of(BulkPlanConfig, "bbox")
-    tiles: Annotated[str, Stored("file")] = Field("", description="Instead: a list of tiles.")
+    tiles: Annotated[str, Stored("file")] = Field("", description="Instead of --area: a list of tiles.")
     zoom: int = setting_of(BulkPlanConfig, "zoom")
     buffer_m: float = setting_of(BulkPlanConfig, "buffer_m")
     model_root: Place = setting_of(ServeConfig, "model_root")
     name: str = setting_of(BulkPlanConfig, "name")
     scores: Place = Field(
-        Path("scores"), description="Folder of the scores of all runs; what is in it isn't scored again."
+        Path("scores"), description="Folder of the scores of all runs; tiles in it are not scored again."
     )
-    out: Path = Field(Path("bulk-runs"), description="Folder that gets a folder for this run.")
-    parts: int = Field(1, gt=0, le=64, description="Tasks that score; here one after the other, or two at a time.")
+    out: Path = Field(Path("bulk-runs"), description="Parent folder of the folder of this run.")
+    parts: int = Field(1, gt=0, le=64, description="Number of scoring tasks; on this machine one or two run at a time.")
     endpoint: str = setting_of(BulkPredictConfig, "endpoint")
     in_flight: int = setting_of(BulkPredictConfig, "in_flight")
     engine: str = setting_of(BulkPredictConfig, "engine")
     batch_size: int = setting_of(BulkPredictConfig, "batch_size")
     shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
-    threshold: float = Field(0.0, ge=0, le=1, description="Threshold of candidates. Default: the model's own.")
-    known: Annotated[str, Stored("file")] = Field("", description="Places that are known.")
+    threshold: float = Field(0.0, ge=0, le=1, description="Decision threshold of candidates. Default: the model's own.")
+    known: Annotated[str, Stored("file")] = Field("", description="Known sites.")
     known_layer: tuple[str, ...] = setting_of(PublishConfig, "known_layer")
     known_distance_m: float = setting_of(PublishConfig, "known_distance_m")
-    areas: Annotated[str, Stored("file")] = Field("", description="Polygons, such as provinces, to count by.")
+    areas: Annotated[str, Stored("file")] = Field("", description="Polygons, such as provinces, for counts by area.")
     areas_layer: tuple[str, ...] = setting_of(PublishConfig, "areas_layer")
     area_name: str = setting_of(PublishConfig, "area_name")
     most_reviewed: int = setting_of(PublishConfig, "most_reviewed")

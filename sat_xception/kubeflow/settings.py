@@ -1,4 +1,4 @@
-"""Settings of the verbs that talk to Kubeflow Pipelines: submit, and schedule with its verbs."""
+"""Settings of the verbs that talk to Kubeflow Pipelines: submit and schedule."""
 
 from __future__ import annotations
 
@@ -19,56 +19,62 @@ class KfpConfig(StepConfig):
     )
     namespace: str = Field("", description="Namespace, on a multi-user Kubeflow only. Default: $KFP_NAMESPACE.")
     token_env: str = Field(
-        "KFP_EXISTING_TOKEN", description="Environment variable that holds the bearer token, where one is needed."
+        "KFP_EXISTING_TOKEN", description="Environment variable that holds the bearer token, if one is needed."
     )
     token_file: Path | None = Field(
-        None, description="File that holds the bearer token instead; read anew for each request, as tokens expire."
+        None, description="File that holds the bearer token; read before each request, since tokens expire."
     )
-    request_timeout_s: float = Field(
-        30.0, gt=0, description="Deadline of one request with its repetitions, in seconds."
-    )
+    request_timeout_s: float = Field(30.0, gt=0, description="Timeout of one request including retries, in seconds.")
 
 
 class SubmitConfig(KfpConfig):
     """Upload the training pipeline to Kubeflow, run it and wait for the result."""
 
-    file: Path | None = Field(None, description="Compiled pipeline. Default: pipelines/training.py, compiled now.")
-    experiment: str = Field("school-classifier", min_length=1, description="Experiment that the run belongs to.")
-    run_name: str = Field("", description="Name of the run. Default: the pipeline's, and the UTC time.")
-    params: Path | None = Field(None, description="YAML file of the pipeline's parameters.")
-    param: tuple[str, ...] = Field((), description="A parameter as NAME=VALUE; overrides --params. Repeats.")
+    file: Path | None = Field(None, description="Compiled pipeline. Default: compile pipelines/training.py now.")
+    experiment: str = Field("school-classifier", min_length=1, description="Experiment of the run.")
+    run_name: str = Field("", description="Name of the run. Default: the pipeline's name and the UTC time.")
+    params: Path | None = Field(None, description="YAML file of pipeline parameters.")
+    param: tuple[str, ...] = Field(
+        (), description="A pipeline parameter as NAME=VALUE; overrides --params; repeat for more."
+    )
     service_account: str = Field("", description="Kubernetes service account of the run's pods. Default: KFP's own.")
     cache: bool = Field(
-        True, description="Take results of equal tasks from earlier runs. Without, the run carries its own copy."
+        True,
+        description="Reuse results of identical tasks from earlier runs. If disabled, the run uses its own copy of "
+        "the pipeline.",
     )
-    run: bool = Field(True, description="Start a run; otherwise the pipeline is only uploaded.")
-    wait: bool = Field(True, description="Wait for the run and end with its result.")
-    timeout_s: float = Field(0.0, ge=0, description="Longest wait in seconds; 0 is without limit. The run goes on.")
-    poll_s: float = Field(5.0, gt=0, description="Seconds between looks at the run.")
-    dry_run: bool = Field(False, description="Show what would be uploaded and sent; touch nothing.")
+    run: bool = Field(True, description="Start a run; if disabled, only upload the pipeline.")
+    wait: bool = Field(True, description="Wait for the run, and exit with its result.")
+    timeout_s: float = Field(
+        0.0, ge=0, description="Maximum wait, in seconds; 0 is unlimited. The run continues after it."
+    )
+    poll_s: float = Field(5.0, gt=0, description="Poll interval of the run's state, in seconds.")
+    dry_run: bool = Field(False, description="Show what would be uploaded and sent, without doing it.")
 
 
 class ApplyConfig(KfpConfig):
-    """Create or update the schedules of a file; what is there already as the file says is left alone."""
+    """Create or update the schedules of a file; schedules that already match it are left unchanged."""
 
     file: Path = Field(description="Schedule file, YAML.", json_schema_extra=second_name("-f"))
-    dry_run: bool = Field(False, description="Show what would change; change nothing.")
+    dry_run: bool = Field(False, description="Show what would change, without changing it.")
 
 
 class ListConfig(KfpConfig):
-    """List the schedules that are on the server."""
+    """List the schedules on the server."""
 
-    file: Path | None = Field(None, description="Only the schedules of this file.", json_schema_extra=second_name("-f"))
-    as_json: bool = Field(
-        False, description="Print JSON, as the server sends it.", json_schema_extra=second_name("--json")
+    file: Path | None = Field(
+        None, description="List only the schedules of this file.", json_schema_extra=second_name("-f")
     )
+    as_json: bool = Field(False, description="Print the server's JSON.", json_schema_extra=second_name("--json"))
 
 
 class DeleteConfig(KfpConfig):
-    """Delete schedules by name; runs that they started go on."""
+    """Delete schedules by name; runs that they started continue."""
 
     names: tuple[str, ...] = Field((), description="Names of schedules.", json_schema_extra=POSITIONAL)
-    file: Path | None = Field(None, description="Or all those of this file.", json_schema_extra=second_name("-f"))
+    file: Path | None = Field(
+        None, description="Delete all schedules of this file instead.", json_schema_extra=second_name("-f")
+    )
 
     @model_validator(mode="after")
     def _says_which(self) -> DeleteConfig:

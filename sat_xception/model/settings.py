@@ -21,74 +21,105 @@ __all__ = ["SMALLEST_INPUT", "ActivationName", "BackboneName", "OptimizerName", 
 BackboneName = Literal["xception", "mobilenetv2"]
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 ActivationName = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
-# Height and width in pixels that Keras's constructors ask for at least; here, so that it is known without TensorFlow.
+# Minimum height and width in pixels of Keras's constructors; here, so that they are known without TensorFlow.
 SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
 
 
 class TrainConfig(StepConfig):
-    """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept."""
+    """Transfer learning with one backbone: train a head on frozen features, then fine-tune; keep the better one."""
 
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write the model, its history and its curves to.")
-    backbone: BackboneName = Field("xception", description="Network to start from.")
+    backbone: BackboneName = Field("xception", description="Backbone network.")
     weights: Weights = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
     input_size: int = Field(
-        0, ge=0, description="Height and width of the input in pixels. Default: the backbone's own."
+        0, ge=0, description="Height and width of the input, in pixels. Default: the backbone's own."
     )
     alpha: float = Field(1.0, gt=0, description="Width multiplier of MobileNetV2.")
-    batch_size: int = Field(32, gt=0, description="Tiles a step.")
-    head_epochs: int = Field(100, gt=0, description="Most epochs of the head on frozen features.")
-    fine_tune_epochs: int = Field(24, ge=0, description="Most epochs of fine-tuning; 0 leaves it out.")
+    batch_size: int = Field(32, gt=0, description="Batch size, in tiles.")
+    head_epochs: int = Field(100, gt=0, description="Maximum number of epochs of the head on frozen features.")
+    fine_tune_epochs: int = Field(24, ge=0, description="Maximum number of epochs of fine-tuning; 0 skips fine-tuning.")
     fine_tune_crop: float = Field(
-        0.5, gt=0, le=1, description="Smallest share of a tile that fine-tuning cuts out and enlarges; 1: whole."
+        0.5,
+        gt=0,
+        le=1,
+        description="Minimum fraction of a tile that random crops keep in fine-tuning, before resizing; 1 disables "
+        "cropping.",
     )
     fine_tune_label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="Share of each label that fine-tuning spreads evenly over the classes."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Label smoothing in fine-tuning: the fraction of each label that is spread evenly over the "
+        "classes.",
     )
-    fine_tune_from: str = Field("", description="First layer that fine-tuning changes. Default: the backbone's own.")
-    optimizer: OptimizerName = Field("adam", description="Optimizer of every phase; sgd has a momentum of 0.9.")
+    fine_tune_from: str = Field(
+        "", description="First layer that is unfrozen in fine-tuning. Default: the backbone's own."
+    )
+    optimizer: OptimizerName = Field("adam", description="Optimizer of all phases; sgd uses a momentum of 0.9.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the head.")
     fine_tune_learning_rate: float = Field(
-        0.0, ge=0, description="Highest rate of fine-tuning; it falls to 0. Default: the backbone's own."
+        0.0, ge=0, description="Peak learning rate of fine-tuning, which then decays to 0. Default: the backbone's own."
     )
-    scratch_epochs: int = Field(25, gt=0, description="Epochs of the whole network where weights is 'none'.")
+    scratch_epochs: int = Field(
+        25, gt=0, description="Number of epochs when the whole network is trained from random weights ('none')."
+    )
     scratch_learning_rate: float = Field(
         0.0,
         ge=0,
-        description="First rate where weights is 'none'; it falls to 0. Default: the backbone's, for adam.",
+        description="Initial learning rate with weights 'none', which decays to 0. Default: the backbone's own, for "
+        "adam.",
     )
     patience: int = Field(10, gt=0, description="Epochs without a better validation accuracy before a phase stops.")
-    head_units: int = Field(0, ge=0, description="Width of a hidden layer below the last one; 0 has none.")
+    head_units: int = Field(0, ge=0, description="Width of a hidden layer before the output layer; 0 for none.")
     head_activation: ActivationName = Field("relu", description="Activation of the hidden layer.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last layer's inputs dropped in training.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate before the output layer.")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of each label spread evenly over the classes, other than in fine-tuning."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Label smoothing outside fine-tuning: the fraction of each label that is spread evenly over the "
+        "classes.",
     )
-    class_weights: bool = Field(True, description="Weigh classes by the inverse of their counts.")
-    views: int = Field(4, ge=1, le=8, description="Flips and quarter turns of each tile that the head trains on.")
-    seed: int = Field(0, description="Seed of weights, order and augmentation.")
+    class_weights: bool = Field(True, description="Weight classes by the inverse of their counts.")
+    views: int = Field(
+        4, ge=1, le=8, description="Number of flips and quarter turns of each tile that the head is trained on."
+    )
+    seed: int = Field(0, description="Seed of the initial weights, shuffling and augmentation.")
     search_trials: int = Field(
-        0, ge=0, description="Heads that a search tries first; the best one's settings are then trained with. 0: none."
+        0,
+        ge=0,
+        description="Number of trials of a search over head settings before training, which uses the best ones. 0: no "
+        "search.",
     )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        "auto", description="Number format of the layers. auto: bfloat16 or float16 where the GPU is fast at it."
+        "auto", description="Number format of the layers. auto: bfloat16 or float16 on GPUs that are fast at it."
     )
-    xla: Literal["auto", "on", "off"] = Field("auto", description="Compile the steps. auto: on one GPU.")
-    gpus: int = Field(0, ge=0, description="GPUs that share each step. Default: all there are.")
-    deterministic: bool = Field(False, description="Repeatable on GPUs, too, at some cost in speed.")
-    tensorboard: Path | None = Field(None, description="Folder for TensorBoard's logs. Default: tensorboard/ in --out.")
-    profile_steps: int = Field(0, ge=0, description="Steps of each phase to profile for TensorBoard; 0 for none.")
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compile the training steps with XLA. auto: on a single GPU."
+    )
+    gpus: int = Field(0, ge=0, description="Number of GPUs that share each step. Default: all.")
+    deterministic: bool = Field(False, description="Make results repeatable on GPUs too, at some cost in speed.")
+    tensorboard: Path | None = Field(None, description="Folder for TensorBoard logs. Default: tensorboard/ in --out.")
+    profile_steps: int = Field(
+        0, ge=0, description="Number of steps of each phase to profile for TensorBoard; 0 for none."
+    )
     checkpoints: ResultOrNone = Field(
-        None, description="Folder or gs:// address to keep what was learnt in until the end. Default: OUT.checkpoints."
+        None,
+        description="Folder or gs:// address for checkpoints, which are kept until training ends. Default: "
+        "OUT.checkpoints.",
     )
     checkpoint_minutes: float = Field(
-        10.0, ge=0, description="Most minutes between two checkpoints, beside those at epochs' ends; 0 is each step."
+        10.0,
+        ge=0,
+        description="Maximum minutes between two checkpoints, in addition to those at the end of each epoch; 0 saves "
+        "after each step.",
     )
 
     record_divergence: bool = Field(
         False,
-        description="Where no epoch has a finite loss, write a folder that records it, and end well; evaluate and gate "
-        "refuse such a candidate and name the reason.",
+        description="If no epoch has a finite loss, write a folder that records this, and succeed; evaluate and gate "
+        "reject such a candidate with the reason.",
     )
 
     @field_validator("input_size")

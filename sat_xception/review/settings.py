@@ -14,26 +14,28 @@ __all__ = ["ReviewConfig", "ReviewPageConfig"]
 
 
 class ReviewPageConfig(StepConfig):
-    """What a review page shows below and beside its candidates: the imagery, and a map."""
+    """Imagery and base map of a review page."""
 
     imagery: str = Field(
-        "", description="Imagery that the review page shows, as for assemble. Default: the one that was scored."
+        "", description="Imagery shown on the review page, as for assemble. Default: the imagery that was scored."
     )
     imagery_token_env: str = setting_of(LabelsConfig, "imagery_token_env")
-    imagery_attribution: str = Field("", description="Whom the imagery's licence wants named; shown on every page.")
+    imagery_attribution: str = Field(
+        "", description="Attribution required by the imagery's licence; shown on every page."
+    )
     imagery_tms: bool = setting_of(LabelsConfig, "imagery_tms")
     with_tiles: bool = Field(
         False,
-        description="Copy the candidates' tiles beside the review page, so that it works offline. Imagery that is no "
-        "web address, or whose address has a token or a key, is always copied.",
+        description="Copy the candidates' tiles beside the review page, so that it works offline. Imagery that has no "
+        "web address, or whose address contains a token or a key, is always copied.",
     )
     workers: int = setting_of(LabelsConfig, "workers")
     rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
-    basemap: str = Field("", description="URL template of a map to draw below the candidates. Default: none.")
-    basemap_attribution: str = Field("", description="Whom the basemap's licence wants named.")
+    basemap: str = Field("", description="URL template of a base map, drawn below the candidates. Default: none.")
+    basemap_attribution: str = Field("", description="Attribution required by the base map's licence.")
 
     def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types; of an address, what may be a key or a password is left out."""
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
         return super().resolved() | {"imagery": shown(self.imagery), "basemap": shown(self.basemap)}
 
     @model_validator(mode="after")
@@ -46,7 +48,7 @@ class ReviewPageConfig(StepConfig):
 
 
 class ReviewConfig(StepConfig):
-    """Open the review page of published candidates, and save every decision to OUT/review.geojson as it is made."""
+    """Open the review page of published candidates; each decision is saved to OUT/review.geojson immediately."""
 
     out: Path = Field(description="Folder written by bulk publish.", json_schema_extra=POSITIONAL)
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on, on this machine only; 0 picks a free one.")

@@ -11,7 +11,7 @@ __all__ = ["SampleAreaConfig"]
 
 
 class SampleAreaConfig(StepConfig):
-    """Draw an area of the synthetic sample's places, with its imagery and known schools, to try bulk scoring on."""
+    """Draw a synthetic area with its imagery and known schools, for trying bulk scoring."""
 
     out: Result = Field(description="Folder to write.", json_schema_extra=POSITIONAL)
-    side: int = Field(24, gt=1, le=512, description="Tiles along each side of the area, at zoom 18.")
+    side: int = Field(24, gt=1, le=512, description="Number of tiles along each side of the area, at zoom 18.")

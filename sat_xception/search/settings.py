@@ -15,20 +15,28 @@ __all__ = ["SearchConfig"]
 
 
 class SearchConfig(StepConfig):
-    """Try settings of train, best guesses first, and write down those with the best validation accuracy."""
+    """Search the settings of train, and write those with the best validation accuracy."""
 
     examples: Examples = setting_of(TrainConfig, "examples")
     out: Result = Field(description="Folder to write search.json, best.yaml and the page to.")
     space: str = Field(
-        "head", description="What is tried: 'head', 'original' (also fine-tunes each trial), or a YAML file."
+        "head", description="Search space: 'head', 'original' (also fine-tunes each trial), or a YAML file."
     )
-    trials: int = Field(30, ge=0, description="Trials in all, those of earlier runs included; 0 with --minutes only.")
-    minutes: float = Field(0.0, ge=0, description="Begin no trial after so many minutes of trying. Default: no limit.")
-    workers: int = Field(1, gt=0, le=64, description="Processes that try side by side.")
-    pruner: Literal["median", "hyperband", "none"] = Field("median", description="What ends hopeless trials early.")
-    fine_tune: bool = Field(False, description="Fine-tune each trial, too, where the space has nothing of it.")
+    trials: int = Field(
+        30, ge=0, description="Total number of trials, including those of earlier runs; 0 only with --minutes."
+    )
+    minutes: float = Field(
+        0.0, ge=0, description="Start no new trial after this many minutes of search. Default: unlimited."
+    )
+    workers: int = Field(1, gt=0, le=64, description="Number of processes that run trials in parallel.")
+    pruner: Literal["median", "hyperband", "none"] = Field(
+        "median", description="Optuna pruner, which stops unpromising trials early."
+    )
+    fine_tune: bool = Field(
+        False, description="Fine-tune each trial too, if the search space has no fine-tuning settings."
+    )
     study: Path | None = Field(
-        None, description="Folder that keeps trials and features from run to run. Default: beside --out."
+        None, description="Folder that keeps trials and features between runs. Default: beside --out."
     )
     backbone: BackboneName = setting_of(TrainConfig, "backbone")
     weights: Weights = setting_of(TrainConfig, "weights")
@@ -36,11 +44,11 @@ class SearchConfig(StepConfig):
     alpha: float = setting_of(TrainConfig, "alpha")
     batch_size: int = setting_of(TrainConfig, "batch_size")
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
-    fine_tune_epochs: int = Field(10, gt=0, description="Most epochs of fine-tuning a trial.")
+    fine_tune_epochs: int = Field(10, gt=0, description="Maximum number of fine-tuning epochs per trial.")
     patience: int = setting_of(TrainConfig, "patience")
     class_weights: bool = setting_of(TrainConfig, "class_weights")
     views: int = setting_of(TrainConfig, "views")
-    seed: int = Field(0, description="Seed of the guesses, and of weights and order in every trial.")
+    seed: int = Field(0, description="Seed of the sampler, and of weights and shuffling in every trial.")
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> SearchConfig:

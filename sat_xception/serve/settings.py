@@ -16,48 +16,53 @@ __all__ = ["PredictConfig", "ServeConfig", "VerifyModelConfig"]
 
 
 class ServeConfig(StepConfig):
-    """Serve a model root over TensorFlow Serving's REST and gRPC interfaces, following new versions."""
+    """Serve a model root over TensorFlow Serving's REST and gRPC APIs, and load new versions as they appear."""
 
     model_root: Place = setting_of(ListModelsConfig, "model_root")
     name: str = model_name()
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
     rest_port: int = Field(8501, ge=0, le=65535, description="Port of the REST interface; 0 picks a free one.")
     grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC interface; 0 picks a free one.")
-    poll_s: float = Field(2.0, gt=0, description="Seconds between looks for a new version.")
-    batch_size: int = Field(32, gt=0, description="Images up to which requests are merged into one run; 1 merges none.")
+    poll_s: float = Field(2.0, gt=0, description="Poll interval for new versions, in seconds.")
+    batch_size: int = Field(
+        32, gt=0, description="Maximum number of images in a batch merged from several requests; 1 disables batching."
+    )
     batch_wait_ms: float = Field(
-        2.0, ge=0, le=1000, description="Longest wait for requests that are being read, to merge with them, in ms."
+        2.0,
+        ge=0,
+        le=1000,
+        description="Maximum wait for requests that are still being read, to merge them into the batch, in ms.",
     )
-    batch_threads: int = Field(0, ge=0, description="Runs of the model at a time. Default: one a core.")
-    max_batch_size: int = Field(512, gt=0, description="Most images of one request.")
+    batch_threads: int = Field(0, ge=0, description="Number of concurrent runs of the model. Default: one per core.")
+    max_batch_size: int = Field(512, gt=0, description="Maximum number of images per request.")
     max_image_pixels: int = Field(
-        2048 * 2048, gt=0, description="Largest image, width times height; read from its header, before it is decoded."
+        2048 * 2048, gt=0, description="Maximum image size, width times height; read from its header before decoding."
     )
-    max_body_mb: int = Field(64, gt=0, description="Largest request, in MB.")
+    max_body_mb: int = Field(64, gt=0, description="Maximum request size, in MB.")
     max_queue: int = Field(
-        256, gt=0, description="Most requests under way; others are told to come back: 429, RESOURCE_EXHAUSTED."
+        256, gt=0, description="Maximum number of requests in progress; further ones get 429 or RESOURCE_EXHAUSTED."
     )
-    max_queue_mb: int = Field(512, gt=0, description="Most MB that the requests under way hold together.")
-    max_connections: int = Field(1000, gt=0, description="Most open REST connections; others are closed at once.")
+    max_queue_mb: int = Field(512, gt=0, description="Maximum total size of the requests in progress, in MB.")
+    max_connections: int = Field(
+        1000, gt=0, description="Maximum number of open REST connections; further ones are closed immediately."
+    )
     timeout_s: float = Field(
-        30.0, gt=0, description="Deadline of a request, in seconds, from its first line to its answer."
+        30.0, gt=0, description="Timeout of a request, in seconds, from its first line to its response."
     )
-    head_timeout_s: float = Field(
-        10.0, gt=0, description="How long a client may take to send a request's header lines, in seconds."
-    )
-    idle_timeout_s: float = Field(
-        3630.0, gt=0, description="How long a REST connection is kept open between requests, in seconds."
-    )
+    head_timeout_s: float = Field(10.0, gt=0, description="Timeout for receiving a request's headers, in seconds.")
+    idle_timeout_s: float = Field(3630.0, gt=0, description="Seconds that an idle REST connection is kept open.")
     grace_s: float = Field(
-        25.0, ge=0, description="After SIGTERM: how long requests under way may take to end, in seconds."
+        25.0, ge=0, description="Timeout for requests in progress to finish after SIGTERM, in seconds."
     )
-    access_log: bool = Field(False, description="Log a line for each request.")
+    access_log: bool = Field(False, description="Log one line per request.")
     enable_grpc_healthcheck_service: bool = Field(
         False,
-        description="Answer grpc.health.v1 as well.",
+        description="Serve grpc.health.v1 as well.",
         json_schema_extra=second_name("--enable_grpc_healthcheck_service"),
     )
-    wait: bool = Field(False, description="Start without a version and wait for the first, as TensorFlow Serving does.")
+    wait: bool = Field(
+        False, description="Start without a version and wait for the first one, as TensorFlow Serving does."
+    )
 
 
 class PredictConfig(StepConfig):
@@ -66,22 +71,25 @@ class PredictConfig(StepConfig):
     inputs: Annotated[tuple[Path, ...], Stored("place")] = Field(
         min_length=1, description="Image files, or folders that are searched for images.", json_schema_extra=POSITIONAL
     )
-    model: PlaceOrNone = Field(None, description="A packaged version, a model name's folder, or a model root.")
+    model: PlaceOrNone = Field(None, description="A packaged version, the folder of a model name, or a model root.")
     endpoint: str = Field(
-        "", description="http(s)://host:port (REST) or grpc(s)://host:port, instead of --model; s: with TLS."
+        "", description="Instead of --model: http(s)://host:port (REST) or grpc(s)://host:port; the s means TLS."
     )
     name: str = model_name()
     out: PlaceOrNone = Field(None, description="File to write, .csv or .json. Default: CSV on stdout.")
-    batch_size: int = Field(32, gt=0, description="Images a call.")
-    calls: int = Field(4, gt=0, description="Calls at a time; the next ones' images are read meanwhile.")
-    timeout_s: float = Field(60.0, gt=0, description="Deadline of a call with its repetitions, in seconds.")
-    token_file: LocalFileOrNone = Field(None, description="File with a bearer token; it is read again for each call.")
+    batch_size: int = Field(32, gt=0, description="Images per request.")
+    calls: int = Field(
+        4, gt=0, description="Number of concurrent requests; images of the next ones are read meanwhile."
+    )
+    timeout_s: float = Field(60.0, gt=0, description="Timeout of a request including retries, in seconds.")
+    token_file: LocalFileOrNone = Field(None, description="File that holds a bearer token; read before each request.")
     ca_file: LocalFileOrNone = Field(
-        None, description="PEM file of the authorities to trust, instead of the usual ones."
+        None, description="PEM file of CA certificates to trust, instead of the default ones."
     )
     host_header: str = Field(
         "",
-        description="Host that a gateway addressed by its IP is asked for: HTTP's Host, gRPC's authority, TLS's name.",
+        description="Host name, for a gateway addressed by its IP: HTTP Host header, gRPC authority and TLS server "
+        "name.",
     )
 
     @model_validator(mode="after")
@@ -97,7 +105,7 @@ class PredictConfig(StepConfig):
 
 
 class VerifyModelConfig(StepConfig):
-    """Prove that a version is what was packaged: its files by their digests, the model by its golden tiles."""
+    """Verify that a version is unchanged since packaging: its files by digest, the model by its golden tiles."""
 
     model_root: Place = setting_of(ListModelsConfig, "model_root")
     name: str = model_name()

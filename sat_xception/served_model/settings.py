@@ -1,4 +1,4 @@
-"""Settings of the verbs that look after a model root."""
+"""Settings of the verbs that list, show and remove versions in a model root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ListModelsConfig", "RemoveModelsConfig", "ShowModelConfig"]
 
 
 class ListModelsConfig(StepConfig):
-    """List a model's versions, the newest first."""
+    """List the versions of a model, newest first."""
 
     model_root: Place = Field(Path("models/serving"), description="Folder that holds <name>/<version>/.")
     name: str = model_name()
@@ -23,14 +23,14 @@ class ListModelsConfig(StepConfig):
 class ShowModelConfig(ListModelsConfig):
     """Show the model card of a version."""
 
-    version: int = Field(0, ge=0, description="The version. Default: the newest.")
+    version: int = Field(0, ge=0, description="Version to show. Default: the newest.")
     as_json: bool = Field(False, description="Print its model.json.", json_schema_extra=second_name("--json"))
 
 
 class RemoveModelsConfig(StepConfig):
-    """Remove old versions; the newest ones stay."""
+    """Remove old versions; the newest ones are kept."""
 
     model_root: Place = setting_of(ListModelsConfig, "model_root")
     name: str = model_name()
-    keep: int = Field(3, gt=0, description="How many of the newest versions stay.")
-    dry_run: bool = Field(False, description="Say what would be removed, and remove nothing.")
+    keep: int = Field(3, gt=0, description="Number of newest versions to keep.")
+    dry_run: bool = Field(False, description="Print what would be removed, without removing it.")

@@ -1,4 +1,4 @@
-"""Configuration that YAML files set, flags override and every result records.
+"""Step configuration: set by YAML files, overridden by flags, recorded with every result.
 
 Each step has one frozen model derived from `StepConfig` (see `steps/`). An unknown key is an error that names the
 nearest known one.
@@ -21,20 +21,20 @@ from sat_xception.storage.address import is_address
 
 __all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of", "shown"]
 
-# Marks the setting that the command line takes without a flag.
+# Marks a setting that is a positional argument on the command line.
 POSITIONAL: dict[str, JsonValue] = {"positional": True}
-# Key of the second name of a setting's flag; see `second_name`.
+# Key of the alias of a setting's flag; see `second_name`.
 SECOND_NAME = "second-name"
 
 T = TypeVar("T", bound="StepConfig")
 
 
 class StepConfig(BaseModel):
-    """Base of the configuration of a step: immutable, strict about its keys, and without NaN and infinity."""
+    """Base class of step configurations: frozen, unknown keys forbidden, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    # Settings as they were given, where `localized` put another value in their place.
+    # Original values of the settings that `localized` replaced.
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
@@ -42,10 +42,10 @@ class StepConfig(BaseModel):
         return self.model_dump(mode="json") | self._given
 
     def localized(self) -> Self:
-        """Return this configuration with what it reads from buckets fetched, and local paths in its place.
+        """Download inputs from buckets, and return this configuration with their local paths.
 
         Raises:
-            SatXceptionError: It can't be fetched.
+            SatXceptionError: An input can't be downloaded.
         """
         fetched = fetch_settings(self)
         if not fetched:
@@ -94,17 +94,17 @@ def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str
 
 
 def setting_of(model: type[StepConfig], name: str) -> Any:  # noqa: ANN401 - stands for a field of any type
-    """Return a setting of another step, so that a setting which several steps have is described once."""
+    """Return the field of another step's setting, so that shared settings are described once."""
     return model.model_fields[name]
 
 
 def second_name(name: str) -> dict[str, JsonValue]:
-    """Return what gives a setting's flag a second name, as `-f` for `--file`."""
+    """Return the `json_schema_extra` that gives a setting's flag an alias, such as `-f` for `--file`."""
     return {SECOND_NAME: name}
 
 
 def shown(address: str) -> str:
-    """Return an address without what may be a key or a password, for files and messages."""
+    """Return an address with keys and passwords masked, for files and messages."""
     return re.sub(r"(?<=://)[^/@]*@|(?<==)[^&{}]+(?=&|$)", "***", address)
 
 

@@ -1,4 +1,4 @@
-"""A verb of the command line: its settings, its function, and how its process ends when that fails."""
+"""A verb of the command line: its settings, its function, and the exit code of its errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["TERMINATION_LOG_ENV", "Step", "StepResult", "reporting_errors"]
 
 _log = get_logger(__name__)
 
-# Names the file that gets the reason when a component's step fails; otherwise Kubernetes's own place, if there is one.
+# Path of the file that gets the reason when a component's step fails. Default: Kubernetes's own, if it is writable.
 TERMINATION_LOG_ENV = "SAT_XCEPTION_TERMINATION_LOG"
 
 
@@ -28,7 +28,7 @@ class StepResult(Protocol):
     """What a step's function returns."""
 
     def summary(self) -> str:
-        """Return what was done and where it is, in a few lines for stdout."""
+        """Return a summary for stdout: what was done and where the result is, in a few lines."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Step:
     function: str
 
     def run(self, settings: Mapping[str, object], file: Path | None = None) -> Any:  # noqa: ANN401 - each step has its own result
-        """Do the step's work with settings that override those of a YAML file; return its result.
+        """Run the step with settings that override those of a YAML file; return its result.
 
         Raises:
-            SatXceptionError: The settings or the data are wrong, or something outside failed.
+            SatXceptionError: The settings or the data are invalid, or an outside service failed.
         """
         config = load_config(self.config, file, settings)
         _log.debug("settings  %s", config.resolved())
@@ -60,7 +60,7 @@ class Step:
         """Import the module and return the function.
 
         Raises:
-            ConfigError: Something it needs isn't installed.
+            ConfigError: A required package isn't installed.
         """
         module, name = self.function.split(":")
         with _reporting_missing_extras(), quiet_imports():
@@ -82,9 +82,9 @@ def _reporting_missing_extras() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reporting_errors(verb: str) -> Iterator[None]:
-    """End a step's process with the exit code of an error that a user can act on.
+    """Exit with the error's exit code when a step raises a `SatXceptionError`.
 
-    Its message is the last line of the log, and the container's termination message, which Kubernetes shows in the
+    The error is the last line of the log, and the container's termination message, which Kubernetes shows in the
     pod's status.
     """
     set_up_logging()

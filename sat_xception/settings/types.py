@@ -1,4 +1,4 @@
-"""Kinds of settings that several steps have: shares, addresses, and paths that may be in a bucket."""
+"""Field types shared by the settings of several steps: fractions, addresses, and paths that may be in a bucket."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _none_if_empty(value: object) -> object:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
-# A pipeline's parameter can't be left out: there an empty text says that there is none.
+# KFP parameters can't be omitted, so "" means "not given".
 _MaybePath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 # Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.
 Folder = Annotated[Path, Stored("folder")]
@@ -65,18 +65,18 @@ Place = Annotated[Path, Stored("place")]
 PlaceOrNone = Annotated[_MaybePath, Stored("place")]
 
 
-def model_name(description: str = "Name it is served as.") -> Any:  # noqa: ANN401 - stands for a field of any type
-    """Return the setting that names a served model: lower-case letters, digits and hyphens, as Kubernetes wants it."""
+def model_name(description: str = "Name of the served model.") -> Any:  # noqa: ANN401 - stands for a field of any type
+    """Return the field of a served model's name: lower-case letters, digits and hyphens, as Kubernetes requires."""
     return Field("school-classifier", pattern=_MODEL_NAME, description=description)
 
 
 def layers_of(what: str) -> Any:  # noqa: ANN401 - stands for a field of any type
-    """Return the setting that names the layers of a file."""
-    return Field((), description=f"Layer of {what} to read, where that file has several; repeat for more.")
+    """Return the field that names the layers to read from the file of another setting."""
+    return Field((), description=f"Layer of {what} to read, if that file has several; repeat for more.")
 
 
 def check_layers(settings: BaseModel) -> None:
-    """Refuse layers of files that aren't given.
+    """Reject `<file>_layer` settings without their file.
 
     Raises:
         ValueError: A setting `<file>_layer` is given without `<file>`.

@@ -16,24 +16,27 @@ class ValidateConfig(StepConfig):
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write statistics, schema, anomalies and the report to.")
     schema_file: FileOrNone = Field(
-        None, description="Reviewed schema.pbtxt. Default: the baseline's, else inferred from the training split."
+        None,
+        description="Reviewed schema.pbtxt. Default: the baseline's; without one, inferred from the training split.",
     )
     baseline: ResultOrNone = Field(
         None, description="Folder of the last accepted run, to compare with; replaced when this run is accepted."
     )
     accept: tuple[str, ...] = Field(
-        (), description="Anomalies that don't stop the run, as <split>:<feature>:<kind>; '*' matches anything."
+        (),
+        description="Anomaly that doesn't stop the run, as <split>:<feature>:<kind>; '*' matches anything; repeat for "
+        "more.",
     )
     max_skew: float = Field(
         0.3,
         gt=0,
-        description="Largest distance of a feature's distribution between training and another split, "
-        "in an inferred schema.",
+        description="Maximum distance between a feature's distributions in training and another split, in an inferred "
+        "schema.",
     )
     max_drift: float = Field(
         0.1,
         gt=0,
-        description="Largest distance of a feature's distribution in training from the baseline's, in an "
+        description="Maximum distance between a feature's distributions in training and in the baseline, in an "
         "inferred schema.",
     )
 

@@ -23,9 +23,9 @@ __all__ = ["BuildConfig", "TrainFoldersConfig"]
 
 
 class BuildConfig(AssembleConfig):
-    """From labelled places, or class folders, to validated TFRecord files: assemble, convert and validate in one go."""
+    """Make validated TFRecord files from labelled sites or class folders: assemble, convert and validate."""
 
-    out: Place = Field(description="Folder that gets dataset/, examples/ and validation/; what is done is kept.")
+    out: Place = Field(description="Parent folder of dataset/, examples/ and validation/; finished ones are kept.")
     shard_mb: int = setting_of(ConvertConfig, "shard_mb")
     schema_file: FileOrNone = setting_of(ValidateConfig, "schema_file")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
@@ -44,5 +44,5 @@ class TrainFoldersConfig(StepConfig):
     alpha: float = setting_of(TrainConfig, "alpha")
     input_size: int = setting_of(TrainConfig, "input_size")
     seed: int = setting_of(TrainConfig, "seed")
-    models: Path = Field(Path("models"), description="Folder that gets a folder for this run.")
-    tensorboard: Path = Field(Path("tensorboard"), description="Folder that gets this run's TensorBoard logs.")
+    models: Path = Field(Path("models"), description="Parent folder of the folder of this run.")
+    tensorboard: Path = Field(Path("tensorboard"), description="Parent folder of this run's TensorBoard logs.")
