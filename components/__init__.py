@@ -1,1 +1,1 @@
-"""Kubeflow components: one folder a step, each the thin contract of one verb of the library."""
+"""Kubeflow components: one folder per step, each with the thin contract of one verb of the library."""

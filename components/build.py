@@ -1,8 +1,8 @@
 """Build and push the images of the steps: `python -m components.build [--push REGISTRY] [IMAGE ...]`.
 
-An image's tag is the digest of what goes into it, so an image that exists under its tag is not built again, unless its
-base has changed. What was chosen and each image that was built are written to `components/images.lock`, which the next
-build, `--push` and compiling read.
+An image's tag is the digest of its content, so an image that exists under its tag is not built again, unless its base
+has changed. The options and each image built are written to `components/images.lock`, which the next build, `--push`
+and compiling read.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class BuiltImage:
 
     Attributes:
         name: Its name in `IMAGES`.
-        tag: Digest of what went into it.
+        tag: Digest of its content.
         image_id: Docker's digest of the image.
         size_bytes: Size of its layers, unpacked.
         base_id: Docker's digest of the image that it was built on.
-        seconds: What building it took; 0 when it was there already.
+        seconds: Build time; 0 if it existed already.
     """
 
     name: str
@@ -66,7 +66,7 @@ class BuiltImage:
 
 @dataclass(frozen=True)
 class Choices:
-    """What images are built of; kept in `images.lock`, so that what comes after `make images` needn't say it again.
+    """Build options; stored in `images.lock`, so that commands after `make images` needn't repeat them.
 
     Attributes:
         base_image: Python image of Debian trixie that they are built on.
@@ -80,17 +80,17 @@ class Choices:
 
 
 def choose(base_image: str, train_device: str, *, push: bool, every: bool = True) -> Choices:
-    """Return what to build: what is given, else what was given last, else the default.
+    """Return the build options: as given, or as in the last build, or the defaults.
 
     Args:
         base_image: "" when not given.
         train_device: "" when not given.
-        push: Whether images that were built before are pushed: these can't be of other choices than they are.
-        every: Whether all images are built, not some by name.
+        push: Whether existing images are pushed, so that their options can't change.
+        every: Whether all images are built, not only some by name.
 
     Raises:
-        ConfigError: What is pushed was built of other choices.
-        ServiceError: The base image can't be had.
+        ConfigError: The images to push were built with other options.
+        ServiceError: The base image can't be pulled.
     """
     recorded = read_lock().get("choices", {})
     if push:
@@ -255,10 +255,10 @@ def _inspect(reference: str) -> dict[str, Any] | None:
 
 
 def _docker(*arguments: str) -> None:
-    """Run docker; what it says goes to stderr."""
+    """Run docker, with its output on stderr."""
     finished = subprocess.run([_docker_path(), *arguments], stdout=2, check=False)
     if finished.returncode:
-        raise ServiceError(f"docker {arguments[0]} failed with exit code {finished.returncode}; what it said is above")
+        raise ServiceError(f"docker {arguments[0]} failed with exit code {finished.returncode}; its output is above")
 
 
 def _docker_path() -> str:
@@ -269,7 +269,7 @@ def _docker_path() -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build what the command line names, and push it if it says where to."""
+    """Build the images named on the command line, and push them if --push is given."""
     parser = argparse.ArgumentParser(prog="python -m components.build", description=__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"one of {', '.join(IMAGES)}; default: all")
     again = "default: as the last time, or "

@@ -1,10 +1,10 @@
 """The container image of each step: the files that go into it, and the reference that follows from them.
 
-An image holds the modules that its step imports and nothing more, so a change in one step's code changes the tags of
-the images that contain it, and Kubeflow's cache, which compares references, runs again just what has to be.
+An image holds only the modules that its step imports, so a change in one step's code changes the tags of only the
+images that contain it. Kubeflow's cache compares image references, so only tasks whose code changed run again.
 
-Dockerfiles run this module as a script to pick the files, before anything else is installed: it needs the standard
-library alone.
+Dockerfiles run this module as a script to select the files, before anything else is installed, so it imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
-# Written by `make images` and `make push`: what they were given, what was built, and where it went.
+# Written by `make images` and `make push`: their options, the images built, and the registry pushed to.
 LOCK_FILE = ROOT / "components" / "images.lock"
 # Repository name of each image. `train` has two variants, which differ in their TensorFlow.
 IMAGES = (
@@ -56,14 +56,14 @@ IMAGES = (
     "bulk_predict",
     "bulk_publish",
 )
-# What trainings run on, as $TRAIN_DEVICE and `make images TRAIN_DEVICE=…` say it.
+# Device of trainings: values of $TRAIN_DEVICE and `make images TRAIN_DEVICE=…`.
 TRAIN_DEVICES = ("gpu", "cpu")
 _PACKAGE = "sat_xception"
 # Components that share an image, where it isn't the one of their own name.
 _SHARING = {"assemble": ("check",), "evaluate": ("evaluate_serving",)}
-# Where images are before they are pushed anywhere.
+# Registry part of the names of images that are not pushed yet.
 LOCAL_REGISTRY = "sat-xception"
-# What every step needs of the package: the command, and the table of steps.
+# Modules that every step needs: the command line and the registry of steps.
 _ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
 # Files that a module reads beside it.
 _DATA = {
@@ -75,8 +75,8 @@ _DATA = {
 def image(step: str) -> str:
     """Return the reference of a step's image, for instance `sat-xception/gate:3f9c2a81d0e4`.
 
-    $IMAGE_REGISTRY says where images come from (default: where `make push` sent them, else `sat-xception`), $IMAGE_TAG
-    replaces the tag; `train_device` chooses between the two images of `train`.
+    $IMAGE_REGISTRY sets the registry (default: the one of the last `make push`, or `sat-xception`), $IMAGE_TAG replaces
+    the tag, and `train_device` selects one of the two images of `train`.
     """
     name = "train-gpu" if step == "train" and train_device() == "gpu" else step
     registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or LOCAL_REGISTRY
@@ -84,7 +84,7 @@ def image(step: str) -> str:
 
 
 def train_device() -> str:
-    """Return what trainings run on, "gpu" or "cpu": $TRAIN_DEVICE, else what `make images` was given, else "gpu".
+    """Return the device of trainings, "gpu" or "cpu": $TRAIN_DEVICE, or that of the last `make images`, or "gpu".
 
     Raises:
         ConfigError: $TRAIN_DEVICE is neither.
@@ -98,7 +98,7 @@ def train_device() -> str:
 
 
 def training_note() -> str:
-    """Return what someone who compiles the training pipeline for CPUs should know; "" where it is for GPUs."""
+    """Return a note for the user if the training pipeline is compiled for CPUs; "" if for GPUs."""
     if train_device() == "gpu":
         return ""
     return f"trainings use the CPU image {image('train')} (TRAIN_DEVICE=cpu), and gpu_count is 0 unless a run gives it"
@@ -110,20 +110,20 @@ def chosen_images(device: str) -> tuple[str, ...]:
 
 
 def unbuilt_images() -> list[str]:
-    """Return the chosen images that `make images` hasn't built, or not since their content changed."""
+    """Return the chosen images that `make images` hasn't built since their content changed."""
     known = read_lock().get("images", {})
     chosen = chosen_images(train_device())
     return [name for name in chosen if known.get(name, {}).get("tag") != content_tag(name)]
 
 
 def step_of(name: str) -> str:
-    """Return the step that an image is for: `train` for both of its variants."""
+    """Return the step of an image: `train` for both of its variants."""
     return name.removesuffix("-gpu")
 
 
 @cache
 def content_tag(name: str) -> str:
-    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of what it is made of."""
+    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of its files."""
     step = step_of(name)
     folder = ROOT / "components" / step
     requirements = folder / ("requirements-gpu.txt" if name != step else "requirements.txt")

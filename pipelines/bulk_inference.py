@@ -1,11 +1,11 @@
-"""The bulk pipeline: an area in, a map of candidates and a page to review them out.
+"""The bulk pipeline: from an area to a map of candidates and a page to review them.
 
     plan -> predict part 1/n -> predict the rest, close the ledger -> publish
          -> predict part 2/n ->
          -> ...              ->
 
-Run again, on a schedule, it scores what the same model hasn't scored on the same imagery yet: new places, everything
-for a new model, nothing when nothing is new. It ends with notify in any case. `kfp dsl compile --py
+On a schedule, each run scores the tiles that the same model hasn't scored yet on the same imagery: new tiles, all tiles
+for a new model, none if nothing is new. Notify always runs at the end. `kfp dsl compile --py
 pipelines/bulk_inference.py` works.
 """
 
@@ -35,13 +35,13 @@ PIPELINE_NAME = "tile-bulk-inference"
 
 
 def _reads(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
-    """Place a task that reads imagery and a model, and sees what other runs have scored."""
+    """Configure a task that reads imagery, a model and the scores of other runs."""
     return mount_storage_key(add_imagery_token(disable_caching(configure(task, SCORING, name))))
 
 
 @dsl.pipeline(
     name=PIPELINE_NAME,
-    description="Score all tiles of an area and publish what was found, for review.",
+    description="Score all tiles of an area and publish the candidates for review.",
     pipeline_config=retention(),
 )
 def bulk_inference(
@@ -83,42 +83,42 @@ def bulk_inference(
     """Plan, score, publish.
 
     Args:
-        area: File of polygons, here or at gs://, or of places with area_buffer_m.
-        area_bbox: Instead of area: west, south, east and north in degrees, with commas.
-        area_buffer_m: How far around the places of the area it reaches, in metres.
-        area_layer: Layers of area to read, where the file has several.
-        area_tiles: Instead of area: file of a list of tiles, of lines z/x/y or a table with x, y and z.
+        area: File of the area, local or at gs://: polygons, or points and lines with area_buffer_m.
+        area_bbox: Instead of area: west, south, east and north in degrees, separated by commas.
+        area_buffer_m: Buffer around the features of area, in metres.
+        area_layer: Layers of area to read, if the file has several.
+        area_tiles: Instead of area: file with a list of tiles, as z/x/y lines or as a table with x, y and z.
         area_zoom: Zoom of the tiles, from 0 to 22.
-        imagery: Where the tiles' images come from: an address with {z}, {x} and {y}, a folder, an archive, gs://.
-        imagery_attribution: Whom the imagery's licence wants named.
-        imagery_bands: Bands of a GeoTIFF that are red, green and blue. Empty: as the file says.
-        imagery_contact: Who asks, for servers that want to know.
-        imagery_rate_per_s: Most requests a second of each scoring task to the imagery; 0 is no limit.
-        imagery_scale: Values of a GeoTIFF that are black and white.
-        imagery_tile_size: Width and height that a tile must have, in pixels; 0 is any.
-        imagery_tms: Whether rows are counted from the south.
-        imagery_token_env: Environment variable with the imagery's token, IMAGERY_TOKEN where the Secret
-            sat-xception-imagery has it.
-        imagery_workers: Tiles in flight at once in each scoring task, from 1 to 256.
-        model_name: Name the model is served as.
-        model_root: Model root, here or at gs://; the newest version is taken, and no other during the run.
-        publish_area_name: Column of publish_areas that holds their names.
-        publish_areas: File of polygons, such as provinces, to count by.
-        publish_areas_layer: Layers of publish_areas to read, where the file has several.
-        publish_known: File of places that are known, to tell known candidates from new ones.
-        publish_known_distance_m: Largest distance between a known place and a candidate's nearest tile, in metres.
-        publish_known_layer: Layers of publish_known to read, where the file has several.
-        publish_most_reviewed: Candidates on the review page, the best ones.
-        publish_threshold: From which probability on a tile is a candidate; 0 is the model's own threshold.
+        imagery: Imagery of the tiles: an address with {z}, {x} and {y}, a folder, an archive, or gs://.
+        imagery_attribution: Attribution required by the imagery's licence.
+        imagery_bands: Red, green and blue band of a GeoTIFF. Empty: as the file defines them.
+        imagery_contact: Your e-mail address or web page, sent to the tile server so that its operator can reach you.
+        imagery_rate_per_s: Maximum requests per second of each scoring task to the imagery; 0 is unlimited.
+        imagery_scale: Pixel values of a GeoTIFF that are mapped to black and white. Empty: 0 and 255.
+        imagery_tile_size: Required width and height of a tile, in pixels; 0 is any.
+        imagery_tms: Whether the imagery numbers tile rows from the south, as TMS does.
+        imagery_token_env: Environment variable with the imagery's token. The Secret sat-xception-imagery sets
+            IMAGERY_TOKEN.
+        imagery_workers: Number of tiles fetched concurrently in each scoring task, from 1 to 256.
+        model_name: Name of the served model.
+        model_root: Model root, local or at gs://; the version that is newest at the start is used for the whole run.
+        publish_area_name: Column of publish_areas that holds the names.
+        publish_areas: File of polygons, such as provinces, for counts by area.
+        publish_areas_layer: Layers of publish_areas to read, if the file has several.
+        publish_known: File of known sites; candidates near one are marked as known, the others as new.
+        publish_known_distance_m: Maximum distance between a known site and a candidate's nearest tile, in metres.
+        publish_known_layer: Layers of publish_known to read, if the file has several.
+        publish_most_reviewed: Maximum number of candidates on the review page, highest probabilities first.
+        publish_threshold: Decision threshold of candidates; 0 is the model's own.
         publish_with_tiles: Whether the candidates' tiles are copied beside the review page, so that it works offline.
-        scores: Folder, here or at gs://, of the scores of all runs; each has a folder of its own in it.
-        scoring_batch_size: Most tiles that are scored at once.
-        scoring_endpoint: Address of a server that serves the model: grpc:// or http://, host and port. Empty: each
-            task has the model itself.
-        scoring_engine: What runs the model in a task: "auto", "tensorflow" or "openvino".
-        scoring_in_flight: Requests of each task to the server at once.
-        scoring_parts: Tasks that score side by side.
-        scoring_shard_tiles: Tiles a shard, which is what a killed task loses at most.
+        scores: Folder, local or at gs://, of the scores of all runs; each run has a subfolder.
+        scoring_batch_size: Maximum batch size, in tiles.
+        scoring_endpoint: Address of a server that serves the model: grpc:// or http://, host and port. Empty: each task
+            runs the model itself.
+        scoring_engine: Inference engine in each task: "auto", "tensorflow" or "openvino".
+        scoring_in_flight: Concurrent requests to the server, per task.
+        scoring_parts: Number of scoring tasks that run in parallel.
+        scoring_shard_tiles: Tiles per shard: the maximum that is lost if a task is killed.
     """
     ending = configure(
         notify(pipeline=PIPELINE_NAME, baseline="", run=dsl.PIPELINE_JOB_ID_PLACEHOLDER), SMALL, "Notify"
@@ -165,7 +165,7 @@ def bulk_inference(
         with dsl.ParallelFor(planned.outputs["Output"], name="parts") as part:
             scored = bulk_predict(part=part, after=[], **scoring)
             retry(mount_endpoint_token(_reads(scored, "Score tiles")), SCORING, pause_s=60)
-        # What a part left, which is nothing where all went well; and the proof that no tile is lost.
+        # Scores what the parts left over, usually nothing, and checks that no tile is lost.
         closed = bulk_predict(part="", after=dsl.Collected(scored.outputs["Output"]), **scoring)
         retry(mount_endpoint_token(_reads(closed, "Close the ledger")), SCORING, pause_s=60)
         published = bulk_publish(

@@ -1,8 +1,8 @@
-"""What each kind of task asks of the cluster: size, time, retries, identity, Secrets, GPUs; and what may be cached.
+"""Resources of each kind of task on the cluster: size, timeout, retries, identity, Secrets, GPUs; and caching.
 
-Only a cluster heeds it. Retries are for what a cluster does to a task, such as taking its node away, and for services
-that are down for a while. Kubeflow can't tell these from an error in the data, so a task has retries only where trying
-again can help, and a run on one machine has none.
+The local runner ignores them. Retries are for what a cluster does to a task, such as taking its node away, and for
+services that are temporarily down. Kubeflow can't distinguish these from an error in the data, so a task has retries
+only where another try can help, and a run on one machine has none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResourceProfile:
     Attributes:
         cpus: Request and limit.
         memory: Request and limit.
-        timeout_s: How long one try may run, in seconds, once its pod is on a node: waiting for one isn't counted.
+        timeout_s: Timeout of one try, in seconds, from when its pod is on a node; waiting for a node isn't counted.
     """
 
     cpus: tuple[str, str]
@@ -72,9 +72,9 @@ SCORING = ResourceProfile(("4", "8"), ("4Gi", "8Gi"), timeout_s=2 * _DAY)
 
 
 def retention() -> dsl.PipelineConfig:
-    """Return how long the Kubernetes objects of a run are kept, and how long a run may take.
+    """Return the retention time of a run's Kubernetes objects and the timeout of a run.
 
-    Kubeflow Pipelines 2.17 takes these settings. 2.16, which the Kubeflow distribution 26.03 has, doesn't know them:
+    Kubeflow Pipelines 2.17 supports these settings. 2.16, which the Kubeflow distribution 26.03 has, doesn't know them:
     its API server then drops all Kubernetes settings of the pipeline, Secrets, nodes and deadlines, without an error.
     So they are left out unless $KFP_VERSION is 2.17 or newer; it is 2.16 by default.
 
@@ -96,7 +96,7 @@ def retention() -> dsl.PipelineConfig:
 
 
 def configure(task: dsl.PipelineTask, kind: ResourceProfile, name: str) -> dsl.PipelineTask:
-    """Give a task its size, its deadline, its user, its labels, and the name that the UI shows."""
+    """Set a task's resources, timeout, user, labels, and display name."""
     task.set_cpu_request(kind.cpus[0]).set_cpu_limit(kind.cpus[1])
     task.set_memory_request(kind.memory[0]).set_memory_limit(kind.memory[1])
     kubernetes.set_timeout(task, kind.timeout_s)
@@ -107,34 +107,35 @@ def configure(task: dsl.PipelineTask, kind: ResourceProfile, name: str) -> dsl.P
 
 
 def retry(task: dsl.PipelineTask, kind: ResourceProfile, pause_s: int) -> dsl.PipelineTask:
-    """Try a task up to twice more, after a pause and then after twice the pause."""
-    # Argo counts this from the start of the first try, starts no other after it and ends a running one there
-    # (argoproj/argo-workflows#13044): it must hold them all.
+    """Retry a task up to twice, after a pause and then after twice the pause."""
+    # Argo counts this from the start of the first try; after it, no other try starts and a running one is ended
+    # (argoproj/argo-workflows#13044), so it must cover all tries.
     longest = 3 * (kind.timeout_s + pause_s)
     return task.set_retry(2, backoff_duration=f"{pause_s}s", backoff_factor=2, backoff_max_duration=f"{longest}s")
 
 
 def disable_caching(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Run the task every time: its result is not in its outputs alone, or its inputs can change unseen."""
+    """Disable caching, for a task with results outside its outputs or inputs that Kubeflow can't see."""
     return task.set_caching_options(False)
 
 
 def use_gpus(
     task: dsl.PipelineTask, kind: str, count: str, node_selector: dict[str, str], tolerations: list[dict[str, object]]
 ) -> dsl.PipelineTask:
-    """Ask for GPUs, all of it by the pipeline's parameters.
+    """Request GPUs, with every value taken from the pipeline's parameters.
 
     Args:
         task: A training.
         kind: Parameter with the resource name, such as "nvidia.com/gpu".
-        count: Parameter with the number in digits. Kubeflow's driver reads text alone here: of a number it makes no
-            request, without an error. With "0" it writes a limit of 0, which Kubernetes accepts and places on any node.
+        count: Parameter with the number in digits. Kubeflow's driver reads only strings here: for a number it makes
+            no request, without an error. With "0" it writes a limit of 0, which Kubernetes accepts and
+            schedules on any node.
         node_selector: Labels that a node must have.
         tolerations: Tolerations as Kubernetes writes them.
     """
     task.set_accelerator_type(kind).set_accelerator_limit(count)
-    # The compiler hands a group the parameters that are registered with the tasks in it. The setters above write theirs
-    # into the container alone, and Kubeflow's driver would not find them among the inputs of the group.
+    # The compiler passes to a group the parameters that are registered with its tasks. The setters above write theirs
+    # only into the container, so Kubeflow's driver would not find them among the inputs of the group.
     task.register_pipeline_channels([kind, count])
     kubernetes.add_node_selector_json(task, node_selector)
     return kubernetes.add_toleration_json(task, tolerations)
@@ -148,7 +149,7 @@ def add_imagery_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
 def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the key of a storage account from the Secret `sat-xception-storage`, if there is one.
 
-    The Secret's key `path` says where its key file is, in the folder that it is mounted at. Without the Secret the
+    The Secret's key `path` is the path of its key file, in the folder that it is mounted at. Without the Secret the
     variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to work.
     """
     secret = "sat-xception-storage"
@@ -159,8 +160,8 @@ def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
 def mount_endpoint_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the task the endpoint's token and authorities from the Secret `sat-xception-endpoint`, if there is one.
 
-    Its keys `token-path` and `ca-path` say where these files of it are, in the folder that it is mounted at. As with
-    the storage's key, a variable that named a file that isn't there would be refused.
+    Its keys `token-path` and `ca-path` are the paths of these files, in the folder that it is mounted at. As with the
+    storage key, a variable that names a missing file would be an error.
     """
     secret = "sat-xception-endpoint"
     kubernetes.use_secret_as_volume(task, secret, mount_path=_ENDPOINT_FOLDER, optional=True)

@@ -1,12 +1,12 @@
-"""The training pipeline: tiles in, a gated, packaged, answering model out.
+"""The training pipeline: from tiles to a gated, packaged and deployed model.
 
     check -> assemble -> convert -> validate -> train xception    -> evaluate -> gate -> [package -> deploy]
                                              -> train mobilenetv2 -> evaluate ->
                                              -> evaluate what is serving      ->
 
-Package and deploy are in a group, which is skipped when there is no model to deploy; notify runs in any case. The two
-trainings don't wait for each other, so a cluster runs them side by side. `kfp dsl compile --py pipelines/training.py`
-works. The UI shows the parameters sorted by name, so each begins with what it is about.
+Package and deploy are in a group, which is skipped if there is no model to deploy; notify always runs. The two
+trainings are independent, so a cluster runs them in parallel. `kfp dsl compile --py pipelines/training.py` works. The
+UI sorts parameters by name, so each name starts with its topic.
 """
 
 from kfp import dsl
@@ -43,13 +43,13 @@ __all__ = ["PIPELINE_NAME", "training"]
 
 PIPELINE_NAME = "school-classifier-training"
 _NO_WINNER = "none"
-# An image without CUDA would hold a GPU and not use it.
+# An image without CUDA would reserve a GPU without using it.
 _GPU_COUNT = "0" if train_device() == "cpu" else "1"
 
 
 @dsl.pipeline(
     name=PIPELINE_NAME,
-    description="Train Xception and MobileNetV2 side by side; deploy the better if it is good enough.",
+    description="Train Xception and MobileNetV2 in parallel; deploy the better one if it passes the gate.",
     pipeline_config=retention(),
 )
 def training(
@@ -139,118 +139,123 @@ def training(
     """Train, compare, gate, package and deploy.
 
     Args:
-        data: Folder of class folders, here or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample"
-            for the synthetic sample. It gives way to data_labels at its default, "sample"; a folder doesn't.
-        data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*"
-            matches anything.
-        data_baseline: Folder, here or at gs://, that holds what is kept of the last run: the schema and the statistics
-            that data is held against, and last-run.json. Empty: none.
-        data_block_zoom: Zoom of the blocks of tiles that share a split, where it is known which tiles images are.
-        data_fractions: Shares of train, valid and test, in [0, 1], with sum 1. A split that the folders give is kept.
-        data_imagery: Imagery of data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg, MBTiles,
-            PMTiles or a GeoTIFF. Never with a key in it: write {token}, and see data_imagery_token_env.
-        data_imagery_attribution: Whom the imagery's licence wants named; kept with the dataset.
-        data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
-        data_imagery_contact: Your address or page, for the owner of the tile server.
-        data_imagery_scale: Values of a GeoTIFF that become black and white; empty for 0 and 255.
-        data_imagery_tms: Whether the imagery counts rows from the south, as TMS does.
-        data_imagery_token_env: Environment variable that fills {token} in the template. IMAGERY_TOKEN is what the
-            Secret sat-xception-imagery gives.
-        data_keep_near_duplicates: Whether tiles that look the same stay, within a split; across splits they stop the
-            run.
-        data_label: Class of every labelled place, instead of a column.
+        data: Folder of class folders, local or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or "sample"
+            for the synthetic sample. Ignored if data_labels is set and this is left at "sample"; setting both to other
+            values is an error.
+        data_accept_anomalies: Anomalies that don't stop the run, each as "<split>:<feature>:<kind>"; "*" matches
+            anything.
+        data_baseline: Folder, local or at gs://, that keeps the schema and statistics of the last accepted run, which
+            new data is compared with, and last-run.json. Empty: no baseline.
+        data_block_zoom: Zoom of the blocks of tiles that are kept within one split, for images whose tile coordinates
+            are known.
+        data_fractions: Fractions of train, valid and test, in [0, 1], with sum 1. A split given by the folders is kept.
+        data_imagery: Imagery for data_labels: a URL template with {z}, {x} and {y}, a folder of z/x/y.jpg files,
+            MBTiles, PMTiles or a GeoTIFF. Must not contain a key: write {token}, and see data_imagery_token_env.
+        data_imagery_attribution: Attribution required by the imagery's licence; stored with the dataset.
+        data_imagery_bands: Red, green and blue band of a GeoTIFF. Empty: as the file defines them.
+        data_imagery_contact: Your e-mail address or web page, sent to the tile server so that its operator can reach
+            you.
+        data_imagery_scale: Pixel values of a GeoTIFF that are mapped to black and white. Empty: 0 and 255.
+        data_imagery_tms: Whether the imagery numbers tile rows from the south, as TMS does.
+        data_imagery_token_env: Environment variable whose value replaces {token} in the template. The Secret
+            sat-xception-imagery sets IMAGERY_TOKEN.
+        data_keep_near_duplicates: Whether near-duplicates within a split are kept; near-duplicates in different splits
+            are always an error.
+        data_label: Class of every labelled site, instead of a column.
         data_label_column: Column of data_labels that holds the class.
-        data_labels: File of labelled places, here or at gs://, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or
+        data_labels: File of labelled sites, local or at gs://, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or
             Parquet. Needs data_imagery.
-        data_labels_layer: Layers of data_labels to read, where the file has several.
-        data_max_drift: Largest distance of a feature's distribution in training from that of the last accepted run,
-            above 0. Only with data_baseline, and until its schema says otherwise.
-        data_max_failed: Largest share of tiles that may be unreadable, in [0, 1]; with more the run stops.
-        data_max_skew: Largest distance of a feature's distribution between training and another split, above 0.
-        data_max_unplaced: Largest share of images that don't say where they are, where others do, which are split by
-            block; with more the run stops.
-        data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
-            9.
-        data_negative_label: Class of the negatives. Empty: "not-" and the class that is looked for.
-        data_negatives_buffer_m: Least distance of random negatives and look-alikes from any labelled place, in metres.
-        data_negatives_distance_m: Largest distance of random negatives from a labelled place, in metres, where
+        data_labels_layer: Layers of data_labels to read, if the file has several.
+        data_max_drift: Maximum distance between a feature's distributions in training and in the last accepted run,
+            above 0. Used only with data_baseline, and until its schema sets another limit.
+        data_max_failed: Maximum fraction of tiles that can't be read, in [0, 1]; above it the run stops.
+        data_max_skew: Maximum distance between a feature's distributions in training and another split, above 0.
+        data_max_unplaced: Maximum fraction of images without tile coordinates if others have them and are split by
+            block; above it the run stops.
+        data_near_duplicate_bits: Tiles are near-duplicates if their perceptual hashes differ in at most this many of 64
+            bits and their detail matches too; 0 to 9.
+        data_negative_label: Class of the negatives. Empty: "not-" followed by the positive class.
+        data_negatives_buffer_m: Minimum distance of random negatives and look-alikes from any labelled site, in metres.
+        data_negatives_distance_m: Maximum distance of random negatives from a labelled site, in metres, if
             data_negatives_within is empty.
-        data_negatives_lookalikes: File of a second layer, of things that look alike: its tiles are negatives.
-        data_negatives_lookalikes_layer: Layers of data_negatives_lookalikes to read, where the file has several.
-        data_negatives_ratio: Random negatives a positive tile, with data_labels; 0 draws none.
-        data_negatives_review: File of reviewed tiles with a verdict of yes, no or unsure, which overrules the labels.
-        data_negatives_review_layer: Layers of data_negatives_review to read, where the file has several.
-        data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
+        data_negatives_lookalikes: File of a second layer, of look-alikes (hard negatives): its tiles are negatives.
+        data_negatives_lookalikes_layer: Layers of data_negatives_lookalikes to read, if the file has several.
+        data_negatives_ratio: Number of random negatives per positive tile, with data_labels; 0 draws none.
+        data_negatives_review: File of reviewed tiles with a verdict of yes, no or unsure, which overrides the labels.
+        data_negatives_review_layer: Layers of data_negatives_review to read, if the file has several.
+        data_negatives_review_weight: Training weight of a tile reviewed as "no", relative to other tiles of its class;
             above 0.
-        data_negatives_within: File of polygons to draw random negatives in. Empty: around the labelled places.
-        data_negatives_within_layer: Layers of data_negatives_within to read, where the file has several.
-        data_positive_label: The class that is looked for. Empty: "school", or X where the other class is "not-X".
-        data_rate_per_s: Most requests a second to the imagery; 0 is no limit.
+        data_negatives_within: File of polygons in which random negatives are drawn. Empty: around the labelled sites.
+        data_negatives_within_layer: Layers of data_negatives_within to read, if the file has several.
+        data_positive_label: The positive class. Empty: "school", or X if the other class is "not-X".
+        data_rate_per_s: Maximum requests per second to the imagery; 0 is unlimited.
         data_seed: Seed of the split and of training, a whole number.
         data_slice_columns: Columns of data_labels to keep with each tile, as slices.
-        data_split_column: Column of data_labels that gives the split. Empty: "split", where there is one.
-        data_store: Folder or gs:// address that keeps datasets by their digest, so that a run on unchanged data takes
-            what was computed before. Empty: every run computes everything.
-        data_tile_cache: Folder, on a volume that is mounted, that keeps fetched tiles from run to run. Empty: none.
-        data_tile_size: Width and height that a tile must have, in pixels; 0 is any.
-        data_workers: Tiles in flight at once, from 1 to 256.
+        data_split_column: Column of data_labels that holds the split. Empty: "split", if that column exists.
+        data_store: Folder or gs:// address that stores datasets by their digest, so that a run on unchanged data reuses
+            earlier results. Empty: every run computes everything.
+        data_tile_cache: Folder on a mounted volume that caches fetched tiles between runs. Empty: no cache.
+        data_tile_size: Required width and height of a tile, in pixels; 0 is any.
+        data_workers: Number of tiles fetched concurrently, from 1 to 256.
         data_zoom: Zoom of the tiles, from 0 to 22, with data_labels.
-        deploy_endpoint: Address of the server that follows the model root: http://, https:// or grpc://, host
-            and port. Empty: a server is started for the proof alone. With deploy_target "kserve" the http:// or
-            https:// address that users use.
-        deploy_endpoint_host: Host header for deploy_endpoint, where that is a gateway's IP address. Empty: its own.
-        deploy_max_slowdown: How many times slower than the old version the new may be, at the 95th percentile; 0: any.
-        deploy_min_agreement: Least share of tiles that the old and the new version give the same class, in [0, 1]; 0
-            doesn't compare.
-        deploy_model_name: Name the model is served as: lower-case letters, digits and inner hyphens.
-        deploy_model_root: Folder, here or at gs://, that the endpoint's server follows; the model goes to its
+        deploy_endpoint: Address of the server that watches the model root: http://, https:// or grpc://, host and port.
+            Empty: a temporary server is started for the check. With deploy_target "kserve", the http:// or https://
+            address that users call.
+        deploy_endpoint_host: Host header for deploy_endpoint, if that is a gateway's IP address. Empty: the address's
+            own host.
+        deploy_max_slowdown: Maximum ratio of the new version's 95th-percentile latency to the old one's; 0 disables the
+            check.
+        deploy_min_agreement: Minimum fraction of tiles that get the same class from the old and new version, in [0, 1];
+            0 disables the check.
+        deploy_model_name: Name of the served model: lower-case letters, digits and inner hyphens.
+        deploy_model_root: Folder, local or at gs://, that the endpoint's server watches; the model is written to its
             <name>/<version>, with deploy_target "kserve" to its <name>-releases/<version>/<version>.
         deploy_namespace: Namespace of the endpoint on the cluster.
-        deploy_start_minutes: How long new pods may take to be ready, in minutes, above 0.
-        deploy_step_minutes: How long each share of the traffic is watched, in minutes.
-        deploy_storage_uri: Model root as the cluster's pods name it, as "pvc://models/serving". Empty: the same.
+        deploy_start_minutes: Timeout for new pods to become ready, in minutes, above 0.
+        deploy_step_minutes: Minutes that each traffic percentage is observed.
+        deploy_storage_uri: Model root as the cluster's pods address it, such as "pvc://models/serving". Empty:
+            deploy_model_root.
         deploy_strategy: How traffic is split: "auto", "two-services" or "canary".
-        deploy_target: Where to: "kserve", a cluster; "local", a model root that a server follows; or "none", which ends
-            with the packaged model.
-        deploy_traffic_steps: Shares of the traffic, in %, that the new version gets in turn; the last is 100.
-        evaluate_goal: What the threshold of the class that is looked for is chosen for, on the validation split: "f1",
-            "recall-at-precision:0.9" or "precision-at-recall:0.9", with any share.
-        gate_max_calibration_error: Largest expected calibration error on the validation split, once calibrated, in [0,
-            1].
-        gate_max_loss: How much less accurate on the validation split than what is serving a model may be, in [0, 1]; 1
-            doesn't compare.
-        gate_min_accuracy: Lowest validation accuracy, in [0, 1].
-        gate_min_gain: What the accuracy gained on naming the most frequent class for every tile must surely be above;
-            -1 doesn't compare.
-        gate_min_precision: Lowest precision of the class that is looked for, in [0, 1].
-        gate_min_recall: Lowest recall of the class that is looked for, in [0, 1].
-        gate_min_slice_accuracy: Lowest validation accuracy in each slice, in [0, 1]; 0 asks for none.
-        gate_min_slice_recall: Lowest recall of the class that is looked for in each slice, in [0, 1]; 0 asks for none.
-        gate_min_slice_tiles: Tiles that a slice must have to be judged; for recall, of the class that is looked for.
-        gpu_count: Number of GPUs of each training, in digits, as a text; "0" trains on CPUs.
-        gpu_node_selector: Labels that a node must have for the trainings, for instance
-            {"cloud.google.com/gke-accelerator": "nvidia-l4"}.
-        gpu_tolerations: Tolerations of the trainings as Kubernetes writes them, for instance [{"key":
-            "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}].
-        gpu_type: Name of the resource that nodes with GPUs offer.
+        deploy_target: Deployment target: "kserve", a cluster; "local", a model root that a server watches; or "none",
+            which ends with the packaged model.
+        deploy_traffic_steps: Successive percentages of the traffic for the new version; the last is 100.
+        evaluate_goal: Objective of the decision threshold of the positive class, on the validation split: "f1",
+            "recall-at-precision:0.9" or "precision-at-recall:0.9", with any fraction.
+        gate_max_calibration_error: Maximum expected calibration error on the validation split, after calibration, in
+            [0, 1].
+        gate_max_loss: Maximum loss of validation accuracy against the serving model, in [0, 1]; 1 disables the check.
+        gate_min_accuracy: Minimum validation accuracy, in [0, 1].
+        gate_min_gain: The accuracy gain over always predicting the most frequent class must exceed this even at its
+            lower confidence bound; -1 disables the check.
+        gate_min_precision: Minimum precision of the positive class, in [0, 1].
+        gate_min_recall: Minimum recall of the positive class, in [0, 1].
+        gate_min_slice_accuracy: Minimum validation accuracy in each slice, in [0, 1]; 0 disables the check.
+        gate_min_slice_recall: Minimum recall of the positive class in each slice, in [0, 1]; 0 disables the check.
+        gate_min_slice_tiles: Minimum number of tiles for a slice to be checked; for recall, of the positive class.
+        gpu_count: Number of GPUs per training, in digits, as a string; "0" trains on CPUs.
+        gpu_node_selector: Labels that a node must have for training, for instance {"cloud.google.com/gke-accelerator":
+            "nvidia-l4"}.
+        gpu_tolerations: Kubernetes tolerations of the training pods, for instance [{"key": "nvidia.com/gpu",
+            "operator": "Exists", "effect": "NoSchedule"}].
+        gpu_type: Resource name of the GPUs, as nodes offer it.
         mobilenetv2_alpha: Width multiplier of MobileNetV2, above 0.
-        mobilenetv2_input_size: Height and width of MobileNetV2's input in pixels, from 32 on; 0 is 224.
-        mobilenetv2_scratch_epochs: Epochs of MobileNetV2 where its weights are "none", from 1 on.
-        mobilenetv2_weights: What MobileNetV2 starts from: "imagenet" (downloaded), a path or gs:// address of
-            a .h5 file, or "none".
-        train_batch_size: Tiles in a step of training and of scoring, from 1 on.
-        train_checkpoints: Folder or gs:// address that trainings keep what they learnt in, to go on after their node
-            was taken away. Empty: it is lost with the pod, and a retry begins anew.
-        train_fine_tune_epochs: Most epochs of fine-tuning, from 0 on; 0 leaves it out.
-        train_head_epochs: Most epochs of the head on frozen features, from 1 on.
-        train_search_trials: Heads that a search tries before each training, from 0 on; the best one's settings are
-            trained with. Needs learnt weights for both backbones.
-        xception_input_size: Height and width of Xception's input in pixels, from 71 on; 0 is 256.
-        xception_scratch_epochs: Epochs of Xception where its weights are "none", from 1 on.
-        xception_weights: What Xception starts from: "imagenet" (downloaded), a path or gs:// address of a .h5
+        mobilenetv2_input_size: Height and width of MobileNetV2's input in pixels, at least 32; 0 is 224.
+        mobilenetv2_scratch_epochs: Number of epochs of MobileNetV2 if its weights are "none", at least 1.
+        mobilenetv2_weights: Initial weights of MobileNetV2: "imagenet" (downloaded), a path or gs:// address of a .h5
             file, or "none".
+        train_batch_size: Batch size of training and evaluation, in tiles, at least 1.
+        train_checkpoints: Folder or gs:// address for training checkpoints, so that a training resumes after its node
+            was taken away. Empty: checkpoints are lost with the pod, and a retry starts from the beginning.
+        train_fine_tune_epochs: Maximum number of epochs of fine-tuning; 0 skips fine-tuning.
+        train_head_epochs: Maximum number of epochs of the head on frozen features, at least 1.
+        train_search_trials: Number of trials of a search over head settings before each training, which uses the best
+            ones; 0: no search. Needs pretrained weights for both backbones.
+        xception_input_size: Height and width of Xception's input in pixels, at least 71; 0 is 256.
+        xception_scratch_epochs: Number of epochs of Xception if its weights are "none", at least 1.
+        xception_weights: Initial weights of Xception: "imagenet" (downloaded), a path or gs:// address of a .h5 file,
+            or "none".
     """
-    # Kubeflow's id of the run tells its own record from an older one.
+    # Kubeflow's run id distinguishes this run's record from an older one.
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     ending = configure(notify(pipeline=PIPELINE_NAME, baseline=data_baseline, run=run), SMALL, "Notify")
     with dsl.ExitHandler(mount_storage_key(add_webhook(disable_caching(ending))), name="run"):

@@ -16,9 +16,13 @@ __all__ = ["findings"]
 
 # Globs of files and folders, from the root of the repository.
 COVERED: tuple[str, ...] = (
+    "README.md",
+    "CONTRIBUTING.md",
     "sat_xception/**/settings.py",
     "sat_xception/kubeflow/run_settings.py",
     "sat_xception/settings",
+    "components",
+    "pipelines",
 )
 
 _PER = (

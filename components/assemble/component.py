@@ -7,12 +7,12 @@ from components.images import image
 
 @dsl.component(base_image=image("assemble"), install_kfp_package=False)
 def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
-    """Gather labelled tiles into a dataset, or take the dataset from the store.
+    """Assemble labelled tiles into a dataset, or take the dataset from the store.
 
     Args:
         source: Address of the dataset in the store, or the settings to assemble it with, as the check task returns it.
         dataset: The dataset.
-        report: Page with counts, what was left out and why, and some tiles.
+        report: Page with counts, dropped tiles with reasons, and example tiles.
     """
     import shutil
     from pathlib import Path

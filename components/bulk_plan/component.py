@@ -32,36 +32,36 @@ def bulk_plan(
     plan: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
 ) -> list[str]:
-    """Plan which tiles of an area are scored, without those that the same model has scored on the same imagery.
+    """Plan which tiles of an area are scored; skip those that the same model has scored on the same imagery.
 
     Args:
-        area: File of polygons, or of places with buffer_m; "" when bbox or tiles says where.
-        area_layer: Layers of it to read.
-        bbox: West, south, east and north in degrees, with commas.
-        tiles: File of a list of tiles.
+        area: File of the area: polygons, or points and lines with buffer_m; "" if bbox or tiles is given.
+        area_layer: Layers of `area` to read.
+        bbox: West, south, east and north in degrees, separated by commas.
+        tiles: File with a list of tiles.
         zoom: Zoom of the tiles.
-        buffer_m: How far around the places of the area it reaches, in metres.
-        imagery: Where the tiles' images come from, as for assemble.
-        imagery_attribution: Whom the imagery's licence wants named.
-        imagery_bands: Bands of a GeoTIFF that are red, green and blue.
-        imagery_contact: Who asks, for servers that want to know.
-        imagery_scale: Values of a GeoTIFF that are black and white.
+        buffer_m: Buffer around the features of the area, in metres.
+        imagery: Imagery of the tiles, as for assemble.
+        imagery_attribution: Attribution required by the imagery's licence.
+        imagery_bands: Red, green and blue band of a GeoTIFF.
+        imagery_contact: E-mail address or web page, sent to the tile server.
+        imagery_scale: Pixel values of a GeoTIFF that are mapped to black and white.
         imagery_token_env: Environment variable with the imagery's token.
-        imagery_tms: Whether rows are counted from the south.
-        tile_size: Width and height that a tile must have, in pixels; 0 is any.
-        rate_per_s: Most requests a second to the imagery; 0 is no limit.
-        workers: Tiles in flight at once.
+        imagery_tms: Whether the imagery numbers tile rows from the south.
+        tile_size: Required width and height of a tile, in pixels; 0 is any.
+        rate_per_s: Maximum requests per second of this task to the imagery; 0 is unlimited.
+        workers: Number of tiles fetched concurrently.
         model: Model root.
-        name: Name the model is served as.
-        engine: What is going to run the model, and is measured here.
+        name: Name of the served model.
+        engine: Inference engine of the scoring tasks, whose speed is measured here.
         scored_under: Folder of the scores of all runs.
-        shard_tiles: Tiles a shard.
-        parts: Tasks that score side by side.
+        shard_tiles: Tiles per shard.
+        parts: Number of scoring tasks that run in parallel.
         plan: The plan.
-        summary: Number of tiles, time, bytes and money, as a table.
+        summary: Table of the number of tiles, time, bytes and cost.
 
     Returns:
-        The parts, "1/4" and so on; never more than there are shards.
+        The parts, "1/4" and so on; at most as many as shards.
     """
     given = dict(locals())
 

@@ -22,23 +22,23 @@ def bulk_predict(
     scores: str,
     summary: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Score a part of a plan's tiles, or what is left of them; the last closes the ledger: planned = scored + failed.
+    """Score a part of a plan's tiles, or all that are left; the last task closes the ledger: planned = scored + failed.
 
     Args:
         plan: Plan of the bulk plan step.
-        part: "2/4" is the second of four; "" is all that isn't scored, and closes the ledger.
-        after: What the tasks before returned.
-        imagery: The plan's imagery, with the key that its address may have.
-        rate_per_s: Most requests a second of this task to the imagery; 0 is no limit.
-        workers: Tiles in flight at once.
+        part: "2/4" is the second of four; "" scores all tiles that are not scored yet, and closes the ledger.
+        after: Outputs of the preceding tasks; only for the order.
+        imagery: The plan's imagery address, with its key if it has one.
+        rate_per_s: Maximum requests per second of this task to the imagery; 0 is unlimited.
+        workers: Number of tiles fetched concurrently.
         model: Model root.
-        name: Name the model is served as.
+        name: Name of the served model.
         endpoint: Address of a server that serves the model; "" scores in this task.
-        in_flight: Requests to the server at once.
-        engine: What runs the model in this task: "auto", "tensorflow" or "openvino".
-        batch_size: Most tiles that are scored at once.
-        scores: Folder of the scores of all runs; this one's are in a folder of their own in it.
-        summary: What was scored.
+        in_flight: Concurrent requests to the server.
+        engine: Inference engine of this task: "auto", "tensorflow" or "openvino".
+        batch_size: Maximum batch size, in tiles.
+        scores: Folder of the scores of all runs; this run has a subfolder.
+        summary: Counts of scored and failed tiles.
 
     Returns:
         Folder of this run's scores.

@@ -24,25 +24,25 @@ def bulk_publish(
     publication: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Make maps of scored tiles: candidates merged into sites, held against known places, and a page to review them.
+    """Make maps of scored tiles: merge candidates into sites, compare them with known sites, write a review page.
 
     Args:
         scores: Folder of the run's scores.
-        threshold: From which probability on a tile is a candidate; 0 is the model's own.
-        known: File of places that are known; "" when there is none.
-        known_layer: Layers of it to read.
-        known_distance_m: Largest distance between a known place and a candidate's nearest tile, in metres.
-        areas: File of polygons to count by; "" when there is none.
-        areas_layer: Layers of it to read.
-        area_name: Column of the areas that holds their names.
-        imagery: Imagery that the review page shows; "" is the one that was scored.
-        imagery_attribution: Whom the imagery's licence wants named.
-        imagery_tms: Whether rows are counted from the south.
+        threshold: Decision threshold of candidates; 0 is the model's own.
+        known: File of known sites; "" means none.
+        known_layer: Layers of `known` to read.
+        known_distance_m: Maximum distance between a known site and a candidate's nearest tile, in metres.
+        areas: File of polygons for counts by area; "" means none.
+        areas_layer: Layers of `areas` to read.
+        area_name: Column of `areas` that holds the names.
+        imagery: Imagery shown on the review page; "" is the imagery that was scored.
+        imagery_attribution: Attribution required by the imagery's licence.
+        imagery_tms: Whether the imagery numbers tile rows from the south.
         imagery_token_env: Environment variable with the imagery's token.
         with_tiles: Whether the candidates' tiles are copied beside the review page.
-        most_reviewed: Candidates on the review page, the best ones.
+        most_reviewed: Maximum number of candidates on the review page, highest probabilities first.
         publication: GeoParquet, GeoJSON and FlatGeobuf of the candidates, tables, the heat map and the review page.
-        report: What was found, as a page.
+        report: Page with the results.
     """
     import pathlib
     import shutil

@@ -93,55 +93,55 @@ def check(
     xception_weights: str,
     run: str,
 ) -> NamedTuple("Outputs", [("source", str), ("baseline_run", str)]):  # type: ignore[valid-type]
-    """Check every parameter of the pipeline; with a dataset store, gather the tiles and file the dataset there.
+    """Check every parameter of the pipeline; with a dataset store, also assemble the dataset and store it there.
 
     Args:
-        data: Folder of class folders, or "sample" for the synthetic sample; it gives way to `data_labels`.
+        data: Folder of class folders, or "sample" for the synthetic sample, which is ignored if `data_labels` is given.
         data_accept_anomalies: Checked; for the validate step.
-        data_baseline: Folder that says what the last finished run was made of; "" when there is none.
-        data_block_zoom: Zoom of the blocks that share a split.
-        data_fractions: Shares of train, valid and test.
-        data_imagery: Imagery of `data_labels`.
-        data_imagery_attribution: Whom the imagery's licence wants named.
-        data_imagery_bands: Bands of a GeoTIFF that are red, green and blue; empty where the file says it.
-        data_imagery_contact: For the owner of the tile server.
-        data_imagery_scale: Values of a GeoTIFF that become black and white; empty for 0 and 255.
-        data_imagery_tms: Whether rows count from the south.
-        data_imagery_token_env: Environment variable that fills {token} in the template.
-        data_keep_near_duplicates: Whether tiles that look the same stay, within a split; across splits they stop the
-            run.
-        data_label: Class of every labelled place, instead of a column.
+        data_baseline: Folder with the record of the last finished run; "" means none.
+        data_block_zoom: Zoom of the blocks that are kept within one split.
+        data_fractions: Fractions of train, valid and test.
+        data_imagery: Imagery for `data_labels`.
+        data_imagery_attribution: Attribution required by the imagery's licence.
+        data_imagery_bands: Red, green and blue band of a GeoTIFF; empty: as the file defines them.
+        data_imagery_contact: E-mail address or web page, sent to the tile server.
+        data_imagery_scale: Pixel values of a GeoTIFF that are mapped to black and white; empty: 0 and 255.
+        data_imagery_tms: Whether the imagery numbers tile rows from the south.
+        data_imagery_token_env: Environment variable whose value replaces {token} in the template.
+        data_keep_near_duplicates: Whether near-duplicates within a split are kept; across splits they are always an
+            error.
+        data_label: Class of every labelled site, instead of a column.
         data_label_column: Column of the labels that holds the class.
-        data_labels: Labelled places, instead of `data`; "" when there are none.
-        data_labels_layer: Layers of it to read.
+        data_labels: Labelled sites, instead of `data`; "" means none.
+        data_labels_layer: Layers of `data_labels` to read.
         data_max_drift: Checked; for the validate step.
-        data_max_failed: Largest share of tiles that may be unreadable.
+        data_max_failed: Maximum fraction of tiles that can't be read.
         data_max_skew: Checked; for the validate step.
-        data_max_unplaced: Largest share of images that don't say where they are, where others do; with more the run
+        data_max_unplaced: Maximum fraction of images without tile coordinates if others have them; above it the run
             stops.
-        data_near_duplicate_bits: Tiles whose perceptual hashes differ in so many of 64 bits or less look the same; 0 to
-            7.
+        data_near_duplicate_bits: Maximum number of differing bits, of 64, in the perceptual hashes of near-duplicates;
+            0 to 9.
         data_negative_label: Class of the negatives.
-        data_negatives_buffer_m: Their least distance from any labelled place, in metres.
-        data_negatives_distance_m: Their largest distance from a labelled place, in metres.
-        data_negatives_lookalikes: Second layer, whose tiles are negatives.
-        data_negatives_lookalikes_layer: Layers of it to read.
-        data_negatives_ratio: Random negatives a positive tile.
-        data_negatives_review: Reviewed tiles, which overrule the labels.
-        data_negatives_review_layer: Layers of it to read.
-        data_negatives_review_weight: How much a reviewed "no" counts in training, beside other tiles of its class;
+        data_negatives_buffer_m: Minimum distance of random negatives and look-alikes from any labelled site, in metres.
+        data_negatives_distance_m: Maximum distance of random negatives from a labelled site, in metres.
+        data_negatives_lookalikes: Second layer, of look-alikes, whose tiles are negatives.
+        data_negatives_lookalikes_layer: Layers of `data_negatives_lookalikes` to read.
+        data_negatives_ratio: Number of random negatives per positive tile.
+        data_negatives_review: Reviewed tiles, which override the labels.
+        data_negatives_review_layer: Layers of `data_negatives_review` to read.
+        data_negatives_review_weight: Training weight of a tile reviewed as "no", relative to other tiles of its class;
             above 0.
-        data_negatives_within: Polygons to draw random negatives in.
-        data_negatives_within_layer: Layers of it to read.
-        data_positive_label: The class that is looked for; "" leaves the choice to the names.
-        data_rate_per_s: Most requests a second.
-        data_seed: Part of the hash that deals tiles to splits.
+        data_negatives_within: Polygons in which random negatives are drawn.
+        data_negatives_within_layer: Layers of `data_negatives_within` to read.
+        data_positive_label: The positive class; "" infers it from the class names.
+        data_rate_per_s: Maximum requests per second.
+        data_seed: Part of the hash that assigns tiles to splits.
         data_slice_columns: Columns of the labels to keep with each tile.
-        data_split_column: Column of data_labels that gives the split. Empty: "split", where there is one.
-        data_store: Folder or gs:// address that keeps datasets by their digest; "" for none.
-        data_tile_cache: Folder that keeps fetched tiles.
-        data_tile_size: Width and height that a tile must have, in pixels.
-        data_workers: Tiles in flight at once.
+        data_split_column: Column of `data_labels` that holds the split. Empty: "split", if that column exists.
+        data_store: Folder or gs:// address that stores datasets by their digest; "" means none.
+        data_tile_cache: Folder that caches fetched tiles.
+        data_tile_size: Required width and height of a tile, in pixels.
+        data_workers: Number of tiles fetched concurrently.
         data_zoom: Zoom of the tiles, with `data_labels`.
         deploy_endpoint: Checked; for the evaluate and deploy steps.
         deploy_endpoint_host: Checked; for the deploy step.
@@ -185,7 +185,7 @@ def check(
         run: Id of the run.
 
     Returns:
-        The source of the dataset, for assemble, and the run where there is a baseline, which the cache doesn't see.
+        The source of the dataset, for assemble; and the run id if there is a baseline, which the cache can't see.
     """
     parameters = dict(locals())  # before there is anything else in it
 

@@ -7,7 +7,7 @@ from components.images import image
 
 @dsl.component(base_image=image("convert"), install_kfp_package=False)
 def convert(dataset: dsl.Input[dsl.Dataset], examples: dsl.Output[dsl.Dataset]) -> None:
-    """Turn a dataset into TFRecord files, without re-encoding an image.
+    """Convert a dataset to TFRecord files, without re-encoding images.
 
     Args:
         dataset: Dataset of the assemble step.

@@ -26,28 +26,29 @@ def deploy(
     deployment: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Put a packaged model where it answers, and prove with its golden tiles that it is the one that does.
+    """Deploy a packaged model, and verify with its golden tiles that the endpoint serves it.
 
     Args:
         served_model: Model root of the package step.
-        target: "local", a model root that a server follows; "kserve"; or "none", which leaves the package where it is.
-        name: Name the model is served as.
+        target: "local", a model root that a server watches; "kserve"; or "none", which only checks the package.
+        name: Name of the served model.
         model_root: Model root of the endpoint.
-        endpoint: Address of the server that follows the model root; "" starts one for the proof. On a cluster the
-            address that users use.
-        endpoint_host: Host header for it; "" for its own.
+        endpoint: Address of the server that watches the model root; "" starts a temporary one for the check. On a
+            cluster, the address that users call.
+        endpoint_host: Host header for `endpoint`; "" for its own host.
         namespace: Namespace of the endpoint on the cluster.
-        storage_uri: The model root as the cluster's pods name it; "" when it is model_root itself.
+        storage_uri: The model root as the cluster's pods address it; "" if that is model_root itself.
         strategy: How traffic is split: "auto", "two-services" or "canary".
-        traffic_steps: Shares of the traffic, in %, that the new version gets in turn.
-        step_minutes: How long each share is watched.
-        start_minutes: How long new pods may take to be ready.
-        min_agreement: Least share of tiles that old and new give the same class.
-        max_slowdown: How many times slower than the old the new may be; 0: any.
-        baseline: Folder that records how the run ended; "" for none.
+        traffic_steps: Successive percentages of the traffic for the new version.
+        step_minutes: Minutes that each traffic percentage is observed.
+        start_minutes: Timeout for new pods to become ready, in minutes.
+        min_agreement: Minimum fraction of tiles that get the same class from the old and new version; 0 disables the
+            check.
+        max_slowdown: Maximum ratio of the new version's 95th-percentile latency to the old one's; 0 disables the check.
+        baseline: Folder for the record of the run's outcome; "" means none.
         run: Id of the run.
         deployment: The deployment record.
-        summary: The version, where it answers, and how to ask it.
+        summary: The version, its address, and how to send it a request.
     """
     import pathlib
 

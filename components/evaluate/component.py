@@ -21,8 +21,8 @@ def evaluate(
         model: Model of the train step.
         goal: How the decision threshold of the positive class is chosen.
         batch_size: Tiles per batch.
-        evaluation: Every figure, and the prediction of each tile.
-        report: Page with the figures and the most confident mistakes.
+        evaluation: All metrics, and the prediction of each tile.
+        report: Page with the metrics and the most confident mistakes.
     """
     import shutil
 

@@ -1,4 +1,4 @@
-"""KFP contract of the evaluate step for what is serving."""
+"""KFP contract of the evaluate step for the serving model."""
 
 from kfp import dsl
 
@@ -16,17 +16,17 @@ def evaluate_serving(
     evaluation: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Score the validation split with the model that is serving now, if there is one.
+    """Score the validation split with the serving model, if there is one.
 
     Args:
         examples: Examples of the convert step.
-        name: Name the model is served as.
-        model_root: Folder or gs:// address that the endpoint's server follows.
+        name: Name of the served model.
+        model_root: Folder or gs:// address that the endpoint's server watches.
         endpoint: Address of the server; "" scores the newest version of the model root.
         goal: How the decision threshold of the positive class is chosen.
         batch_size: Tiles per batch.
-        evaluation: Every figure, and the prediction of each tile; where nothing is serving, that.
-        report: Page with the figures and the most confident mistakes.
+        evaluation: All metrics, and the prediction of each tile; or the record that nothing is serving.
+        report: Page with the metrics and the most confident mistakes.
     """
     import shutil
 

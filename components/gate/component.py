@@ -25,26 +25,27 @@ def gate(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
-    """Return the winner's name, or "none" when nothing may be deployed.
+    """Return the winner's name, or "none" if no model may be deployed.
 
     Args:
         xception: Evaluation of Xception.
         mobilenetv2: Evaluation of MobileNetV2.
-        serving: Evaluation of what is serving now.
-        min_accuracy: Lowest validation accuracy.
-        min_gain: What the accuracy gained on the most frequent class must surely be above; -1 doesn't compare.
-        min_recall: Lowest recall of the positive class.
-        min_precision: Lowest precision of the positive class.
-        min_slice_accuracy: Lowest accuracy in each slice; 0 asks for none.
-        min_slice_recall: Lowest recall of the positive class in each slice; 0 asks for none.
-        min_slice_tiles: Tiles that a slice must have to be judged.
-        max_calibration_error: Largest expected calibration error, once calibrated.
-        max_loss: How much less accurate than what is serving a model may be; 1 doesn't compare.
-        baseline: Folder that records how a run without a model to deploy ended; "" for none.
+        serving: Evaluation of the serving model.
+        min_accuracy: Minimum validation accuracy.
+        min_gain: Limit that the accuracy gain over always predicting the most frequent class must exceed, even at its
+            lower confidence bound; -1 disables the check.
+        min_recall: Minimum recall of the positive class.
+        min_precision: Minimum precision of the positive class.
+        min_slice_accuracy: Minimum accuracy in each slice; 0 disables the check.
+        min_slice_recall: Minimum recall of the positive class in each slice; 0 disables the check.
+        min_slice_tiles: Minimum number of tiles for a slice to be checked.
+        max_calibration_error: Maximum expected calibration error, after calibration.
+        max_loss: Maximum loss of accuracy against the serving model; 1 disables the check.
+        baseline: Folder for the record of a run's outcome if no model may be deployed; "" means none.
         run: Id of the run.
-        decision: The decision with every check's figure and limit.
-        metrics: Main figures of both models and of what is serving, to compare runs by.
-        report: Page with both models side by side.
+        decision: The decision, with the value and limit of every check.
+        metrics: Main metrics of both models and of the serving model, for comparing runs.
+        report: Page that compares both models.
     """
     import shutil
 

@@ -1,4 +1,4 @@
-"""KFP contract of the notify step, which runs however the pipeline ended."""
+"""KFP contract of the notify step, which runs whatever the outcome of the pipeline."""
 
 from kfp import dsl
 
@@ -7,15 +7,15 @@ from components.images import image
 
 @dsl.component(base_image=image("notify"), install_kfp_package=False)
 def notify(pipeline: str, baseline: str, run: str, status: dsl.PipelineTaskFinalStatus) -> None:
-    """Say how a run ended: in the log, and to the webhook in $SAT_XCEPTION_WEBHOOK when there is one.
+    """Report the outcome of a run: in the log, and to the webhook in $SAT_XCEPTION_WEBHOOK if it is set.
 
     Args:
         pipeline: Name of the pipeline.
-        baseline: Folder with the record of how the run ended; "" for none.
+        baseline: Folder with the record of the run's outcome; "" means none.
         run: Id of the run.
-        status: How it ended, filled in by Kubeflow.
+        status: Final status, filled in by Kubeflow.
     """
     from sat_xception.steps import run_step
 
-    told = {"state": status.state, "message": status.error_message or ""}
-    run_step("notify", pipeline=pipeline, baseline=baseline, run=run, **told)
+    outcome = {"state": status.state, "message": status.error_message or ""}
+    run_step("notify", pipeline=pipeline, baseline=baseline, run=run, **outcome)

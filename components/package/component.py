@@ -16,7 +16,7 @@ def package(
     served_model: dsl.Output[dsl.Model],
     card: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Export the winner for TensorFlow Serving, prove that it answers as Keras does, score the test split once.
+    """Export the winner for TensorFlow Serving, check that its outputs equal Keras's, and score the test split once.
 
     Args:
         winner: Backbone that the gate chose.
@@ -24,9 +24,9 @@ def package(
         mobilenetv2: Model of MobileNetV2.
         examples: Examples of the convert step.
         decision: The gate's decision.
-        name: Name the model is served as.
+        name: Name of the served model.
         served_model: Model root with the new version.
-        card: The model card, with the figures on the validation and the test split.
+        card: The model card, with the metrics on the validation and test splits.
     """
     import shutil
 

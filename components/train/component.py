@@ -22,7 +22,7 @@ def train(
     model: dsl.Output[dsl.Model],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Transfer-learn one backbone: a head on frozen features, then fine-tuning; the better of the two is kept.
+    """Transfer learning with one backbone: train a head on frozen features, then fine-tune; keep the better one.
 
     Args:
         examples: Examples of the convert step.
@@ -30,16 +30,16 @@ def train(
         weights: "imagenet", a path or gs:// address of a weights file, or "none".
         input_size: Height and width of the input in pixels; 0 is the backbone's own.
         alpha: Width multiplier of MobileNetV2.
-        batch_size: Tiles a step.
-        head_epochs: Most epochs of the head on frozen features.
-        fine_tune_epochs: Most epochs of fine-tuning.
-        scratch_epochs: Epochs of the whole network where weights is "none".
-        seed: Seed of weights, order and augmentation.
-        search_trials: Heads that a search tries first; 0 is no search.
-        checkpoints: Folder or gs:// address from which a training goes on that was killed; "" is one that is lost with
-            the pod.
-        model: Keras model with its history and description, and TensorBoard's logs in `tensorboard/`. Where the
-            training diverged there is no Keras model, and the description has the reason as `failed`.
+        batch_size: Batch size, in tiles.
+        head_epochs: Maximum number of epochs of the head on frozen features.
+        fine_tune_epochs: Maximum number of epochs of fine-tuning.
+        scratch_epochs: Number of epochs of the whole network if weights is "none".
+        seed: Seed of the initial weights, shuffling and augmentation.
+        search_trials: Number of trials of a search over head settings before training; 0: no search.
+        checkpoints: Folder or gs:// address for checkpoints, from which a killed training resumes; "" keeps them in the
+            pod, where they are lost with it.
+        model: Keras model with its history and description, and TensorBoard logs in `tensorboard/`. If the training
+            diverged, there is no Keras model, and the description holds the reason as `failed`.
         curves: Page with the learning curves.
     """
     import shutil
@@ -50,7 +50,7 @@ def train(
     network = {"backbone": backbone, "weights": weights, "input_size": input_size, "alpha": alpha}
     places = {"examples": examples.path, "out": model.path}
     kept = {"checkpoints": checkpoints, "batch_size": batch_size, "seed": seed, "search_trials": search_trials}
-    # A training that diverged doesn't end the run: the gate refuses it, and the other candidate goes on.
+    # A training that diverged doesn't end the run: the gate rejects it, and the other candidate continues.
     result = run_step("train", **kept, **schedule, **network, **places, record_divergence=True)
     shutil.copyfile(f"{model.path}/curves.html", curves.path)
     found = {"valid_accuracy": result.valid_accuracy, "phase": result.phase}

@@ -23,10 +23,11 @@ def validate(
     Args:
         examples: Examples of the convert step.
         accept: Anomalies that don't stop the run, as "<split>:<feature>:<kind>".
-        max_skew: Largest distance of a feature's distribution between training and another split.
-        max_drift: Largest distance of a feature's distribution in training from that of the last accepted run.
-        baseline: Folder that keeps schema and statistics of the last accepted run; "" for none.
-        baseline_run: The run that reads and renews the baseline; "" without one. It keeps the cache from skipping that.
+        max_skew: Maximum distance between a feature's distributions in training and another split.
+        max_drift: Maximum distance between a feature's distributions in training and in the last accepted run.
+        baseline: Folder that keeps the schema and statistics of the last accepted run; "" means none.
+        baseline_run: Id of the run that reads and replaces the baseline; "" without one. It prevents cache hits, which
+            would skip that.
         statistics: Statistics, schema and anomalies.
         report: Page with the statistics and the anomalies.
     """
