@@ -17,6 +17,7 @@ __all__ = ["findings"]
 # Globs of files and folders, from the root of the repository.
 COVERED: tuple[str, ...] = (
     "README.md",
+    "docs",
     "CONTRIBUTING.md",
     "sat_xception/**/settings.py",
     "sat_xception/kubeflow/run_settings.py",
