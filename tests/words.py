@@ -22,6 +22,13 @@ COVERED: tuple[str, ...] = (
     "sat_xception/**/settings.py",
     "sat_xception/kubeflow/run_settings.py",
     "sat_xception/settings",
+    "sat_xception/examples",
+    "sat_xception/geo",
+    "sat_xception/imagery",
+    "sat_xception/notify",
+    "sat_xception/publish",
+    "sat_xception/search",
+    "sat_xception/storage",
     "components",
     "pipelines",
 )

@@ -68,7 +68,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
 
     Raises:
         ConfigError: The Beam options are wrong, or the runner's machines can't reach the data.
-        DataError: The dataset is missing or damaged, or doesn't hold the tiles that it says.
+        DataError: The dataset is missing or damaged, or doesn't hold the tiles that it lists.
         ServiceError: The disk is full, or the runner failed.
     """
     if config.runner:

@@ -1,7 +1,7 @@
 """Which tiles come within a distance of places: exact on the ellipsoid, across the antimeridian too, in little memory.
 
 A square of the grid that is near a place as a whole, or far from it, isn't looked into. So what is looked at grows with
-the circumference of what is near, and not with its area.
+the circumference of the near area, and not with its area.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _around_the_world(begin: Floats, end: Floats, distance_m: float, zoom: int) 
 
 
 def _metres_per_tile(north: Floats, south: Floats, distance_m: float, zoom: int) -> tuple[Floats, Floats]:
-    """Return the least and the largest scale, in metres a tile, within a distance of what lies between two rows."""
+    """Return the minimum and maximum scale, in metres per tile, within a distance of the band between two rows."""
     margin = np.degrees(distance_m / (_SPHERE_M * _SHORTEST))
     _, top = grid_to_lonlat(np.zeros(1), north, zoom)
     _, bottom = grid_to_lonlat(np.zeros(1), south, zoom)

@@ -28,7 +28,7 @@ class Sites:
         zoom: Of the tiles.
         x: Column of every tile, `int64 [tiles]`.
         y: Row of every tile.
-        score: Probability of the class that is looked for, `float32 [tiles]`.
+        score: Probability of the positive class, `float32 [tiles]`.
         site: Number of every tile's site, `int64 [tiles]`.
         first: Index of every site's first and best tile, `int64 [sites]`.
         count: Number of every site's tiles.

@@ -130,7 +130,7 @@ def _inside(parts: Geometries, box: Any) -> Geometries:  # noqa: ANN401 - shapel
 
 
 def _look_below(area: Any, key: int, level: int, below: int, zoom: int) -> tuple[Keys, Keys, npt.NDArray[np.bool_]]:  # noqa: ANN401
-    """Return runs of what is in the area so many levels below a tile, sorted, and which of them are so only in part."""
+    """Return runs of tiles in the area so many levels below a tile, sorted, and which of them are so only in part."""
     whole: list[tuple[Keys, Keys]] = []
     some = np.array([key], np.int64)
     for depth in range(level + (below > 0), level + below + 1):

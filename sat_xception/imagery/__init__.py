@@ -87,7 +87,7 @@ def file_state(uri: str) -> str:
 
 
 def _kind_of(uri: str) -> str:
-    """Return the ending of an address that is one file, lower case; "" of a template, and of what isn't there."""
+    """Return the ending of an address that is one file, lower case; "" for a template or a missing file."""
     if "{" in uri:
         return ""
     if uri.startswith(("http://", "https://", "gs://")):

@@ -1,6 +1,6 @@
 """Tiles of a PMTiles archive (specification 3), read in parts from a file, a web server or a bucket.
 
-An archive is a directory of tiles, the directory's leaves, and the tiles. Everything that it says of itself is checked
+An archive is a directory of tiles, the directory's leaves, and the tiles. All of its metadata is checked
 before it is believed: a damaged or hostile one costs a failed tile, not the memory.
 """
 

@@ -1,4 +1,4 @@
-"""Files that GDAL keeps beside a raster: its mask, its overviews, and what is said of it."""
+"""Files that GDAL keeps beside a raster: its mask, its overviews, and its metadata."""
 
 from __future__ import annotations
 

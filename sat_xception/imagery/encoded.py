@@ -37,7 +37,7 @@ _WEBP_ANIMATED, _WEBP_ALPHA = 0x02, 0x10
 def find_damage(data: bytes) -> str:
     """Return what is wrong with a PNG, which decoders may read past; "" where nothing is, and of other formats.
 
-    A PNG says itself how many pixels it has, and sums up its chunks and its pixels, so damage can be told for certain.
+    A PNG says itself how many pixels it has, and sums up its chunks and its pixels, so damage can be detected reliably.
     """
     return _png_damage(data) if data.startswith(_PNG) else ""
 

@@ -94,7 +94,7 @@ def fetch_tiles(
 
 @cache
 def _judges() -> ThreadPoolExecutor:
-    """Return the threads that decode, one a core: with more, waiting for each other, bulk runs were a tenth slower."""
+    """Return the decoding threads, one per core: with more, waiting for each other, bulk runs were a tenth slower."""
     return ThreadPoolExecutor(usable_cores(), "judge")
 
 

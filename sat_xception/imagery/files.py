@@ -67,7 +67,7 @@ class MBTilesSource:
     """An MBTiles file (specification 1.3): a SQLite database whose rows are counted from the south."""
 
     def __init__(self, path: Path, config: ImageryConfig) -> None:
-        """Check the file and read what it says of itself.
+        """Check the file and read its metadata.
 
         Raises:
             ConfigError: It is no MBTiles file, or one of vector tiles.

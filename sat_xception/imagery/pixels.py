@@ -76,7 +76,7 @@ class TiffPage:
 
 
 def pixel_type(data: bytes) -> PixelType | None:
-    """Return the type of an image's pixels; None of a format that has 8 bits only, and of what is no image."""
+    """Return the type of an image's pixels; None for a format with 8 bits only, or if it isn't an image."""
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 25:
         depth, colour = data[24], data[25]
         return PixelType(_PNG_BANDS.get(colour, 1), "uint16" if depth == 16 else "uint8", depth != 16)
@@ -89,7 +89,7 @@ def pixel_type(data: bytes) -> PixelType | None:
 
 
 def why_unclear(bands: int, types: Sequence[str], chosen: bool, scaled: bool) -> str:
-    """Return what is to be said before a picture can be made of bands; "" when nothing is missing.
+    """Return the settings that are missing to make a picture from bands; "" when nothing is missing.
 
     Args:
         bands: Number of bands in the file.

@@ -68,7 +68,7 @@ def choose_bands(dataset: Any, bands: Sequence[int], scale: Sequence[float] | No
 
     Args:
         dataset: An open raster.
-        bands: The settings' choice; empty where the file says it.
+        bands: The settings' choice; empty if the file defines it.
         scale: Values that become black and white, if the settings name them.
 
     Raises:

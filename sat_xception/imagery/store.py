@@ -103,7 +103,7 @@ class FetchStore:
         return (row[0], bool(row[1])) if row else None
 
     def put(self, tile: FetchedTile) -> None:
-        """Keep a tile, in place of what was known of it.
+        """Keep a tile, replacing an earlier record of it.
 
         Raises:
             ServiceError: The disk is full, or the file can't be written to.

@@ -80,7 +80,7 @@ class WebSource:
         return self._filled(self._host, x, y, z) if "{" in self._host else self._host
 
     async def read(self, x: int, y: int, z: int) -> bytes:
-        """Return what the server answers, if it says it is an image and is whole."""
+        """Return what the server answers, if it is labelled an image and is complete."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 return await self._get(self.url(x, y, z))

@@ -1,4 +1,4 @@
-"""Say how a run ended."""
+"""Post a run's outcome to a webhook."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ quiet_http_clients()
 
 @dataclass(frozen=True)
 class NotifyResult:
-    """What was told.
+    """The message that was sent.
 
     Attributes:
         text: The message.
@@ -82,7 +82,7 @@ def _ending(config: NotifyConfig) -> tuple[str, str]:
     """Return how the run ended and what there is to say of it.
 
     The state of a group of tasks stays RUNNING in ML Metadata when its last task was skipped, cached or never started:
-    only the launcher of a task that ran updates it. Then the record of the run tells whether it finished.
+    only the launcher of a task that ran updates it. Then the record of the run shows whether it finished.
     """
     state = _STATES.get(config.state, config.state)
     message = config.message or _outcome(config)

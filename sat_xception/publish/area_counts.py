@@ -76,7 +76,7 @@ class AreaCounts:
         self._tiles.failed += np.bincount(areas[~scored], minlength=len(self.names) + 1)
 
     def table(self, sites: Sites, areas: Integers, comparison: Comparison | None) -> list[dict[str, Any]]:
-        """Return a row an area, the last of what lies in none.
+        """Return one row per area; the last counts what lies in no area.
 
         Args:
             sites: What was found.

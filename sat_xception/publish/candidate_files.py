@@ -23,7 +23,7 @@ _DRIVERS = {"geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 def candidate_table(
     sites: Sites, scores: Scores, comparison: Comparison | None, areas: Sequence[str] | None
 ) -> pa.Table:
-    """Return a row a site, the best first.
+    """Return one row per site, highest probability first.
 
     Columns: `site`, the name of its best tile; `rank`, from 1; `score`, that tile's; `label`; `tiles`, how many;
     `lon`, `lat` of its centre; `x`, `y`, `z` of the best tile; `members`; `comparison`, "known" or "new";

@@ -53,7 +53,7 @@ class HeatMap:
         Args:
             title: What stands above it.
             marks: Columns and rows of the sites in the grid, which get a circle each if there aren't too many.
-            attribution: Whom the imagery's licence wants named.
+            attribution: Attribution required by the imagery's licence.
         """
         height, width = self._highest.shape
         side = 2**self._shift

@@ -1,4 +1,4 @@
-"""Say what was published: a summary in Markdown and a page that stands alone."""
+"""Reports on a publication: a summary in Markdown and a self-contained page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_reports(folder: Path, description: Mapping[str, Any], candidates: pa.T
     Args:
         folder: Where to.
         description: Content of `publication.json`.
-        candidates: A row a site, the best first.
+        candidates: One row per site, highest probability first.
     """
     best = candidates.slice(0, _BEST).to_pylist()
     reasons = list(description["reasons"].items())

@@ -19,7 +19,7 @@ _MAX_ROWS = 200
 
 
 def search_page(found: Mapping[str, Any]) -> str:
-    """Return the page of what `search.json` holds."""
+    """Return the HTML page of `search.json`."""
     complete = [trial for trial in found["trials"] if trial["state"] == "complete"]
     ranked = sorted(complete, key=lambda trial: -trial["valid_accuracy"])
     others = [trial for trial in found["trials"] if trial["state"] != "complete"]

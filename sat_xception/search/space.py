@@ -171,14 +171,14 @@ PRESETS: Mapping[str, Space] = {
 
 
 def read_space(name: str) -> Space:
-    """Return a preset by its name, or what a YAML file says.
+    """Return a preset by its name, or the space in a YAML file.
 
     Args:
         name: Name of a preset, or path of a file that maps settings of train to a list of values or to
             `{low: …, high: …, log: true|false}`.
 
     Raises:
-        ConfigError: Neither, or the file says something that train wouldn't take; the message names the setting.
+        ConfigError: Neither, or the file has a value that train rejects; the message names the setting.
     """
     if name in PRESETS:
         return PRESETS[name]

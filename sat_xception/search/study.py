@@ -104,7 +104,7 @@ def open_study(job: Job) -> optuna.Study:
 
 
 def mend_journal(journal: Path) -> None:
-    """Cut off the end of a journal that a kill or a full disk left half-written; nobody else may write it meanwhile.
+    """Cut off the end of a journal that a kill or a full disk left incomplete; nothing else may write it meanwhile.
 
     Raises:
         ServiceError: It can't be written.

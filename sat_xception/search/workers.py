@@ -53,7 +53,7 @@ def run_trials(job: Job, workers: int, minutes: float, stopped: Stopped) -> None
     Args:
         job: What to try; the budget in trials is in it.
         workers: Number of processes; a single one is this process itself.
-        minutes: No trial is begun after so many; 0 for no limit.
+        minutes: No trial is started after this many; 0 for no limit.
         stopped: Whether to end, asked after every epoch.
 
     Raises:
@@ -175,7 +175,7 @@ def _say(job: Job, study: optuna.Study, told: str, settings: dict[str, Any], sec
 
 
 def _close_running(study: optuna.Study, reason: str) -> None:
-    """Close trials that nobody works on any more: as failed for a reason, or else to be done again."""
+    """Close trials that no worker runs any more: as failed for a reason, or else to be done again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if reason:
             Trial(study, trial._trial_id).set_user_attr(REASON, reason)

@@ -99,7 +99,7 @@ def upload_with_marker(folder: Path, address: GcsPath, last: tuple[str, ...]) ->
 
 
 def remove_committed(address: GcsPath, marker: str) -> None:
-    """Remove a folder: its marker first, so that nobody takes what is left for a whole one.
+    """Remove a folder: its marker first, so that the rest isn't taken for a complete one.
 
     Raises:
         ConfigError: There is no such bucket.

@@ -49,7 +49,7 @@ class _Object:
         name: Its name in the bucket.
         size: In bytes.
         generation: Version of the object; None where its name is written only once.
-        sha256: What its content must have; "" where nobody said.
+        sha256: What its content must have; "" if not known.
     """
 
     path: str
@@ -242,7 +242,7 @@ def _note_use(version: Path, cache: Path) -> None:
 
 @contextlib.contextmanager
 def _room_for(address: GcsPath, cache: Path) -> Iterator[None]:
-    """Tell what keeps files from being written to the cache."""
+    """Report errors that keep files from being written to the cache."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         yield

@@ -65,7 +65,7 @@ def _made(prefix: str, parent: Path) -> tuple[Path, int | None]:
 
 
 def new_folder(prefix: str, parent: Path) -> Path:
-    """Make an empty folder that `sweep` removes one day, if nobody else does.
+    """Make an empty folder that `sweep` removes one day, if nothing else does.
 
     Raises:
         OSError: It can't be made.
@@ -138,7 +138,7 @@ def _is_ours(place: Path, of_the_kind: Callable[[int], bool]) -> bool:
 
 
 def _is_left(place: Path, of_this_machine: bool) -> bool:
-    """Remove a folder or file that nobody works in; return whether it is gone."""
+    """Remove a folder or file that no process uses; return whether it is gone."""
     lock = _locked(place)
     try:
         if (lock is None or not of_this_machine) and not _is_old(place):
