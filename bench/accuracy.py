@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from sat_xception.model.augment import view
-from sat_xception.model.backbones import build_backbone, get_backbone
+from sat_xception.model.backbones import get_backbone
 from sat_xception.model.head import compile_model, head_layers
+from sat_xception.model.network import build_backbone
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import find_weights, identify_weights

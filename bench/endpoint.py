@@ -111,8 +111,8 @@ def _images(arguments: argparse.Namespace) -> list[bytes]:
 
 
 def _export(arguments: argparse.Namespace, folder: str) -> None:
-    from sat_xception.model.backbones import add_head, build_backbone
     from sat_xception.model.head import head_layers
+    from sat_xception.model.network import add_head, build_backbone
     from sat_xception.model.settings import TrainConfig
     from sat_xception.model.weights import find_weights, identify_weights
     from sat_xception.package.export import export_model, write_warmup

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from sat_xception.model.preprocess import normalisation
+from sat_xception.model.backbones import get_backbone
 from sat_xception.storage import file_digest
 
 SIDE = 32
@@ -17,7 +17,8 @@ def small_network(classes: int, seed: int, name: str = "mobilenetv2") -> keras.M
     """Return a network with random weights that follow from the seed; its answers differ from tile to tile."""
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="images")
-    rows = keras.layers.Conv2D(8, 5, strides=3, activation="relu")(normalisation()(pixels))
+    scaled = get_backbone(name).preprocessing(name="normalisation")(pixels)
+    rows = keras.layers.Conv2D(8, 5, strides=3, activation="relu")(scaled)
     rows = keras.layers.Flatten()(rows)
     return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax", name="head")(rows), name=name)
 

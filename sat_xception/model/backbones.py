@@ -1,62 +1,127 @@
-"""The networks that training starts from. A new one is one entry in `BACKBONES`."""
+"""The backbones: networks that training starts from. A new one is one entry in `BACKBONES`.
+
+Nothing here imports TensorFlow, so that the command line and the check of a pipeline's parameters know the names and
+the sizes at once. What an entry builds is imported when it is built.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
-import keras
+from pydantic import AfterValidator
 
-from sat_xception.errors import ConfigError, ModelError, ServiceError
-from sat_xception.log import get_logger
-from sat_xception.model.preprocess import normalisation
-from sat_xception.model.settings import SMALLEST_INPUT
-from sat_xception.model.weights import IMAGENET_DIR_ENV, WeightsOrigin
+from sat_xception.errors import ConfigError
 
-__all__ = ["BACKBONES", "Backbone", "add_head", "build_backbone", "freeze_before", "get_backbone"]
+if TYPE_CHECKING:
+    import keras
 
-_log = get_logger(__name__)
+__all__ = ["BACKBONES", "DEFAULT_BACKBONE", "Backbone", "BackboneName", "backbone_names", "get_backbone", "imported"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of `keras.applications`.
+    """Everything that the library knows about one backbone.
 
     Attributes:
-        build: Its constructor.
-        input_size: Height and width it gets by default, in pixels.
-        smallest_input: Smallest input size that the constructor takes.
-        fine_tune_from: First layer that fine-tuning changes by default; all of a stage learn or none.
-        fine_tune_learning_rate: Adam's highest rate for that; docs/training.md has what was measured.
-        scratch_learning_rate: Adam's first rate from random weights. On the synthetic sample MobileNetV2 with alpha
-            0.35 learns nothing in 25 epochs at 1e-3 and reaches 0.9 at 4e-3; Xception does best at 1e-3.
-        has_alpha: Whether it takes a width multiplier.
+        title: Name in texts for people.
+        build: Constructor with the arguments of those in `keras.applications`: `include_top`, `weights`, `input_shape`
+            and `name`, and `alpha` where there are several widths.
+        preprocessing: Makes the layer, with a given `name`, from pixels `[n, size, size, 3]` in 0 to 255 to what the
+            pretrained weights expect. A layer of Keras itself: a saved model is loaded without this library's code.
+        input_size: Default height and width of the input, in pixels.
+        smallest_input: Smallest input size that the constructor accepts.
+        fine_tune_from: First layer that fine-tuning changes by default; all layers of a stage learn, or none.
+        fine_tune_learning_rate: Adam's highest rate in fine-tuning; docs/training.md has what was measured.
+        scratch_learning_rate: Adam's first rate from random weights.
+        weight_counts: Number of values in the weights without the classification top, by width multiplier; a network
+            without one has 1.0 alone. A weights file is recognised by this number, so each belongs to one network.
+        local_scratch_input_size: Input size of `sat_xception run` from random weights, which trains the whole network:
+            on two cores that takes minutes only with small inputs.
+        local_scratch_epochs: Epochs of `sat_xception run` from random weights.
+        published_tiles_per_s: Tiles per second that one machine alone scores according to the sources in docs/bulk.md,
+            by the name of the machine in `bulk/sizing.py`. Without it, an estimate needs a rate in `--prices`.
     """
 
+    title: str
     build: Callable[..., keras.Model]
+    preprocessing: Callable[..., keras.layers.Layer]
     input_size: int
     smallest_input: int
     fine_tune_from: str
     fine_tune_learning_rate: float
     scratch_learning_rate: float
-    has_alpha: bool = False
+    weight_counts: Mapping[float, int]
+    local_scratch_input_size: int
+    local_scratch_epochs: int
+    published_tiles_per_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the network takes a width multiplier."""
+        return set(self.weight_counts) != {1.0}
 
 
-BACKBONES = {
-    # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
-    "xception": Backbone(keras.applications.Xception, 256, SMALLEST_INPUT["xception"], "block13_sepconv1", 3e-4, 1e-3),
+def imported(name: str, **arguments: object) -> Callable[..., Any]:
+    """Return a function that imports `module:attribute` when it is called, and calls that.
+
+    Args:
+        name: What to import, for instance "keras.layers:Rescaling".
+        **arguments: Keyword arguments of every call; the caller may add others.
+    """
+    module, _, attribute = name.partition(":")
+
+    def call(**more: object) -> Any:  # noqa: ANN401 - whatever is imported returns
+        return getattr(importlib.import_module(module), attribute)(**arguments, **more)
+
+    return call
+
+
+# The field calls it "tf" mode: [0, 255] to [-1, 1].
+_MINUS_ONE_TO_ONE = imported("keras.layers:Rescaling", scale=1 / 127.5, offset=-1.0)
+
+DEFAULT_BACKBONE = "xception"
+BACKBONES: dict[str, Backbone] = {
+    "xception": Backbone(
+        title="Xception",
+        build=imported("keras.applications:Xception"),
+        preprocessing=_MINUS_ONE_TO_ONE,
+        # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
+        input_size=256,
+        smallest_input=71,
+        fine_tune_from="block13_sepconv1",
+        fine_tune_learning_rate=3e-4,
+        scratch_learning_rate=1e-3,  # the best of those tried on the synthetic sample
+        weight_counts={1.0: 20_861_480},
+        local_scratch_input_size=71,
+        local_scratch_epochs=5,  # 12 s each on the sample
+        # At 299 pixels.
+        published_tiles_per_s={"cpu-core": 3, "t4": 515, "a10": 985, "a100": 3950, "h100": 4725},
+    ),
     "mobilenetv2": Backbone(
-        keras.applications.MobileNetV2,
-        224,
-        SMALLEST_INPUT["mobilenetv2"],
-        "block_6_expand",
-        3e-4,
-        4e-3,
-        has_alpha=True,
+        title="MobileNetV2",
+        build=imported("keras.applications:MobileNetV2"),
+        preprocessing=_MINUS_ONE_TO_ONE,
+        input_size=224,
+        smallest_input=32,
+        fine_tune_from="block_6_expand",
+        fine_tune_learning_rate=3e-4,
+        # On the synthetic sample, alpha 0.35 learns nothing in 25 epochs at 1e-3 and reaches 0.9 at 4e-3.
+        scratch_learning_rate=4e-3,
+        weight_counts={
+            0.35: 410_208,
+            0.5: 706_224,
+            0.75: 1_382_064,
+            1.0: 2_257_984,
+            1.3: 3_766_048,
+            1.4: 4_363_712,
+        },
+        local_scratch_input_size=96,
+        local_scratch_epochs=24,
+        # At 224 pixels.
+        published_tiles_per_s={"cpu-core": 20, "t4": 2760, "a10": 6000, "a100": 8421, "h100": 26549},
     ),
 }
 
@@ -72,94 +137,17 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, input_size: int, alpha: float, weights: WeightsOrigin) -> keras.Model:
-    """Build a backbone from `uint8 [n, size, size, 3]` to pooled features `float32 [n, d]`.
-
-    Args:
-        name: One of `BACKBONES`.
-        input_size: Height and width in pixels.
-        alpha: Width multiplier; ignored by networks that have none.
-        weights: What to start from.
-
-    Raises:
-        ConfigError: The input is too small, or Keras offers no ImageNet weights for this alpha.
-        ModelError: The weights file doesn't fit.
-        ServiceError: The ImageNet weights can't be downloaded.
-    """
-    backbone = get_backbone(name)
-    if input_size < backbone.smallest_input:
-        raise ConfigError(
-            f"--input-size {input_size} is too small for {name}; it takes {backbone.smallest_input} or more"
-        )
-    arguments: dict[str, Any] = {"include_top": False, "input_shape": (input_size, input_size, 3), "name": name}
-    if backbone.has_alpha:
-        arguments["alpha"] = alpha
-    network = (
-        _download(backbone, arguments) if weights.kind == "imagenet" else backbone.build(weights=None, **arguments)
-    )
-    if weights.path is not None:
-        try:
-            with warnings.catch_warnings():
-                # Keras warns once a layer before it says the same in its error.
-                warnings.filterwarnings("ignore", "Skipping nested container")
-                network.load_weights(weights.path)
-        except (ValueError, OSError, KeyError) as error:
-            raise ModelError(f"{weights.path} doesn't fit {name}: {str(error).splitlines()[0]}") from None
-    _log.info("backbone  %s, %d px, from %s", name, input_size, weights.description)
-    pixels = keras.Input((input_size, input_size, 3), dtype="uint8", name="images")
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(network(normalisation()(pixels), training=False))
-    return keras.Model(pixels, pooled, name="features")
+def backbone_names(conjunction: str = "or") -> str:
+    """Return the names for a sentence: "xception or mobilenetv2"."""
+    *names, last = BACKBONES
+    return f"{', '.join(names)} {conjunction} {last}" if names else last
 
 
-def add_head(
-    features: keras.Model, layers: Sequence[keras.layers.Layer], batch_norm_trains: bool = False
-) -> keras.Model:
-    """Put a classifier on a backbone.
-
-    Args:
-        features: What `build_backbone` returned.
-        layers: What `head_layers` returned: from features to probabilities.
-        batch_norm_trains: Update batch-norm's statistics in training. Right for random weights only: with pretrained
-            ones and small batches it made the original's models worse (0.92 to 0.88 on UC Merced).
-
-    Returns:
-        Model from `uint8 [n, size, size, 3]` to probabilities `float32 [n, classes]`.
-    """
-    network = features.layers[-2]
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # Calling the network with training=False is not enough: fit() overrides that.
-            layer.trainable = batch_norm_trains
-    pixels = keras.Input(features.input_shape[1:], dtype="uint8", name="images")
-    rows = features.get_layer("pool")(network(features.get_layer("normalisation")(pixels)))
-    for layer in layers:
-        rows = layer(rows)
-    return keras.Model(pixels, rows, name=network.name)
+def _is_registered(name: str) -> str:
+    if name not in BACKBONES:
+        raise ValueError(f"expected {backbone_names()}")
+    return name
 
 
-def freeze_before(network: keras.Model, layer_name: str) -> int:
-    """Let only the layers from `layer_name` on learn, batch-norm excepted; return how many weights do.
-
-    Raises:
-        ConfigError: The network has no such layer.
-    """
-    names = [layer.name for layer in network.layers]
-    if layer_name not in names:
-        raise ConfigError(f"--fine-tune-from {layer_name!r} is no layer of {network.name}; for instance {names[-1]!r}")
-    first = names.index(layer_name)
-    for position, layer in enumerate(network.layers):
-        layer.trainable = position >= first and not isinstance(layer, keras.layers.BatchNormalization)
-    return sum(int(weight.shape.num_elements() or 0) for weight in network.trainable_weights)
-
-
-def _download(backbone: Backbone, arguments: dict[str, Any]) -> keras.Model:
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras shows the progress of a download on stdout
-            return backbone.build(weights="imagenet", **arguments)
-    except ValueError as error:
-        raise ConfigError(f"Keras has no ImageNet weights for this network: {error}") from None
-    except Exception as error:  # keras.utils.get_file raises a bare Exception when a download fails
-        raise ServiceError(
-            f"the ImageNet weights can't be downloaded: {error}. Give a file with --weights PATH, name a folder of "
-            f"them in ${IMAGENET_DIR_ENV}, or start from random weights with --weights none"
-        ) from None
+# Type of settings that name a backbone.
+BackboneName = Annotated[str, AfterValidator(_is_registered)]

@@ -1,11 +1,14 @@
-"""Pixels become model input here and nowhere else: training, export and scoring all call this module."""
+"""Tiles become model input here and nowhere else: training, export and scoring all call this module.
+
+Model input is `uint8`. Each backbone's entry in `backbones.py` says how its values are scaled; the first layer of the
+model does it.
+"""
 
 from __future__ import annotations
 
-import keras
 import tensorflow as tf
 
-__all__ = ["decode", "decode_and_resize", "normalisation", "resize"]
+__all__ = ["decode", "decode_and_resize", "resize"]
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -53,8 +56,3 @@ def _resampled(images: tf.Tensor, size: int) -> tf.Tensor:
 def decode_and_resize(data: tf.Tensor, size: int) -> tf.Tensor:
     """Return the model input of an encoded image: `uint8 [size, size, 3]` from a scalar string."""
     return tf.ensure_shape(resize(decode(data), size), [size, size, 3])
-
-
-def normalisation() -> keras.layers.Layer:
-    """Return the first layer of every model: pixels in [0, 255] to [-1, 1], as both backbones' weights expect."""
-    return keras.layers.Rescaling(scale=1 / 127.5, offset=-1.0, name="normalisation")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneName, backbone_names
 from sat_xception.settings.config import StepConfig
 from sat_xception.settings.types import (
     Examples,
@@ -16,13 +16,11 @@ from sat_xception.settings.types import (
     Weights,
 )
 
-__all__ = ["SMALLEST_INPUT", "ActivationName", "BackboneName", "OptimizerName", "TrainConfig"]
+__all__ = ["ActivationName", "OptimizerName", "TrainConfig"]
 
-BackboneName = Literal["xception", "mobilenetv2"]
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 ActivationName = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
-# Minimum height and width in pixels of Keras's constructors; here, so that they are known without TensorFlow.
-SMALLEST_INPUT: Mapping[str, int] = {"xception": 71, "mobilenetv2": 32}
+_WITH_ALPHA = " and ".join(backbone.title for backbone in BACKBONES.values() if backbone.has_alpha)
 
 
 class TrainConfig(StepConfig):
@@ -30,12 +28,12 @@ class TrainConfig(StepConfig):
 
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write the model, its history and its curves to.")
-    backbone: BackboneName = Field("xception", description="Backbone network.")
+    backbone: BackboneName = Field(DEFAULT_BACKBONE, description=f"Backbone network: {backbone_names()}.")
     weights: Weights = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
     input_size: int = Field(
         0, ge=0, description="Height and width of the input, in pixels. Default: the backbone's own."
     )
-    alpha: float = Field(1.0, gt=0, description="Width multiplier of MobileNetV2.")
+    alpha: float = Field(1.0, gt=0, description=f"Width multiplier of {_WITH_ALPHA}.")
     batch_size: int = Field(32, gt=0, description="Batch size, in tiles.")
     head_epochs: int = Field(100, gt=0, description="Maximum number of epochs of the head on frozen features.")
     fine_tune_epochs: int = Field(24, ge=0, description="Maximum number of epochs of fine-tuning; 0 skips fine-tuning.")
@@ -125,9 +123,10 @@ class TrainConfig(StepConfig):
     @field_validator("input_size")
     @classmethod
     def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:
-        smallest = SMALLEST_INPUT.get(info.data.get("backbone", ""), 0)
+        backbone = info.data.get("backbone", "")  # absent where it is wrong itself
+        smallest = BACKBONES[backbone].smallest_input if backbone else 0
         if 0 < input_size < smallest:
-            raise ValueError(f"{info.data['backbone']} takes {smallest} pixels or more, or 0 for its own size")
+            raise ValueError(f"{backbone} takes {smallest} pixels or more, or 0 for its own size")
         return input_size
 
     @model_validator(mode="after")

@@ -13,23 +13,12 @@ from typing import Any
 import h5py
 
 from sat_xception.errors import ConfigError, ModelError
+from sat_xception.model.backbones import BACKBONES, get_backbone
 from sat_xception.storage import fetch_file, file_digest
 
 __all__ = ["IMAGENET_DIR_ENV", "WeightsOrigin", "find_weights", "identify_weights"]
 
 IMAGENET_DIR_ENV = "SAT_XCEPTION_IMAGENET_DIR"
-
-# Number of values in the weights without the classification top, by backbone and alpha. Each number belongs to one
-# network, so it tells what a file holds. A test checks the table against Keras.
-_VALUES = {
-    ("xception", 1.0): 20_861_480,
-    ("mobilenetv2", 0.35): 410_208,
-    ("mobilenetv2", 0.5): 706_224,
-    ("mobilenetv2", 0.75): 1_382_064,
-    ("mobilenetv2", 1.0): 2_257_984,
-    ("mobilenetv2", 1.3): 3_766_048,
-    ("mobilenetv2", 1.4): 4_363_712,
-}
 
 
 @dataclass(frozen=True)
@@ -59,10 +48,10 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
         weights: "imagenet", "none", a path or a `gs://` address. For "imagenet", a folder named by
             `$SAT_XCEPTION_IMAGENET_DIR` is looked in before the network, for machines that have none.
         backbone: Name of the backbone.
-        alpha: Width multiplier, for MobileNetV2.
+        alpha: Width multiplier, for a backbone that has one.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or no such backbone.
         ModelError: The file holds weights of another network.
     """
     if weights == "none":
@@ -72,7 +61,7 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
     folder = os.environ.get(IMAGENET_DIR_ENV)
     if not folder:
         return WeightsOrigin("imagenet", None, "ImageNet weights, downloaded by Keras")
-    wanted = _VALUES.get((backbone, _alpha(backbone, alpha)))
+    wanted = get_backbone(backbone).weight_counts.get(_alpha(backbone, alpha))
     for path in sorted(Path(folder).glob("*.h5")):
         # Other files may lie there too, such as weights of other networks or with their top.
         if _count_values(path) == wanted:
@@ -83,18 +72,19 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
 
 
 def identify_weights(path: Path) -> tuple[str, float]:
-    """Return backbone and alpha of a weights file, told by the number of values that it holds.
+    """Return backbone and alpha of a weights file, recognised by the number of values that it holds.
 
     Raises:
         ModelError: Not an HDF5 file, or no backbone without its top that we know.
     """
     count = _count_values(path)
-    for network, values in _VALUES.items():
-        if values == count:
-            return network
+    known = [(name, alpha) for name, backbone in BACKBONES.items() for alpha in backbone.weight_counts]
+    for name, alpha in known:
+        if BACKBONES[name].weight_counts[alpha] == count:
+            return name, alpha
     raise ModelError(
         f"{path} holds {count:,} values, which is none of our backbones without its top "
-        f"({', '.join(_title(*network) for network in _VALUES)}); save it with include_top=False"
+        f"({', '.join(_title(*network) for network in known)}); save it with include_top=False"
     )
 
 
@@ -106,11 +96,11 @@ def _checked(path: Path, description: str, backbone: str, alpha: float) -> Weigh
 
 
 def _alpha(backbone: str, alpha: float) -> float:
-    return alpha if backbone == "mobilenetv2" else 1.0
+    return alpha if get_backbone(backbone).has_alpha else 1.0
 
 
 def _title(backbone: str, alpha: float) -> str:
-    return f"{backbone} with alpha {alpha:g}" if backbone == "mobilenetv2" else backbone
+    return f"{backbone} with alpha {alpha:g}" if get_backbone(backbone).has_alpha else backbone
 
 
 def _count_values(path: Path) -> int:

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sat_xception.model.settings import BackboneName, TrainConfig
+from sat_xception.model.backbones import BackboneName
+from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import StepConfig, setting_of
 from sat_xception.settings.types import Examples, Result, Weights
 

@@ -16,11 +16,12 @@ import tensorflow as tf
 
 from sat_xception.errors import DivergedError
 from sat_xception.log import duration, get_logger
-from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.model.backbones import get_backbone
 from sat_xception.model.checkpoint import NoCheckpoints
 from sat_xception.model.features import Features
 from sat_xception.model.head import head_layers
 from sat_xception.model.input import reading
+from sat_xception.model.network import add_head, build_backbone, freeze_before
 from sat_xception.model.phase import Phase
 from sat_xception.model.session import Lesson, TrainingSession
 from sat_xception.model.settings import TrainConfig

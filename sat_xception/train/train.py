@@ -25,11 +25,12 @@ import tensorflow as tf
 from sat_xception.errors import DivergedError
 from sat_xception.examples.index import ExamplesIndex, read_index
 from sat_xception.log import duration, get_logger
-from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.model.backbones import get_backbone
 from sat_xception.model.checkpoint import Checkpoints, fingerprint
 from sat_xception.model.devices import DevicePlan, choose, device_scope, in_float32
 from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.input import reading
+from sat_xception.model.network import add_head, build_backbone, freeze_before
 from sat_xception.model.session import TrainingSession, check_examples, class_weights, versions
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.stop_request import stop_on_sigterm

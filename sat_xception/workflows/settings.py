@@ -8,7 +8,8 @@ from pydantic import Field
 
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.examples.settings import ConvertConfig
-from sat_xception.model.settings import BackboneName, TrainConfig
+from sat_xception.model.backbones import DEFAULT_BACKBONE, BackboneName, backbone_names
+from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import StepConfig, setting_of
 from sat_xception.settings.types import (
     FileOrNone,
@@ -37,7 +38,7 @@ class BuildConfig(AssembleConfig):
 class TrainFoldersConfig(StepConfig):
     """The original's command: class folders in, a trained and packaged model out."""
 
-    model: BackboneName = Field("xception", description="Backbone, as in the original.")
+    model: BackboneName = Field(DEFAULT_BACKBONE, description=f"Backbone: {backbone_names()}.")
     train: Folder = Field(description="Class folders to train on.")
     valid: Folder = Field(description="Class folders to validate on.")
     weights: Weights = setting_of(TrainConfig, "weights")

@@ -1,18 +1,24 @@
 """Backbones: what they start from, what learns, and that nothing is ever replaced in silence."""
 
 import shutil
+import subprocess
+import sys
 import time
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from sat_xception.errors import ConfigError, ModelError, ServiceError
-from sat_xception.model.backbones import add_head, build_backbone, freeze_before, get_backbone
+from sat_xception.evaluate.gate import NO_WINNER
+from sat_xception.model.backbones import BACKBONES, get_backbone
 from sat_xception.model.head import head_layers
+from sat_xception.model.network import add_head, build_backbone, freeze_before
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights
+from sat_xception.package.settings import PackageConfig
 
 RANDOM = find_weights("none", "mobilenetv2", 0.35)
 NORMALISATIONS = keras.layers.BatchNormalization
@@ -51,6 +57,9 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
 
 @pytest.mark.parametrize(("name", "smallest"), [("xception", 71), ("mobilenetv2", 32)])
 def test_too_small_an_input_is_refused(name, smallest):
+    with pytest.raises(ValidationError, match=f"{name} takes {smallest} pixels or more"):
+        TrainConfig(examples="e", out="o", backbone=name, input_size=smallest - 1)
+    assert TrainConfig(examples="e", out="o", backbone=name, input_size=smallest).input_size == smallest
     with pytest.raises(ConfigError, match=f"--input-size {smallest - 1} is too small for {name}; it takes {smallest}"):
         build_backbone(name, smallest - 1, 1.0, RANDOM)
 
@@ -118,7 +127,28 @@ def test_an_unknown_layer_is_an_error_that_names_one(network):
         freeze_before(network, "block_99")
 
 
-@pytest.mark.parametrize("name", ["xception", "mobilenetv2"])
+def test_settings_accept_the_names_of_the_registry_alone():
+    for name in BACKBONES:
+        assert TrainConfig(examples="e", out="o", backbone=name).backbone == name
+    with pytest.raises(ValidationError, match="expected xception or mobilenetv2"):
+        TrainConfig(examples="e", out="o", backbone="resnet50", input_size=8)
+
+
+def test_each_name_can_be_served_and_each_number_of_values_belongs_to_one_network():
+    counts = [count for backbone in BACKBONES.values() for count in backbone.weight_counts.values()]
+    assert len(set(counts)) == len(counts)
+    for name, backbone in BACKBONES.items():
+        assert PackageConfig(model="m", examples="e", out="o", name=name).name == name != NO_WINNER
+        assert backbone.smallest_input <= min(backbone.input_size, backbone.local_scratch_input_size)
+
+
+def test_the_registry_is_read_without_tensorflow():
+    modules = "sat_xception.model.backbones, sat_xception.model.settings, sat_xception.model.weights"
+    code = f"import sys, {modules}; sys.exit(bool({{'keras', 'tensorflow'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 def test_the_layer_that_fine_tuning_starts_from_by_default_is_there(name):
     backbone = get_backbone(name)
     arguments = {"alpha": 0.35} if backbone.has_alpha else {}

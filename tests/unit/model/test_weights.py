@@ -3,14 +3,14 @@
 import hashlib
 
 import h5py
-import keras
 import numpy as np
 import pytest
 
 from sat_xception.errors import ConfigError, ModelError
+from sat_xception.model.backbones import BACKBONES
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights, identify_weights
 
-NETWORKS = [("xception", 1.0), *(("mobilenetv2", alpha) for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4))]
+NETWORKS = [(name, alpha) for name, backbone in BACKBONES.items() for alpha in backbone.weight_counts]
 SMALLEST = 410_208  # values of MobileNetV2 with alpha 0.35
 
 
@@ -31,10 +31,10 @@ def no_imagenet_folder(monkeypatch):
 
 @pytest.mark.parametrize(("backbone", "alpha"), NETWORKS)
 def test_a_file_is_told_by_the_number_of_values_that_keras_gives_the_network(tmp_path, backbone, alpha):
-    if backbone == "xception":
-        network = keras.applications.Xception(include_top=False, weights=None, input_shape=(71, 71, 3))
-    else:
-        network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=alpha)
+    entry = BACKBONES[backbone]
+    size = entry.smallest_input
+    width = {"alpha": alpha} if entry.has_alpha else {}
+    network = entry.build(include_top=False, weights=None, input_shape=(size, size, 3), **width)
     path = write_values(tmp_path / "weights.h5", network.count_params())
     assert identify_weights(path) == (backbone, alpha)
 
