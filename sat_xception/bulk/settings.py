@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.examples.settings import ConvertConfig
+from sat_xception.model.backbones import DEFAULT_BACKBONE
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name, setting_of, shown
 from sat_xception.settings.types import (
     Address,
@@ -216,7 +217,7 @@ class BulkSimulateConfig(StepConfig):
 
     tiles: int = Field(gt=0, description="Number of tiles to score.")
     backend: str = Field("t4", description="Hardware profile; docs/bulk.md lists the names.")
-    backbone: str = Field("xception", description="Backbone of the model.")
+    backbone: str = Field(DEFAULT_BACKBONE, description="Backbone of the model.")
     tiles_per_s: float = Field(0.0, ge=0, description="Tiles per second of one machine. Default: the published rate.")
     machines: int = Field(1, gt=0, le=100_000, description="Maximum number of machines.")
     min_machines: int = Field(0, ge=0, description="Number of machines at the start. Default: all of them.")

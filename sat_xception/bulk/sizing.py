@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sat_xception.bulk.measure import Probe
 from sat_xception.errors import ConfigError
 from sat_xception.log import duration
+from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE
 
-__all__ = ["BACKENDS", "SERVED_SHARE", "Backend", "Estimate", "estimate", "read_backends"]
+__all__ = ["SERVED_SHARE", "Backend", "Estimate", "estimate", "read_backends"]
 
 # What a GPU scores behind TensorFlow Serving, of what it scores alone: a V100 had 0.69 with ResNet-50
 # (blog.mapotofu.org/blogs/serving-benchmark).
@@ -43,35 +44,23 @@ class Backend(BaseModel):
     price_source: str = _PRICE
 
 
-# Rates of Xception at 299 and MobileNetV2 at 224 pixels, of the sources that docs/bulk.md names, times SERVED_SHARE for
-# GPUs. Where only a similar device was published, it is said.
-BACKENDS: Mapping[str, Backend] = {
-    "this-machine": Backend(source="measured here", price_source="a machine that is yours costs nothing here"),
-    "cpu-core": Backend(
-        tiles_per_s={"xception": 3 * 0.9, "mobilenetv2": 20 * 0.9},
-        usd_per_hour=0.05,
-        source="keras.io/api/applications and timm on CPUs, a core, x 0.9",
-    ),
-    "t4": Backend(
-        tiles_per_s={"xception": 515 * SERVED_SHARE, "mobilenetv2": 2760 * SERVED_SHARE},
-        usd_per_hour=0.55,
-        source="PaddleClas, FP16, Xception41",
-    ),
-    "a10": Backend(
-        tiles_per_s={"xception": 985 * SERVED_SHARE, "mobilenetv2": 6000 * SERVED_SHARE},
-        usd_per_hour=1.0,
-        source="timm on an RTX 3090, x 0.7",
-    ),
-    "a100": Backend(
-        tiles_per_s={"xception": 3950 * SERVED_SHARE, "mobilenetv2": 8421 * SERVED_SHARE},
-        usd_per_hour=3.7,
-        source="keras.io/api/applications, batch 32",
-    ),
-    "h100": Backend(
-        tiles_per_s={"xception": 4725 * SERVED_SHARE, "mobilenetv2": 26549 * SERVED_SHARE},
-        usd_per_hour=11.0,
-        source="timm on an RTX Pro 6000 Max-Q, compiled",
-    ),
+@dataclass(frozen=True)
+class _Machine:
+    """A machine whose rates are published: how much of them it reaches, its price per hour, and their source."""
+
+    share: float
+    usd_per_hour: float
+    source: str
+
+
+# Each backbone's entry in the registry has its published rates. Where only a similar device was published, the source
+# says so.
+_MACHINES = {
+    "cpu-core": _Machine(0.9, 0.05, "keras.io/api/applications and timm on CPUs, a core, x 0.9"),
+    "t4": _Machine(SERVED_SHARE, 0.55, "PaddleClas, FP16, Xception41"),
+    "a10": _Machine(SERVED_SHARE, 1.0, "timm on an RTX 3090, x 0.7"),
+    "a100": _Machine(SERVED_SHARE, 3.7, "keras.io/api/applications, batch 32"),
+    "h100": _Machine(SERVED_SHARE, 11.0, "timm on an RTX Pro 6000 Max-Q, compiled"),
 }
 
 
@@ -126,7 +115,7 @@ def read_backends(path: Path | None) -> dict[str, Backend]:
         ConfigError: The file can't be read, or says something else.
     """
     if path is None:
-        return dict(BACKENDS)
+        return _built_in()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = {
@@ -139,7 +128,23 @@ def read_backends(path: Path | None) -> dict[str, Backend]:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(f"--prices {path}: {place}: {first['msg']}; see docs/bulk.md") from None
-    return {**BACKENDS, **given}
+    return {**_built_in(), **given}
+
+
+def _built_in() -> dict[str, Backend]:
+    here = Backend(source="measured here", price_source="a machine that is yours costs nothing here")
+    return {"this-machine": here} | {
+        name: Backend(
+            tiles_per_s={
+                backbone: entry.published_tiles_per_s[name] * machine.share
+                for backbone, entry in BACKBONES.items()
+                if name in entry.published_tiles_per_s
+            },
+            usd_per_hour=machine.usd_per_hour,
+            source=machine.source,
+        )
+        for name, machine in _MACHINES.items()
+    }
 
 
 def estimate(tiles: int, probe: Probe, backend: Backend, machines: int) -> Estimate:
@@ -179,9 +184,9 @@ def _rate(probe: Probe, backend: Backend) -> tuple[float | None, str]:
         if probe.scored_per_s is None:
             return None, "give --model to have it measured, or a --backend whose rate is published"
         return probe.scored_per_s, "measured here"
-    backbone = probe.backbone or "xception"
+    backbone = probe.backbone or DEFAULT_BACKBONE
     if backbone not in backend.tiles_per_s:
         known = ", ".join(sorted(backend.tiles_per_s))
         raise ConfigError(f"no rate of {backbone} is known for this --backend, only of {known}; give it with --prices")
-    told = "" if probe.backbone else " of Xception, as no --model was given"
-    return backend.tiles_per_s[backbone], f"{backend.source}{told}"
+    assumed = "" if probe.backbone else f" of {BACKBONES[backbone].title}, as no --model was given"
+    return backend.tiles_per_s[backbone], f"{backend.source}{assumed}"

@@ -8,10 +8,11 @@ import pytest
 from sat_xception.bulk.measure import Probe
 from sat_xception.bulk.settings import BulkSimulateConfig
 from sat_xception.bulk.simulate import machines_for, simulate
-from sat_xception.bulk.sizing import BACKENDS, Backend, estimate, read_backends
+from sat_xception.bulk.sizing import Backend, estimate, read_backends
 from sat_xception.errors import ConfigError
 
 DOCS = Path(__file__).parents[3] / "docs" / "bulk.md"
+BACKENDS = read_backends(None)
 MEASURED = Probe(tiles=24, bytes_per_tile=10_000, fetched_per_s=500, scored_per_s=100, backbone="mobilenetv2")
 
 
