@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sat_xception.dataset.settings import LabelsConfig
+from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import whole_path
 from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
 from sat_xception.log import get_logger
-from sat_xception.model.weights import find_weights, identify_weights
+from sat_xception.model.backbones import get_backbone
+from sat_xception.model.weights import identify_weights
 from sat_xception.storage import GcsPath, fetch_file
 
 __all__ = ["pipeline_arguments"]
 
 _log = get_logger(__name__)
-# From random weights the whole network is trained. On two cores that takes minutes only with small inputs and, for
-# Xception at 12 s an epoch of the sample, few epochs.
-_SCRATCH_INPUT_SIZE = {"xception": 71, "mobilenetv2": 96}
-_SCRATCH_EPOCHS = {"xception": 5, "mobilenetv2": 24}
 
 
 def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
-    """Return the pipeline's parameters for a run; each weights file goes to the backbone that it fits."""
-    weights, alpha = {"xception": "none", "mobilenetv2": "none"}, config.alpha
-    for given in config.weights:
-        backbone, _, source = given.partition("=") if given.partition("=")[0] in weights else ("", "", given)
-        if not backbone or source not in ("imagenet", "none"):
-            path = fetch_file(source).resolve()
-            backbone, found_alpha = identify_weights(path)
-            alpha = found_alpha if backbone == "mobilenetv2" else alpha
-            find_weights(str(path), backbone, alpha)
-            source = str(path)
-        weights[backbone] = source
-    for backbone, source in weights.items():
-        _log.info("weights   %s starts from %s", backbone, "random weights" if source == "none" else source)
-    own = {"xception": 256, "mobilenetv2": 224}
-    sizes = {
-        name: config.input_size or (_SCRATCH_INPUT_SIZE[name] if weights[name] == "none" else own[name])
-        for name in weights
-    }
+    """Return the pipeline's parameters for a run; each weights file goes to the backbone that it fits.
+
+    Raises:
+        ConfigError: There is no such weights file, or the pipeline doesn't train its backbone.
+        ModelError: A weights file fits no backbone.
+    """
     return {
         "data": config.data if config.data in ("", "sample") else str(Path(config.data).resolve()),
         "data_accept_anomalies": list(config.accept),
@@ -65,17 +53,47 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
         "gate_min_slice_accuracy": config.min_slice_accuracy,
         "gate_min_slice_recall": config.min_slice_recall,
         "gate_min_slice_tiles": config.min_slice_tiles,
-        "mobilenetv2_alpha": alpha,
-        "mobilenetv2_input_size": sizes["mobilenetv2"],
-        "mobilenetv2_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["mobilenetv2"],
-        "mobilenetv2_weights": weights["mobilenetv2"],
         "train_fine_tune_epochs": config.fine_tune_epochs,
         "train_head_epochs": config.head_epochs,
         "train_search_trials": config.search_trials,
-        "xception_input_size": sizes["xception"],
-        "xception_scratch_epochs": config.scratch_epochs or _SCRATCH_EPOCHS["xception"],
-        "xception_weights": weights["xception"],
+        **_of_backbones(config),
     }
+
+
+def _of_backbones(config: RunConfig) -> dict[str, Any]:
+    """Return the parameters that each backbone has of its own."""
+    weights, alphas = _sort_weights(config.weights)
+    found: dict[str, Any] = {}
+    for name in TRAINED_BACKBONES:
+        backbone, from_random = get_backbone(name), weights[name] == "none"
+        _log.info("weights   %s starts from %s", name, "random weights" if from_random else weights[name])
+        size = backbone.local_scratch_input_size if from_random else backbone.input_size
+        found[f"{name}_weights"] = weights[name]
+        found[f"{name}_input_size"] = config.input_size or size
+        found[f"{name}_scratch_epochs"] = config.scratch_epochs or backbone.local_scratch_epochs
+        if backbone.has_alpha:
+            found[f"{name}_alpha"] = alphas.get(name, config.alpha)
+    return found
+
+
+def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the weights that each backbone starts from, and the width multipliers of those that a file gives."""
+    weights, alphas = dict.fromkeys(TRAINED_BACKBONES, "none"), {}
+    for each in given:
+        name, _, source = each.partition("=")
+        if name not in weights:
+            name, source = "", each
+        if not name or source not in ("imagenet", "none"):
+            path = fetch_file(source).resolve()
+            name, alpha = identify_weights(path)
+            if name not in weights:
+                raise ConfigError(
+                    f"{path} holds weights of {name}, but the pipeline trains {' and '.join(weights)}; "
+                    "train it with `sat_xception train --backbone`"
+                )
+            source, alphas[name] = str(path), alpha
+        weights[name] = source
+    return weights, alphas
 
 
 def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type

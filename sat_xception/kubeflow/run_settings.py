@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from sat_xception.bulk.settings import BulkImageryConfig, BulkPlanConfig, BulkPredictConfig
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
+from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
 from sat_xception.publish.settings import PublishConfig
@@ -20,6 +22,11 @@ from sat_xception.storage import GcsPath, Stored
 from sat_xception.validation.settings import ValidateConfig
 
 __all__ = ["BulkRunConfig", "RunConfig"]
+
+
+_TRAINED = {name: get_backbone(name) for name in TRAINED_BACKBONES}
+_SIZES = ", ".join(f"{backbone.local_scratch_input_size} for {name}" for name, backbone in _TRAINED.items())
+_EPOCHS = ", ".join(f"{backbone.local_scratch_epochs} for {name}" for name, backbone in _TRAINED.items())
 
 
 class RunConfig(LabelsConfig):
@@ -40,12 +47,13 @@ class RunConfig(LabelsConfig):
     out: Path = Field(Path("runs"), description="Parent folder of the folder of this run.")
     model_root: Place = Field(Path("models/serving"), description="Model root of the endpoint.")
     name: str = setting_of(PackageConfig, "name")
-    alpha: float = Field(0.35, gt=0, description="Width multiplier of MobileNetV2, if no weights file determines it.")
+    alpha: float = Field(
+        0.35, gt=0, description=f"{TrainConfig.model_fields['alpha'].description} A weights file overrides it."
+    )
     input_size: int = Field(
         0,
         ge=0,
-        description="Input size of both models, in pixels. Default: 71 and 96 from random weights, otherwise their "
-        "own.",
+        description=f"Input size of each model, in pixels. Default: {_SIZES} from random weights, otherwise the backbone's own.",
     )
     block_zoom: int = setting_of(AssembleConfig, "block_zoom")
     near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
@@ -55,10 +63,8 @@ class RunConfig(LabelsConfig):
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
     search_trials: int = setting_of(TrainConfig, "search_trials")
-    scratch_epochs: int = Field(
-        0, ge=0, description="Number of epochs from random weights. Default: 5 for xception, 24 for mobilenetv2."
-    )
-    positive_label: str = Field("", description="The positive class. Default: see `assemble --help`.")
+    scratch_epochs: int = Field(0, ge=0, description=f"Number of epochs from random weights. Default: {_EPOCHS}.")
+    positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
     min_accuracy: Fraction = Field(0.80, description="Minimum validation accuracy, for the gate.")
     min_gain: Difference = setting_of(GateConfig, "min_gain")

@@ -16,6 +16,7 @@ from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_p
 from sat_xception.kubeflow.run_arguments import pipeline_arguments
 from sat_xception.kubeflow.run_result import RunResult
 from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
 from sat_xception.log import get_logger
 from sat_xception.notify.settings import NotifyConfig
 from sat_xception.settings.step import TERMINATION_LOG_ENV
@@ -35,8 +36,7 @@ _READ = (
     "data_negatives_lookalikes",
     "data_negatives_review",
     "data_negatives_within",
-    "mobilenetv2_weights",
-    "xception_weights",
+    *(f"{backbone}_weights" for backbone in TRAINED_BACKBONES),
 )
 _WRITTEN = ("data_baseline", "data_store", "data_tile_cache")
 # Of kfp's local runner, in the folder of all runs: which outputs a task with the same inputs and code had.

@@ -19,6 +19,7 @@ from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.kubeflow.pod import find_lost, in_pod, is_lost
+from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
 from sat_xception.settings.config import StepConfig
@@ -28,6 +29,7 @@ from sat_xception.validation.settings import ValidateConfig
 __all__ = [
     "NO_PARAMETERS",
     "TASKS",
+    "TRAINED_BACKBONES",
     "DatasetStore",
     "GpuRequest",
     "TaskParameters",
@@ -102,8 +104,8 @@ _SHARED = {
     "search_trials": "train_search_trials",
     "seed": "data_seed",
 }
-_XCEPTION = ("weights", "input_size", "scratch_epochs")
-_MOBILENETV2 = (*_XCEPTION, "alpha")
+# Settings of train that each backbone's task has a parameter of its own for; one with several widths has `alpha`, too.
+_OWN = ("weights", "input_size", "scratch_epochs")
 _LIMITS = (
     "min_accuracy",
     "min_gain",
@@ -139,6 +141,15 @@ NO_PARAMETERS = {
     "out": "where Kubeflow keeps the task's output",
     "max_pixels": "a guard against decompression bombs, not a choice of a run",
 }
+
+
+def _train(backbone: str) -> TaskParameters:
+    own = (*_OWN, "alpha") if get_backbone(backbone).has_alpha else _OWN
+    return TaskParameters(
+        TrainConfig, {**_SHARED, **{name: f"{backbone}_{name}" for name in own}}, {"backbone": backbone}
+    )
+
+
 _ASSEMBLE = {name: f"data_{name}" for name in AssembleConfig.model_fields if name not in NO_PARAMETERS}
 
 TASKS: Mapping[str, TaskParameters] = {
@@ -152,12 +163,8 @@ TASKS: Mapping[str, TaskParameters] = {
             "baseline": "data_baseline",
         },
     ),
-    "train": TaskParameters(
-        TrainConfig, {**_SHARED, **{name: f"xception_{name}" for name in _XCEPTION}}, {"backbone": "xception"}
-    ),
-    "train-2": TaskParameters(
-        TrainConfig, {**_SHARED, **{name: f"mobilenetv2_{name}" for name in _MOBILENETV2}}, {"backbone": "mobilenetv2"}
-    ),
+    "train": _train("xception"),
+    "train-2": _train("mobilenetv2"),
     "evaluate": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
     "evaluate-2": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
     "evaluate-serving": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
@@ -165,6 +172,8 @@ TASKS: Mapping[str, TaskParameters] = {
     "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
     "deploy": TaskParameters(DeployConfig, {**_WHERE_SERVING, **{name: f"deploy_{name}" for name in _ROLLOUT}}),
 }
+# In the order of their tasks.
+TRAINED_BACKBONES = tuple(str(task.fixed["backbone"]) for task in TASKS.values() if task.config is TrainConfig)
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _STORE = TaskParameters(DatasetStore, {"store": "data_store"})
 # Written by one task of a run and read by another, or by the next run.

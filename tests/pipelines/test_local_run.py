@@ -1,11 +1,13 @@
 """The very same pipeline, run here. What matters is that each expected step ran, not that the runner says SUCCESS."""
 
+import dataclasses
 import inspect
 import json
 import re
 import subprocess
 import sys
 
+import h5py
 import pytest
 
 from pipelines.training import training
@@ -14,6 +16,7 @@ from sat_xception.kubeflow.run_arguments import pipeline_arguments
 from sat_xception.kubeflow.run_settings import RunConfig
 from sat_xception.kubeflow.run_training import StepFailedError, run
 from sat_xception.kubeflow.training_parameters import check_parameters
+from sat_xception.model.backbones import BACKBONES
 from sat_xception.settings.config import load_config
 
 pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
@@ -198,6 +201,15 @@ def test_weights_go_to_the_backbone_that_they_fit(mobilenet_weights, tmp_path):
     assert arguments["mobilenetv2_weights"] == str(mobilenet_weights.resolve())
     assert (arguments["mobilenetv2_alpha"], arguments["mobilenetv2_input_size"]) == (0.35, 224)
     assert (arguments["xception_weights"], arguments["xception_input_size"]) == ("none", 71)
+
+
+def test_a_weights_file_of_a_backbone_that_the_pipeline_does_not_train_is_refused(monkeypatch, tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("values", shape=(12_345,), dtype="float32")
+    other = dataclasses.replace(BACKBONES["xception"], weight_counts={1.0: 12_345})
+    monkeypatch.setitem(BACKBONES, "other", other)
+    with pytest.raises(ConfigError, match="holds weights of other, but the pipeline trains xception and mobilenetv2"):
+        pipeline_arguments(RunConfig(weights=(str(tmp_path / "w.h5"),)))
 
 
 def test_a_file_that_is_no_weights_file_is_refused_before_anything_runs(tmp_path):
