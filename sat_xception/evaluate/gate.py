@@ -158,7 +158,7 @@ def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
         against = ", ".join(map(_of_another, others))
         own = next(candidate for candidate in candidates if candidate["backbone"] == winner)
         reason = f"{winner} passes every check with validation accuracy {own['metrics']['accuracy']:.4f}"
-        return reason + (f"; the other: {against}" if against else "")
+        return reason + (f"; the other{'s' if len(others) > 1 else ''}: {against}" if against else "")
     failed = [
         f"{candidate['backbone']}: {_refusal(row)}"
         for candidate in candidates
