@@ -27,8 +27,8 @@ class Backbone:
 
     Attributes:
         title: Name in texts for people.
-        build: Constructor with the arguments of those in `keras.applications`: `include_top`, `weights`, `input_shape`
-            and `name`, and `alpha` where there are several widths.
+        build: Constructor with the arguments of those in `keras.applications`: `include_top`, `weights` and
+            `input_shape`, and `alpha` where there are several widths.
         preprocessing: Makes the layer, with a given `name`, from pixels `[n, size, size, 3]` in 0 to 255 to what the
             pretrained weights expect. A layer of Keras itself: a saved model is loaded without this library's code.
         input_size: Default height and width of the input, in pixels.

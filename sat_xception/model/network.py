@@ -42,12 +42,14 @@ def build_backbone(name: str, input_size: int, alpha: float, weights: WeightsOri
         raise ConfigError(
             f"--input-size {input_size} is too small for {name}; it takes {backbone.smallest_input} or more"
         )
-    arguments: dict[str, Any] = {"include_top": False, "input_shape": (input_size, input_size, 3), "name": name}
+    arguments: dict[str, Any] = {"include_top": False, "input_shape": (input_size, input_size, 3)}
     if backbone.has_alpha:
         arguments["alpha"] = alpha
     network = (
         _download(backbone, arguments) if weights.kind == "imagenet" else backbone.build(weights=None, **arguments)
     )
+    # Not an argument: constructors of several families, such as EfficientNetV2, look their layers up by it.
+    network.name = name
     if weights.path is not None:
         try:
             with warnings.catch_warnings():
