@@ -53,7 +53,8 @@ class RunConfig(LabelsConfig):
     input_size: int = Field(
         0,
         ge=0,
-        description=f"Input size of each model, in pixels. Default: {_SIZES} from random weights, otherwise the backbone's own.",
+        description=f"Input size of each model, in pixels. Default: {_SIZES} from random weights, otherwise the "
+        "backbone's own.",
     )
     block_zoom: int = setting_of(AssembleConfig, "block_zoom")
     near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
@@ -64,7 +65,7 @@ class RunConfig(LabelsConfig):
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
     search_trials: int = setting_of(TrainConfig, "search_trials")
     scratch_epochs: int = Field(0, ge=0, description=f"Number of epochs from random weights. Default: {_EPOCHS}.")
-    positive_label: str = Field("", description="The class that is looked for. Default: see `assemble --help`.")
+    positive_label: str = Field("", description="The positive class. Default: see `assemble --help`.")
     accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
     min_accuracy: Fraction = Field(0.80, description="Minimum validation accuracy, for the gate.")
     min_gain: Difference = setting_of(GateConfig, "min_gain")
