@@ -60,5 +60,5 @@ def gate(
     metrics.metadata.update(result.main_figures())
     if result.to_deploy == "none":
         with reporting_errors("gate"):
-            finish_run(baseline, run, result.decision["reason"])
+            finish_run(baseline, run, result.decision.reason)
     return str(result.to_deploy)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sat_xception.evaluate.evaluation import Interval
+
 __all__ = [
     "RESAMPLES",
     "Ratio",
@@ -40,7 +42,7 @@ def number_blocks(blocks: Sequence[str]) -> Integers:
     return numbers
 
 
-def interval(samples: Floats, blocks: int, figure: float) -> list[float] | None:
+def interval(samples: Floats, blocks: int, figure: float) -> Interval | None:
     """Return the 95 % interval of a figure.
 
     It always holds the figure itself: of few tiles the percentiles of a mean over classes, or of an area, may miss it
@@ -59,23 +61,23 @@ def interval(samples: Floats, blocks: int, figure: float) -> list[float] | None:
     if blocks < 2 or len(known) < RESAMPLES / 2:
         return None
     low, high = np.percentile(known, [2.5, 97.5])
-    return [min(float(low), figure), max(float(high), figure)]
+    return Interval(min(float(low), figure), max(float(high), figure))
 
 
-def share_interval(samples: Floats, blocks: int, figure: float) -> list[float] | None:
+def share_interval(samples: Floats, blocks: int, figure: float) -> Interval | None:
     """Return the 95 % interval of a share, or of a mean of shares; see `interval`.
 
     Where every tile is right, or none, every sample says the same and the bootstrap is blind. The interval is then that
     of Clopper and Pearson 1934 with the blocks as trials: in truth a block in `1 / blocks` may still be wrong.
     """
     bounds = interval(samples, blocks, figure)
-    if bounds and bounds[0] == bounds[1] and bounds[0] in (0, 1):
+    if bounds and bounds.low == bounds.high and bounds.low in (0, 1):
         reach = 1 - 0.025 ** (1 / blocks)
-        return [1 - reach, 1.0] if bounds[0] else [0.0, reach]
+        return Interval(1 - reach, 1.0) if bounds.low else Interval(0.0, reach)
     return bounds
 
 
-def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[list[float] | None]:
+def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[Interval | None]:
     """Return the 95 % interval of each of several shares, such as accuracy, recall and F1; see `share_interval`.
 
     Args:
@@ -116,7 +118,7 @@ def ratio_samples(blocks: Integers, ratios: Sequence[Ratio]) -> Floats:
 
 def area_intervals(
     blocks: Integers, truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], areas: Mapping[str, float]
-) -> dict[str, list[float] | None]:
+) -> dict[str, Interval | None]:
     """Return the intervals of the areas under the ROC and the precision-recall curve.
 
     Args:

@@ -6,11 +6,11 @@ which is fitted on the validation split. It changes how sure a model is, and nev
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+
+from sat_xception.evaluate.evaluation import Reliability, ReliabilityBin
 
 __all__ = ["CALIBRATION_BINS", "SMALLEST_PROBABILITY", "apply_temperature", "fit_temperature", "reliability"]
 
@@ -48,11 +48,10 @@ def fit_temperature(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np
     return float(np.exp(found.x))
 
 
-def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
+def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> Reliability:
     """Return the expected calibration error, its bins of equal width, and the mean negative log-likelihood.
 
-    A bin has what it starts `from`, the tiles in it, their mean confidence and their accuracy. It ends with its upper
-    edge, as in the paper.
+    A bin ends with its upper edge, as in the paper.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -64,8 +63,9 @@ def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.flo
         mean_confidence = float(confidence[inside].mean()) if count else 0.0
         accuracy = float(correct[inside].mean()) if count else 0.0
         error += count / len(confidence) * abs(accuracy - mean_confidence)
-        bins.append({"from": float(edges[index]), "count": count, "confidence": mean_confidence, "accuracy": accuracy})
-    return {"error": error, "bins": bins, "log_loss": _log_loss(labels, probabilities)}
+        lower = float(edges[index])
+        bins.append(ReliabilityBin(lower=lower, count=count, confidence=mean_confidence, accuracy=accuracy))
+    return Reliability(error=error, bins=tuple(bins), log_loss=_log_loss(labels, probabilities))
 
 
 def _log_loss(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> float:

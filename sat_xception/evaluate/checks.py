@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
+from sat_xception.evaluate.decision import Check
+from sat_xception.evaluate.evaluation import (
+    Comparison,
+    Evaluation,
+    Interval,
+    MostFrequent,
+    ServingStatus,
+    SliceMetrics,
+    Unscored,
+)
 from sat_xception.evaluate.settings import GateConfig
 
-__all__ = ["check", "limit_of"]
-
-Row = dict[str, Any]
+__all__ = ["check"]
 
 
-def check(evaluation: Mapping[str, Any], config: GateConfig, serving: Mapping[str, Any] | None = None) -> list[Row]:
-    """Return a row for each limit. Equal is enough, but for what is gained on the most frequent class.
+def check(
+    evaluation: Evaluation,
+    config: GateConfig,
+    serving: ServingStatus | None = None,
+    against_serving: Comparison | None = None,
+) -> list[Check]:
+    """Check every limit. Equal is enough, but for the accuracy gained on the most frequent class.
 
     Args:
-        evaluation: Content of a candidate's `evaluation.json`.
+        evaluation: Of a candidate.
         config: The limits.
-        serving: What is serving now, as `evaluation.json` describes it, with the candidate's `comparison` to it; None
-            when the gate wasn't told.
+        serving: What is serving now; None where the gate got no evaluation of it.
+        against_serving: The candidate compared with what is serving, where that has figures.
 
     Returns:
-        `name`, `value` (None where there is none), 95 % `interval` (None where it isn't known), `limit`, the `rule`
-        that ties them, whether it `passed`, and a `note`; rows of slices also name their `slice` and `figure`. Of a
-        candidate whose training failed a single row, without a limit.
+        The checks; of a candidate whose training failed a single one, without a limit.
     """
-    if evaluation.get("failed"):
-        note = f"its training failed: {evaluation['failed']}"
-        return [_row("training", None, None, "ends with a model", False, note=note)]
-    metrics = evaluation["metrics"]
-    intervals, positive = metrics["intervals"], metrics["positive"]
-    whose = evaluation["positive_label"] or "macro average"
+    metrics = evaluation.metrics
+    if metrics is None:
+        return [_row("training", None, None, "ends with a model", False, note=evaluation.why_unscored)]
+    intervals, positive = metrics.intervals, metrics.positive
+    whose = evaluation.positive_label or "macro average"
     rows = [
-        _floor("validation accuracy", metrics["accuracy"], config.min_accuracy, intervals["accuracy"]),
-        _check_gain(metrics["most_frequent"], config.min_gain),
-        _floor(f"recall of {whose}", positive["recall"], config.min_recall, intervals["recall"]),
-        _floor(f"precision of {whose}", positive["precision"], config.min_precision, intervals["precision"]),
+        _floor("validation accuracy", metrics.accuracy, config.min_accuracy, intervals.accuracy),
+        _check_gain(metrics.most_frequent, config.min_gain),
+        _floor(f"recall of {whose}", positive.recall, config.min_recall, intervals.recall),
+        _floor(f"precision of {whose}", positive.precision, config.min_precision, intervals.precision),
     ]
-    rows += _check_unscored(evaluation)
-    error, limit = metrics["calibration_error"], config.max_calibration_error
+    if evaluation.unscored and evaluation.unscored.count:
+        rows.append(_check_unscored(evaluation.unscored, metrics.count))
+    error, limit = metrics.calibration_error, config.max_calibration_error
     rows.append(_row("calibration error", error, limit, "at most", error <= limit))
-    rows += _check_slices(metrics["slices"], "accuracy", "count", config.min_slice_accuracy, config.min_slice_tiles)
-    rows += _check_slices(metrics["slices"], "recall", "positives", config.min_slice_recall, config.min_slice_tiles)
-    return rows + ([_check_loss(serving, config.max_loss)] if serving else [])
-
-
-def limit_of(row: Mapping[str, Any]) -> str:
-    """Return the rule of a row with its limit, if it has one."""
-    return str(row["rule"]) if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
+    rows += _check_slices(metrics.slices, "accuracy", config.min_slice_accuracy, config.min_slice_tiles)
+    rows += _check_slices(metrics.slices, "recall", config.min_slice_recall, config.min_slice_tiles)
+    return rows + ([_check_loss(serving, against_serving, config.max_loss)] if serving else [])
 
 
 def _row(
@@ -57,95 +62,100 @@ def _row(
     limit: float | None,
     rule: str,
     passed: bool,
-    interval: list[float] | None = None,
+    interval: Interval | None = None,
     note: str = "",
-) -> Row:
-    return {
-        "name": name,
-        "value": value,
-        "interval": interval,
-        "limit": limit,
-        "rule": rule,
-        "passed": passed,
-        "note": note,
-    }
+) -> Check:
+    return Check(name=name, value=value, interval=interval, limit=limit, rule=rule, passed=passed, note=note)
 
 
-def _floor(name: str, value: float, limit: float, interval: list[float] | None) -> Row:
+def _floor(name: str, value: float, limit: float, interval: Interval | None) -> Check:
     return _row(name, value, limit, "at least", value >= limit, interval)
 
 
-def _check_unscored(evaluation: Mapping[str, Any]) -> list[Row]:
-    """Return a row that fails where the model had no probabilities for some tile: its figures are of the others."""
-    unscored = evaluation.get("unscored") or {"count": 0}
-    if not unscored["count"]:
-        return []
-    tiles = unscored["count"] + evaluation["metrics"]["count"]
-    reason = max(unscored["reasons"], key=lambda each: unscored["reasons"][each])
-    note = f"{unscored['count']:,} of {tiles:,} tiles have no score, most often: {reason}"
-    return [_row("share of tiles without a score", unscored["count"] / tiles, 0.0, "at most", False, note=note)]
+def _check_unscored(unscored: Unscored, scored: int) -> Check:
+    """Return the check that fails where the model has no score for some tile: its figures are of the others."""
+    tiles = unscored.count + scored
+    reason = max(unscored.reasons, key=lambda each: unscored.reasons[each])
+    note = f"{unscored.count:,} of {tiles:,} tiles have no score, most often: {reason}"
+    return _row("share of tiles without a score", unscored.count / tiles, 0.0, "at most", False, note=note)
 
 
-def _check_gain(found: Mapping[str, Any], min_gain: float) -> Row:
-    """Return the row of the comparison with naming the most frequent class for every tile.
+def _check_gain(found: MostFrequent, min_gain: float) -> Check:
+    """Return the check of the comparison with naming the most frequent class for every tile.
 
-    A model passes whose accuracy is higher by more than `min_gain` with 97.5 % confidence: the lower bound of the 95 %
-    interval of the difference tells, or the difference itself where one block gives no interval.
+    A model passes whose accuracy is higher by more than `min_gain` with 97.5 % confidence, by the lower bound of the
+    95 % interval of the difference; where one block gives no interval, by the difference itself.
     """
-    difference, bounds = found["difference"], found["interval"]
-    passed = min_gain <= -1 or (difference if bounds is None else bounds[0]) > min_gain
+    bounds = found.interval
+    passed = min_gain <= -1 or (found.difference if bounds is None else bounds.low) > min_gain
     note = (
-        f"naming {found['class']} for every tile is right on {found['share']:.4f} of them; the model is right alone on "
-        f"{found['first_only']:,} tiles, wrong alone on {found['second_only']:,}"
+        f"naming {found.class_name} for every tile is right on {found.share:.4f} of them; the model is right alone on "
+        f"{found.first_only:,} tiles, wrong alone on {found.second_only:,}"
     )
     rule = "above" if bounds is None else "its lower bound above"
-    return _row("accuracy gained on the most frequent class", difference, min_gain, rule, passed, bounds, note)
+    return _row("accuracy gained on the most frequent class", found.difference, min_gain, rule, passed, bounds, note)
 
 
-def _check_slices(slices: list[Row], figure: str, counted: str, floor: float, least: int) -> list[Row]:
-    """Return a row for each slice where a floor is asked for; slices of fewer than `least` tiles aren't judged.
+def _check_slices(slices: Sequence[SliceMetrics], figure: str, floor: float, min_tiles: int) -> list[Check]:
+    """Return a check of each slice where a floor is asked for; slices of fewer than `min_tiles` aren't judged.
 
-    A floor that nothing can be held to is not kept: it was asked for because a slice matters.
+    A slice floor fails if the data has no slices, or if none is judged: it was asked for because a slice matters.
     """
     if not floor:
         return []
-    if not any(figure in row for row in slices):
+    counts = [_count_tiles(each, figure) for each in slices]
+    largest = max((count for count in counts if count is not None), default=None)
+    if largest is None:
         missing = "no slices" if not slices else "no class that is looked for"
         return [_row(f"{figure} in each slice", None, floor, "at least", False, note=f"the data has {missing}")]
     rows = []
-    if all(each[counted] < least for each in slices):
-        largest = max(each[counted] for each in slices)
-        note = f"none of {len(slices):,} slices is judged: {largest:,} tiles count in the largest, {least:,} are needed"
+    if largest < min_tiles:
+        note = f"none of {len(slices):,} slices is judged: {largest:,} tiles count in the largest, "
+        note += f"{min_tiles:,} are needed"
         rows.append(_row(f"{figure} in each slice", None, floor, "at least", False, note=note))
-    for each in slices:
-        name = f"{figure} where {each['slice']} is {each['value'] or 'unknown'}"
-        interval = each["intervals"][figure]
-        if each[counted] < least:
-            note = f"not judged: {each[counted]:,} tiles count, {least:,} are needed"
-            rows.append(_row(name, each[figure], floor, "at least", True, interval, note))
-        else:
-            rows.append(_floor(name, each[figure], floor, interval))
-        rows[-1] |= {"slice": [each["slice"], each["value"]], "figure": figure}
-    return rows
+    return rows + [_check_slice(each, figure, floor, min_tiles) for each in slices]
 
 
-def _check_loss(serving: Mapping[str, Any], max_loss: float) -> Row:
-    """Return the row of the comparison with what is serving.
+def _check_slice(found: SliceMetrics, figure: str, floor: float, min_tiles: int) -> Check:
+    """Return the check of one slice, which passes if it isn't judged."""
+    of_accuracy = figure == "accuracy"
+    value = found.accuracy if of_accuracy else found.recall
+    count = _count_tiles(found, figure) or 0
+    judged = count >= min_tiles and value is not None
+    return Check(
+        name=f"{figure} where {found.slice} is {found.value or 'unknown'}",
+        value=value,
+        interval=found.intervals.accuracy if of_accuracy else found.intervals.recall,
+        limit=floor,
+        rule="at least",
+        passed=not judged or (value is not None and value >= floor),
+        note="" if judged else f"not judged: {count:,} tiles count, {min_tiles:,} are needed",
+        slice=(found.slice, found.value),
+        figure=figure,
+    )
+
+
+def _count_tiles(found: SliceMetrics, figure: str) -> int | None:
+    """Return the number of tiles that a figure of a slice is of; None for the recall without a positive class."""
+    return found.count if figure == "accuracy" else found.positives
+
+
+def _check_loss(serving: ServingStatus, found: Comparison | None, max_loss: float) -> Check:
+    """Return the check of the comparison with what is serving.
 
     A model passes that is at least as accurate on these tiles, or that is less accurate by no more than `max_loss` with
-    97.5 % confidence: the lower bound of the 95 % interval of the difference tells. See decision 21.
+    97.5 % confidence, by the lower bound of the 95 % interval of the difference. See decision 21.
     """
     name, rule = "accuracy gained on what is serving", "at least 0, or its lower bound at least"
-    if serving["state"] != "scored":
-        passed = serving["state"] == "nothing" or max_loss >= 1
+    if found is None:
+        passed = serving.state == "nothing" or max_loss >= 1
         advice = "" if passed else ". Deploy it under another name, or set the largest loss to 1 to deploy it unseen"
-        return _row(name, None, -max_loss, rule, passed, note=f"not compared: {serving['reason']}{advice}")
-    found = serving["comparison"]
-    difference, bounds = found["difference"], found["interval"]
-    passed = difference >= 0 or max_loss >= 1 or (bounds is not None and bounds[0] >= -max_loss)
-    version = f"version {serving['version']}" if serving["version"] is not None else "the model"
+        return _row(name, None, -max_loss, rule, passed, note=f"not compared: {serving.reason}{advice}")
+    bounds = found.interval
+    passed = found.difference >= 0 or max_loss >= 1 or (bounds is not None and bounds.low >= -max_loss)
+    version = f"version {serving.version}" if serving.version is not None else "the model"
     note = (
-        f"{version} at {serving['place']}; right on {found['first_only']:,} tiles that it isn't, wrong on "
-        f"{found['second_only']:,} that it is right on (McNemar p = {found['p']:.2g})"
+        f"{version} at {serving.place}; right on {found.first_only:,} tiles that it isn't, wrong on "
+        f"{found.second_only:,} that it is right on (McNemar p = {found.p:.2g})"
     )
-    return _row(name, difference, -max_loss, rule, passed, bounds, note)
+    return _row(name, found.difference, -max_loss, rule, passed, bounds, note)

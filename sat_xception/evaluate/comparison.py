@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from sat_xception.errors import DataError
 from sat_xception.evaluate.bootstrap import interval, number_blocks, ratio_samples
+from sat_xception.evaluate.evaluation import Comparison
 from sat_xception.evaluate.predictions import Outcomes
 
 __all__ = ["compare", "compare_right", "mcnemar_p"]
 
 
-def compare(first: Outcomes, second: Outcomes) -> dict[str, Any]:
-    """Return how much more accurate the first model is than the second, as JSON types.
+def compare(first: Outcomes, second: Outcomes) -> Comparison:
+    """Return how much more accurate the first model is than the second.
 
     Both are resampled together, so that tiles which both get right or wrong don't blur the difference.
-
-    Returns:
-        `tiles`, `blocks`, `difference` of the accuracies, its 95 % `interval` (None with one block), `first_only` and
-        `second_only` (tiles that only one of them classifies rightly), and `p`, of McNemar's exact test.
 
     Raises:
         DataError: They are of different tiles.
@@ -36,7 +31,7 @@ def compare(first: Outcomes, second: Outcomes) -> dict[str, Any]:
 
 def compare_right(
     first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], blocks: npt.NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Comparison:
     """Return what `compare` does, of two models' answers on the same tiles.
 
     Args:
@@ -49,15 +44,15 @@ def compare_right(
     samples = ratio_samples(blocks, [(difference, np.ones(len(difference)))])
     first_only, second_only = int((difference > 0).sum()), int((difference < 0).sum())
     gained = (first_only - second_only) / len(difference)
-    return {
-        "tiles": len(difference),
-        "blocks": count,
-        "difference": gained,
-        "interval": interval(samples[:, 0], count, gained),
-        "first_only": first_only,
-        "second_only": second_only,
-        "p": mcnemar_p(first_only, second_only),
-    }
+    return Comparison(
+        tiles=len(difference),
+        blocks=count,
+        difference=gained,
+        interval=interval(samples[:, 0], count, gained),
+        first_only=first_only,
+        second_only=second_only,
+        p=mcnemar_p(first_only, second_only),
+    )
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:

@@ -14,6 +14,15 @@ import numpy.typing as npt
 
 from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.calibrate import apply_temperature, fit_temperature, reliability
+from sat_xception.evaluate.evaluation import (
+    Calibration,
+    Evaluation,
+    Metrics,
+    Mistake,
+    Threshold,
+    TrainingSummary,
+    Unscored,
+)
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from sat_xception.evaluate.report import evaluation_report
@@ -27,7 +36,7 @@ from sat_xception.log import track
 from sat_xception.model.input import evaluation_batches, reading
 from sat_xception.reports.page import thumbnail
 from sat_xception.serve.probabilities import find_flaws
-from sat_xception.storage import atomic_folder, file_digest, read_json, write_json
+from sat_xception.storage import atomic_folder, file_digest, read_json
 
 __all__ = ["EvaluateResult", "evaluate", "load_model", "measure"]
 
@@ -68,9 +77,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         ServiceError: The endpoint of what is serving doesn't answer.
     """
     examples = read_index(config.examples)
-    facts = {
+    about = {
         "split": config.split,
-        "classes": list(examples.classes),
+        "classes": examples.classes,
         "positive_label": examples.positive_label,
         "source": examples.source,
         "synthetic": examples.synthetic,
@@ -78,24 +87,21 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         "config": config.resolved(),
     }
     with reading(config.examples):
-        return _evaluate_model(config, facts) if config.model else _evaluate_serving(config, examples, facts)
+        return _evaluate_model(config, about) if config.model else _evaluate_serving(config, examples, about)
 
 
-def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateResult:
+def _evaluate_model(config: EvaluateConfig, about: dict[str, Any]) -> EvaluateResult:
     assert config.model is not None
     trained = read_json(config.model / "train.json", made_by="train")
-    if trained["classes"] != facts["classes"]:
-        raise DataError(f"{config.model} knows {trained['classes']}, the examples hold {facts['classes']}")
-    training = {key: trained[key] for key in ("weights", "kept_phase", "valid_accuracy", "seconds", "input_size")}
-    facts |= {
+    if trained["classes"] != list(about["classes"]):
+        raise DataError(f"{config.model} knows {trained['classes']}, the examples hold {list(about['classes'])}")
+    about |= {
         "backbone": trained["backbone"],
         "model": trained["model"],
-        "failed": trained.get("failed"),
-        "serving": None,
-        "training": {**training, "hardware": trained["hardware"], "history": _read_history(config.model)},
+        "training": TrainingSummary.model_validate({**trained, "history": _read_history(config.model)}),
     }
-    if facts["failed"]:
-        return _write_unscored(config, facts)
+    if failed := trained.get("failed"):
+        return _write_unscored(config, Evaluation(**about, failed=failed))
     model, _ = load_model(config.model)
     scored = {
         split: (read_tiles(config.examples, split), _score(model, trained["input_size"], config, split))
@@ -103,29 +109,27 @@ def _evaluate_model(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateRe
     }
     valid, of_valid = _known(*scored["valid"])
     temperature = fit_temperature(valid.labels, of_valid)
-    goal = _threshold(facts, valid, apply_temperature(of_valid, temperature), config.goal)
-    return _write(config, facts, *scored[config.split], temperature, goal)
+    goal = _threshold(about, valid, apply_temperature(of_valid, temperature), config.goal)
+    return _write(config, about, *scored[config.split], temperature, goal)
 
 
-def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, facts: dict[str, Any]) -> EvaluateResult:
+def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, about: dict[str, Any]) -> EvaluateResult:
     serving = score_serving(config, examples)
-    facts |= {"backbone": "", "model": "", **serving.facts, "serving": serving.described(), "training": None}
-    facts["failed"] = None
+    about |= {"backbone": "", "model": "", **serving.facts, "serving": serving.status()}
     if serving.probabilities is None:
-        return _write_unscored(config, facts)
+        return _write_unscored(config, Evaluation(**about))
     tiles = read_tiles(config.examples, config.split)
     # As it answers: it brings its own temperature.
-    goal = _threshold(facts, *_known(tiles, serving.probabilities), config.goal)
-    return _write(config, facts, tiles, serving.probabilities, 1.0, goal)
+    goal = _threshold(about, *_known(tiles, serving.probabilities), config.goal)
+    return _write(config, about, tiles, serving.probabilities, 1.0, goal)
 
 
-def _write_unscored(config: EvaluateConfig, facts: dict[str, Any]) -> EvaluateResult:
-    """Write an evaluation without figures; why there are none is in `failed`, or in `serving`."""
-    facts |= {"metrics": None, "unscored": None, "calibration": None, "threshold": None, "mistakes": []}
-    with atomic_folder(config.out, record="evaluation.json") as work:
-        write_json(work / "evaluation.json", facts)
-        (work / "report.html").write_text(evaluation_report(facts), encoding="utf-8")
-    return EvaluateResult(config.out, facts)
+def _write_unscored(config: EvaluateConfig, evaluation: Evaluation) -> EvaluateResult:
+    """Write an evaluation without figures; the reason is in `failed`, or in `serving`."""
+    with atomic_folder(config.out, record=Evaluation.file_name) as work:
+        evaluation.write(work)
+        (work / "report.html").write_text(evaluation_report(evaluation), encoding="utf-8")
+    return EvaluateResult(config.out, evaluation)
 
 
 def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: str) -> npt.NDArray[np.float32]:
@@ -152,59 +156,56 @@ def _known(tiles: Tiles, raw: npt.NDArray[np.float32]) -> tuple[Tiles, npt.NDArr
 
 
 def _threshold(
-    facts: dict[str, Any], tiles: Tiles, probabilities: npt.NDArray[np.float32], goal: str
-) -> dict[str, Any] | None:
-    if not facts["positive_label"]:
+    about: dict[str, Any], tiles: Tiles, probabilities: npt.NDArray[np.float32], goal: str
+) -> Threshold | None:
+    if not about["positive_label"]:
         return None
-    place = facts["classes"].index(facts["positive_label"])
-    return choose_threshold(tiles.labels == place, probabilities[:, place], goal)
+    positive = about["classes"].index(about["positive_label"])
+    return choose_threshold(tiles.labels == positive, probabilities[:, positive], goal)
 
 
 def _write(
     config: EvaluateConfig,
-    facts: dict[str, Any],
+    about: dict[str, Any],
     tiles: Tiles,
     raw: npt.NDArray[np.float32],
     temperature: float,
-    threshold: dict[str, Any] | None,
+    threshold: Threshold | None,
 ) -> EvaluateResult:
-    """Write what was found of a split's tiles.
+    """Measure a split's tiles and write the evaluation.
 
     Args:
-        config: What was asked.
-        facts: What is known of model and data.
+        config: The settings.
+        about: Fields of the evaluation that describe model and data.
         tiles: The tiles.
-        raw: What the model says of them, `float32 [n, classes]`.
-        temperature: What makes of that the probabilities that count.
+        raw: What the model answers of them, `float32 [n, classes]`.
+        temperature: Calibrates `raw`.
         threshold: What `choose_threshold` found; None without a positive class.
     """
     reasons = find_flaws(raw)
     places = np.flatnonzero([not reason for reason in reasons])
     known, own = _known(tiles, raw)
     scored = apply_temperature(own, temperature)
-    evaluation = {
-        **facts,
-        "unscored": {"count": len(reasons) - len(places), "reasons": Counter(filter(None, reasons))},
-        "calibration": {
-            "temperature": temperature,
-            "before": reliability(known.labels, own),
-            "after": reliability(known.labels, scored),
-        },
-        "threshold": threshold,
-        "metrics": measure(known, scored, facts["classes"], facts["positive_label"], threshold),
-    }
-    with atomic_folder(config.out, record="evaluation.json") as work:
+    classes = about["classes"]
+    with atomic_folder(config.out, record=Evaluation.file_name) as work:
         worst = _worst_mistakes(known.labels, scored)
         images = read_images(config.examples, config.split, places[worst].tolist())
-        evaluation["mistakes"] = [
-            _describe_mistake(images[places[at]], known, at, scored[at], facts["classes"]) for at in worst
-        ]
+        evaluation = Evaluation(
+            **about,
+            unscored=Unscored(count=len(reasons) - len(places), reasons=Counter(filter(None, reasons))),
+            calibration=Calibration(
+                temperature=temperature,
+                before=reliability(known.labels, own),
+                after=reliability(known.labels, scored),
+            ),
+            threshold=threshold,
+            metrics=measure(known, scored, classes, about["positive_label"], threshold),
+            mistakes=tuple(_describe_mistake(images[places[at]], known, at, scored[at], classes) for at in worst),
+        )
         every = raw.copy()
         every[places] = scored
-        write_predictions(
-            work / PREDICTIONS_FILE, tiles.ids, tiles.blocks, tiles.slices, tiles.labels, every, facts["classes"]
-        )
-        write_json(work / "evaluation.json", evaluation)
+        write_predictions(work / PREDICTIONS_FILE, tiles.ids, tiles.blocks, tiles.slices, tiles.labels, every, classes)
+        evaluation.write(work)
         (work / "report.html").write_text(evaluation_report(evaluation), encoding="utf-8")
     return EvaluateResult(config.out, evaluation)
 
@@ -214,10 +215,10 @@ def measure(
     probabilities: npt.NDArray[np.float32],
     classes: Sequence[str],
     positive_label: str,
-    threshold: dict[str, Any] | None,
-) -> dict[str, Any]:
+    threshold: Threshold | None,
+) -> Metrics:
     """Return every figure of tiles that were scored, with intervals and slices; see `compute_metrics`."""
-    value = threshold["value"] if threshold else DEFAULT_THRESHOLD
+    value = threshold.value if threshold else DEFAULT_THRESHOLD
     blocks = tiles.block_numbers()
     return compute_metrics(tiles.labels, probabilities, classes, positive_label, value, blocks, tiles.slices)
 
@@ -238,12 +239,12 @@ def _worst_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np
 
 
 def _describe_mistake(
-    image: bytes, tiles: Tiles, place: int, probabilities: npt.NDArray[np.float32], classes: list[str]
-) -> dict[str, Any]:
-    return {
-        "tile": tiles.ids[place],
-        "image": thumbnail(image),
-        "truth": classes[tiles.labels[place]],
-        "predicted": classes[int(probabilities.argmax())],
-        "confidence": float(probabilities.max()),
-    }
+    image: bytes, tiles: Tiles, place: int, probabilities: npt.NDArray[np.float32], classes: Sequence[str]
+) -> Mistake:
+    return Mistake(
+        tile=tiles.ids[place],
+        image=thumbnail(image),
+        truth=classes[tiles.labels[place]],
+        predicted=classes[int(probabilities.argmax())],
+        confidence=float(probabilities.max()),
+    )

@@ -12,26 +12,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from sat_xception.errors import DataError, GateRefusedError
-from sat_xception.evaluate.checks import check, limit_of
+from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.comparison import compare
+from sat_xception.evaluate.decision import NO_WINNER, Candidate, Check, Decision, PairComparison
+from sat_xception.evaluate.evaluation import Comparison, Evaluation
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.report import decision_markdown, run_report
 from sat_xception.evaluate.settings import GateConfig
-from sat_xception.storage import atomic_folder, read_json, write_json
+from sat_xception.storage import atomic_folder
 
 __all__ = ["NO_WINNER", "GateResult", "decide", "gate"]
 
-NO_WINNER = "none"
 # Failed checks that the reason names; there may be one for each slice.
 _MAX_REASONS = 12
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate said.
+    """The gate's decision.
 
     Attributes:
         folder: Folder with `decision.json`, `decision.md` and `report.html`.
@@ -39,34 +39,38 @@ class GateResult:
     """
 
     folder: Path
-    decision: dict[str, Any]
+    decision: Decision
 
     @property
     def winner(self) -> str:
         """Backbone of the winner, or "none"."""
-        return str(self.decision["winner"])
+        return self.decision.winner
 
     @property
     def to_deploy(self) -> str:
         """Backbone of the model to deploy; "none" where no model passed, or the winner is serving already."""
-        return NO_WINNER if self.decision["already_serving"] else self.winner
+        return self.decision.to_deploy
 
     def main_figures(self) -> dict[str, float]:
         """Return the figures that runs are compared by in the Kubeflow UI, for each candidate and for what serves."""
-        scored = {candidate["backbone"]: candidate["metrics"] for candidate in self.decision["candidates"]}
-        if self.decision["serving"] and self.decision["serving"]["metrics"]:
-            scored["serving"] = self.decision["serving"]["metrics"]
+        scored = {each.backbone: each.metrics for each in self.decision.candidates}
+        if self.decision.serving:
+            scored["serving"] = self.decision.serving.metrics
         return {
             f"{name} {figure}": value
             for name, metrics in scored.items()
             if metrics
-            for figure, value in {**metrics["positive"], **metrics}.items()
-            if figure in ("accuracy", "precision", "recall", "calibration_error")
+            for figure, value in {
+                "accuracy": metrics.accuracy,
+                "precision": metrics.positive.precision,
+                "recall": metrics.positive.recall,
+                "calibration_error": metrics.calibration_error,
+            }.items()
         }
 
     def summary(self) -> str:
         """Return the winner, and why."""
-        return f"gate      winner: {self.winner} | {self.decision['reason']}\nwrote     {self.folder}/report.html"
+        return f"gate      winner: {self.winner} | {self.decision.reason}\nwrote     {self.folder}/report.html"
 
 
 def gate(config: GateConfig) -> GateResult:
@@ -76,132 +80,126 @@ def gate(config: GateConfig) -> GateResult:
         DataError: The evaluations are of different data, of one backbone, or not of the validation split.
         GateRefusedError: No candidate passed and `require_winner` is set; the decision is written all the same.
     """
-    evaluations = [read_json(folder / "evaluation.json", made_by="evaluate") for folder in config.evaluations]
-    serving = read_json(config.serving / "evaluation.json", made_by="evaluate") if config.serving else None
+    evaluations = [Evaluation.read(folder) for folder in config.evaluations]
+    serving = Evaluation.read(config.serving) if config.serving else None
     _check_comparable(evaluations, serving)
     outcomes = {
-        evaluation["backbone"]: read_outcomes(folder)
+        evaluation.backbone: read_outcomes(folder)
         for evaluation, folder in zip(evaluations, config.evaluations, strict=True)
-        if evaluation["metrics"]
+        if evaluation.metrics
     }
     comparisons = [
-        {"first": first, "second": second, **compare(outcomes[first], outcomes[second])}
+        PairComparison(first=first, second=second, **dict(compare(outcomes[first], outcomes[second])))
         for first, second in combinations(sorted(outcomes), 2)
     ]
     against = {}
-    if config.serving and serving and serving["metrics"]:
+    if config.serving and serving and serving.metrics:
         now = read_outcomes(config.serving)
         against = {backbone: compare(own, now) for backbone, own in outcomes.items()}
     decision = decide(evaluations, config, comparisons, serving, against)
-    with atomic_folder(config.out, record="decision.json") as work:
-        write_json(work / "decision.json", decision)
+    with atomic_folder(config.out, record=Decision.file_name) as work:
+        decision.write(work)
         (work / "decision.md").write_text(decision_markdown(decision), encoding="utf-8")
         (work / "report.html").write_text(run_report(decision), encoding="utf-8")
-    if config.require_winner and decision["winner"] == NO_WINNER:
-        raise GateRefusedError(f"{decision['reason']}. Details: {config.out}/report.html")
+    if config.require_winner and decision.winner == NO_WINNER:
+        raise GateRefusedError(f"{decision.reason}. Details: {config.out}/report.html")
     return GateResult(config.out, decision)
 
 
 def decide(
-    evaluations: Sequence[dict[str, Any]],
+    evaluations: Sequence[Evaluation],
     config: GateConfig,
-    comparisons: Sequence[dict[str, Any]] = (),
-    serving: dict[str, Any] | None = None,
-    against: Mapping[str, dict[str, Any]] | None = None,
-) -> dict[str, Any]:
+    comparisons: Sequence[PairComparison] = (),
+    serving: Evaluation | None = None,
+    against: Mapping[str, Comparison] | None = None,
+) -> Decision:
     """Return the decision on candidates that are known to be comparable.
 
     Args:
-        evaluations: Content of each candidate's `evaluation.json`.
+        evaluations: Evaluation of each candidate.
         config: The limits.
-        comparisons: Candidates two by two, as `compare` says; they are told, and decide nothing.
-        serving: Content of the `evaluation.json` of what is serving.
+        comparisons: Candidates two by two; they are reported, and decide nothing.
+        serving: Evaluation of what is serving.
         against: How each candidate compares with that, by backbone.
     """
     candidates = []
     for evaluation in evaluations:
-        comparison = (against or {}).get(evaluation["backbone"])
-        now = {**serving["serving"], "comparison": comparison} if serving else None
-        rows = check(evaluation, config, now)
-        passed = all(row["passed"] for row in rows)
-        candidates.append({**evaluation, "against_serving": comparison, "checks": rows, "passed": passed})
+        comparison = (against or {}).get(evaluation.backbone)
+        checks = tuple(check(evaluation, config, serving.serving if serving else None, comparison))
+        passed = all(each.passed for each in checks)
+        candidates.append(Candidate(**dict(evaluation), against_serving=comparison, checks=checks, passed=passed))
     candidates.sort(key=_rank)
-    winner = next((candidate["backbone"] for candidate in candidates if candidate["passed"]), NO_WINNER)
-    first = candidates[0]
-    model = next((candidate["model"] for candidate in candidates if candidate["passed"]), "")
-    already_serving = bool(model) and serving is not None and serving.get("model") == model
+    winner = next((candidate for candidate in candidates if candidate.passed), None)
+    already_serving = bool(winner and winner.model and serving and serving.model == winner.model)
     reason = _reason(winner, candidates)
-    if already_serving and serving:
-        reason += f"; it is serving already, as version {serving['serving']['version']}: there is nothing to deploy"
-    return {
-        "winner": winner,
-        "already_serving": already_serving,
-        "model": model,
-        "reason": reason,
-        "candidates": sorted(candidates, key=lambda candidate: str(candidate["backbone"])),
-        "comparisons": list(comparisons),
-        "serving": serving,
-        **{key: first[key] for key in ("classes", "positive_label", "source", "synthetic", "dataset_digest")},
-        "config": config.resolved(),
-    }
+    if already_serving and serving and serving.serving:
+        reason += f"; it is serving already, as version {serving.serving.version}: there is nothing to deploy"
+    first = candidates[0]
+    return Decision(
+        winner=winner.backbone if winner else NO_WINNER,
+        already_serving=already_serving,
+        model=(winner.model or "") if winner else "",
+        reason=reason,
+        candidates=tuple(sorted(candidates, key=lambda candidate: candidate.backbone)),
+        comparisons=tuple(comparisons),
+        serving=serving,
+        classes=first.classes,
+        positive_label=first.positive_label,
+        source=first.source,
+        synthetic=first.synthetic,
+        dataset_digest=first.dataset_digest,
+        config=config.resolved(),
+    )
 
 
-def _rank(candidate: dict[str, Any]) -> tuple[float, float, float, str]:
-    metrics = candidate["metrics"] or {"accuracy": -1.0, "calibration_error": 1.0}
-    seconds = candidate["training"]["seconds"]["all"]
-    return -metrics["accuracy"], metrics["calibration_error"], seconds, candidate["backbone"]
+def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
+    metrics = candidate.metrics
+    accuracy, error = (metrics.accuracy, metrics.calibration_error) if metrics else (-1.0, 1.0)
+    return -accuracy, error, candidate.training.total_seconds, candidate.backbone
 
 
-def _reason(winner: str, candidates: list[dict[str, Any]]) -> str:
-    if winner != NO_WINNER:
-        others = [candidate for candidate in candidates if candidate["backbone"] != winner]
-        against = ", ".join(map(_of_another, others))
-        own = next(candidate for candidate in candidates if candidate["backbone"] == winner)
-        reason = f"{winner} passes every check with validation accuracy {own['metrics']['accuracy']:.4f}"
+def _reason(winner: Candidate | None, candidates: list[Candidate]) -> str:
+    if winner and winner.metrics:
+        others = [each for each in candidates if each.backbone != winner.backbone]
+        against = ", ".join(map(_describe_other, others))
+        reason = f"{winner.backbone} passes every check with validation accuracy {winner.metrics.accuracy:.4f}"
         return reason + (f"; the other{'s' if len(others) > 1 else ''}: {against}" if against else "")
     failed = [
-        f"{candidate['backbone']}: {_refusal(row)}"
+        f"{candidate.backbone}: {_refusal(each)}"
         for candidate in candidates
-        for row in candidate["checks"]
-        if not row["passed"]
+        for each in candidate.checks
+        if not each.passed
     ]
     more = f"; and {len(failed) - _MAX_REASONS:,} checks more" if len(failed) > _MAX_REASONS else ""
     return "no model passes: " + "; ".join(failed[:_MAX_REASONS]) + more
 
 
-def _of_another(candidate: dict[str, Any]) -> str:
-    if candidate.get("failed"):
-        return f"{candidate['backbone']}, whose training failed: {candidate['failed']}"
-    refused = "" if candidate["passed"] else " (refused)"
-    return f"{candidate['backbone']} {candidate['metrics']['accuracy']:.4f}{refused}"
+def _describe_other(candidate: Candidate) -> str:
+    if not candidate.metrics:
+        return f"{candidate.backbone}, whose training failed: {candidate.failed}"
+    refused = "" if candidate.passed else " (refused)"
+    return f"{candidate.backbone} {candidate.metrics.accuracy:.4f}{refused}"
 
 
-def _refusal(row: dict[str, Any]) -> str:
-    if row["limit"] is None:
-        return str(row["note"])
-    said = row["note"] if row["value"] is None else f"{row['value']:.4f}"
-    return f"{row['name']} {said}, {limit_of(row)} is asked"
+def _refusal(failed: Check) -> str:
+    if failed.limit is None:
+        return failed.note
+    value = failed.note if failed.value is None else f"{failed.value:.4f}"
+    return f"{failed.name} {value}, {failed.asked} is asked"
 
 
-def _check_comparable(evaluations: list[dict[str, Any]], serving: dict[str, Any] | None) -> None:
+def _check_comparable(evaluations: list[Evaluation], serving: Evaluation | None) -> None:
     for evaluation in evaluations:
-        if not evaluation["training"]:
+        if not evaluation.training:
             raise DataError("an evaluation is of what is serving, which is no candidate; give it as --serving")
-    if serving and not serving["serving"]:
+    if serving and not serving.serving:
         raise DataError("--serving is the evaluation of a trained model; evaluate what serves with --model-root")
     everything = [*evaluations, serving] if serving else evaluations
-    for evaluation in evaluations:
-        if evaluation["metrics"] and "most_frequent" not in evaluation["metrics"]:
-            raise DataError(
-                "an evaluation was written by an earlier version, which didn't compare with the most frequent class; "
-                "run `sat_xception evaluate` again"
-            )
     for evaluation in everything:
-        if evaluation["split"] != "valid":
-            raise DataError(f"an evaluation is of the {evaluation['split']} split; the gate chooses on valid only")
-    digests = {evaluation["dataset_digest"] for evaluation in everything}
-    if len(digests) > 1:
+        if evaluation.split != "valid":
+            raise DataError(f"an evaluation is of the {evaluation.split} split; the gate chooses on valid only")
+    if len({evaluation.dataset_digest for evaluation in everything}) > 1:
         raise DataError("the evaluations are of different datasets; evaluate all models on the same examples")
-    names = [evaluation["backbone"] for evaluation in evaluations]
+    names = [evaluation.backbone for evaluation in evaluations]
     if len(set(names)) < len(names):
         raise DataError(f"two evaluations are of the same backbone ({', '.join(names)}); give one each")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,15 @@ from sat_xception.errors import DataError
 from sat_xception.evaluate.bootstrap import Ratio, area_intervals, ratio_samples, share_interval, share_intervals
 from sat_xception.evaluate.calibrate import reliability
 from sat_xception.evaluate.comparison import compare_right
+from sat_xception.evaluate.evaluation import (
+    ClassMetrics,
+    CurvePoint,
+    Intervals,
+    MeanMetrics,
+    Metrics,
+    MostFrequent,
+    ShareIntervals,
+)
 from sat_xception.evaluate.slices import slice_table
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 
@@ -20,6 +28,7 @@ __all__ = ["compute_metrics"]
 
 _CURVE_POINTS = 101
 _SHARES = ("precision", "recall", "f1")
+_FIGURES = (*_SHARES, "roc_auc", "pr_auc")
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -32,8 +41,8 @@ def compute_metrics(
     threshold: float = DEFAULT_THRESHOLD,
     blocks: npt.NDArray[np.int64] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
-    """Return every figure of a scored split, as JSON types.
+) -> Metrics:
+    """Return every figure of a scored split.
 
     Args:
         labels: `int64 [n]`, index of the true class.
@@ -43,16 +52,6 @@ def compute_metrics(
         threshold: Probability from which on a tile is taken for the positive class.
         blocks: Number of each tile's block, `int64 [n]`, from 0 on. Default: every tile is one.
         slices: Value of each tile by slice.
-
-    Returns:
-        `accuracy`, `confusion_matrix` (true classes are rows) and `by_class` (precision, recall, F1, support, areas
-        under the ROC and precision-recall curves, one class against the rest), all of the most probable class; `macro`
-        (means over the classes that have a tile); `positive` (the positive class's at the threshold, or a copy of
-        `macro` without one); `most_frequent` (the class with most tiles, its share, and the accuracy gained on naming
-        it for every tile, as `compare` describes it);
-        `calibration_error` and `calibration` (bins); `roc` (threshold, false positive rate, true positive rate) and
-        `pr` (threshold, recall, precision) of `roc_class`, the positive class or the first; `intervals` (95 %, of
-        accuracy, of what `positive` has, and `by_class`; None where it isn't known); `slices`.
 
     Raises:
         DataError: There is nothing to score, or a probability isn't a number.
@@ -64,45 +63,56 @@ def compute_metrics(
     blocks = np.arange(len(labels)) if blocks is None else blocks
     indices = list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=indices, zero_division=0.0
-    )
-    by_class = {
-        name: {
-            "precision": float(precision[index]),
-            "recall": float(recall[index]),
-            "f1": float(f1[index]),
-            "support": int(support[index]),
-            **_areas(labels == index, probabilities[:, index]),
-        }
-        for index, name in enumerate(classes)
-    }
-    there = [row for row in by_class.values() if row["support"]]
-    macro = {name: float(np.mean([row[name] for row in there])) for name in (*_SHARES, "roc_auc", "pr_auc")}
+    by_class = _measure_classes(labels, predicted, probabilities, classes)
+    there = [row for row in by_class.values() if row.support]
+    macro = MeanMetrics(**{name: float(np.mean([getattr(row, name) for row in there])) for name in _FIGURES})
     shown = positive_label or classes[0]
     truth, score = labels == classes.index(shown), probabilities[:, classes.index(shown)]
     taken = score >= threshold
-    positive = {**by_class[shown], **_shares(truth, taken)} if positive_label else macro
+    positive = by_class[shown].model_copy(update=_shares(truth, taken)) if positive_label else macro
     calibration = reliability(labels, probabilities)
-    return {
-        "count": len(labels),
-        "blocks": int(blocks.max()) + 1,
-        "accuracy": float((predicted == labels).mean()),
-        "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=indices).tolist(),
-        "by_class": by_class,
-        "macro": macro,
-        "positive": positive,
-        "most_frequent": _most_frequent(labels, predicted, classes, blocks),
-        "threshold": threshold if positive_label else None,
-        "calibration_error": calibration["error"],
-        "calibration": calibration["bins"],
-        "roc": _roc(truth, score),
-        "pr": _precision_recall(truth, score),
-        "roc_class": shown,
-        "intervals": _intervals(
+    matrix = metrics.confusion_matrix(labels, predicted, labels=indices).tolist()
+    return Metrics(
+        count=len(labels),
+        blocks=int(blocks.max()) + 1,
+        accuracy=float((predicted == labels).mean()),
+        confusion_matrix=tuple(map(tuple, matrix)),
+        by_class=by_class,
+        macro=macro,
+        positive=positive,
+        most_frequent=_most_frequent(labels, predicted, classes, blocks),
+        threshold=threshold if positive_label else None,
+        calibration_error=calibration.error,
+        calibration=calibration.bins,
+        roc=_roc(truth, score),
+        pr=_precision_recall(truth, score),
+        roc_class=shown,
+        intervals=_intervals(
             labels, predicted, classes, blocks, positive, (truth, score, taken) if positive_label else None
         ),
-        "slices": slice_table(slices or {}, labels == predicted, blocks, (truth, taken) if positive_label else None),
+        slices=slice_table(slices or {}, labels == predicted, blocks, (truth, taken) if positive_label else None),
+    )
+
+
+def _measure_classes(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    classes: Sequence[str],
+) -> dict[str, ClassMetrics]:
+    """Return the figures of each class against the rest."""
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=list(range(len(classes))), zero_division=0.0
+    )
+    return {
+        name: ClassMetrics(
+            precision=float(precision[index]),
+            recall=float(recall[index]),
+            f1=float(f1[index]),
+            support=int(support[index]),
+            **_areas(labels == index, probabilities[:, index]),
+        )
+        for index, name in enumerate(classes)
     }
 
 
@@ -120,12 +130,12 @@ def _most_frequent(
     predicted: npt.NDArray[np.int64],
     classes: Sequence[str],
     blocks: npt.NDArray[np.int64],
-) -> dict[str, Any]:
+) -> MostFrequent:
     """Return how much is gained on a model that names one class for every tile; the first of equally frequent ones."""
     frequent = int(np.bincount(labels).argmax())
     alone = labels == frequent
     gained = compare_right(predicted == labels, alone, blocks)
-    return {"class": classes[frequent], "share": float(alone.mean()), **gained}
+    return MostFrequent(class_name=classes[frequent], share=float(alone.mean()), **dict(gained))
 
 
 def _intervals(
@@ -133,9 +143,9 @@ def _intervals(
     predicted: npt.NDArray[np.int64],
     classes: Sequence[str],
     blocks: npt.NDArray[np.int64],
-    figures: Mapping[str, float],
+    figures: MeanMetrics,
     positive: tuple[Booleans, npt.NDArray[np.float32], Booleans] | None,
-) -> dict[str, Any]:
+) -> Intervals:
     """Return the interval of each figure.
 
     Args:
@@ -154,17 +164,19 @@ def _intervals(
         ratios += _share_ratios(positive[0], positive[2])
     found = share_intervals(blocks, ratios)
     by_class = {
-        name: dict(zip(_SHARES, found[1 + 3 * index : 4 + 3 * index], strict=True))
+        name: ShareIntervals(**dict(zip(_SHARES, found[1 + 3 * index : 4 + 3 * index], strict=True)))
         for index, name in enumerate(classes)
     }
     if positive:
-        shares = dict(zip(_SHARES, found[-3:], strict=True))
-        areas = area_intervals(blocks, positive[0], positive[1], figures)
+        shares = found[-3:]
+        known = {"roc_auc": figures.roc_auc, "pr_auc": figures.pr_auc}
+        areas = area_intervals(blocks, positive[0], positive[1], known)
     else:
         means, count = _mean_samples(ratio_samples(blocks, ratios[1:]), len(classes)), int(blocks.max()) + 1
-        shares = {name: share_interval(means[:, index], count, figures[name]) for index, name in enumerate(_SHARES)}
+        values = (figures.precision, figures.recall, figures.f1)
+        shares = [share_interval(means[:, index], count, value) for index, value in enumerate(values)]
         areas = {"roc_auc": None, "pr_auc": None}
-    return {"accuracy": found[0], **shares, **areas, "by_class": by_class}
+    return Intervals(accuracy=found[0], by_class=by_class, **areas, **dict(zip(_SHARES, shares, strict=True)))
 
 
 def _mean_samples(samples: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.float64]:
@@ -196,21 +208,23 @@ def _areas(truth: Booleans, score: npt.NDArray[np.float32]) -> dict[str, float]:
     }
 
 
-def _roc(truth: Booleans, score: npt.NDArray[np.float32]) -> list[list[float]]:
+def _roc(truth: Booleans, score: npt.NDArray[np.float32]) -> tuple[CurvePoint, ...]:
     """Return at most about 100 points of the curve, thresholds falling from 1 to 0."""
     if truth.all() or not truth.any():
-        return []
+        return ()
     false_rate, true_rate, thresholds = metrics.roc_curve(truth, score)
     # scikit-learn starts with an infinite threshold, which JSON and the Kubeflow UI can't hold.
-    return [[float(min(thresholds[i], 1.0)), float(false_rate[i]), float(true_rate[i])] for i in _some(len(thresholds))]
+    return tuple(
+        (float(min(thresholds[i], 1.0)), float(false_rate[i]), float(true_rate[i])) for i in _some(len(thresholds))
+    )
 
 
-def _precision_recall(truth: Booleans, score: npt.NDArray[np.float32]) -> list[list[float]]:
+def _precision_recall(truth: Booleans, score: npt.NDArray[np.float32]) -> tuple[CurvePoint, ...]:
     """Return at most about 100 points of the curve, thresholds rising from the lowest score."""
     if truth.all() or not truth.any():
-        return []
+        return ()
     precision, recall, thresholds = metrics.precision_recall_curve(truth, score)
-    return [[float(thresholds[i]), float(recall[i]), float(precision[i])] for i in _some(len(thresholds))]
+    return tuple((float(thresholds[i]), float(recall[i]), float(precision[i])) for i in _some(len(thresholds)))
 
 
 def _some(count: int) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from sat_xception.evaluate.checks import limit_of
+from sat_xception.evaluate.decision import Candidate, Decision
+from sat_xception.evaluate.evaluation import Evaluation, Hardware, Interval, Reliability, SliceMetrics
 from sat_xception.reports.charts import (
     confusion_chart,
     curves_chart,
@@ -28,103 +30,109 @@ SYNTHETIC_NOTE = (
 )
 
 
-def evaluation_report(evaluation: dict[str, Any]) -> str:
-    """Return the page of an evaluation.
+@dataclass(frozen=True)
+class _SliceOfModel:
+    """Figures of one candidate on a slice, and the names of those that are below their floors."""
 
-    Args:
-        evaluation: Content of `evaluation.json`.
-    """
-    charts = _charts(evaluation) if evaluation["metrics"] else {}
-    return render_page("evaluation", synthetic=evaluation["synthetic"], evaluation=evaluation, charts=charts)
+    metrics: SliceMetrics
+    failed: list[str]
 
 
-def run_report(decision: dict[str, Any], served: dict[str, Any] | None = None) -> str:
+def evaluation_report(evaluation: Evaluation) -> str:
+    """Return the page of an evaluation."""
+    return render_page("evaluation", synthetic=evaluation.synthetic, evaluation=evaluation, charts=_charts(evaluation))
+
+
+def run_report(decision: Decision, served: dict[str, Any] | None = None) -> str:
     """Return the page of a run.
 
     Args:
-        decision: Content of `decision.json`.
+        decision: The gate's decision.
         served: Content of `model.json`, when the winner has been packaged.
     """
-    candidates = decision["candidates"]
-    scored = [each for each in candidates if each["metrics"]]
-    charts = {
-        each["backbone"]: {
-            "curves": curves_chart(each["training"]["history"]),
-            **(_charts(each) if each["metrics"] else {}),
-        }
-        for each in candidates
-    }
-    now = decision["serving"]
+    now = decision.serving
+    trainings = {each.backbone: each.training for each in decision.candidates}
     return render_page(
         "run",
-        synthetic=decision["synthetic"],
+        synthetic=decision.synthetic,
         decision=decision,
-        scored=scored,
-        columns=[*scored, *([now] if now and now["metrics"] else [])],
-        slices=_slice_rows(scored),
-        limit_of=limit_of,
-        costs={each["backbone"]: device_minutes(each["training"]) for each in candidates},
+        scored=decision.scored,
+        columns=[*decision.scored, *([now] if now and now.metrics else [])],
+        slices=_slice_rows(decision.scored),
+        costs={name: device_minutes(each.total_seconds, each.hardware) for name, each in trainings.items()},
         served=served,
-        charts=charts,
+        charts={
+            each.backbone: {"curves": curves_chart(each.training.history), **_charts(each)}
+            for each in decision.candidates
+        },
     )
 
 
-def _charts(evaluation: Mapping[str, Any]) -> dict[str, Markup | str]:
-    metrics = evaluation["metrics"]
-    areas = metrics["by_class"][metrics["roc_class"]]
-    chosen = metrics["positive"] if evaluation["positive_label"] else None
+def _charts(evaluation: Evaluation) -> dict[str, Markup | str]:
+    """Return the drawings of an evaluation; none where it has no figures."""
+    if not evaluation.scores:
+        return {}
+    metrics, calibration = evaluation.scores
+    areas = metrics.by_class[metrics.roc_class]
+    chosen = (metrics.positive.recall, metrics.positive.precision) if evaluation.positive_label else None
+    series = [("before", calibration.before), ("after", calibration.after)]
     return {
-        "confusion": confusion_chart(metrics["confusion_matrix"], evaluation["classes"]),
-        "roc": roc_chart(metrics["roc"], areas["roc_auc"]) if metrics["roc"] else "",
-        "pr": precision_recall_chart(metrics["pr"], areas["pr_auc"], chosen) if metrics["pr"] else "",
-        "reliability": reliability_chart(evaluation["calibration"]),
+        "confusion": confusion_chart(metrics.confusion_matrix, evaluation.classes),
+        "roc": roc_chart(metrics.roc, areas.roc_auc) if metrics.roc else "",
+        "pr": precision_recall_chart(metrics.pr, areas.pr_auc, chosen) if metrics.pr else "",
+        "reliability": reliability_chart([(name, found.error, _points(found)) for name, found in series]),
     }
 
 
-def _slice_rows(scored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each slice with every scored candidate's figures, and which are below their floors."""
-    models: list[list[dict[str, Any]]] = []
+def _points(found: Reliability) -> list[tuple[float, float]]:
+    return [(each.confidence, each.accuracy) for each in found.bins if each.count]
+
+
+def _slice_rows(scored: Sequence[Candidate]) -> list[tuple[_SliceOfModel, ...]]:
+    """Return a row for each slice with every scored candidate's figures."""
+    models = []
     for candidate in scored:
-        below = {(*row["slice"], row["figure"]) for row in candidate["checks"] if "slice" in row and not row["passed"]}
+        below = {(each.slice, each.figure) for each in candidate.checks if each.slice and not each.passed}
+        slices = candidate.metrics.slices if candidate.metrics else ()
         models.append(
             [
-                {**row, "failed": [name for name in row["intervals"] if (row["slice"], row["value"], name) in below]}
-                for row in candidate["metrics"]["slices"]
+                _SliceOfModel(
+                    each, [name for name in ("accuracy", "recall") if ((each.slice, each.value), name) in below]
+                )
+                for each in slices
             ]
         )
-    return [{**rows[0], "models": rows} for rows in zip(*models, strict=True)]
+    return list(zip(*models, strict=True))
 
 
-def device_minutes(training: Mapping[str, Any]) -> str:
+def device_minutes(seconds: float, hardware: Hardware) -> str:
     """Return what a training cost: minutes times GPUs, or the minutes of the machine where it had none."""
-    hardware = training["hardware"]
-    gpus = hardware.get("gpus", [])
-    what = ", ".join(sorted(set(gpus))) if gpus else f"a CPU of {hardware.get('cores', 'unknown')} cores"
-    return f"{training['seconds']['all'] / 60 * max(1, len(gpus)):.1f} on {what}"
+    gpus, cores = hardware.gpus, hardware.cores
+    what = ", ".join(sorted(set(gpus))) if gpus else f"a CPU of {'unknown' if cores is None else cores} cores"
+    return f"{seconds / 60 * max(1, len(gpus)):.1f} on {what}"
 
 
-def decision_markdown(decision: dict[str, Any]) -> str:
+def decision_markdown(decision: Decision) -> str:
     """Return the decision as Markdown: the winner, the reason, and every check with its figure and limit."""
-    lines = [f"# Winner: {decision['winner']}", "", f"Why: {plain(decision['reason'])}.", ""]
-    if decision["synthetic"]:
+    lines = [f"# Winner: {decision.winner}", "", f"Why: {plain(decision.reason)}.", ""]
+    if decision.synthetic:
         lines += [SYNTHETIC_NOTE]
     lines += ["| model | check | figure | 95 % interval | limit | passed | note |", "|---|---|---:|---|---|---|---|"]
-    rows = [(candidate, row) for candidate in decision["candidates"] for row in candidate["checks"]]
+    rows = [(candidate, each) for candidate in decision.candidates for each in candidate.checks]
     # What failed comes first where not all have room.
-    shown = sorted(rows, key=lambda each: each[1]["passed"] and "slice" in each[1])[:_MAX_ROWS]
+    shown = sorted(rows, key=lambda row: row[1].passed and row[1].slice is not None)[:_MAX_ROWS]
     lines += [
-        f"| {plain(candidate['backbone'])} | {plain(row['name'])} | {_number(row['value'])} | "
-        f"{_interval(row['interval'])} | {limit_of(row)} | "
-        f"{'yes' if row['passed'] else '**no**'} | {plain(row['note'])} |"
-        for candidate, row in (rows if len(rows) <= _MAX_ROWS else shown)
+        f"| {plain(candidate.backbone)} | {plain(each.name)} | {_number(each.value)} | {_interval(each.interval)} | "
+        f"{each.asked} | {'yes' if each.passed else '**no**'} | {plain(each.note)} |"
+        for candidate, each in (rows if len(rows) <= _MAX_ROWS else shown)
     ]
     if len(rows) > _MAX_ROWS:
         lines += ["", f"{len(rows) - _MAX_ROWS:,} more checks of slices are in the report."]
     lines += [
-        f"\n{plain(each['first'])} against {plain(each['second'])} on {each['tiles']:,} tiles: accuracy "
-        f"{each['difference']:+.4f} (95 % interval {_interval(each['interval'])}), right alone on "
-        f"{each['first_only']:,} and {each['second_only']:,} tiles, McNemar's p {each['p']:.2g}."
-        for each in decision["comparisons"]
+        f"\n{plain(each.first)} against {plain(each.second)} on {each.tiles:,} tiles: accuracy "
+        f"{each.difference:+.4f} (95 % interval {_interval(each.interval)}), right alone on "
+        f"{each.first_only:,} and {each.second_only:,} tiles, McNemar's p {each.p:.2g}."
+        for each in decision.comparisons
     ]
     return "\n".join(lines) + "\n"
 
@@ -133,5 +141,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _interval(bounds: list[float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+def _interval(bounds: Interval | None) -> str:
+    return "-" if bounds is None else f"{bounds.low:.4f} to {bounds.high:.4f}"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.errors import ServiceError
+from sat_xception.evaluate.evaluation import ServingStatus
 from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import get_logger, track
@@ -58,9 +59,11 @@ class Serving:
     probabilities: npt.NDArray[np.float32] | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
-    def described(self) -> dict[str, Any]:
-        """Return what it is, as JSON types."""
-        return {key: getattr(self, key) for key in ("state", "reason", "place", "name", "version")}
+    def status(self) -> ServingStatus:
+        """Return what it is, for `evaluation.json`."""
+        return ServingStatus(
+            state=self.state, reason=self.reason, place=self.place, name=self.name, version=self.version
+        )
 
 
 def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sat_xception.evaluate.bootstrap import Ratio, share_intervals
+from sat_xception.evaluate.evaluation import Interval, SliceIntervals, SliceMetrics
 from sat_xception.log import get_logger
 
 __all__ = ["slice_table"]
@@ -26,8 +26,8 @@ def slice_table(
     right: Booleans,
     blocks: npt.NDArray[np.int64],
     positive: tuple[Booleans, Booleans] | None,
-) -> list[dict[str, Any]]:
-    """Return a row for each value of each slice, those with most tiles first, and one for those beyond the first 200.
+) -> tuple[SliceMetrics, ...]:
+    """Return the figures of each value of each slice, those with most tiles first; those beyond the first 200 as one.
 
     Args:
         slices: Value of each tile by slice; "" where it isn't known.
@@ -35,41 +35,56 @@ def slice_table(
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
         positive: Whether a tile is of the positive class, and whether it is taken for it, each `bool [n]`; None
             without a positive class.
-
-    Returns:
-        `slice`, `value`, `count`, `accuracy`; with a positive class `positives`, `recall` and `precision`; `intervals`
-        of these. A recall without a tile of the class, and a precision without a tile that is taken for it, is None.
     """
-    rows: list[dict[str, Any]] = []
-    ratios: list[Ratio] = []
+    parts: list[tuple[str, str, Booleans]] = []
     for name, values in slices.items():
         found = Counter(values)
         if len(found) > _MAX_VALUES:
             _log.warning(
-                "slices    %s has %s values; the %d with most tiles are told, the others as one",
+                "slices    %s has %s values; the %d with most tiles are listed, the others as one",
                 name,
                 len(found),
                 _MAX_VALUES,
             )
         column = np.asarray(values, dtype=str)
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        told, others = ordered[:_MAX_VALUES], ordered[_MAX_VALUES:]
-        parts = [(value, count, column == value) for value, count in told]
+        listed, others = ordered[:_MAX_VALUES], ordered[_MAX_VALUES:]
+        parts += [(name, value, column == value) for value, _ in listed]
         if others:
             inside = np.isin(column, [value for value, _ in others])
-            parts.append((f"one of {len(others):,} other values", int(inside.sum()), inside))
-        for value, count, inside in parts:
-            row: dict[str, Any] = {"slice": name, "value": value, "count": count}
-            own: dict[str, Ratio] = {"accuracy": (inside & right, inside)}
-            if positive:
-                truth, taken = inside & positive[0], inside & positive[1]
-                row["positives"] = int(truth.sum())
-                own |= {"recall": (truth & taken, truth), "precision": (truth & taken, taken)}
-            for figure, (above, below) in own.items():
-                row[figure] = int(above.sum()) / int(below.sum()) if below.any() else None
-            rows.append({**row, "intervals": dict.fromkeys(own)})
-            ratios += own.values()
-    bounds = iter(share_intervals(blocks, ratios) if rows else [])
-    for row in rows:
-        row["intervals"] = {figure: next(bounds) for figure in row["intervals"]}
-    return rows
+            parts.append((name, f"one of {len(others):,} other values", inside))
+    ratios = [_ratios(inside, right, positive) for _, _, inside in parts]
+    bounds = iter(share_intervals(blocks, [each for own in ratios for each in own]) if parts else [])
+    return tuple(
+        _measure(name, value, own, [next(bounds) for _ in own])
+        for (name, value, _), own in zip(parts, ratios, strict=True)
+    )
+
+
+def _ratios(inside: Booleans, right: Booleans, positive: tuple[Booleans, Booleans] | None) -> list[Ratio]:
+    """Return accuracy and, with a positive class, recall and precision of the tiles `inside`."""
+    accuracy = (inside & right, inside)
+    if not positive:
+        return [accuracy]
+    truth, taken = inside & positive[0], inside & positive[1]
+    return [accuracy, (truth & taken, truth), (truth & taken, taken)]
+
+
+def _measure(name: str, value: str, ratios: list[Ratio], bounds: list[Interval | None]) -> SliceMetrics:
+    (right, inside), *of_positive = ratios
+    count = int(inside.sum())
+    accuracy = int(right.sum()) / count
+    if not of_positive:
+        intervals = SliceIntervals(accuracy=bounds[0])
+        return SliceMetrics(slice=name, value=value, count=count, accuracy=accuracy, intervals=intervals)
+    recall, precision = (int(above.sum()) / int(below.sum()) if below.any() else None for above, below in of_positive)
+    return SliceMetrics(
+        slice=name,
+        value=value,
+        count=count,
+        accuracy=accuracy,
+        intervals=SliceIntervals(accuracy=bounds[0], recall=bounds[1], precision=bounds[2]),
+        positives=int(of_positive[0][1].sum()),
+        recall=recall,
+        precision=precision,
+    )

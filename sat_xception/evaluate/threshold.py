@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+
+from sat_xception.evaluate.evaluation import Threshold
 
 __all__ = ["DEFAULT_THRESHOLD", "choose_threshold"]
 
@@ -13,7 +13,7 @@ __all__ = ["DEFAULT_THRESHOLD", "choose_threshold"]
 DEFAULT_THRESHOLD = 0.5
 
 
-def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], goal: str) -> dict[str, Any]:
+def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], goal: str) -> Threshold:
     """Return the threshold that serves a goal best.
 
     Among equals the highest is taken, which proposes the fewest tiles. It lies halfway between two scores that
@@ -26,11 +26,11 @@ def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32
             `precision-at-recall:R`.
 
     Returns:
-        `goal`, `value`, and whether it was `reached`. Where the floor can't be kept, the value is the one that comes
-        nearest to it; without a tile of the class it is 0.5.
+        The threshold. Where the floor can't be kept, its value is the one that comes nearest to it; without a tile of
+        the class it is 0.5.
     """
     if not truth.any():
-        return {"goal": goal, "value": DEFAULT_THRESHOLD, "reached": False}
+        return Threshold(goal=goal, value=DEFAULT_THRESHOLD, reached=False)
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
     found = np.cumsum(truth[order])[ends]
@@ -47,4 +47,4 @@ def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32
         merit = np.where(kept >= float(asked), 2 * wanted + 1e-6 * kept, -1) if reached else kept
     best = int(merit.argmax())
     levels = np.append(score[order][ends].astype(np.float64), 0.0)
-    return {"goal": goal, "value": float((levels[best] + levels[best + 1]) / 2), "reached": reached}
+    return Threshold(goal=goal, value=float((levels[best] + levels[best + 1]) / 2), reached=reached)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sat_xception.evaluate.checks import limit_of
+from sat_xception.evaluate.decision import Decision
 from sat_xception.log import duration
 
 __all__ = ["RunResult"]
@@ -30,7 +30,7 @@ class RunResult:
     """
 
     folder: Path
-    decision: dict[str, Any]
+    decision: Decision
     served: dict[str, Any] | None
     deployment: dict[str, Any] | None
     seconds: float
@@ -39,18 +39,18 @@ class RunResult:
         """Return the tables: both models, the gate's checks, the model that answers, and what to do next."""
         buffer = io.StringIO()
         console = Console(file=buffer, width=max(100, shutil.get_terminal_size().columns))
-        if self.decision["synthetic"]:
+        if self.decision.synthetic:
             console.print("Data: synthetic sample (drawn tiles)")
         else:
-            console.print(f"Data: {self.decision['source']}", highlight=False)
+            console.print(f"Data: {self.decision.source}", highlight=False)
         console.print(_models_table(self.decision))
         console.print(_checks_table(self.decision))
         lines = [
-            f"failed    {each['backbone']} has no model: its training failed: {each['failed']}"
-            for each in self.decision["candidates"]
-            if each.get("failed")
+            f"failed    {each.backbone} has no model: its training failed: {each.failed}"
+            for each in self.decision.candidates
+            if each.failed
         ]
-        lines.append(f"winner    {self.decision['winner']}")
+        lines.append(f"winner    {self.decision.winner}")
         if self.served and self.deployment:
             test = self.served["metrics"].get("test")
             accuracy = f", test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else ""
@@ -58,7 +58,7 @@ class RunResult:
             over = "REST" if self.deployment["endpoint"] else "REST and gRPC"
             lines.append(f"answers   its golden tiles over {over} within {self.deployment['golden_difference']:.1g}")
         else:
-            lines.append(f"          {self.decision['reason']}; nothing was packaged or deployed")
+            lines.append(f"          {self.decision.reason}; nothing was packaged or deployed")
         lines.append(f"report    {self.folder}/report.html")
         lines.append(f"took      {duration(self.seconds)}")
         if self.deployment:
@@ -66,30 +66,30 @@ class RunResult:
         return buffer.getvalue() + "\n".join(lines)
 
 
-def _models_table(decision: dict[str, Any]) -> Table:
+def _models_table(decision: Decision) -> Table:
     table = Table("model", "started from", "input", "validation accuracy", "weights of phase", "training")
-    for candidate in decision["candidates"]:
-        training = candidate["training"]
+    for candidate in decision.candidates:
+        training = candidate.training
         table.add_row(
-            candidate["backbone"],
-            training["weights"]["description"],
-            f"{training['input_size']} px",
-            f"{candidate['metrics']['accuracy']:.4f}" if candidate["metrics"] else "failed",
-            training["kept_phase"] or "-",
-            duration(training["seconds"]["all"]),
+            candidate.backbone,
+            training.weights.description,
+            f"{training.input_size} px",
+            f"{candidate.metrics.accuracy:.4f}" if candidate.metrics else "failed",
+            training.kept_phase or "-",
+            duration(training.total_seconds),
         )
     return table
 
 
-def _checks_table(decision: dict[str, Any]) -> Table:
+def _checks_table(decision: Decision) -> Table:
     table = Table("gate", "check", "figure", "95 % interval", "limit", "passed")
-    for candidate in decision["candidates"]:
-        for row in candidate["checks"]:
-            if "slice" in row and row["passed"]:
+    for candidate in decision.candidates:
+        for check in candidate.checks:
+            if check.slice and check.passed:
                 continue  # there may be hundreds; the report has them
-            value = "-" if row["value"] is None else f"{row['value']:.4f}"
-            bounds = row["interval"]
-            interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "-"
-            passed = "yes" if row["passed"] else "NO"
-            table.add_row(candidate["backbone"], row["name"], value, interval, limit_of(row), passed)
+            value = "-" if check.value is None else f"{check.value:.4f}"
+            bounds = check.interval
+            interval = f"{bounds.low:.4f} to {bounds.high:.4f}" if bounds else "-"
+            passed = "yes" if check.passed else "NO"
+            table.add_row(candidate.backbone, check.name, value, interval, check.asked, passed)
     return table

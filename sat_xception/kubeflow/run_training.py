@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sat_xception.evaluate.decision import NO_WINNER, Decision
 from sat_xception.kubeflow.checkout import local_images, pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_path, check_steps_ran, run_pipeline
 from sat_xception.kubeflow.run_arguments import pipeline_arguments
@@ -61,10 +62,10 @@ def run(config: RunConfig) -> RunResult:
         cache = (config.out / _CACHE).resolve() if config.store else None
         outputs = run_pipeline(pipeline_function("training"), runner, folder, arguments, cache)
     check_steps_ran(outputs, _STEPS)
-    decision = _read(outputs / "gate" / "decision" / "decision.json")
+    decision = Decision.read(outputs / "gate" / "decision")
     served = deployment = None
     report = outputs / "gate" / "decision" / "report.html"
-    if decision["winner"] != "none" and not decision["already_serving"]:
+    if decision.to_deploy != NO_WINNER:
         check_steps_ran(outputs, _STEPS_OF_A_WINNER)
         deployment = _read(outputs / "deploy" / "deployment" / "deployment.json")
         version = outputs / "package" / "served_model" / config.name / str(deployment["version"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from sat_xception.evaluate.evaluation import Hardware
 from sat_xception.evaluate.report import SYNTHETIC_NOTE, device_minutes
 from sat_xception.reports.markdown import plain, table
 
@@ -39,6 +40,7 @@ def model_card(served: Mapping[str, Any]) -> str:
         served: Content of `model.json`.
     """
     training, calibration = served["training"], served["calibration"]
+    cost = device_minutes(training["seconds"]["all"], Hardware.model_validate(training["hardware"]))
     lines = [f"# {served['name']} {served['version']}", ""]
     if served["synthetic"]:
         lines += [SYNTHETIC_NOTE]
@@ -51,7 +53,7 @@ def model_card(served: Mapping[str, Any]) -> str:
         f"- Classes, in the order of the output: {plain(', '.join(served['classes']))}",
         f"- Looked for: {plain(served['positive_label']) or 'no class in particular'}{_from_threshold(served)}",
         f"- Probabilities: {_calibrated(calibration)}",
-        f"- Device-minutes of training: {device_minutes(training)}",
+        f"- Device-minutes of training: {cost}",
         "",
         "## Intended use",
         "",

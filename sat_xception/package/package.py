@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from sat_xception import __version__
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
+from sat_xception.evaluate.decision import Candidate, Decision
 from sat_xception.evaluate.evaluate import load_model, measure
+from sat_xception.evaluate.evaluation import Threshold
 from sat_xception.evaluate.report import run_report
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 from sat_xception.evaluate.tiles import read_tiles
@@ -31,7 +33,7 @@ from sat_xception.package.export import EXPORT_TOLERANCE, check_export, export_m
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.served_model.model_root import DIGESTS_FILE, has_version, new_version
-from sat_xception.storage import folder_digests, read_json, write_json
+from sat_xception.storage import folder_digests, write_json
 
 __all__ = ["PackageResult", "package"]
 
@@ -83,8 +85,9 @@ def package(config: PackageConfig) -> PackageResult:
     decision = _read_decision(config.decision, facts) if config.decision else None
     # What was chosen on validation; without a decision the model is served as it was trained.
     chosen = _winner(decision) if decision else None
-    temperature = chosen["calibration"]["temperature"] if chosen else 1.0
-    threshold = chosen["threshold"] if chosen else None
+    calibration = chosen.calibration if chosen else None
+    temperature = calibration.temperature if calibration else 1.0
+    threshold = chosen.threshold if chosen else None
     version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     folder = config.out / config.name / str(version)
     if has_version(folder):
@@ -114,10 +117,14 @@ def package(config: PackageConfig) -> PackageResult:
             "calibration": {
                 "temperature": temperature,
                 "fitted_on": "valid" if chosen else "",
-                **{f"error_{when}": chosen["calibration"][when]["error"] for when in ("before", "after") if chosen},
+                **(
+                    {"error_before": calibration.before.error, "error_after": calibration.after.error}
+                    if calibration
+                    else {}
+                ),
             },
-            "threshold": threshold["value"] if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
-            "threshold_choice": threshold,
+            "threshold": threshold.value if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
+            "threshold_choice": threshold.content() if threshold else None,
             "metrics": _metrics(work, config, examples, chosen, threshold),
             "failed_candidates": _failed_candidates(decision),
             "export_tolerance": EXPORT_TOLERANCE,
@@ -132,25 +139,24 @@ def package(config: PackageConfig) -> PackageResult:
     return PackageResult(folder, served)
 
 
-def _read_decision(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    decision = read_json(folder / "decision.json", made_by="gate")
-    if decision["model"] != facts["model"]:
+def _read_decision(folder: Path, facts: dict[str, Any]) -> Decision:
+    decision = Decision.read(folder)
+    if decision.model != facts["model"]:
         raise GateRefusedError(
-            f"the gate chose {decision['winner']}, not this {facts['backbone']}: {decision['reason']}. "
+            f"the gate chose {decision.winner}, not this {facts['backbone']}: {decision.reason}. "
             "Give the winner's model folder, or leave --decision out to package without a gate"
         )
     return decision
 
 
-def _winner(decision: dict[str, Any]) -> dict[str, Any]:
-    winner: dict[str, Any] = next(row for row in decision["candidates"] if row["model"] == decision["model"])
-    return winner
+def _winner(decision: Decision) -> Candidate:
+    return next(each for each in decision.candidates if each.model == decision.model)
 
 
-def _failed_candidates(decision: dict[str, Any] | None) -> dict[str, str]:
+def _failed_candidates(decision: Decision | None) -> dict[str, str]:
     """Return why candidates of the decision have no model, by backbone."""
-    candidates = decision["candidates"] if decision else []
-    return {each["backbone"]: each["failed"] for each in candidates if each.get("failed")}
+    candidates = decision.candidates if decision else ()
+    return {each.backbone: each.failed for each in candidates if each.failed}
 
 
 def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
@@ -176,15 +182,15 @@ def _metrics(
     saved_model: Path,
     config: PackageConfig,
     examples: ExamplesIndex,
-    chosen: dict[str, Any] | None,
-    threshold: dict[str, Any] | None,
+    chosen: Candidate | None,
+    threshold: Threshold | None,
 ) -> dict[str, Any]:
     """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
-    found = {"valid": chosen["metrics"]} if chosen else {}
+    found = {"valid": chosen.metrics.content()} if chosen and chosen.metrics else {}
     if examples.count("test"):
         scored = _score_test(saved_model, config.examples, examples)
         tiles = read_tiles(config.examples, "test")
-        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, threshold)
+        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, threshold).content()
     return found
 
 

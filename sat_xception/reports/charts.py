@@ -128,27 +128,36 @@ def roc_chart(points: Sequence[Sequence[float]], area: float) -> Markup:
 
 
 def precision_recall_chart(
-    points: Sequence[Sequence[float]], area: float, chosen: Mapping[str, float] | None
+    points: Sequence[Sequence[float]], area: float, chosen: tuple[float, float] | None
 ) -> Markup:
-    """Draw a precision-recall curve from rows of (threshold, recall, precision), and a dot where the threshold is."""
+    """Draw a precision-recall curve from rows of (threshold, recall, precision), and a dot at the chosen threshold.
+
+    Args:
+        points: Rows of the curve.
+        area: Area under it.
+        chosen: Recall and precision at the chosen threshold; None without one.
+    """
     figure = Figure(figsize=(2.8, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.plot([point[1] for point in points], [point[2] for point in points], color="#06c")
     if chosen:
-        axes.plot([chosen["recall"]], [chosen["precision"]], marker="o", color="#b3261e", linestyle="")
+        axes.plot([chosen[0]], [chosen[1]], marker="o", color="#b3261e", linestyle="")
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.03), title=f"precision-recall, area {area:.3f}")
     return _svg(figure, "precision-recall curve")
 
 
-def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
-    """Draw how often a model is right against how sure it is, in bins of confidence, before and after calibration."""
+def reliability_chart(series: Sequence[tuple[str, float, Sequence[tuple[float, float]]]]) -> Markup:
+    """Draw how often a model is right against how sure it is, in bins of confidence, before and after calibration.
+
+    Args:
+        series: Name, calibration error and points (mean confidence, accuracy) of each line, two at most.
+    """
     figure = Figure(figsize=(2.8, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999", linestyle=":")
-    for when, color in (("before", "#8aa"), ("after", "#06c")):
-        filled = [row for row in calibration[when]["bins"] if row["count"]]
-        confidence, accuracy = ([row[name] for row in filled] for name in ("confidence", "accuracy"))
-        label = f"{when}: {calibration[when]['error']:.3f}"
+    for (name, error, points), color in zip(series, ("#8aa", "#06c"), strict=False):
+        confidence, accuracy = ([point[index] for point in points] for index in (0, 1))
+        label = f"{name}: {error:.3f}"
         axes.plot(confidence, accuracy, marker="o", markersize=4, color=color, label=label)
     axes.legend(loc="lower right", fontsize=8)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration error")

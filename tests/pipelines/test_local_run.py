@@ -75,7 +75,7 @@ def refused(class_folders, tmp_path_factory):
 def test_a_model_that_passes_is_packaged_and_answers(accepted):
     config, result = accepted
     assert steps_that_ran(result) >= BEFORE_THE_GATE | {"package", "deploy"}
-    assert result.decision["winner"] in ("xception", "mobilenetv2")
+    assert result.decision.winner in ("xception", "mobilenetv2")
     assert result.deployment["golden_difference"] < 1e-3
     version = config.model_root / config.name / str(result.deployment["version"])
     assert (version / "saved_model.pb").is_file()
@@ -95,11 +95,11 @@ def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     config, result = refused
     assert steps_that_ran(result) >= BEFORE_THE_GATE
     assert not steps_that_ran(result) & {"package", "deploy"}
-    assert result.decision["winner"] == "none"
+    assert result.decision.winner == "none"
     assert not config.model_root.exists()
     assert "calibration error" in result.summary()
-    assert result.decision["serving"]["serving"]["state"] == "nothing"
-    assert result.decision["candidates"][0]["checks"][-1]["passed"]
+    assert result.decision.serving.serving.state == "nothing"
+    assert result.decision.candidates[0].checks[-1].passed
     report = (result.folder / "report.html").read_text()
     assert "Nothing was packaged or deployed" in report
     assert "calibration error" in report
@@ -123,11 +123,11 @@ def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_n
         assert f"Task {step} cache hit" in log
     assert sorted(config.model_root.rglob("*")) == served
     if side == "refused":
-        assert again.decision["winner"] == "none"
+        assert again.decision.winner == "none"
         return
-    assert again.decision["winner"] == before.decision["winner"]
-    assert again.decision["model"] == before.decision["model"]
-    assert again.decision["already_serving"]
+    assert again.decision.winner == before.decision.winner
+    assert again.decision.model == before.decision.model
+    assert again.decision.already_serving
     version = before.deployment["version"]
     assert f"it is serving already, as version {version}: there is nothing to deploy" in again.summary()
     assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log)

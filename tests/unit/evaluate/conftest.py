@@ -1,4 +1,4 @@
-"""Evaluations made by hand: what `evaluation.json` holds, with figures that a test chooses."""
+"""Evaluations made by hand: what `evaluation.json` holds, with figures that a test chooses, and without a version."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
         probabilities = np.full((12, len(classes)), 0.4 / (len(classes) - 1), dtype=np.float32)
         probabilities[np.arange(12), np.where(np.arange(12) == 0, 1, labels)] = 0.6
         slices = {"setting": ["rural" if index % 3 else "urban" for index in range(12)]}
-        metrics = compute_metrics(labels, probabilities, list(classes), positive_label, slices=slices)
+        metrics = compute_metrics(labels, probabilities, list(classes), positive_label, slices=slices).content()
         metrics |= {"accuracy": accuracy, "calibration_error": calibration_error}
         metrics["positive"] = {**metrics["positive"], "recall": recall, "precision": precision}
         metrics["most_frequent"] |= {"difference": gain, "interval": [gain - 0.1, gain + 0.1]}
@@ -67,7 +67,7 @@ def make_evaluation() -> Callable[..., dict[str, Any]]:
             "serving": None,
             "calibration": {
                 "temperature": 1.5,
-                "before": reliability(labels, probabilities),
+                "before": reliability(labels, probabilities).content(),
                 "after": {"error": calibration_error, "bins": metrics["calibration"], "log_loss": 0.4},
             },
             "threshold": {"goal": "f1", "value": 0.5, "reached": True} if positive_label else None,

@@ -27,10 +27,10 @@ def test_the_temperature_is_how_much_too_sure_a_model_is(classes, sharpness):
     assert temperature == pytest.approx(sharpness, rel=0.08)
     before = reliability(labels, probabilities)
     after = reliability(labels, apply_temperature(probabilities, temperature))
-    assert after["log_loss"] <= before["log_loss"]
-    assert after["error"] < 0.02
+    assert after.log_loss <= before.log_loss
+    assert after.error < 0.02
     if sharpness != 1:
-        assert before["error"] > 2 * after["error"]
+        assert before.error > 2 * after.error
 
 
 def test_a_temperature_never_changes_the_most_probable_class_and_rows_sum_to_one():

@@ -19,6 +19,7 @@ from sat_xception.evaluate.bootstrap import number_blocks
 from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.evaluate import evaluate, load_model
+from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
@@ -61,7 +62,7 @@ def stored(examples, split):
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_there_is_a_prediction_for_each_tile_in_order(run, small, examples, split):
     result = run(split=split, batch_size=7)
-    folder, temperature = result.folder, result.evaluation["calibration"]["temperature"]
+    folder, temperature = result.folder, result.evaluation.calibration.temperature
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
     tiles = stored(examples, split)
     assert [(row["tile_id"], row["label"]) for row in rows] == [(tile_id, label) for tile_id, label, _ in tiles]
@@ -79,15 +80,15 @@ def test_figures_are_those_of_the_predictions(run):
     classes = ["not-school", "school"]
     labels = np.array([classes.index(label) for label in table["label"].to_pylist()])
     probabilities = np.stack([table[f"probability_{name}"].to_numpy() for name in classes], axis=1)
-    written = json.loads((result.folder / "evaluation.json").read_text())
+    written = Evaluation.read(result.folder)
     assert written == result.evaluation
-    threshold = written["threshold"]["value"]
-    assert written["metrics"] == compute_metrics(
+    threshold = written.threshold.value
+    assert written.metrics == compute_metrics(
         labels, probabilities, classes, "school", threshold, number_blocks(table["block"].to_pylist())
     )
     assert table["block"].to_pylist() == table["tile_id"].to_pylist()  # nobody knows where they are
     assert table["predicted"].to_pylist() == [classes[place] for place in probabilities.argmax(axis=1)]
-    assert 0 < written["metrics"]["accuracy"] < 1
+    assert 0 < written.metrics.accuracy < 1
 
 
 @pytest.fixture
@@ -114,11 +115,11 @@ def test_a_tile_without_a_probability_is_counted_and_in_no_figure(run, spoil, tm
     result = run()
     evaluation = result.evaluation
     nan, negative = (f"the model answers with a probability that is {why}, expected 0 to 1" for why in NO_PROBABILITY)
-    assert evaluation["unscored"] == {"count": 3, "reasons": {nan: 2, negative: 1}}
-    assert evaluation["metrics"]["count"] == len(sound) - 3
+    assert evaluation.unscored.content() == {"count": 3, "reasons": {nan: 2, negative: 1}}
+    assert evaluation.metrics.count == len(sound) - 3
     assert f"failed    2 x {nan}" in result.summary()
     assert "2 tiles have no score" in (result.folder / "report.html").read_text()
-    json.dumps(evaluation, allow_nan=False)
+    json.dumps(evaluation.content(), allow_nan=False)
     rows = pq.read_table(result.folder / "predictions.parquet").to_pylist()
     assert [row["tile_id"] for row in rows] == [row["tile_id"] for row in sound]
     failed = {place: row for place, row in enumerate(rows) if row["reason"]}
@@ -126,13 +127,13 @@ def test_a_tile_without_a_probability_is_counted_and_in_no_figure(run, spoil, tm
     assert {row[name] for row in failed.values() for name in ("predicted", "probability_school")} == {None}
     right = read_outcomes(result.folder).right
     assert not right[[0, 3, 5]].any()
-    assert right.sum() == round(evaluation["metrics"]["accuracy"] * (len(sound) - 3))
+    assert right.sum() == round(evaluation.metrics.accuracy * (len(sound) - 3))
     by_id = {row["tile_id"]: row for row in sound}
-    for mistake in evaluation["mistakes"]:
-        assert mistake["truth"] == by_id[mistake["tile"]]["label"] != mistake["predicted"]
-    row = next(row for row in check(evaluation, GateConfig(evaluations=("e",), out="o")) if "without" in row["name"])
-    assert not row["passed"]
-    assert row["note"] == f"3 of {len(sound)} tiles have no score, most often: {nan}"
+    for mistake in evaluation.mistakes:
+        assert mistake.truth == by_id[mistake.tile]["label"] != mistake.predicted
+    row = next(row for row in check(evaluation, GateConfig(evaluations=("e",), out="o")) if "without" in row.name)
+    assert not row.passed
+    assert row.note == f"3 of {len(sound)} tiles have no score, most often: {nan}"
 
 
 def test_a_model_without_a_probability_of_any_tile_is_refused(run, spoil, tmp_path):
@@ -144,44 +145,44 @@ def test_a_model_without_a_probability_of_any_tile_is_refused(run, spoil, tmp_pa
 
 @pytest.mark.parametrize("batch_size", [1, 12, 1000])
 def test_the_size_of_a_batch_changes_no_figure(run, batch_size):
-    metrics = run(batch_size=batch_size).evaluation["metrics"]
-    assert metrics["confusion_matrix"] == run(batch_size=5).evaluation["metrics"]["confusion_matrix"]
+    metrics = run(batch_size=batch_size).evaluation.metrics
+    assert metrics.confusion_matrix == run(batch_size=5).evaluation.metrics.confusion_matrix
 
 
 def test_an_evaluation_says_what_was_scored(run, small, examples):
     evaluation = run().evaluation
     facts = json.loads((small / "train.json").read_text())
     described = json.loads((examples / "examples.json").read_text())
-    assert evaluation["split"] == "valid"
-    assert evaluation["model"] == facts["model"]
-    assert evaluation["dataset_digest"] == described["dataset_digest"]
-    assert evaluation["metrics"]["count"] == described["splits"]["valid"]["count"]
-    assert len(evaluation["training"]["history"]) == 2
-    assert evaluation["training"]["seconds"]["all"] == 2
-    assert evaluation["config"]["batch_size"] == 32
+    assert evaluation.split == "valid"
+    assert evaluation.model == facts["model"]
+    assert evaluation.dataset_digest == described["dataset_digest"]
+    assert evaluation.metrics.count == described["splits"]["valid"]["count"]
+    assert len(evaluation.training.history) == 2
+    assert evaluation.training.total_seconds == 2
+    assert evaluation.config["batch_size"] == 32
 
 
 def test_the_summary_has_accuracy_with_its_interval_and_the_threshold(run):
     result = run()
-    metrics = result.evaluation["metrics"]
-    low, high = metrics["intervals"]["accuracy"]
+    metrics = result.evaluation.metrics
+    low, high = metrics.intervals.accuracy
     assert f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f})" in result.summary()
     assert "school from 0." in result.summary()
 
 
 def test_temperature_and_threshold_are_those_of_validation_whatever_is_scored(run):
     valid, train = run().evaluation, run(split="train").evaluation
-    assert train["calibration"]["temperature"] == valid["calibration"]["temperature"] != 1
-    assert train["threshold"] == valid["threshold"]
-    assert valid["calibration"]["after"]["log_loss"] < valid["calibration"]["before"]["log_loss"]
-    assert valid["metrics"]["calibration_error"] == valid["calibration"]["after"]["error"]
+    assert train.calibration.temperature == valid.calibration.temperature != 1
+    assert train.threshold == valid.threshold
+    assert valid.calibration.after.log_loss < valid.calibration.before.log_loss
+    assert valid.metrics.calibration_error == valid.calibration.after.error
 
 
 def test_the_threshold_is_chosen_for_the_goal(run):
     recall = run(goal="precision-at-recall:1").evaluation
-    assert recall["metrics"]["positive"]["recall"] == 1
-    assert recall["threshold"]["goal"] == "precision-at-recall:1"
-    assert recall["metrics"]["threshold"] == recall["threshold"]["value"]
+    assert recall.metrics.positive.recall == 1
+    assert recall.threshold.goal == "precision-at-recall:1"
+    assert recall.metrics.threshold == recall.threshold.value
 
 
 def test_blocks_and_slices_of_tiles_are_those_of_the_map(tmp_path):
@@ -203,12 +204,12 @@ def test_blocks_and_slices_of_tiles_are_those_of_the_map(tmp_path):
     convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
     write_small_model(tmp_path / "model", tmp_path / "examples")
     places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "out": tmp_path / "out"}
-    metrics = evaluate(EvaluateConfig(**places, split="train")).evaluation["metrics"]
+    metrics = evaluate(EvaluateConfig(**places, split="train")).evaluation.metrics
     table = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     blocks = {row["block"] for row in table}
-    assert metrics["blocks"] == len(blocks) < len(table)
+    assert metrics.blocks == len(blocks) < len(table)
     assert blocks == {f"12/{x // 64}/{y // 64}" for x, y in (map(int, row["tile_id"].split("/")[1:3]) for row in table)}
-    counted = {row["value"]: row["count"] for row in metrics["slices"]}
+    counted = {row.value: row.count for row in metrics.slices}
     assert counted == Counter(row["slice/setting"] for row in table)
     assert set(counted) == {"rural", "urban", ""}
     page = (tmp_path / "out" / "report.html").read_text()
@@ -220,7 +221,7 @@ def test_the_report_shows_figures_and_the_surest_mistakes(run):
     page = (result.folder / "report.html").read_text()
     assert f"{result.evaluation['metrics']['accuracy']:.4f}" in page
     assert page.count("<svg") == 4
-    matrix = np.array(result.evaluation["metrics"]["confusion_matrix"])
+    matrix = np.array(result.evaluation.metrics.confusion_matrix)
     wrong = matrix.sum() - matrix.trace()
     assert page.count('<img src="data:image/jpeg;base64,') == min(wrong, 12)
     table = pq.read_table(result.folder / "predictions.parquet").to_pylist()
@@ -254,7 +255,7 @@ def test_a_model_that_is_always_right_has_no_mistakes_to_show(tmp_path):
     convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
     write_small_model(tmp_path / "model", tmp_path / "examples", teach=tell_light_from_dark)
     places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "out": tmp_path / "out"}
-    assert evaluate(EvaluateConfig(**places, split="train")).evaluation["metrics"]["accuracy"] == 1
+    assert evaluate(EvaluateConfig(**places, split="train")).evaluation.metrics.accuracy == 1
     page = (tmp_path / "out" / "report.html").read_text()
     assert "every tile was classified rightly" in page
     assert "<img" not in page
@@ -273,7 +274,7 @@ def test_markup_in_the_name_of_a_class_is_shown_and_not_obeyed(make_folders, tmp
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page
-    assert result.evaluation["metrics"]["roc_class"] == name
+    assert result.evaluation.metrics.roc_class == name
     assert f"probability_{name}" in pq.read_table(tmp_path / "out" / "predictions.parquet").column_names
 
 
@@ -324,8 +325,8 @@ def test_a_model_that_answers_no_numbers_is_refused_with_advice(examples, tmp_pa
 
 
 def test_a_trained_network_is_evaluated_as_a_small_one_is(evaluated, trained):
-    evaluation = json.loads((evaluated / "evaluation.json").read_text())
-    assert evaluation["metrics"]["accuracy"] == json.loads((trained / "train.json").read_text())["valid_accuracy"]
+    evaluation = Evaluation.read(evaluated)
+    assert evaluation.metrics.accuracy == json.loads((trained / "train.json").read_text())["valid_accuracy"]
     assert sorted(path.name for path in evaluated.iterdir()) == [
         "evaluation.json",
         "predictions.parquet",

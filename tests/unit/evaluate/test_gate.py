@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from sat_xception.errors import DataError, GateRefusedError
-from sat_xception.evaluate.checks import check
+from sat_xception.evaluate import checks
+from sat_xception.evaluate import gate as gate_module
 from sat_xception.evaluate.comparison import compare
-from sat_xception.evaluate.gate import NO_WINNER, decide, gate
+from sat_xception.evaluate.decision import NO_WINNER, Decision
+from sat_xception.evaluate.evaluation import Evaluation, ServingStatus
+from sat_xception.evaluate.gate import gate
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import PREDICTIONS_FILE, Outcomes, write_predictions
 from sat_xception.evaluate.settings import GateConfig
@@ -19,6 +22,14 @@ LIMITS = {"min_accuracy": 0.85, "min_recall": 0.7, "min_precision": 0.6, "max_ca
 
 def config(tmp_path, **settings):
     return GateConfig(**{"evaluations": (tmp_path,), "out": tmp_path / "gate", **LIMITS, **settings})
+
+
+def check(evaluation, *how):
+    return checks.check(Evaluation.model_validate(evaluation), *how)
+
+
+def decide(evaluations, config):
+    return gate_module.decide([Evaluation.model_validate(each) for each in evaluations], config)
 
 
 def write(folder, evaluation, right=None):
@@ -67,39 +78,39 @@ def write_all(folder, *evaluations):
 def test_each_limit_holds_exactly_at_it_and_not_beyond(make_evaluation, tmp_path, figure, value, passes):
     evaluation = make_evaluation(**{figure: value})
     rows = check(evaluation, config(tmp_path))
-    assert [row["value"] for row in rows if not row["passed"]] == ([] if passes else [value])
-    assert decide([evaluation], config(tmp_path))["winner"] == ("xception" if passes else NO_WINNER)
+    assert [row.value for row in rows if not row.passed] == ([] if passes else [value])
+    assert decide([evaluation], config(tmp_path)).winner == ("xception" if passes else NO_WINNER)
 
 
 def test_a_share_of_tiles_that_is_exactly_the_limit_passes(make_evaluation, tmp_path):
     for right, total in ((17, 20), (34, 40), (51, 60), (85, 100)):
-        assert decide([make_evaluation(accuracy=right / total)], config(tmp_path))["winner"] == "xception"
+        assert decide([make_evaluation(accuracy=right / total)], config(tmp_path)).winner == "xception"
 
 
 def test_a_row_says_what_is_asked_and_of_which_class(make_evaluation, tmp_path):
     rows = check(make_evaluation(), config(tmp_path))
-    assert [(row["name"], row["rule"], row["limit"]) for row in rows] == [
+    assert [(row.name, row.rule, row.limit) for row in rows] == [
         ("validation accuracy", "at least", 0.85),
         ("accuracy gained on the most frequent class", "its lower bound above", 0.0),
         ("recall of school", "at least", 0.7),
         ("precision of school", "at least", 0.6),
         ("calibration error", "at most", 0.2),
     ]
-    assert check(make_evaluation(positive_label=""), config(tmp_path))[2]["name"] == "recall of macro average"
+    assert check(make_evaluation(positive_label=""), config(tmp_path))[2].name == "recall of macro average"
 
 
 def evaluated(make_evaluation, labels, predicted, threshold=0.5, blocks=None):
     """Return the evaluation of a model that says one class or the other of each tile, and is sure of it."""
     probabilities = np.where(np.eye(2)[np.asarray(predicted)], 0.9, 0.1).astype(np.float32)
     names = ["not-school", "school"]
-    metrics = compute_metrics(np.asarray(labels), probabilities, names, "school", threshold, blocks=blocks)
+    metrics = compute_metrics(np.asarray(labels), probabilities, names, "school", threshold, blocks=blocks).content()
     return make_evaluation(metrics=metrics)
 
 
 def failed(evaluation, **settings):
     """Return the names of the checks that a model fails with the defaults."""
     rows = check(evaluation, GateConfig(evaluations=("e",), out="o", **settings))
-    return [row["name"] for row in rows if not row["passed"]]
+    return [row.name for row in rows if not row.passed]
 
 
 MOSTLY_FIELD = (np.arange(40) >= 36).astype(int)  # 36 of 40 tiles are no school
@@ -148,7 +159,7 @@ def test_the_check_against_the_most_frequent_class_is_told_with_its_interval(mak
     folders = write_all(tmp_path, evaluation)
     result = gate(GateConfig(evaluations=folders, out=tmp_path / "gate"))
     assert result.winner == NO_WINNER
-    assert f"xception: {GAIN} 0.0000, its lower bound above 0 is asked" in result.decision["reason"]
+    assert f"xception: {GAIN} 0.0000, its lower bound above 0 is asked" in result.decision.reason
     table = [row for row in (tmp_path / "gate/decision.md").read_text().splitlines() if row.startswith("|")]
     row = next(row for row in table if GAIN in row)
     assert "| 0.0000 | 0.0000 to 0.0000 | its lower bound above 0 | **no** |" in row
@@ -166,17 +177,17 @@ def test_of_two_that_pass_the_more_accurate_wins_in_whatever_order_they_come(mak
     first, second = make_evaluation("xception", 0.91), make_evaluation("mobilenetv2", 0.92)
     for pair in ([first, second], [second, first]):
         decision = decide(pair, config(tmp_path))
-        assert (decision["winner"], decision["model"]) == ("mobilenetv2", "digest of mobilenetv2")
-        assert [row["backbone"] for row in decision["candidates"]] == ["mobilenetv2", "xception"]
-    assert "mobilenetv2 passes every check with validation accuracy 0.9200" in decision["reason"]
-    assert "xception 0.9100" in decision["reason"]
+        assert (decision.winner, decision.model) == ("mobilenetv2", "digest of mobilenetv2")
+        assert [row.backbone for row in decision.candidates] == ["mobilenetv2", "xception"]
+    assert "mobilenetv2 passes every check with validation accuracy 0.9200" in decision.reason
+    assert "xception 0.9100" in decision.reason
 
 
 def test_the_more_accurate_loses_when_it_fails_a_check(make_evaluation, tmp_path):
     pair = [make_evaluation("xception", 0.99, recall=0.1), make_evaluation("mobilenetv2", 0.86)]
     decision = decide(pair, config(tmp_path))
-    assert decision["winner"] == "mobilenetv2"
-    assert "xception 0.9900 (refused)" in decision["reason"]
+    assert decision.winner == "mobilenetv2"
+    assert "xception 0.9900 (refused)" in decision.reason
 
 
 def write_failed(folder, evaluation):
@@ -191,17 +202,17 @@ def test_a_candidate_whose_training_failed_is_refused_and_the_other_wins(make_ev
     now = write(tmp_path / "now", what_serves(make_evaluation, model="another"))
     result = gate(config(tmp_path, evaluations=folders, serving=now))
     assert (result.winner, result.to_deploy) == ("mobilenetv2", "mobilenetv2")
-    assert result.decision["reason"] == (
+    assert result.decision.reason == (
         "mobilenetv2 passes every check with validation accuracy 0.8600; the other: xception, whose training failed: "
         f"{failed['failed']}"
     )
-    other, candidate = result.decision["candidates"]
-    assert (other["backbone"], other["passed"]) == ("mobilenetv2", True)
-    assert not candidate["passed"]
-    (row,) = candidate["checks"]
-    assert (row["name"], row["value"], row["limit"], row["passed"]) == ("training", None, None, False)
-    assert row["note"] == f"its training failed: {failed['failed']}"
-    assert result.decision["comparisons"] == []
+    other, candidate = result.decision.candidates
+    assert (other.backbone, other.passed) == ("mobilenetv2", True)
+    assert not candidate.passed
+    (row,) = candidate.checks
+    assert (row.name, row.value, row.limit, row.passed) == ("training", None, None, False)
+    assert row.note == f"its training failed: {failed['failed']}"
+    assert result.decision.comparisons == ()
     assert {name.split()[0] for name in result.main_figures()} == {"mobilenetv2", "serving"}
     for page in ("decision.md", "report.html"):
         assert "learning rate 0.001" in (tmp_path / "gate" / page).read_text()
@@ -211,9 +222,9 @@ def test_no_model_passes_where_every_training_failed(make_failed, tmp_path):
     names = ("xception", "mobilenetv2")
     folders = tuple(write_failed(tmp_path / name, make_failed(name)) for name in names)
     result = gate(config(tmp_path, evaluations=folders))
-    assert (result.winner, result.to_deploy, result.decision["model"]) == (NO_WINNER, NO_WINNER, "")
+    assert (result.winner, result.to_deploy, result.decision.model) == (NO_WINNER, NO_WINNER, "")
     why = "its training failed: no epoch had a finite loss (head, learning rate 0.001)"
-    assert result.decision["reason"] == f"no model passes: mobilenetv2: {why}; xception: {why}"
+    assert result.decision.reason == f"no model passes: mobilenetv2: {why}; xception: {why}"
     assert result.main_figures() == {}
     assert "Nothing was packaged or deployed" in (tmp_path / "gate/report.html").read_text()
     with pytest.raises(GateRefusedError, match="its training failed"):
@@ -230,7 +241,7 @@ def test_a_failed_training_on_other_data_is_refused_too(make_evaluation, make_fa
 def test_ties_go_to_calibration_then_to_time_then_to_the_name(make_evaluation, tmp_path):
     def winner(xception, mobilenetv2):
         pair = [make_evaluation("xception", **xception), make_evaluation("mobilenetv2", **mobilenetv2)]
-        return decide(pair, config(tmp_path))["winner"]
+        return decide(pair, config(tmp_path)).winner
 
     assert winner({"calibration_error": 0.05}, {"calibration_error": 0.06, "seconds": 1}) == "xception"
     assert winner({"calibration_error": 0.06}, {"calibration_error": 0.05, "seconds": 900}) == "mobilenetv2"
@@ -242,8 +253,8 @@ def test_ties_go_to_calibration_then_to_time_then_to_the_name(make_evaluation, t
 def test_when_none_passes_there_is_no_winner_and_every_failed_check_is_named(make_evaluation, tmp_path):
     pair = [make_evaluation("xception", 0.5, recall=0.1), make_evaluation("mobilenetv2", calibration_error=0.9)]
     decision = decide(pair, config(tmp_path))
-    assert (decision["winner"], decision["model"]) == (NO_WINNER, "")
-    assert decision["reason"] == (
+    assert (decision.winner, decision.model) == (NO_WINNER, "")
+    assert decision.reason == (
         "no model passes: mobilenetv2: calibration error 0.9000, at most 0.2 is asked; "
         "xception: validation accuracy 0.5000, at least 0.85 is asked; "
         "xception: recall of school 0.1000, at least 0.7 is asked"
@@ -255,9 +266,8 @@ def test_the_step_writes_the_decision_for_machines_and_for_people(make_evaluatio
     result = gate(config(tmp_path, evaluations=folders))
     assert result.winner == "xception"
     assert "winner: xception" in result.summary()
-    decision = json.loads((tmp_path / "gate/decision.json").read_text())
-    assert decision == result.decision
-    assert decision["config"]["min_accuracy"] == 0.85
+    assert Decision.read(tmp_path / "gate") == result.decision
+    assert result.decision.config["min_accuracy"] == 0.85
     for name in ("decision.md", "report.html"):
         text = (tmp_path / "gate" / name).read_text()
         assert "validation accuracy" in text
@@ -309,11 +319,11 @@ def with_slice(evaluation, count=40, positives=30, accuracy=0.9, recall=0.8, val
 )
 def test_a_slice_with_enough_tiles_must_keep_its_floor(make_evaluation, tmp_path, slice_of, limits, passes, note):
     evaluation = with_slice(make_evaluation(), **slice_of)
-    rows = [row for row in check(evaluation, config(tmp_path, **limits)) if "slice" in row]
+    rows = [row for row in check(evaluation, config(tmp_path, **limits)) if row.slice]
     assert len(rows) == len([limit for limit in limits if limit != "min_slice_tiles"])
-    assert all(row["note"].startswith(note) for row in rows)
-    assert all(row["passed"] == (passes or "not judged" in note) for row in rows)
-    assert decide([evaluation], config(tmp_path, **limits))["winner"] == ("xception" if passes else NO_WINNER)
+    assert all(row.note.startswith(note) for row in rows)
+    assert all(row.passed == (passes or "not judged" in note) for row in rows)
+    assert decide([evaluation], config(tmp_path, **limits)).winner == ("xception" if passes else NO_WINNER)
 
 
 def test_a_model_that_is_better_overall_but_fails_in_one_slice_is_refused_and_the_report_shows_the_slice(
@@ -324,7 +334,7 @@ def test_a_model_that_is_better_overall_but_fails_in_one_slice_is_refused_and_th
     folders = write_all(tmp_path, better, weaker)
     result = gate(config(tmp_path, evaluations=folders, min_slice_recall=0.6))
     assert result.winner == "mobilenetv2"
-    assert "xception 0.9900 (refused)" in result.decision["reason"]
+    assert "xception 0.9900 (refused)" in result.decision.reason
     page = (tmp_path / "gate/report.html").read_text()
     assert "recall where setting is rural" in page
     assert page.count("below its floor") == 1
@@ -338,9 +348,9 @@ def test_a_floor_of_slices_that_nothing_can_be_held_to_isnt_kept(make_evaluation
     evaluation = make_evaluation()
     evaluation["metrics"]["slices"] = []
     decision = decide([evaluation], config(tmp_path, min_slice_accuracy=0.5))
-    assert decision["winner"] == NO_WINNER
-    assert "accuracy in each slice the data has no slices, at least 0.5 is asked" in decision["reason"]
-    assert decide([evaluation], config(tmp_path))["winner"] == "xception"
+    assert decision.winner == NO_WINNER
+    assert "accuracy in each slice the data has no slices, at least 0.5 is asked" in decision.reason
+    assert decide([evaluation], config(tmp_path)).winner == "xception"
 
 
 @pytest.mark.parametrize(
@@ -356,11 +366,11 @@ def test_a_floor_of_slices_that_nothing_can_be_held_to_isnt_kept(make_evaluation
 )
 def test_a_floor_of_slices_that_are_all_too_small_is_not_kept(make_evaluation, tmp_path, slice_of, limits, told):
     evaluation = with_slice(make_evaluation(), **slice_of)
-    assert told in decide([evaluation], config(tmp_path, **limits))["reason"]
+    assert told in decide([evaluation], config(tmp_path, **limits)).reason
     large = with_slice(make_evaluation(), value="town")
     evaluation["metrics"]["slices"] += large["metrics"]["slices"]
-    assert decide([evaluation], config(tmp_path, **limits))["winner"] != NO_WINNER
-    notes = [row["note"] for row in check(evaluation, config(tmp_path, **limits)) if "slice" in row]
+    assert decide([evaluation], config(tmp_path, **limits)).winner != NO_WINNER
+    notes = [row.note for row in check(evaluation, config(tmp_path, **limits)) if row.slice]
     assert ["not judged" in note for note in notes] == [True, False]
 
 
@@ -370,10 +380,10 @@ def test_of_very_many_slices_the_failed_ones_are_told_first_and_the_texts_stay_s
         with_slice(evaluation, accuracy=0.5 if index >= 170 else 0.9, value=f"region {index} of a long name")
         for index in range(200)
     ]
-    evaluation["metrics"]["slices"] = [row["metrics"]["slices"][0] for row in rows]
+    evaluation["metrics"]["slices"] = [each["metrics"]["slices"][0] for each in rows]
     folders = write_all(tmp_path, evaluation)
     result = gate(config(tmp_path, evaluations=folders, min_slice_accuracy=0.6))
-    assert "; and 18 checks more" in result.decision["reason"]
+    assert "; and 18 checks more" in result.decision.reason
     text = (tmp_path / "gate/decision.md").read_text()
     assert text.count("**no**") == 30
     assert "85 more checks of slices are in the report" in text
@@ -410,10 +420,10 @@ def test_a_model_may_not_be_worse_than_what_serves(make_evaluation, tmp_path, ow
     now = write(tmp_path / "now", what_serves(make_evaluation), serving)
     result = gate(config(tmp_path, evaluations=folders, serving=now, max_loss=max_loss))
     assert result.winner == ("xception" if passes else NO_WINNER)
-    (row,) = (row for row in result.decision["candidates"][0]["checks"] if "serving" in row["name"])
-    assert row["value"] == pytest.approx((own.sum() - serving.sum()) / N)
-    assert row["interval"][0] <= row["value"] <= row["interval"][1]
-    assert "version 7 at models/serving" in row["note"]
+    (row,) = (row for row in result.decision.candidates[0].checks if "serving" in row.name)
+    assert row.value == pytest.approx((own.sum() - serving.sum()) / N)
+    assert row.interval[0] <= row.value <= row.interval[1]
+    assert "version 7 at models/serving" in row.note
     for page in ("decision.md", "report.html"):
         assert "accuracy gained on what is serving" in (tmp_path / "gate" / page).read_text()
 
@@ -421,7 +431,7 @@ def test_a_model_may_not_be_worse_than_what_serves(make_evaluation, tmp_path, ow
 def test_an_equal_model_passes_half_of_the_time_and_a_much_worse_one_seldom(tmp_path, make_evaluation):
     """On 150 tiles, of which each model has a tenth wrong, and never the same ones."""
     rng = np.random.default_rng(0)
-    scored = {"state": "scored", "reason": "", "place": "p", "name": "n", "version": 1}
+    scored = ServingStatus(state="scored", reason="", place="p", name="n", version=1)
     names = [str(index) for index in range(150)]
 
     def passes(worse):
@@ -429,8 +439,8 @@ def test_an_equal_model_passes_half_of_the_time_and_a_much_worse_one_seldom(tmp_
         for _ in range(100):
             luck = rng.random(150)
             comparison = compare(Outcomes(names, names, luck > 0.1 + worse), Outcomes(names, names, luck < 0.9))
-            rows = check(make_evaluation(), config(tmp_path, max_loss=0.01), {**scored, "comparison": comparison})
-            passed += rows[-1]["passed"]
+            rows = check(make_evaluation(), config(tmp_path, max_loss=0.01), scored, comparison)
+            passed += rows[-1].passed
         return passed
 
     assert passes(0) >= 45
@@ -461,17 +471,17 @@ def test_what_cant_be_compared_is_said_and_other_classes_are_refused(
 def test_without_word_of_what_serves_nothing_is_compared_with_it(make_evaluation, tmp_path):
     folders = write_all(tmp_path, make_evaluation(accuracy=0.9))
     decision = gate(config(tmp_path, evaluations=folders)).decision
-    assert decision["serving"] is None
-    assert not [row for row in decision["candidates"][0]["checks"] if "serving" in row["name"]]
+    assert decision.serving is None
+    assert not [row for row in decision.candidates[0].checks if "serving" in row.name]
 
 
 def test_candidates_are_compared_on_the_same_tiles(make_evaluation, tmp_path):
     first = write(tmp_path / "a", make_evaluation("xception", 0.91), right_but(1, 2, 3))
     second = write(tmp_path / "b", make_evaluation("mobilenetv2", 0.9), right_but(1, 4))
     decision = gate(config(tmp_path, evaluations=(first, second))).decision
-    (found,) = decision["comparisons"]
-    assert (found["first"], found["second"]) == ("mobilenetv2", "xception")
-    assert (found["first_only"], found["second_only"]) == (2, 1)
+    (found,) = decision.comparisons
+    assert (found.first, found.second) == ("mobilenetv2", "xception")
+    assert (found.first_only, found.second_only) == (2, 1)
     assert "McNemar" in (tmp_path / "gate/report.html").read_text()
     assert "mobilenetv2 against xception on 200 tiles: accuracy +0.0050" in (tmp_path / "gate/decision.md").read_text()
 

@@ -22,24 +22,24 @@ def test_mcnemar_is_the_two_sided_binomial_test(first, second):
 
 def test_a_difference_is_counted_on_the_tiles_that_only_one_gets_right():
     found = compare(outcomes([1, 1, 1, 0, 0, 1]), outcomes([1, 0, 0, 1, 0, 1]))
-    assert (found["first_only"], found["second_only"], found["tiles"]) == (2, 1, 6)
-    assert found["difference"] == pytest.approx(1 / 6)
-    assert found["p"] == 1.0
-    assert compare(outcomes([1, 0]), outcomes([0, 1]))["difference"] == 0
+    assert (found.first_only, found.second_only, found.tiles) == (2, 1, 6)
+    assert found.difference == pytest.approx(1 / 6)
+    assert found.p == 1.0
+    assert compare(outcomes([1, 0]), outcomes([0, 1])).difference == 0
 
 
 def test_the_interval_is_of_pairs_and_narrow_where_models_agree():
     right = np.random.default_rng(0).random(300) < 0.7
     better = right.copy()
     better[np.flatnonzero(~right)[:9]] = True
-    low, high = compare(outcomes(better), outcomes(right))["interval"]
+    low, high = compare(outcomes(better), outcomes(right)).interval
     assert 0 < low < 9 / 300 < high < 0.06  # of two models apart it would be 0.14 wide
     same = compare(outcomes(right), outcomes(right))
-    assert (same["difference"], same["interval"], same["p"]) == (0, [0, 0], 1)
+    assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
 
 
 def test_one_block_gives_no_interval():
-    assert compare(outcomes([1, 1], ["a", "a"]), outcomes([1, 0], ["a", "a"]))["interval"] is None
+    assert compare(outcomes([1, 1], ["a", "a"]), outcomes([1, 0], ["a", "a"])).interval is None
 
 
 def test_other_tiles_are_refused():

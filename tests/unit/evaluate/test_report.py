@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sat_xception.errors import DataError
+from sat_xception.evaluate.evaluation import Evaluation, Hardware
 from sat_xception.evaluate.gate import decide
 from sat_xception.evaluate.report import decision_markdown, device_minutes, run_report
 from sat_xception.evaluate.settings import GateConfig
@@ -48,9 +49,15 @@ def cells(line: str) -> list[str]:
 def decision(make_evaluation, tmp_path):
     def make(**changes):
         pair = [make_evaluation("xception", 0.91, **changes), make_evaluation("mobilenetv2", 0.5, **changes)]
-        return decide(pair, GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85))
+        return decided(pair, tmp_path)
 
     return make
+
+
+def decided(evaluations, folder):
+    """Return the gate's decision on evaluations, given as `evaluation.json` holds them."""
+    config = GateConfig(evaluations=(folder,), out=folder, min_accuracy=0.85)
+    return decide([Evaluation.model_validate(each) for each in evaluations], config)
 
 
 @pytest.fixture
@@ -98,15 +105,14 @@ def test_a_run_report_stands_alone_and_names_the_failed_check(decision):
 
 
 def test_a_run_report_has_a_candidate_whose_training_failed(make_evaluation, make_failed, tmp_path):
-    config = GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85)
-    page = run_report(decide([make_evaluation("mobilenetv2"), make_failed("xception")], config))
+    page = run_report(decided([make_evaluation("mobilenetv2"), make_failed("xception")], tmp_path))
     assert_stands_alone(page)
     text = " ".join(Tags(page).text.split())
     assert "There is no model: its training failed. no epoch had a finite loss (head, learning rate 0.001)." in text
     assert "Device-minutes: 1.0 on a CPU of 2 cores." in text
     assert "accuracy of mobilenetv2" in text and "accuracy of xception" not in text
     assert page.count("<svg") == 5 + 1  # of the failed one its curves alone
-    lost = decide([make_failed("mobilenetv2"), make_failed("xception")], config)
+    lost = decided([make_failed("mobilenetv2"), make_failed("xception")], tmp_path)
     page = run_report(lost)
     assert_stands_alone(page)
     assert "no model may be deployed" in page and "Side by side" not in page
@@ -121,8 +127,7 @@ def test_curves_are_drawn_of_no_epoch_and_of_epochs_without_a_figure(make_failed
 
 
 def test_the_summary_of_a_run_names_a_candidate_whose_training_failed(make_evaluation, make_failed, tmp_path):
-    config = GateConfig(evaluations=(tmp_path,), out=tmp_path, min_accuracy=0.85)
-    decision = decide([make_evaluation("mobilenetv2"), make_failed("xception")], config)
+    decision = decided([make_evaluation("mobilenetv2"), make_failed("xception")], tmp_path)
     text = RunResult(tmp_path, decision, None, None, 1.0).summary()
     why = "no epoch had a finite loss (head, learning rate 0.001)"
     assert f"failed    xception has no model: its training failed: {why}" in text
@@ -136,12 +141,13 @@ def test_a_run_report_says_what_is_served(decision, served):
     assert "0.8765" in page
 
 
-def test_a_run_report_works_without_a_test_split_and_without_a_roc_curve(decision, served, make_evaluation):
+def test_a_run_report_works_without_a_test_split_and_without_a_roc_curve(served, make_evaluation, tmp_path):
     described = served()
     del described["metrics"]["test"]
-    outcome = decision()
-    outcome["candidates"][0]["metrics"] |= {"roc": [], "pr": []}
-    page = run_report(outcome, described)
+    evaluation = make_evaluation()
+    evaluation["metrics"] |= {"roc": [], "pr": []}
+    page = run_report(decided([evaluation], tmp_path), described)
+    assert page.count("<svg") == 3
     assert "Served model" in page
     assert "test accuracy" not in page
 
@@ -260,10 +266,9 @@ def test_the_card_as_json_has_the_toolkits_fields_and_every_figure_with_its_inte
 
 
 def test_what_a_training_cost_is_counted_on_every_device():
-    training = {"seconds": {"all": 90.0}, "hardware": {"cores": 2, "gpus": []}}
-    assert device_minutes(training) == "1.5 on a CPU of 2 cores"
-    training["hardware"]["gpus"] = ["L4", "L4"]
-    assert device_minutes(training) == "3.0 on L4"
+    assert device_minutes(90.0, Hardware(cores=2)) == "1.5 on a CPU of 2 cores"
+    assert device_minutes(90.0, Hardware(cores=2, gpus=("L4", "L4"))) == "3.0 on L4"
+    assert device_minutes(90.0, Hardware()) == "1.5 on a CPU of unknown cores"
 
 
 def test_a_model_card_doesnt_speak_of_a_test_split_that_isnt_there(served):

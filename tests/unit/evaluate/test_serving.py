@@ -77,14 +77,14 @@ def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path, monkeyp
         kserve = tmp_path / "kserve" / f"{NAME}-releases" / "7" / "7"
         shutil.copytree(root / NAME / "7", kserve)
         known = {
-            place: score(endpoint=server.rest_url, model_root=place, out=tmp_path / "known").evaluation["model"]
+            place: score(endpoint=server.rest_url, model_root=place, out=tmp_path / "known").evaluation.model
             for place in (root, tmp_path / "kserve")
         }
     # Which model answers is known where the model root has its version, as both targets of deploy lay it out.
     assert set(known.values()) == {json.loads((root / NAME / "7" / "model.json").read_text())["model"]}
-    assert result.evaluation["model"] == ""
-    assert result.evaluation["serving"]["version"] == 7
-    assert result.evaluation["serving"]["place"] == server.rest_url
+    assert result.evaluation.model == ""
+    assert result.evaluation.serving.version == 7
+    assert result.evaluation.serving.place == server.rest_url
     np.testing.assert_allclose(probabilities(result.folder), expected, atol=1e-6)
     # It listens no more.
     monkeypatch.setattr(client, "_RETRY_DELAYS_S", ())
@@ -102,14 +102,14 @@ def test_a_first_run_finds_nothing_serving_and_says_so(score, served, tmp_path):
     (tmp_path / "empty" / NAME).mkdir(parents=True)
     for root in (tmp_path / "absent", tmp_path / "empty"):
         result = score(model_root=root)
-        assert result.evaluation["serving"]["state"] == "nothing"
-        assert result.evaluation["metrics"] is None
+        assert result.evaluation.serving.state == "nothing"
+        assert result.evaluation.metrics is None
         assert f"no version of {NAME} is served at {root}" in result.summary()
         assert f"no version of {NAME}" in (tmp_path / "out" / "report.html").read_text()
         assert not (tmp_path / "out" / "predictions.parquet").exists()
     settings = ServeConfig(model_root=tmp_path / "empty", name=NAME, rest_port=0, grpc_port=0, wait=True)
     with RunningServer(settings) as server:
-        assert score(endpoint=server.rest_url).evaluation["serving"]["state"] == "nothing"
+        assert score(endpoint=server.rest_url).evaluation.serving.state == "nothing"
 
 
 def test_what_knows_other_classes_isnt_compared(score, served, examples, tmp_path):
@@ -156,11 +156,11 @@ def test_a_tile_that_what_serves_answers_with_nan_has_no_score_and_the_others_do
         OddAnswers(server.rest_url, change, first=0) as answers,
     ):
         result = score(endpoint=answers.url, batch_size=1000)
-    assert result.evaluation["serving"]["state"] == "scored"
-    assert result.evaluation["unscored"]["count"] == 1
+    assert result.evaluation.serving.state == "scored"
+    assert result.evaluation.unscored.count == 1
     found = probabilities(result.folder)
     assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [1]
-    assert result.evaluation["metrics"]["count"] == len(found) - 1
+    assert result.evaluation.metrics.count == len(found) - 1
 
 
 def test_what_serves_and_answers_no_tile_with_probabilities_is_not_compared(score, served):
@@ -174,10 +174,10 @@ def test_what_serves_and_answers_no_tile_with_probabilities_is_not_compared(scor
         OddAnswers(server.rest_url, change, first=0) as answers,
     ):
         result = score(endpoint=answers.url, batch_size=1000)
-    assert result.evaluation["serving"]["state"] == "no probabilities"
-    assert "with probabilities" in result.evaluation["serving"]["reason"]
+    assert result.evaluation.serving.state == "no probabilities"
+    assert "with probabilities" in result.evaluation.serving.reason
     assert "a probability that is not a number" in result.summary()
-    assert result.evaluation["metrics"] is None
+    assert result.evaluation.metrics is None
 
 
 @pytest.mark.parametrize("given", [{}, {"model": "m", "model_root": "r"}, {"model": "m", "endpoint": "http://x:1"}])

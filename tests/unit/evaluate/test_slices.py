@@ -15,26 +15,27 @@ TAKEN = np.array([1, 0, 1, 1, 0, 0], dtype=bool)
 
 def test_each_value_has_its_own_figures_those_with_most_tiles_first():
     rows = slice_table({"setting": SETTING}, RIGHT, np.arange(6), (TRUTH, TAKEN))
-    assert [(row["value"], row["count"], row["positives"]) for row in rows] == [
+    assert [(row.value, row.count, row.positives) for row in rows] == [
         ("urban", 3, 1),
         ("rural", 2, 2),
         ("", 1, 0),
     ]
-    assert [row["accuracy"] for row in rows] == [1, 0.5, 1]
-    assert [row["recall"] for row in rows] == [1, 0.5, None]
-    assert [row["precision"] for row in rows] == [0.5, 1, None]
-    assert rows[1]["intervals"]["accuracy"] == [0, 1]
-    assert rows[2]["intervals"] == {"accuracy": None, "recall": None, "precision": None}
+    assert [row.accuracy for row in rows] == [1, 0.5, 1]
+    assert [row.recall for row in rows] == [1, 0.5, None]
+    assert [row.precision for row in rows] == [0.5, 1, None]
+    assert rows[1].intervals.accuracy == (0, 1)
+    assert rows[2].content()["intervals"] == {"accuracy": None, "recall": None, "precision": None}
 
 
 def test_without_a_positive_class_a_slice_has_its_accuracy_alone():
     (row,) = slice_table({"region": ["a"] * 6}, RIGHT, np.arange(6), None)
-    assert row.keys() == {"slice", "value", "count", "accuracy", "intervals"}
-    assert row["accuracy"] == pytest.approx(5 / 6)
+    assert row.content().keys() == {"slice", "value", "count", "accuracy", "intervals"}
+    assert row.content()["intervals"].keys() == {"accuracy"}
+    assert row.accuracy == pytest.approx(5 / 6)
 
 
 def test_data_without_slices_has_none():
-    assert slice_table({}, RIGHT, np.arange(6), None) == []
+    assert slice_table({}, RIGHT, np.arange(6), None) == ()
 
 
 def test_of_very_many_values_the_most_frequent_are_told_and_that_is_said(caplog):
@@ -42,7 +43,7 @@ def test_of_very_many_values_the_most_frequent_are_told_and_that_is_said(caplog)
     with caplog.at_level(logging.WARNING):
         rows = slice_table({"place": values}, np.ones(302, dtype=bool), np.arange(302), None)
     assert len(rows) == 201
-    assert rows[0]["value"] == "often"
-    assert (rows[-1]["value"], rows[-1]["count"]) == ("one of 101 other values", 101)
-    assert sum(row["count"] for row in rows) == 302
+    assert rows[0].value == "often"
+    assert (rows[-1].value, rows[-1].count) == ("one of 101 other values", 101)
+    assert sum(row.count for row in rows) == 302
     assert "place has 301 values" in caplog.text

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sat_xception.evaluate.evaluation import Threshold
 from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.evaluate.threshold import choose_threshold
 
@@ -23,7 +24,7 @@ SCORE = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1], dtype=np.float32)
     ],
 )
 def test_each_goal_is_served_on_both_sides_of_its_floor(goal, value, reached):
-    assert choose_threshold(TRUTH, SCORE, goal) == {
+    assert choose_threshold(TRUTH, SCORE, goal).content() == {
         "goal": goal,
         "value": pytest.approx(value, abs=1e-6),
         "reached": reached,
@@ -39,19 +40,19 @@ def test_f1_is_the_largest_of_all_thresholds():
         taken = score >= threshold
         return 2 * (taken & truth).sum() / (taken.sum() + truth.sum())
 
-    chosen = choose_threshold(truth, score, "f1")["value"]
+    chosen = choose_threshold(truth, score, "f1").value
     assert f1(chosen) == max(f1(level) for level in score)
     assert chosen not in score
 
 
 def test_a_floor_that_cant_be_kept_is_said_and_the_nearest_is_taken():
     chosen = choose_threshold(np.array([0, 1, 1], dtype=bool), SCORE[:3], "recall-at-precision:0.9")
-    assert not chosen["reached"]
-    assert chosen["value"] == pytest.approx(0.35)  # all three are taken: precision 2/3
+    assert not chosen.reached
+    assert chosen.value == pytest.approx(0.35)  # all three are taken: precision 2/3
 
 
 def test_without_a_tile_of_the_class_there_is_nothing_to_choose():
-    assert choose_threshold(np.zeros(6, dtype=bool), SCORE, "f1") == {"goal": "f1", "value": 0.5, "reached": False}
+    assert choose_threshold(np.zeros(6, dtype=bool), SCORE, "f1") == Threshold(goal="f1", value=0.5, reached=False)
 
 
 @pytest.mark.parametrize("goal", ["", "f2", "recall-at-precision", "recall-at-precision:2", "precision-at-recall:x"])

@@ -41,7 +41,7 @@ def read(folder, name):
 
 def accuracy_of(folder, examples, out):
     result = evaluate(EvaluateConfig(model=folder, examples=examples, out=out))
-    return result.evaluation["metrics"]["accuracy"]
+    return result.evaluation.metrics.accuracy
 
 
 @pytest.fixture(scope="module")

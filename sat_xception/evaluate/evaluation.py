@@ -1,0 +1,387 @@
+"""`evaluation.json`: every figure of a model on a split, or why it has none."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from sat_xception.storage.document import Document, Part
+
+__all__ = [
+    "Calibration",
+    "ClassMetrics",
+    "Comparison",
+    "Evaluation",
+    "Hardware",
+    "Interval",
+    "Intervals",
+    "MeanMetrics",
+    "Metrics",
+    "Mistake",
+    "MostFrequent",
+    "Reliability",
+    "ReliabilityBin",
+    "Scores",
+    "ServingStatus",
+    "ShareIntervals",
+    "SliceIntervals",
+    "SliceMetrics",
+    "Threshold",
+    "TrainingSummary",
+    "Unscored",
+    "Weights",
+]
+
+# Threshold and the two figures there.
+CurvePoint = tuple[float, float, float]
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; `[low, high]` in JSON."""
+
+    low: float
+    high: float
+
+
+class MeanMetrics(Part):
+    """Means over the classes that have a tile."""
+
+    precision: float
+    recall: float
+    f1: float
+    roc_auc: float
+    pr_auc: float
+
+
+class ClassMetrics(MeanMetrics):
+    """Figures of one class against the rest; `support` is its number of tiles."""
+
+    support: int
+
+
+class ShareIntervals(Part):
+    """Intervals of precision, recall and F1; None where an interval isn't known."""
+
+    precision: Interval | None
+    recall: Interval | None
+    f1: Interval | None
+
+
+class Intervals(ShareIntervals):
+    """Intervals of accuracy, of what `Metrics.positive` has, and of each class."""
+
+    accuracy: Interval | None
+    roc_auc: Interval | None
+    pr_auc: Interval | None
+    by_class: dict[str, ShareIntervals]
+
+
+class Comparison(Part):
+    """Two models on the same tiles.
+
+    Attributes:
+        tiles: Number of tiles.
+        blocks: Number of blocks of neighbouring tiles.
+        difference: Accuracy of the first model minus that of the second.
+        interval: Of the difference; None with one block.
+        first_only: Tiles that only the first model classifies rightly.
+        second_only: Tiles that only the second model classifies rightly.
+        p: Of McNemar's exact test.
+    """
+
+    tiles: int
+    blocks: int
+    difference: float
+    interval: Interval | None
+    first_only: int
+    second_only: int
+    p: float
+
+
+class MostFrequent(Comparison):
+    """Comparison with naming the most frequent class for every tile; `share` is the class's share of the tiles."""
+
+    class_name: str = Field(alias="class")
+    share: float
+
+
+class ReliabilityBin(Part):
+    """Tiles with a confidence from `lower` up to the next bin's, with their mean confidence and their accuracy."""
+
+    lower: float = Field(alias="from")
+    count: int
+    confidence: float
+    accuracy: float
+
+
+class Reliability(Part):
+    """Expected calibration error, its bins, and the mean negative log-likelihood."""
+
+    error: float
+    bins: tuple[ReliabilityBin, ...]
+    log_loss: float
+
+
+class Calibration(Part):
+    """The temperature that was fitted on the validation split, and the reliability before and after it is applied."""
+
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
+class Threshold(Part):
+    """Decision threshold of the positive class, the goal it was chosen for, and whether the goal was reached."""
+
+    goal: str
+    value: float
+    reached: bool
+
+
+class SliceIntervals(Part):
+    """Intervals of a slice's figures; None where an interval isn't known, and without a positive class."""
+
+    accuracy: Interval | None
+    recall: Interval | None = None
+    precision: Interval | None = None
+
+
+class SliceMetrics(Part):
+    """Figures of the tiles with one value of a slice.
+
+    Attributes:
+        slice: Name of the slice, such as "region".
+        value: Its value; "" where it isn't known.
+        count: Number of tiles.
+        accuracy: Share of them that is classified rightly.
+        intervals: 95 % intervals.
+        positives: Tiles of the positive class; None, and left out of the file, without a positive class.
+        recall: Of the positive class; None without a tile of it. Left out of the file without a positive class.
+        precision: Of the positive class; None without a tile that is taken for it. Left out like `recall`.
+    """
+
+    slice: str
+    value: str
+    count: int
+    accuracy: float
+    intervals: SliceIntervals
+    positives: int | None = None
+    recall: float | None = None
+    precision: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_positive_class(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        if self.positives is None:
+            for part in (content, content["intervals"]):
+                for key in ("positives", "recall", "precision"):
+                    part.pop(key, None)
+        return content
+
+
+class Metrics(Part):
+    """Every figure of a scored split.
+
+    Attributes:
+        count: Number of tiles.
+        blocks: Number of blocks of neighbouring tiles.
+        accuracy: Share of tiles whose most probable class is their own.
+        confusion_matrix: Number of tiles; true classes are rows, predicted ones columns, in class order.
+        by_class: Figures of the most probable class, one class against the rest.
+        macro: Their means.
+        positive: Figures of the positive class at the threshold; without a positive class a copy of `macro`.
+        most_frequent: Accuracy gained on naming the most frequent class for every tile.
+        threshold: Decision threshold of the positive class; None without one.
+        calibration_error: Expected calibration error.
+        calibration: Its bins.
+        roc: Points of the ROC curve: threshold, false positive rate, true positive rate.
+        pr: Points of the precision-recall curve: threshold, recall, precision.
+        roc_class: Class of both curves: the positive class, or the first.
+        intervals: 95 % intervals.
+        slices: Figures by slice, those with most tiles first.
+    """
+
+    count: int
+    blocks: int
+    accuracy: float
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    by_class: dict[str, ClassMetrics]
+    macro: MeanMetrics
+    positive: ClassMetrics | MeanMetrics
+    most_frequent: MostFrequent
+    threshold: float | None
+    calibration_error: float
+    calibration: tuple[ReliabilityBin, ...]
+    roc: tuple[CurvePoint, ...]
+    pr: tuple[CurvePoint, ...]
+    roc_class: str
+    intervals: Intervals
+    slices: tuple[SliceMetrics, ...]
+
+
+class Unscored(Part):
+    """Tiles that have no score, and their number by reason."""
+
+    count: int
+    reasons: dict[str, int]
+
+
+class Mistake(Part):
+    """A tile that the model got wrong, with a thumbnail as a `data:` address."""
+
+    tile: str
+    image: str
+    truth: str
+    predicted: str
+    confidence: float
+
+
+class Weights(Part):
+    """Weights that a training started from; `sha256` of a file is left out of JSON where there is no file."""
+
+    kind: str
+    description: str
+    sha256: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_an_absent_digest(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if value is not None}
+
+
+class Hardware(Part):
+    """Machine that a model was trained on."""
+
+    machine: str = ""
+    cores: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+class TrainingSummary(Part):
+    """Facts of `train.json` that people compare models by.
+
+    Attributes:
+        weights: Weights that it started from.
+        kept_phase: Phase whose weights were kept; None where the training failed.
+        valid_accuracy: Validation accuracy of these; None where the training failed.
+        seconds: By phase, and of `all`.
+        input_size: Width and height of the model's input, in pixels.
+        hardware: Machine.
+        history: Rows of `history.json`, one per epoch.
+    """
+
+    weights: Weights
+    kept_phase: str | None
+    valid_accuracy: float | None
+    seconds: dict[str, float]
+    input_size: int
+    hardware: Hardware
+    history: tuple[dict[str, Any], ...]
+
+    @property
+    def total_seconds(self) -> float:
+        """Whole time of the training."""
+        return self.seconds["all"]
+
+
+class ServingStatus(Part):
+    """What is serving, and whether it could be scored.
+
+    Attributes:
+        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared; "no
+            probabilities", when it has some for no tile.
+        reason: Why it wasn't scored, or "".
+        place: Endpoint or model root.
+        name: Name it is served as.
+        version: Its version; None where nothing is serving or the endpoint doesn't say.
+    """
+
+    state: Literal["scored", "nothing", "other classes", "no probabilities"]
+    reason: str
+    place: str
+    name: str
+    version: int | None
+
+
+class Scores(NamedTuple):
+    """Figures of an evaluation that has some."""
+
+    metrics: Metrics
+    calibration: Calibration
+
+
+class Evaluation(Document):
+    """Content of `evaluation.json`.
+
+    It is either of a trained model, which has `training`, or of what is serving, which has `serving`. An evaluation has
+    no figures where the training failed, or where what is serving couldn't be scored; see `scores`.
+
+    Attributes:
+        backbone: Name of the backbone; "" where it isn't known.
+        model: Digest of the Keras model; "" where it isn't known, None where the training failed.
+        split: Split that was scored.
+        classes: Names in index order.
+        positive_label: The positive class; "" without one.
+        source: Name of the data.
+        synthetic: Whether the data is the synthetic sample.
+        dataset_digest: Digest of the dataset.
+        config: Settings of evaluate.
+        failed: Why the training has no model; None where it has one.
+        training: Summary of the training; None of what is serving.
+        serving: What is serving; None of a trained model.
+        metrics: Figures, calibrated; None where it wasn't scored.
+        unscored: Tiles without a score; None where no tile has one, and in files of earlier versions.
+        calibration: Temperature and reliability; None where it wasn't scored.
+        threshold: None without a positive class, and where it wasn't scored.
+        mistakes: Mistakes with the highest confidence.
+    """
+
+    file_name: ClassVar[str] = "evaluation.json"
+    made_by: ClassVar[str] = "evaluate"
+
+    backbone: str
+    model: str | None
+    split: str
+    classes: tuple[str, ...]
+    positive_label: str
+    source: str
+    synthetic: bool
+    dataset_digest: str
+    config: dict[str, Any]
+    failed: str | None = None
+    training: TrainingSummary | None = None
+    serving: ServingStatus | None = None
+    metrics: Metrics | None = None
+    unscored: Unscored | None = None
+    calibration: Calibration | None = None
+    threshold: Threshold | None = None
+    mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def scores(self) -> Scores | None:
+        """Figures; None where it wasn't scored."""
+        return Scores(self.metrics, self.calibration) if self.metrics and self.calibration else None
+
+    @property
+    def why_unscored(self) -> str:
+        """Why there are no figures; "" where there are some."""
+        if self.metrics:
+            return ""
+        return self.serving.reason if self.serving else f"its training failed: {self.failed}"
+
+    @model_validator(mode="after")
+    def _is_of_one_model(self) -> Evaluation:
+        if (self.training is None) == (self.serving is None):
+            raise ValueError("expected either training, of a trained model, or serving, of what is serving")
+        return self
+
+    @model_validator(mode="after")
+    def _has_all_figures_or_none(self) -> Evaluation:
+        if (self.metrics is None) != (self.calibration is None):
+            raise ValueError("expected both metrics and calibration, or neither")
+        if self.failed and self.metrics:
+            raise ValueError("a training that failed has no metrics")
+        if not self.metrics and not self.failed and not (self.serving and self.serving.reason):
+            raise ValueError("there are no metrics, and no reason why")
+        return self
