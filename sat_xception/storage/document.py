@@ -18,7 +18,7 @@ _MAX_ERRORS = 3
 
 
 class Part(BaseModel):
-    """Base of what a document consists of. Immutable; keys that this version doesn't know are ignored."""
+    """Base class of the parts of a document. Immutable; keys that this version doesn't know are ignored."""
 
     # NaN stays NaN until the file is written, which refuses it with its key.
     model_config = ConfigDict(frozen=True, populate_by_name=True, ser_json_inf_nan="constants")
