@@ -166,7 +166,7 @@ def test_the_summary_has_accuracy_with_its_interval_and_the_threshold(run):
     result = run()
     metrics = result.evaluation.metrics
     low, high = metrics.intervals.accuracy
-    assert f"accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f})" in result.summary()
+    assert f"accuracy {metrics.accuracy:.4f} ({low:.4f} to {high:.4f})" in result.summary()
     assert "school from 0." in result.summary()
 
 
