@@ -152,9 +152,9 @@ def test_it_is_trained_in_both_phases_from_its_weights(trained):
 
 def test_the_gate_judges_three_and_names_the_others(decision):
     assert decision.winner == NAME
-    assert [row["backbone"] for row in decision.decision["candidates"]] == sorted(BACKBONES)
-    assert len(decision.decision["comparisons"]) == 3
-    assert "; the others: " in decision.decision["reason"]
+    assert [row.backbone for row in decision.decision.candidates] == sorted(BACKBONES)
+    assert len(decision.decision.comparisons) == 3
+    assert "; the others: " in decision.decision.reason
     report = (decision.folder / "report.html").read_text()
     assert all(name in report for name in BACKBONES)
 

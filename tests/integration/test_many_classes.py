@@ -50,20 +50,20 @@ def test_several_classes_go_from_folders_to_an_endpoints_answer(tiles, mobilenet
     train(TrainConfig(examples=tmp_path / "examples", out=tmp_path / "model", **network, **schedule))
     scored = {"model": tmp_path / "model", "examples": tmp_path / "examples", "out": tmp_path / "evaluation"}
     evaluation = evaluate(EvaluateConfig(**scored)).evaluation
-    metrics = evaluation["metrics"]
-    assert evaluation["classes"] == CLASSES
-    assert (evaluation["positive_label"], evaluation["threshold"], metrics["threshold"]) == ("", None, None)
-    assert metrics["accuracy"] > 0.7, "chance is a quarter"
-    assert metrics["positive"] == metrics["macro"]
-    assert np.array(metrics["confusion_matrix"]).shape == (4, 4)
-    assert metrics["intervals"]["recall"][0] < metrics["macro"]["recall"] <= metrics["intervals"]["recall"][1]
+    metrics = evaluation.metrics
+    assert list(evaluation.classes) == CLASSES
+    assert (evaluation.positive_label, evaluation.threshold, metrics.threshold) == ("", None, None)
+    assert metrics.accuracy > 0.7, "chance is a quarter"
+    assert metrics.positive == metrics.macro
+    assert np.array(metrics.confusion_matrix).shape == (4, 4)
+    assert metrics.intervals.recall[0] < metrics.macro.recall <= metrics.intervals.recall[1]
     table = pq.read_table(tmp_path / "evaluation" / "predictions.parquet")
     assert [f"probability_{name}" for name in CLASSES] == table.column_names[-4:]
 
     limits = {"min_accuracy": 0.7, "min_recall": 0.5, "max_calibration_error": 0.9}
     decision = gate(GateConfig(evaluations=(tmp_path / "evaluation",), out=tmp_path / "decision", **limits)).decision
-    assert decision["winner"] == "mobilenetv2"
-    assert [row["name"] for row in decision["candidates"][0]["checks"]][2] == "recall of macro average"
+    assert decision.winner == "mobilenetv2"
+    assert [row.name for row in decision.candidates[0].checks][2] == "recall of macro average"
 
     places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "decision": tmp_path / "decision"}
     version = package(PackageConfig(**places, out=tmp_path / "root", name="land-use", version=1)).folder
@@ -83,5 +83,5 @@ def test_several_classes_go_from_folders_to_an_endpoints_answer(tiles, mobilenet
             answer = client.classify([next((tiles / "forest").iterdir()).read_bytes()])
     assert answer.probabilities.shape == (1, 4)
     assert answer.labels[0] in CLASSES
-    assert now["metrics"]["confusion_matrix"] == metrics["confusion_matrix"]
-    assert now["metrics"]["calibration_error"] == pytest.approx(metrics["calibration_error"], abs=1e-4)
+    assert now.metrics.confusion_matrix == metrics.confusion_matrix
+    assert now.metrics.calibration_error == pytest.approx(metrics.calibration_error, abs=1e-4)

@@ -102,7 +102,7 @@ def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples,
         predict(PredictConfig(inputs=inputs, endpoint=server.rest_url, out=outs[0]))
         predict(PredictConfig(inputs=inputs, model=ROOT, out=outs[1]))
     now = evaluate(EvaluateConfig(model_root=ROOT, examples=examples, out=tmp_path / "now")).evaluation
-    assert (now["serving"]["version"], now["serving"]["place"]) == (7, "gs://models/serving")
+    assert (now.serving.version, now.serving.place) == (7, "gs://models/serving")
     served, local = (
         list(csv.reader(bucket_of("models").blob(out.object).download_as_text().splitlines())) for out in outs
     )

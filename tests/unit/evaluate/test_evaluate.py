@@ -219,7 +219,7 @@ def test_blocks_and_slices_of_tiles_are_those_of_the_map(tmp_path):
 def test_the_report_shows_figures_and_the_surest_mistakes(run):
     result = run(split="train")
     page = (result.folder / "report.html").read_text()
-    assert f"{result.evaluation['metrics']['accuracy']:.4f}" in page
+    assert f"{result.evaluation.metrics.accuracy:.4f}" in page
     assert page.count("<svg") == 4
     matrix = np.array(result.evaluation.metrics.confusion_matrix)
     wrong = matrix.sum() - matrix.trace()

@@ -112,12 +112,12 @@ def test_golden_answers_are_those_of_keras(version, contest):
 def test_test_figures_of_the_exported_model_are_those_that_evaluate_finds(version, contest, tmp_path):
     places = {"model": contest["winner"], "examples": contest["examples"], "out": tmp_path / "evaluation"}
     evaluation = evaluate(EvaluateConfig(**places, split="test")).evaluation
-    expected, found = evaluation["metrics"], read(version / "model.json")["metrics"]["test"]
+    expected, found = evaluation.content()["metrics"], read(version / "model.json")["metrics"]["test"]
     assert found["confusion_matrix"] == expected["confusion_matrix"]
     assert found["accuracy"] == expected["accuracy"]
     assert found["intervals"]["accuracy"] == expected["intervals"]["accuracy"]
     assert found["calibration_error"] == pytest.approx(expected["calibration_error"], abs=1e-5)
-    assert found["calibration_error"] != pytest.approx(evaluation["calibration"]["before"]["error"], abs=1e-3)
+    assert found["calibration_error"] != pytest.approx(evaluation.calibration.before.error, abs=1e-3)
     assert found["positive"] == pytest.approx(expected["positive"], abs=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_what_is_served_is_calibrated_and_has_the_threshold_of_validation(versio
     assert served["calibration"] == {
         "temperature": temperature,
         "fitted_on": "valid",
-        "error_before": evaluation["calibration"]["before"]["error"],
+        "error_before": evaluation.calibration.before.error,
         "error_after": evaluation["calibration"]["after"]["error"],
     }
     assert served["threshold_choice"] == evaluation["threshold"]
