@@ -129,7 +129,7 @@ def test_what_is_served_is_calibrated_and_has_the_threshold_of_validation(versio
     assert served["calibration"] == {
         "temperature": temperature,
         "fitted_on": "valid",
-        "error_before": evaluation.calibration.before.error,
+        "error_before": evaluation["calibration"]["before"]["error"],
         "error_after": evaluation["calibration"]["after"]["error"],
     }
     assert served["threshold_choice"] == evaluation["threshold"]
