@@ -51,19 +51,19 @@ def test_the_newest_version_of_a_model_root_is_scored_as_it_answers(score, serve
     result = score(model_root=root, batch_size=5)
     own = evaluate(EvaluateConfig(model=model, examples=examples, out=tmp_path / "own")).evaluation
     found = result.evaluation
-    assert found["serving"] == {
+    assert found.serving.content() == {
         "state": "scored",
         "reason": "",
         "place": str(root),
         "name": NAME,
         "version": 7,
     }
-    assert found["model"] == json.loads((model / "train.json").read_text())["model"]
-    assert found["metrics"]["confusion_matrix"] == own["metrics"]["confusion_matrix"]
+    assert found.model == json.loads((model / "train.json").read_text())["model"]
+    assert found.metrics.confusion_matrix == own.metrics.confusion_matrix
     # It was packaged without a decision, so as it was trained; its own evaluation is calibrated.
-    assert found["calibration"]["temperature"] == 1
-    assert found["calibration"]["before"]["error"] == pytest.approx(own["calibration"]["before"]["error"], abs=1e-5)
-    assert found["training"] is None
+    assert found.calibration.temperature == 1
+    assert found.calibration.before.error == pytest.approx(own.calibration.before.error, abs=1e-5)
+    assert found.training is None
     assert "what serves at" in result.summary()
     page = (tmp_path / "out" / "report.html").read_text()
     assert f"{NAME} version 7 at {root}, as it answers" in page
@@ -123,9 +123,9 @@ def test_what_knows_other_classes_isnt_compared(score, served, examples, tmp_pat
         for where in ({"model_root": root}, {"endpoint": server.rest_url}):
             for others in (renamed, more):
                 found = score(**where, examples=others).evaluation
-                assert found["serving"]["state"] == "other classes"
-                assert "the examples hold" in found["serving"]["reason"]
-                assert found["metrics"] is None
+                assert found.serving.state == "other classes"
+                assert "the examples hold" in found.serving.reason
+                assert found.metrics is None
 
 
 def test_a_model_that_cant_be_loaded_is_no_missing_one(score, served, tmp_path):
@@ -141,8 +141,8 @@ def test_the_gate_holds_a_candidate_against_what_serves(score, served, examples,
     own = evaluate(EvaluateConfig(model=model, examples=examples, out=tmp_path / "own")).folder
     none = dict.fromkeys(("min_accuracy", "min_recall", "min_precision"), 0.0) | {"min_gain": -1.0}
     decision = gate(GateConfig(evaluations=(own,), serving=now, out=tmp_path / "gate", **none)).decision
-    assert decision["winner"] == "mobilenetv2", "a model passes against itself"
-    assert decision["candidates"][0]["against_serving"]["difference"] == 0
+    assert decision.winner == "mobilenetv2", "a model passes against itself"
+    assert decision.candidates[0].against_serving.difference == 0
     assert "version 7" in (tmp_path / "gate" / "report.html").read_text()
 
 
