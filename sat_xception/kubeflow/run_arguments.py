@@ -9,8 +9,7 @@ from typing import Any
 from sat_xception.dataset.settings import LabelsConfig
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import whole_path
-from sat_xception.kubeflow.run_settings import RunConfig
-from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
+from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
 from sat_xception.log import get_logger
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.weights import identify_weights

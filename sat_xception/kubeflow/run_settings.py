@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from sat_xception.bulk.settings import BulkImageryConfig, BulkPlanConfig, BulkPredictConfig
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
-from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
@@ -21,9 +20,11 @@ from sat_xception.settings.types import Difference, Fraction, Place, ResultOrNon
 from sat_xception.storage import GcsPath, Stored
 from sat_xception.validation.settings import ValidateConfig
 
-__all__ = ["BulkRunConfig", "RunConfig"]
+__all__ = ["TRAINED_BACKBONES", "BulkRunConfig", "RunConfig"]
 
 
+# Backbones that the training pipeline trains, in the order of its tasks.
+TRAINED_BACKBONES = ("xception", "mobilenetv2")
 _TRAINED = {name: get_backbone(name) for name in TRAINED_BACKBONES}
 _SIZES = ", ".join(f"{backbone.local_scratch_input_size} for {name}" for name, backbone in _TRAINED.items())
 _EPOCHS = ", ".join(f"{backbone.local_scratch_epochs} for {name}" for name, backbone in _TRAINED.items())

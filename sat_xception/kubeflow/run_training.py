@@ -16,8 +16,7 @@ from sat_xception.kubeflow.checkout import local_images, pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_path, check_steps_ran, run_pipeline
 from sat_xception.kubeflow.run_arguments import pipeline_arguments
 from sat_xception.kubeflow.run_result import RunResult
-from sat_xception.kubeflow.run_settings import RunConfig
-from sat_xception.kubeflow.training_parameters import TRAINED_BACKBONES
+from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
 from sat_xception.log import get_logger
 from sat_xception.notify.settings import NotifyConfig
 from sat_xception.settings.step import TERMINATION_LOG_ENV

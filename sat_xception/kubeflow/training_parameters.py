@@ -19,6 +19,7 @@ from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.kubeflow.pod import find_lost, in_pod, is_lost
+from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
@@ -29,7 +30,6 @@ from sat_xception.validation.settings import ValidateConfig
 __all__ = [
     "NO_PARAMETERS",
     "TASKS",
-    "TRAINED_BACKBONES",
     "DatasetStore",
     "GpuRequest",
     "TaskParameters",
@@ -163,8 +163,7 @@ TASKS: Mapping[str, TaskParameters] = {
             "baseline": "data_baseline",
         },
     ),
-    "train": _train("xception"),
-    "train-2": _train("mobilenetv2"),
+    **{task: _train(name) for task, name in zip(("train", "train-2"), TRAINED_BACKBONES, strict=True)},
     "evaluate": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
     "evaluate-2": TaskParameters(EvaluateConfig, _SCORING, outputs=("model",)),
     "evaluate-serving": TaskParameters(EvaluateConfig, {**_SCORING, **_WHERE_SERVING}),
@@ -172,8 +171,6 @@ TASKS: Mapping[str, TaskParameters] = {
     "package": TaskParameters(PackageConfig, {"name": "deploy_model_name"}),
     "deploy": TaskParameters(DeployConfig, {**_WHERE_SERVING, **{name: f"deploy_{name}" for name in _ROLLOUT}}),
 }
-# In the order of their tasks.
-TRAINED_BACKBONES = tuple(str(task.fixed["backbone"]) for task in TASKS.values() if task.config is TrainConfig)
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _STORE = TaskParameters(DatasetStore, {"store": "data_store"})
 # Written by one task of a run and read by another, or by the next run.
