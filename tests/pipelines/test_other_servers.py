@@ -244,8 +244,8 @@ def test_a_server_that_asks_for_more_patience_than_there_is_gets_none(server):
     assert len(server.requests) == 1
 
 
-def test_the_help_says_what_the_deadline_holds_for():
-    assert KfpConfig.model_fields["request_timeout_s"].description.startswith("Deadline of one request with its")
+def test_the_help_says_that_the_timeout_includes_retries():
+    assert "including retries" in KfpConfig.model_fields["request_timeout_s"].description
 
 
 def test_an_address_that_no_name_lookup_takes_is_a_wrong_setting():

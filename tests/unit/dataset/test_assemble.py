@@ -23,6 +23,7 @@ from sat_xception.dataset.images import encode_for_tensorflow, probe_image
 from sat_xception.dataset.manifest import read_dataset
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.sample.tiles import write_sample
 from sat_xception.storage import file_digest, folder_digests
 from tests.datasets import read_tiles
 
@@ -417,10 +418,8 @@ def test_the_digest_changes_with_content_label_and_split(data, tmp_path):
 
 
 def test_the_sample_is_the_same_every_time_and_says_that_it_is_synthetic(tmp_path, monkeypatch):
-    from sat_xception import sample
-
-    few = functools.partial(sample.write_sample, counts={"school": 8, "not-school": 8})
-    monkeypatch.setattr(sample, "write_sample", few)
+    few = functools.partial(write_sample, counts={"school": 8, "not-school": 8})
+    monkeypatch.setattr("sat_xception.sample.tiles.write_sample", few)
     digests = []
     for _ in range(2):
         result = assemble(AssembleConfig(data="sample", out=tmp_path / "out"))

@@ -35,7 +35,7 @@ data = FeatureBatches(tf.constant(rows), tf.constant(labels), tf.ones(50), batch
 valid = tf.data.Dataset.from_tensor_slices((rows, labels)).batch(10)
 ends = []
 for replicas in (1, 2):
-    with devices.using(devices.Choices("float32", False, replicas, False)):
+    with devices.device_scope(devices.DevicePlan("float32", False, replicas, False)):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,))
         model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(inputs))

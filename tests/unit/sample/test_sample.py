@@ -52,7 +52,7 @@ def test_a_tile_is_the_same_each_time_it_is_drawn(tiles, label):
 
 
 def test_another_process_draws_the_same_tile(tiles):
-    code = "import sat_xception.sample as s, sys; sys.stdout.buffer.write(s.draw_tile('school', 3).tobytes())"
+    code = "import sat_xception.sample.tiles as s, sys; sys.stdout.buffer.write(s.draw_tile('school', 3).tobytes())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "123"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert done.stdout == tiles["school"][3].tobytes()
