@@ -27,9 +27,9 @@ _MIN_EXPECTED = 2.0
 _MAX_STRATA = 100
 # What a class that a split lacks costs, beside which shares are nothing.
 _LACKING_COST = 1e9
-# Strata that stay short of more than this much of their share are told, the first few of them.
-_TOLD_SHORTAGE = 0.5
-_TOLD = 3
+# Strata that lack more than this part of their share are logged, the first few of them.
+_SHORTAGE = 0.5
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _even_out(
         splits: Index of each block's split, `[blocks]`.
         fixed: Whether a block stays where it is, `[blocks]`.
         fractions: Share of each split, `[splits]`.
-        strata: Names, for what is said of those that stay short.
+        strata: Names, for the log.
     """
     wanted = np.flatnonzero(fractions > 0)
     expected = np.outer(tiles.sum(axis=0), fractions)
@@ -114,7 +114,7 @@ def _even_out(
     while True:
         have = np.stack([tiles[splits == split].sum(axis=0) for split in range(len(fractions))], axis=1)
         uneven = _unevenness(have, expected, wanted, is_class) * ~hopeless
-        stratum, split = (int(place) for place in np.unravel_index(np.argmax(uneven), uneven.shape))
+        stratum, split = (int(index) for index in np.unravel_index(np.argmax(uneven), uneven.shape))
         if uneven[stratum, split] <= 0:
             break
         has_some = ~fixed & (tiles[:, stratum] > 0)
@@ -140,16 +140,26 @@ def _even_out(
         moved += 1
     if moved:
         _log.info("splits    %s of %s blocks moved, to even out classes and slices", f"{moved:,}", f"{len(splits):,}")
-    told = [
+    _warn_of_shortages(have, expected, hopeless, strata)
+
+
+def _warn_of_shortages(
+    have: npt.NDArray[np.float64],
+    expected: npt.NDArray[np.float64],
+    hopeless: npt.NDArray[np.bool_],
+    strata: list[tuple[str, ...]],
+) -> None:
+    """Log the strata that no move brings close to their share of a split; each array is `[strata, splits]`."""
+    short = [
         f"{' '.join(strata[stratum])} has {have[stratum, split]:,.0f} of {expected[stratum, split]:,.0f} tiles in "
         f"{SPLITS[split]}"
-        for stratum, split in np.argwhere(hopeless & (have < (1 - _TOLD_SHORTAGE) * expected)).tolist()
+        for stratum, split in np.argwhere(hopeless & (have < (1 - _SHORTAGE) * expected)).tolist()
     ]
-    if told:
+    if short:
         _log.warning(
             "splits    too few blocks to give each split its share: %s%s; a higher --block-zoom makes smaller blocks",
-            ", ".join(told[:_TOLD]),
-            f" and {len(told) - _TOLD} more" if len(told) > _TOLD else "",
+            ", ".join(short[:_MAX_NAMED]),
+            f" and {len(short) - _MAX_NAMED} more" if len(short) > _MAX_NAMED else "",
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.evaluate.evaluation import Interval
+from sat_xception.evaluate.figures import Interval
 
 __all__ = [
     "RESAMPLES",

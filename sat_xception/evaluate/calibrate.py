@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from sat_xception.evaluate.evaluation import Reliability, ReliabilityBin
+from sat_xception.evaluate.figures import Reliability, ReliabilityBin
 
 __all__ = ["CALIBRATION_BINS", "SMALLEST_PROBABILITY", "apply_temperature", "fit_temperature", "reliability"]
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sat_xception.evaluate.decision import Check
-from sat_xception.evaluate.evaluation import (
-    Comparison,
-    Evaluation,
-    Interval,
-    MostFrequent,
-    ServingStatus,
-    SliceMetrics,
-    Unscored,
-)
+from sat_xception.evaluate.evaluation import Evaluation, ServingStatus, Unscored
+from sat_xception.evaluate.figures import Comparison, Interval, MostFrequent, SliceMetrics
 from sat_xception.evaluate.settings import GateConfig
 
 __all__ = ["check"]

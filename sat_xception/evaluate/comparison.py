@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from sat_xception.errors import DataError
 from sat_xception.evaluate.bootstrap import interval, number_blocks, ratio_samples
-from sat_xception.evaluate.evaluation import Comparison
+from sat_xception.evaluate.figures import Comparison
 from sat_xception.evaluate.predictions import Outcomes
 
 __all__ = ["compare", "compare_right", "mcnemar_p"]

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from sat_xception.evaluate.evaluation import Comparison, Evaluation, Interval, TrainingSummary
+from sat_xception.evaluate.evaluation import Evaluation, TrainingSummary
+from sat_xception.evaluate.figures import Comparison, Interval
 from sat_xception.storage.document import Document, Part
 
 __all__ = ["NO_WINNER", "Candidate", "Check", "Decision", "PairComparison"]

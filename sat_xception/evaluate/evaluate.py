@@ -14,15 +14,8 @@ import numpy.typing as npt
 
 from sat_xception.errors import DataError, ModelError
 from sat_xception.evaluate.calibrate import apply_temperature, fit_temperature, reliability
-from sat_xception.evaluate.evaluation import (
-    Calibration,
-    Evaluation,
-    Metrics,
-    Mistake,
-    Threshold,
-    TrainingSummary,
-    Unscored,
-)
+from sat_xception.evaluate.evaluation import Evaluation, Mistake, TrainingSummary, Unscored
+from sat_xception.evaluate.figures import Calibration, Metrics, Threshold
 from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from sat_xception.evaluate.report import evaluation_report

@@ -17,7 +17,8 @@ from sat_xception.errors import DataError, GateRefusedError
 from sat_xception.evaluate.checks import check
 from sat_xception.evaluate.comparison import compare
 from sat_xception.evaluate.decision import NO_WINNER, Candidate, Check, Decision, PairComparison
-from sat_xception.evaluate.evaluation import Comparison, Evaluation
+from sat_xception.evaluate.evaluation import Evaluation
+from sat_xception.evaluate.figures import Comparison
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.report import decision_markdown, run_report
 from sat_xception.evaluate.settings import GateConfig

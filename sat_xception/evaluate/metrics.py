@@ -12,7 +12,7 @@ from sat_xception.errors import DataError
 from sat_xception.evaluate.bootstrap import Ratio, area_intervals, ratio_samples, share_interval, share_intervals
 from sat_xception.evaluate.calibrate import reliability
 from sat_xception.evaluate.comparison import compare_right
-from sat_xception.evaluate.evaluation import (
+from sat_xception.evaluate.figures import (
     ClassMetrics,
     CurvePoint,
     Intervals,

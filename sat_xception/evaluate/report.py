@@ -9,7 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from sat_xception.evaluate.decision import Candidate, Decision
-from sat_xception.evaluate.evaluation import Evaluation, Hardware, Interval, Reliability, SliceMetrics
+from sat_xception.evaluate.evaluation import Evaluation, Hardware
+from sat_xception.evaluate.figures import Interval, Reliability, SliceMetrics
 from sat_xception.reports.charts import (
     confusion_chart,
     curves_chart,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.evaluate.bootstrap import Ratio, share_intervals
-from sat_xception.evaluate.evaluation import Interval, SliceIntervals, SliceMetrics
+from sat_xception.evaluate.figures import Interval, SliceIntervals, SliceMetrics
 from sat_xception.log import get_logger
 
 __all__ = ["slice_table"]

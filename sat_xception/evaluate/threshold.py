@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sat_xception.evaluate.evaluation import Threshold
+from sat_xception.evaluate.figures import Threshold
 
 __all__ = ["DEFAULT_THRESHOLD", "choose_threshold"]
 

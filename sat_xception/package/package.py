@@ -20,7 +20,7 @@ from sat_xception import __version__
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
 from sat_xception.evaluate.decision import Candidate, Decision
 from sat_xception.evaluate.evaluate import load_model, measure
-from sat_xception.evaluate.evaluation import Threshold
+from sat_xception.evaluate.figures import Threshold
 from sat_xception.evaluate.report import run_report
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 from sat_xception.evaluate.tiles import read_tiles

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sat_xception.evaluate.evaluation import Threshold
+from sat_xception.evaluate.figures import Threshold
 from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.evaluate.threshold import choose_threshold
 
