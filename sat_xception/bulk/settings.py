@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.examples.settings import ConvertConfig
+from sat_xception.imagery.settings import ImagerySettings
 from sat_xception.model.backbones import DEFAULT_BACKBONE
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name, setting_of, shown
 from sat_xception.settings.types import (
@@ -25,7 +26,6 @@ from sat_xception.settings.types import (
 from sat_xception.storage import Stored
 
 __all__ = [
-    "BulkImageryConfig",
     "BulkPlanConfig",
     "BulkPredictConfig",
     "BulkRetryConfig",
@@ -39,31 +39,6 @@ __all__ = [
 EngineName = Literal["auto", "tensorflow", "openvino"]
 EnginePrecision = Literal["fp32", "bf16", "int8"]
 _PRECISION_HELP = "Precision of the openvino engine. bf16 and int8 are faster and less accurate; the loss is measured."
-
-
-class BulkImageryConfig(StepConfig):
-    """Where the images of tiles come from, and how fast they are requested."""
-
-    imagery: str = setting_of(LabelsConfig, "imagery")
-    imagery_token_env: str = setting_of(LabelsConfig, "imagery_token_env")
-    imagery_attribution: str = setting_of(LabelsConfig, "imagery_attribution")
-    imagery_contact: str = setting_of(LabelsConfig, "imagery_contact")
-    imagery_bands: tuple[int, ...] = setting_of(LabelsConfig, "imagery_bands")
-    imagery_scale: tuple[float, ...] = setting_of(LabelsConfig, "imagery_scale")
-    imagery_tms: bool = setting_of(LabelsConfig, "imagery_tms")
-    tile_size: int = setting_of(LabelsConfig, "tile_size")
-    workers: int = setting_of(LabelsConfig, "workers")
-    rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
-
-    def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types, with keys and passwords in addresses masked."""
-        return super().resolved() | {"imagery": shown(self.imagery)}
-
-    @model_validator(mode="after")
-    def _scale_has_two_ends(self) -> Self:
-        if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
-            raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
-        return self
 
 
 class ScoringConfig(StepConfig):
@@ -83,7 +58,7 @@ class ScoringConfig(StepConfig):
     batch_size: int = Field(32, gt=0, le=4096, description="Maximum batch size, in tiles.")
 
 
-class BulkPlanConfig(BulkImageryConfig):
+class BulkPlanConfig(ImagerySettings):
     """Plan which tiles are scored, in shards; estimate tiles, time, bytes and cost before the run."""
 
     area: FileOrNone = Field(
@@ -157,8 +132,8 @@ class BulkPredictConfig(ScoringConfig):
     )
     in_flight: int = Field(4, gt=0, le=256, description="Concurrent requests to the --endpoint, per process.")
     timeout_s: float = Field(60.0, gt=0, description="Timeout of a request to the --endpoint, in seconds.")
-    workers: int = setting_of(LabelsConfig, "workers")
-    rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
+    workers: int = setting_of(ImagerySettings, "workers")
+    rate_per_s: float = setting_of(ImagerySettings, "rate_per_s")
     processes: int = Field(
         1, gt=0, description="Number of scoring processes; each loads the model and uses its share of the cores."
     )

@@ -20,7 +20,7 @@ from sat_xception.dataset.plan import Plan
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
-from sat_xception.imagery import ImageryConfig, file_state, open_imagery
+from sat_xception.imagery import file_state, open_imagery
 from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
@@ -62,25 +62,12 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
         DataError: None of the tiles could be had.
         ServiceError: The tile server is down. What was fetched is kept.
     """
-    scale = (config.imagery_scale[0], config.imagery_scale[1]) if config.imagery_scale else None
-    source = open_imagery(
-        config.imagery,
-        ImageryConfig(
-            token_env=config.imagery_token_env,
-            attribution=config.imagery_attribution,
-            contact=config.imagery_contact,
-            tms=config.imagery_tms,
-            connections=config.workers,
-            tile_size=config.tile_size,
-            bands=config.imagery_bands,
-            scale=scale,
-        ),
-    )
+    source = open_imagery(config.imagery, config.source_config())
     fetching = FetchConfig(
         workers=config.workers,
         rate_per_s=config.rate_per_s,
         check=CheckConfig(
-            tile_size=config.tile_size, max_pixels=config.max_pixels, bands=config.imagery_bands, scale=scale
+            tile_size=config.tile_size, max_pixels=config.max_pixels, bands=config.imagery_bands, scale=config.scale
         ),
     )
     # A store is of one imagery: tiles of another are never taken for its own.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from sat_xception.settings.config import POSITIONAL, StepConfig, second_name, shown
+from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
 from sat_xception.settings.types import (
     Dataset,
     DatasetRecords,
@@ -27,7 +28,7 @@ __all__ = ["AssembleConfig", "DiffConfig", "ExportFoldersConfig", "LabelsConfig"
 _ALSO_FOR_FOLDERS = ("imagery_bands", "imagery_scale")
 
 
-class LabelsConfig(StepConfig):
+class LabelsConfig(ImagerySettings):
     """Labelled sites, the imagery of their tiles, and the negatives drawn around them."""
 
     labels: FileOrNone = Field(
@@ -41,34 +42,6 @@ class LabelsConfig(StepConfig):
     )
     slice_columns: tuple[str, ...] = Field((), description="Columns of the labels to keep with each tile, as slices.")
     zoom: int = Field(18, ge=0, le=22, description="Zoom of the tiles, with --labels.")
-    imagery: str = Field(
-        "",
-        description="Imagery for --labels: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or "
-        "at gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.",
-    )
-    imagery_token_env: str = Field(
-        "", description="Environment variable whose value replaces {token} in the URL template."
-    )
-    imagery_attribution: str = Field(
-        "", description="Attribution required by the imagery's licence; stored with the dataset."
-    )
-    imagery_contact: str = Field(
-        "", description="Your e-mail address or web page, sent to the tile server so that its operator can reach you."
-    )
-    imagery_bands: tuple[int, ...] = Field(
-        (),
-        description="Red, green and blue band of a GeoTIFF, or of images with other bands. Default: as the file "
-        "defines them.",
-    )
-    imagery_scale: tuple[float, ...] = Field(
-        (),
-        description="Pixel values mapped to black and white, for a GeoTIFF or for images with more than 8 bits. "
-        "Default: 0 and 255; images with more bits are rejected.",
-    )
-    imagery_tms: bool = Field(False, description="The imagery numbers tile rows from the south, as TMS does.")
-    workers: int = Field(16, gt=0, le=256, description="Number of tiles fetched concurrently.")
-    rate_per_s: float = Field(0.0, ge=0, description="Maximum requests per second. Default: unlimited.")
-    tile_size: int = Field(0, ge=0, description="Required width and height of a tile, in pixels. Default: any.")
     tile_cache: LocalFolderOrNone = Field(
         None,
         description="Folder that caches fetched tiles. Default: beside --out, deleted once the dataset is complete.",
@@ -105,12 +78,6 @@ class LabelsConfig(StepConfig):
         1.0, gt=0, description="Training weight of a tile reviewed as 'no', relative to other tiles of its class."
     )
 
-    def resolved(self) -> dict[str, Any]:
-        """Return every setting as JSON types, with keys and passwords in addresses masked."""
-        settings = super().resolved()
-        settings["imagery"] = shown(self.imagery)
-        return settings
-
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if bool(self.labels) != bool(self.imagery):
@@ -119,10 +86,6 @@ class LabelsConfig(StepConfig):
             raise ValueError(
                 f"{', '.join(alone)} {'goes' if len(alone) == 1 else 'go'} with --labels, which isn't given"
             )
-        if self.imagery_bands and len(self.imagery_bands) not in (1, 3):
-            raise ValueError(f"--imagery-bands takes one band, or red, green and blue; got {self.imagery_bands}")
-        if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
-            raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
         check_layers(self)
         if self.negatives_buffer_m >= self.negatives_distance_m:
             raise ValueError("--negatives-distance-m must be more than --negatives-buffer-m")

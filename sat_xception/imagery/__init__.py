@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from sat_xception.errors import ConfigError
-from sat_xception.imagery.source import ImageryConfig, ImagerySource, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.settings.config import shown
 from sat_xception.storage import GcsPath
 

@@ -30,7 +30,8 @@ from pmtiles.tile import (
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.imagery.ranges import Ranges
-from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import MISSING, TileFailure
 
 __all__ = ["PMTilesSource"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.files import south_row
-from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import MISSING, TileFailure
 from sat_xception.imagery.web import TRANSIENT
 from sat_xception.storage import GcsPath
 from sat_xception.storage.gcs import open_bucket, query_retry, reporting_gcs_errors

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.beside import check_beside
-from sat_xception.imagery.source import MISSING, ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import MISSING, TileFailure
 
 __all__ = ["FolderSource", "MBTilesSource", "south_row"]
 

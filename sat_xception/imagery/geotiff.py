@@ -28,7 +28,8 @@ from sat_xception.geo.tiles import EQUATOR_M
 from sat_xception.imagery.check import why_empty
 from sat_xception.imagery.decode import without_warnings
 from sat_xception.imagery.raster import RASTER_ERRORS, choose_bands, encode_png, paint
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 from sat_xception.imagery.web import user_agent
 
 __all__ = ["GeoTiffSource"]

@@ -11,7 +11,8 @@ import httpx
 
 from sat_xception.errors import ConfigError
 from sat_xception.http_clients import quiet_http_clients, retry_after_s
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 from sat_xception.imagery.web import TRANSIENT, user_agent
 from sat_xception.storage import GcsPath
 

@@ -1,43 +1,12 @@
-"""What every source of tiles offers, and the settings they share."""
+"""Interface of the sources of tiles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["MISSING", "ImageryConfig", "ImagerySource", "TileFailure"]
+__all__ = ["MISSING", "ImagerySource", "TileFailure"]
 
 MISSING = "no tile in the imagery"
-
-
-@dataclass(frozen=True)
-class ImageryConfig:
-    """Settings of a source.
-
-    Attributes:
-        token_env: Environment variable that fills `{token}` in a URL template.
-        attribution: Attribution required by the imagery's licence; replaces the source's own.
-        contact: Address or page for a tile server's owner, sent in the User-Agent.
-        tms: Rows are counted from the south, as TMS does. MBTiles files always are, whatever this says.
-        connections: Connections to a tile server at once; at least the number of workers, or they wait for each other.
-        timeout_s: Seconds for one whole request: a server that drips is given up, too.
-        max_bytes: A larger answer isn't read to its end.
-        tile_size: Width and height, in pixels, of tiles that are cut out of a GeoTIFF; 0 is 256.
-        bands: Bands of a GeoTIFF that are red, green and blue, or the one that is grey, from 1 on; empty if the file
-            defines it.
-        scale: Values of a GeoTIFF that become black and white; None where its pixels have 8 bits.
-    """
-
-    token_env: str = ""
-    attribution: str = ""
-    contact: str = ""
-    tms: bool = False
-    connections: int = 16
-    timeout_s: float = 30.0
-    max_bytes: int = 10_000_000
-    tile_size: int = 0
-    bands: tuple[int, ...] = ()
-    scale: tuple[float, float] | None = None
 
 
 class TileFailure(Exception):

@@ -12,7 +12,8 @@ import httpx
 from sat_xception import __version__
 from sat_xception.errors import ConfigError
 from sat_xception.http_clients import quiet_http_clients, retry_after_s
-from sat_xception.imagery.source import ImageryConfig, TileFailure
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 
 __all__ = ["TRANSIENT", "WebSource", "user_agent"]
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sat_xception.bulk.settings import BulkImageryConfig, BulkPlanConfig, BulkPredictConfig
+from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.imagery.settings import ImagerySettings
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
@@ -98,7 +99,7 @@ class RunConfig(LabelsConfig):
         return self
 
 
-class BulkRunConfig(BulkImageryConfig):
+class BulkRunConfig(ImagerySettings):
     """Run the whole bulk pipeline on this machine: plan, score in parts, close the ledger, publish."""
 
     imagery: str = Field(description="Imagery of the tiles; see `assemble --help`.")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.imagery import ImageryConfig, ImagerySource, open_imagery
+from sat_xception.imagery import ImagerySource, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
 from sat_xception.review.settings import ReviewPageConfig
@@ -83,15 +83,7 @@ def page_imagery(config: ReviewPageConfig, scored: Mapping[str, Any]) -> PageIma
         _log.warning("review    nobody is named for %s; give --imagery-attribution", shown(address))
     if is_web and not has_secret and not config.with_tiles:
         return PageImagery(attribution, web=web_tiles(address, attribution, "--imagery", config.imagery_tms))
-    source = open_imagery(
-        address,
-        ImageryConfig(
-            token_env=config.imagery_token_env,
-            attribution=attribution,
-            tms=config.imagery_tms,
-            connections=config.workers,
-        ),
-    )
+    source = open_imagery(address, config.model_copy(update={"imagery_attribution": attribution}).source_config())
     return PageImagery(source.attribution or attribution, source=source)
 
 

@@ -7,36 +7,32 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from sat_xception.dataset.settings import LabelsConfig
-from sat_xception.settings.config import POSITIONAL, StepConfig, setting_of, shown
+from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.settings.config import POSITIONAL, StepConfig, shown
 
 __all__ = ["ReviewConfig", "ReviewPageConfig"]
 
 
-class ReviewPageConfig(StepConfig):
+class ReviewPageConfig(ImagerySettings):
     """Imagery and base map of a review page."""
 
     imagery: str = Field(
         "", description="Imagery shown on the review page, as for assemble. Default: the imagery that was scored."
     )
-    imagery_token_env: str = setting_of(LabelsConfig, "imagery_token_env")
     imagery_attribution: str = Field(
         "", description="Attribution required by the imagery's licence; shown on every page."
     )
-    imagery_tms: bool = setting_of(LabelsConfig, "imagery_tms")
     with_tiles: bool = Field(
         False,
         description="Copy the candidates' tiles beside the review page, so that it works offline. Imagery that has no "
         "web address, or whose address contains a token or a key, is always copied.",
     )
-    workers: int = setting_of(LabelsConfig, "workers")
-    rate_per_s: float = setting_of(LabelsConfig, "rate_per_s")
     basemap: str = Field("", description="URL template of a base map, drawn below the candidates. Default: none.")
     basemap_attribution: str = Field("", description="Attribution required by the base map's licence.")
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types, with keys and passwords in addresses masked."""
-        return super().resolved() | {"imagery": shown(self.imagery), "basemap": shown(self.basemap)}
+        return super().resolved() | {"basemap": shown(self.basemap)}
 
     @model_validator(mode="after")
     def _basemap_has_an_owner(self) -> Self:

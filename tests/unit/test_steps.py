@@ -93,7 +93,7 @@ def test_a_setting_that_is_none_is_one_that_was_not_given(tmp_path, termination_
         ({"data": "d", "fractions": (0.7, 0.3)}, "--fractions: "),
         ({"data": "d", "max_failed": 5}, "--max-failed: Input should be less than or equal to 1; got 5"),
         ({"data": "d", "zoom": 17}, "--zoom goes with --labels, which isn't given"),
-        ({"train": "d", "label": "a", "imagery_tms": True}, "--label, --imagery-tms go with --labels"),
+        ({"train": "d", "label": "a", "imagery_tms": True}, "--imagery-tms, --label go with --labels"),
         ({"data": "d", "imagery": "u"}, "--labels and --imagery go together"),
         ({"data": "d", "labels": "l", "imagery": "u"}, "give either --data, or --train with --valid, or --labels"),
         ({"data": "d", "max_pixels": 0}, "--max-pixels: Input should be greater than 0; got 0"),

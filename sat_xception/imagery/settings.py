@@ -1,0 +1,106 @@
+"""Settings of imagery: what users set, and what a source of tiles gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from sat_xception.settings.config import StepConfig, shown
+
+__all__ = ["ImageryConfig", "ImagerySettings"]
+
+
+@dataclass(frozen=True)
+class ImageryConfig:
+    """Settings of a source.
+
+    Attributes:
+        token_env: Environment variable that fills `{token}` in a URL template.
+        attribution: Attribution required by the imagery's licence; replaces the source's own.
+        contact: Address or page for a tile server's owner, sent in the User-Agent.
+        tms: Rows are counted from the south, as TMS does. Ignored for MBTiles files, whose rows always are.
+        connections: Concurrent connections to a tile server; at least the number of workers, or they wait for each
+            other.
+        timeout_s: Seconds for one whole request, so that a slow answer ends too.
+        max_bytes: A larger answer isn't read to its end.
+        tile_size: Width and height, in pixels, of tiles that are cut out of a GeoTIFF; 0 is 256.
+        bands: Bands of a GeoTIFF that are red, green and blue, or the one that is grey, from 1 on; empty if the file
+            defines it.
+        scale: Values of a GeoTIFF that become black and white; None where its pixels have 8 bits.
+    """
+
+    token_env: str = ""
+    attribution: str = ""
+    contact: str = ""
+    tms: bool = False
+    connections: int = 16
+    timeout_s: float = 30.0
+    max_bytes: int = 10_000_000
+    tile_size: int = 0
+    bands: tuple[int, ...] = ()
+    scale: tuple[float, float] | None = None
+
+
+class ImagerySettings(StepConfig):
+    """Where the images of tiles come from, how they are read, and how fast they are requested."""
+
+    imagery: str = Field(
+        "",
+        description="Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or "
+        "at gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.",
+    )
+    imagery_token_env: str = Field(
+        "", description="Environment variable whose value replaces {token} in the URL template."
+    )
+    imagery_attribution: str = Field(
+        "", description="Attribution required by the imagery's licence; stored with the results."
+    )
+    imagery_contact: str = Field(
+        "", description="Your e-mail address or web page, sent to the tile server so that its operator can reach you."
+    )
+    imagery_bands: tuple[int, ...] = Field(
+        (),
+        description="Red, green and blue band of a GeoTIFF, or of images with other bands. Default: as the file "
+        "defines them.",
+    )
+    imagery_scale: tuple[float, ...] = Field(
+        (),
+        description="Pixel values mapped to black and white, for a GeoTIFF or for images with more than 8 bits. "
+        "Default: 0 and 255; images with more bits are rejected.",
+    )
+    imagery_tms: bool = Field(False, description="The imagery numbers tile rows from the south, as TMS does.")
+    workers: int = Field(16, gt=0, le=256, description="Number of tiles fetched concurrently.")
+    rate_per_s: float = Field(0.0, ge=0, description="Maximum requests per second. Default: unlimited.")
+    tile_size: int = Field(0, ge=0, description="Required width and height of a tile, in pixels. Default: any.")
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Pixel values that become black and white; None if not given."""
+        return (self.imagery_scale[0], self.imagery_scale[1]) if self.imagery_scale else None
+
+    def source_config(self) -> ImageryConfig:
+        """Return the settings of the source."""
+        return ImageryConfig(
+            token_env=self.imagery_token_env,
+            attribution=self.imagery_attribution,
+            contact=self.imagery_contact,
+            tms=self.imagery_tms,
+            connections=self.workers,
+            tile_size=self.tile_size,
+            bands=self.imagery_bands,
+            scale=self.scale,
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
+        return super().resolved() | {"imagery": shown(self.imagery)}
+
+    @model_validator(mode="after")
+    def _bands_and_scale_are_whole(self) -> Self:
+        if self.imagery_bands and len(self.imagery_bands) not in (1, 3):
+            raise ValueError(f"--imagery-bands takes one band, or red, green and blue; got {self.imagery_bands}")
+        if self.imagery_scale and (len(self.imagery_scale) != 2 or self.imagery_scale[0] == self.imagery_scale[1]):
+            raise ValueError(f"--imagery-scale takes two values, black and white; got {self.imagery_scale}")
+        return self
