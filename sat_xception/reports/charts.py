@@ -1,4 +1,4 @@
-"""Drawings for the reports, as SVG that stands in the page itself."""
+"""Charts for the HTML reports, as inline SVG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 _MAX_CLASSES = 24
 _LONGEST_NAME = 24
 
-# The same figure gives the same SVG: ids are salted by this, text stays text.
+# The same figure gives the same SVG: a fixed salt for element ids, and text kept as text.
 mpl.rcParams.update(
     {"svg.hashsalt": "sat-xception", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
 )
@@ -42,10 +42,10 @@ def curves_page(title: str, history: Sequence[Mapping[str, Any]], synthetic: boo
 
 
 def curves_chart(history: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw accuracy and loss by epoch; the phases stand one after the other, with a line between them.
+    """Draw accuracy and loss by epoch, the phases one after the other with a line between them.
 
     Args:
-        history: Rows of `history.json`. A loss of None, which wasn't a number, leaves a gap.
+        history: Rows of `history.json`. A loss of None (NaN or infinite in training) leaves a gap.
     """
     figure = Figure(figsize=(8.0, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -70,17 +70,19 @@ def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 def confusion_chart(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """Draw a confusion matrix: true classes are rows, predicted ones columns, both in class order.
 
-    Of very many classes those are drawn that are mixed up most: a cell takes 400 bytes, and nobody reads 10,000.
+    With many classes, only those that are confused most often are drawn: each cell takes 400 bytes of the page, and a
+    matrix of 100 x 100 cells can't be read.
     """
     return _svg(_confusion_figure(matrix, classes), "confusion matrix")
 
 
 def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """Return the drawing of `confusion_chart` as PNG, for what shows no SVG; of long names the beginning."""
+    """Return `confusion_chart` as PNG, for viewers without SVG; long class names are cut."""
     buffer = io.BytesIO()
     names = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in classes]
     with warnings.catch_warnings():
-        # What the font can't draw is a box, and names of many lines leave no room: neither ends a training.
+        # Characters that the font lacks become boxes, and names with many lines leave no room for the axes. Neither is
+        # a reason to fail a training.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         warnings.filterwarnings("ignore", "constrained_layout not applied")
         _confusion_figure(matrix, names).savefig(buffer, format="png")
@@ -110,7 +112,7 @@ def _confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -
 
 
 def most_mixed_up(matrix: Sequence[Sequence[int]]) -> list[int]:
-    """Return the places of the classes to show, in class order: of two dozen all, of more those with most mistakes."""
+    """Return the indexes of the classes to show, in class order: all of up to 24, else those with most mistakes."""
     counts = np.asarray(matrix)
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     places: list[int] = sorted(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES].tolist())
@@ -134,8 +136,8 @@ def precision_recall_chart(
 
     Args:
         points: Rows of the curve.
-        area: Area under it.
-        chosen: Recall and precision at the chosen threshold; None without one.
+        area: Area under the curve.
+        chosen: Recall and precision at the chosen threshold; None if no threshold was chosen.
     """
     figure = Figure(figsize=(2.8, 2.8), layout="constrained")
     axes = figure.subplots()
@@ -147,7 +149,7 @@ def precision_recall_chart(
 
 
 def reliability_chart(series: Sequence[tuple[str, float, Sequence[tuple[float, float]]]]) -> Markup:
-    """Draw how often a model is right against how sure it is, in bins of confidence, before and after calibration.
+    """Draw accuracy against mean confidence per confidence bin, before and after calibration.
 
     Args:
         series: Name, calibration error and points (mean confidence, accuracy) of each line, two at most.
@@ -167,10 +169,10 @@ def reliability_chart(series: Sequence[tuple[str, float, Sequence[tuple[float, f
 def _svg(figure: Figure, label: str) -> Markup:
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # Text stays text: the reader's fonts draw what matplotlib's own lacks.
+        # Text stays text in the SVG, so the browser's fonts draw characters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     start = svg.index("<svg")
-    # The drawing is ours and matplotlib escapes the texts in it, so it goes into the page as it is.
+    # Not escaped again: matplotlib made this SVG, and escaped the texts in it.
     return Markup(svg[start : start + 4] + f' role="img" aria-label="{label}"' + svg[start + 4 :])

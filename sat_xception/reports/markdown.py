@@ -1,6 +1,6 @@
-"""Markdown that holds texts of the data as they are: the name of a class or a file may hold any character.
+"""Markdown tables with texts from the data, escaped: names of classes and files may hold any character.
 
-The Kubeflow UI cuts a Markdown artifact after 50 KB (kubeflow/pipelines#5585); what is made here stays far below.
+The Kubeflow UI cuts a Markdown artifact after 50 KB (kubeflow/pipelines#5585); these stay far below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["plain", "table"]
 
 
 def plain(text: str) -> str:
-    """Return a text that Markdown shows as it is, in a table too."""
+    """Return a text escaped for Markdown, also inside a table."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
@@ -22,8 +22,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: i
 
     Args:
         head: Titles of the columns.
-        rows: Cells; texts are made plain, whole numbers get thousands separators.
-        numbers_from: First column that is aligned to the right, as numbers are.
+        rows: Cells; texts are escaped, whole numbers get thousands separators.
+        numbers_from: Index of the first column with numbers; it and those after it are aligned to the right.
     """
     rule = ["---" if index < numbers_from else "---:" for index in range(len(head))]
     return [_line([plain(title) for title in head]), f"|{'|'.join(rule)}|", *(_line(map(_cell, row)) for row in rows)]

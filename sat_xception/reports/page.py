@@ -1,6 +1,6 @@
-"""HTML pages that stand alone: one file, no network, no script, everything escaped.
+"""Self-contained HTML pages: one file, no network, no script, all values escaped.
 
-The Kubeflow UI shows them in a sandboxed frame, and people mail them around.
+The Kubeflow UI shows them in a sandboxed frame, and they can be sent by mail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _THUMBNAIL_PX = 128
 
 
 def render_page(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever the template names
-    """Return the page that `sat_xception/reports/templates/<template>.html` makes of the values.
+    """Render `sat_xception/reports/templates/<template>.html` with the values.
 
     SVG drawings are passed as `markupsafe.Markup`; every other text is escaped.
     """
@@ -43,7 +43,7 @@ def thumbnail(data: bytes) -> str:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            # Pillow turns 16 bits into 8 by calling everything above 255 white.
+            # Pillow converts 16 bits to 8 by clipping: everything above 255 becomes white.
             wide = image.mode.startswith("I")
             small = (image.point(lambda value: value / 257) if wide else image).convert("L" if wide else "RGB")
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Texts of CSV files that a spreadsheet would run: one rule for every table that is written.
+"""Protect CSV cells from formula injection; every CSV table is written through this module.
 
-A cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return is a formula to a spreadsheet, unless it is a
-plain number. An apostrophe before it makes it text; one is put before an apostrophe as well, so that readers know which
-of them to take away. The review page's export does the same in `review/static/record.js`.
+A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return for a formula, unless it is a
+plain number. A leading apostrophe makes it text. Cells that begin with an apostrophe get one more, so that removing
+the first apostrophe always restores the value. The review page's export does the same in `review/static/record.js`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _is_formula, _is_number = re.compile(_FORMULA).match, re.compile(_NUMBER.replace
 
 
 def as_text(value: str) -> str:
-    """Return a text that no spreadsheet runs.
+    """Return a text that no spreadsheet takes for a formula.
 
     Example:
         as_text("=1+1")  # "'=1+1"
@@ -38,7 +38,7 @@ def csv_writer(file: IO[str]) -> Callable[[Sequence[str | float | None]], object
 
     def write(row: Sequence[str | float | None]) -> None:
         line = io.StringIO()
-        # With its own end of lines: with another one, a carriage return in a cell isn't quoted.
+        # The csv module's default line end: with another one, it doesn't quote a carriage return in a cell.
         csv.writer(line).writerow([as_text(value) if isinstance(value, str) else value for value in row])
         file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
@@ -46,7 +46,7 @@ def csv_writer(file: IO[str]) -> Callable[[Sequence[str | float | None]], object
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """Write a table, its head first."""
+    """Write a table as CSV, with a header line."""
     import pyarrow as pa
     import pyarrow.csv
 
