@@ -1,5 +1,5 @@
-"""The embedded sample: synthetic satellite tiles of schools and other places, for a first run without data or network.
+"""The embedded sample: synthetic satellite tiles of schools and other sites, for a first run without data or network.
 
-`scene` draws and photographs, `surroundings` and `sites` say what is where, `tiles` puts a tile together and writes
-class folders.
+`scene` holds the drawing primitives and the camera, `sites` and `surroundings` draw the objects, `tiles` combines them
+into a tile and writes class folders.
 """

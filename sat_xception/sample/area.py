@@ -1,4 +1,4 @@
-"""Draw an area of the sample's places, to plan, score and review without imagery of one's own."""
+"""Draw a synthetic area as an MBTiles file, to try plan, predict and review without imagery."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from sat_xception.storage import atomic_folder, write_json
 __all__ = ["SampleAreaResult", "write_sample_area"]
 
 _ZOOM = 18
-# South-east of 0, 0, in the Gulf of Guinea: nobody takes it for a real place.
+# South-east of 0, 0, in the Gulf of Guinea, where there is no land that it could be mistaken for.
 _WEST, _NORTH = 2 ** (_ZOOM - 1), 2 ** (_ZOOM - 1)
-# Other tiles than those of the sample that models are trained on.
+# Not the seed of the training sample, so that no training tile appears here.
 _SEED = SAMPLE_SEED + 1
 _SCHOOLS, _KNOWN = 1 / 12, 3 / 4
 
 
 @dataclass(frozen=True)
 class SampleAreaResult:
-    """What was drawn.
+    """The folder and counts of a drawn area.
 
     Attributes:
         folder: Folder with `imagery.mbtiles`, `area.geojson` and `schools.geojson`.
-        tiles: Tiles, all at zoom 18.
-        schools: How many of them are schools.
-        known: How many of those are in `schools.geojson`.
+        tiles: Number of tiles, all at zoom 18.
+        schools: Number of tiles that show a school.
+        known: Number of those schools that are in `schools.geojson`.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class SampleAreaResult:
 
 
 def write_sample_area(config: SampleAreaConfig) -> SampleAreaResult:
-    """Write `imagery.mbtiles`, `area.geojson`, its outline, and `schools.geojson`, points of those that are known.
+    """Write `imagery.mbtiles`, `area.geojson` (the outline) and `schools.geojson` (points of the known schools).
 
-    The same for the same side, whatever was drawn before.
+    The same `side` always gives the same area.
 
     Raises:
-        ConfigError: `out` can't be written, or holds something.
+        ConfigError: `out` can't be written, or isn't empty.
     """
     rows, columns = np.divmod(np.arange(config.side**2), config.side)
     x, y = _WEST + columns, _NORTH + rows

@@ -51,12 +51,12 @@ class Palette:
     """Colours of one tile.
 
     Attributes:
-        ground: What lies between things.
+        ground: Bare ground between objects.
         grass: Lawns and pitches.
         earth: Yards and tracks.
         road: Streets.
         leaves: Trees.
-        houses: Roofs of the neighbourhood, common ones repeated.
+        houses: Roofs of houses; common colours are repeated.
         halls: Roofs of large buildings: sheet metal and tiles.
     """
 
@@ -70,7 +70,7 @@ class Palette:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Palette:
-        """Return the colours of a random place."""
+        """Return a random palette."""
 
         def pick(colours: tuple[Colour, ...]) -> Colour:
             return colours[int(rng.integers(len(colours)))]

@@ -1,4 +1,4 @@
-"""A scene seen from above: flat ground, raised things that cast shadows, and the camera that takes the picture.
+"""A scene seen from above: flat ground, raised objects that cast shadows, and the camera that takes the picture.
 
 Positions are tile pixels (0.6 m), x to the right and y down. Everything is drawn at twice the size and reduced, for
 smooth edges.
@@ -27,11 +27,11 @@ _SCALE = 2
 
 @dataclass(frozen=True)
 class Frame:
-    """A turned and possibly mirrored pair of axes (u, v) on the tile.
+    """Axes (u, v) on the tile, rotated and possibly mirrored.
 
     Attributes:
-        x: Tile position of the origin.
-        y: Tile position of the origin.
+        x: Tile position of the origin, in pixels.
+        y: Tile position of the origin, in pixels.
         angle: Direction of the u axis, in radians.
         hand: 1, or -1 where the v axis is mirrored.
     """
@@ -60,7 +60,7 @@ class Frame:
         ]
 
     def moved(self, u: float, v: float, turn: float = 0.0) -> Frame:
-        """Return a frame with its origin at (u, v) of this one, and turned by `turn` radians."""
+        """Return a frame with its origin at (u, v) of this one, rotated by `turn` radians."""
         x, y = self.point(u, v)
         return Frame(x, y, self.angle + self.hand * turn, self.hand)
 
@@ -82,14 +82,14 @@ class _Raised:
 
 
 class Scene:
-    """What one tile shows, drawn as it is described.
+    """The content of one tile; each method draws at once.
 
     Attributes:
         palette: Colours of this tile's ground, roofs and plants.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Start with bare ground, a sun direction and a palette of its own."""
+        """Start with bare ground, a random sun direction and a random palette."""
         self._rng = rng
         self._numbers = _numbers(rng)
         self.palette = Palette.draw(rng)
@@ -115,17 +115,17 @@ class Scene:
         return items[int(next(self._numbers) * len(items))]
 
     def vary(self, colour: Colour, spread: float = 6) -> Colour:
-        """Return the colour made a little lighter or darker, and a little off."""
+        """Return the colour with a random change of brightness and hue."""
         shift = self.between(-spread, spread)
         red, green, blue = colour
         return round(red + shift + self.between(-3, 3)), round(green + shift), round(blue + shift + self.between(-3, 3))
 
     def reserve(self, outline: Sequence[Point]) -> None:
-        """Keep what is placed later off this polygon."""
+        """Reserve a polygon; `is_free` is False for points in it."""
         self._draw_taken.polygon(outline, fill=1)
 
     def is_free(self, points: Sequence[Point]) -> bool:
-        """Tell whether none of these points is reserved; outside the tile is free."""
+        """Return whether none of these points is reserved; points outside the tile are free."""
         for x, y in points:
             if 0 <= x < SIDE and 0 <= y < SIDE and self._taken.getpixel((int(x), int(y))):
                 return False
@@ -207,7 +207,7 @@ class Scene:
         return self._expose(picture.reduce(_SCALE))
 
     def _texture(self) -> Image.Image:
-        """Return how dark the ground is everywhere, 0 to 90 of 255: blotches of three sizes."""
+        """Return the ground's darkness per pixel, 0 to 90 of 255: blotches of three sizes."""
         texture = Image.fromarray(self._rng.integers(0, 90, (SIDE, SIDE), dtype=np.uint8))
         for cells, share in ((64, self.between(0.4, 0.7)), (12, self.between(0.4, 0.6))):
             blotches = Image.fromarray(self._rng.integers(0, 90, (cells, cells), dtype=np.uint8))
@@ -238,7 +238,7 @@ class Scene:
 
 
 def _numbers(rng: np.random.Generator) -> Iterator[float]:
-    """Yield numbers in [0, 1), drawn in bulk: one call a number costs more than the drawing."""
+    """Yield random numbers in [0, 1), drawn in batches: one NumPy call per number takes longer than the drawing."""
     while True:
         yield from rng.random(1024).tolist()
 

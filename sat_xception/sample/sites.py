@@ -1,7 +1,7 @@
-"""What stands on the site in the middle of a tile: a school, or something that looks like one from above.
+"""Draw the site in the middle of a tile: a school, or a look-alike (a site that resembles a school from above).
 
-A school is a set of long joined wings around a yard, beside a place for sport. Each look-alike shares some of that:
-long roofs (farms, flats), a walled yard (works), a large roof (malls), pitches (parks).
+A school is a set of long joined wings around a yard, beside a sports ground. Each look-alike shares some of that: long
+roofs (farms, flats), a walled yard (works), a large roof (malls), pitches (parks).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def draw_school(scene: Scene, frame: Frame, width: float, depth: float) -> None:
     """Draw a school compound: wings around a yard on one part of the site, sport on the other.
 
     Args:
-        scene: Where to draw.
+        scene: Scene to draw into.
         frame: Axes of the site, with its origin in the middle.
         width: Size of the site along u, in pixels.
         depth: Size of the site along v, in pixels.
@@ -121,7 +121,7 @@ def _flats(scene: Scene, frame: Frame, width: float, depth: float) -> None:
 
 
 def _park(scene: Scene, frame: Frame, width: float, depth: float) -> None:
-    """Sports grounds without a school: one place for sport or two, perhaps a small clubhouse."""
+    """One or two sports grounds without a school, perhaps with a small clubhouse."""
     _lay_out(scene, frame, width, depth)
     if scene.chance(0.5):
         _sport(scene, frame, width - 16, depth - 16)
@@ -158,7 +158,7 @@ def _lay_out(scene: Scene, frame: Frame, width: float, depth: float) -> None:
 
 
 def _sport(scene: Scene, frame: Frame, width: float, depth: float) -> None:
-    """Put a place for sport around the frame's origin: a marked pitch, a running oval or courts."""
+    """Draw a sports ground around the frame's origin: a marked pitch, a running oval or courts."""
     place = scene.pick((_pitch, _pitch, _oval, _courts))
     place(scene, frame, width, depth)
 
@@ -205,7 +205,7 @@ def _circle(frame: Frame, radius: float) -> list[Point]:
 
 
 def _stadium(frame: Frame, width: float, depth: float) -> list[Point]:
-    """Return two half circles joined by straights, `width` by `depth` over all."""
+    """Return the outline of two half circles joined by straight lines, `width` by `depth` overall."""
     radius, straight = depth / 2, (width - depth) / 2
     turns = [(step + 0.5) * math.pi / 12 for step in range(24)]
     return [

@@ -1,6 +1,6 @@
-"""What lies around a site, or fills a tile without one: streets, houses, fields, woods, bare land, a river.
+"""Draw the surroundings of a site, or of a tile without one: streets, houses, fields, woods, bare land, a river.
 
-Both classes are drawn with these, so a model can't tell a school by its neighbourhood.
+Both classes get the same kinds of surroundings, so a model can't recognise a school by its neighbourhood.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sat_xception.sample.scene import SIDE, Block, Frame, Point, Scene
 
 __all__ = ["surround"]
 
-# From a site in the middle, 16 pixels off at most, to the farthest corner of the tile.
+# Distance from a site, at most 16 pixels off the middle, to the farthest corner of the tile.
 _REACH = 205.0
 
 
@@ -23,12 +23,12 @@ class _Theme:
     """A kind of neighbourhood.
 
     Attributes:
-        uses: What its blocks are used for, common uses repeated.
+        uses: Land uses of its blocks; common uses are repeated.
         block: Smallest and largest side of a block, in pixels.
         house: Smallest and largest side of a house.
-        gap: Room between houses.
+        gap: Distance between houses.
         built: Share of the plots with a house.
-        trees: Trees a plot.
+        trees: Number of trees per plot.
         streets: Share of the lines between blocks that are streets.
     """
 
@@ -57,11 +57,11 @@ def surround(scene: Scene, frame: Frame, room: tuple[float, float] | None) -> No
     """Draw a random neighbourhood over the whole tile.
 
     Args:
-        scene: Where to draw.
+        scene: Scene to draw into.
         frame: Axes of the street grid; its origin is the middle of the site.
         room: Width and depth of the site at the origin, which becomes one block and is left empty; None for no site.
     """
-    # Large sites are found in settlements more often than by chance.
+    # Large sites are more likely to be in settlements.
     theme = scene.pick(_SETTLED if room and scene.chance(0.4) else _THEMES)
     margin = scene.between(4, 9)
     columns = _grid(scene, theme, room[0] / 2 + margin if room else None)
