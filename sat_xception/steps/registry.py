@@ -65,7 +65,7 @@ STEPS: dict[str, Step] = {
     "train-folders": Step(TrainFoldersConfig, "sat_xception.workflows.train_folders:train_folders"),
 }
 
-# What people do with datasets beside the pipeline: `sat_xception dataset <verb>`.
+# Verbs for datasets that aren't pipeline steps: `sat_xception dataset <verb>`.
 DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.workflows.build:build_dataset"),
     "diff": Step(DiffConfig, "sat_xception.dataset.diff:diff_datasets"),
@@ -73,7 +73,7 @@ DATASET_VERBS: dict[str, Step] = {
     "sample-area": Step(SampleAreaConfig, "sat_xception.sample.area:write_sample_area"),
 }
 
-# All tiles of an area: `sat_xception bulk <verb>`.
+# Scoring of all tiles of an area: `sat_xception bulk <verb>`.
 BULK_VERBS: dict[str, Step] = {
     "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles"),
     "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
@@ -83,7 +83,7 @@ BULK_VERBS: dict[str, Step] = {
     "publish": Step(PublishConfig, "sat_xception.publish.publish:publish"),
 }
 
-# What people do with a model root: `sat_xception models <verb>`.
+# Verbs for model roots: `sat_xception models <verb>`.
 MODELS_VERBS: dict[str, Step] = {
     "list": Step(ListModelsConfig, "sat_xception.served_model.versions:list_models"),
     "show": Step(ShowModelConfig, "sat_xception.served_model.versions:show_model"),
@@ -92,13 +92,13 @@ MODELS_VERBS: dict[str, Step] = {
 }
 
 
-# Whole pipelines, here or on Kubeflow: `sat_xception <verb>`.
+# Whole pipelines, on this machine or on Kubeflow: `sat_xception <verb>`.
 PIPELINE_VERBS: dict[str, Step] = {
     "run": Step(RunConfig, "sat_xception.kubeflow.run_training:run"),
     "submit": Step(SubmitConfig, "sat_xception.kubeflow.submit:submit"),
 }
 
-# The bulk pipeline, here: `sat_xception bulk run`.
+# The bulk pipeline on this machine: `sat_xception bulk run`.
 BULK_PIPELINE_VERBS: dict[str, Step] = {"run": Step(BulkRunConfig, "sat_xception.kubeflow.run_bulk:run_bulk")}
 
 # Recurring runs on Kubeflow: `sat_xception schedule <verb>`.
@@ -110,10 +110,10 @@ SCHEDULE_VERBS: dict[str, Step] = {
 
 
 def step_named(name: str) -> Step:
-    """Return the step that a component is called after: `bulk_plan` is `sat_xception bulk plan`.
+    """Return the step of a component by its name: `bulk_plan` is `sat_xception bulk plan`.
 
     Raises:
-        KeyError: There is none.
+        KeyError: No step has this name.
     """
     group, _, verb = name.rpartition("_")
     return BULK_VERBS[verb] if group == "bulk" else STEPS[name]
@@ -122,7 +122,7 @@ def step_named(name: str) -> Step:
 def run_step(step: str, /, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
     """Run a step from a component: do the work, print the summary, return the result.
 
-    An error that a user can act on ends the process, as `reporting_errors` says.
+    Errors that a user can act on end the process with their exit code; see `reporting_errors`.
     """
     with reporting_errors(step):
         result = step_named(step).run(settings)
