@@ -39,7 +39,7 @@ def running_tfdv() -> Iterator[Callable[[TfdvRequest], Findings]]:
                 process.stdin.write(request.model_dump_json() + "\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
-                assert answer, "the process with TFDV died; what it said is above"
+                assert answer, "the process with TFDV died; its output is above"
                 error, content = json.loads(answer)
                 if error:
                     raise getattr(errors, error)(content)

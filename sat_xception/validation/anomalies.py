@@ -1,4 +1,4 @@
-"""Anomalies as people meet them: which are accepted, what to do about each, and the table in the log."""
+"""Which anomalies are accepted, the advice for each, and the error message that lists the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sat_xception.validation.findings import Anomaly, Distance, count_anomalies
 __all__ = ["accept_anomalies", "advice_on", "explain", "how_many", "parse_pattern", "pattern_of", "place_of"]
 
 _LISTED = 10
-# By feature and kind, each a pattern of `fnmatch`; the first that matches. TFDV's kinds are in anomalies.proto.
+# Advice by feature and kind (patterns of `fnmatch`); the first match counts. TFDV's kinds are in anomalies.proto.
 _ADVICE = (
     ("examples", "EMPTY_SPLIT", "assemble with other fractions or more tiles, so that every split gets some"),
     (
@@ -28,49 +28,49 @@ _ADVICE = (
     ),
     ("image/std_luma", "COMPARATOR_*", "look at the mosaics of the dataset page: haze, or other processing?"),
     ("image/*", "COMPARATOR_*", "see whether imagery, format or quality changed"),
-    ("slice/*", "COMPARATOR_*", "see which places came or went with `sat_xception dataset diff`"),
-    ("image/class/*", "ENUM_TYPE_*", "correct the labels; for a new class, add it to the schema and train anew"),
+    ("slice/*", "COMPARATOR_*", "see which regions came or went with `sat_xception dataset diff`"),
+    ("image/class/*", "ENUM_TYPE_*", "correct the labels; for a new class, add it to the schema and train again"),
     ("image/class/label", "*", "a label has no class in the schema: correct it, or raise the schema's largest label"),
-    ("image/format", "ENUM_TYPE_*", "convert the images; for a format that is meant, add it to the schema"),
+    ("image/format", "ENUM_TYPE_*", "convert the images; if the format is intended, add it to the schema"),
     ("image/height", "*_TYPE_*", "fetch tiles of the usual size, or widen the schema's range"),
     ("image/width", "*_TYPE_*", "fetch tiles of the usual size, or widen the schema's range"),
-    ("*", "SCHEMA_NEW_COLUMN", "if it is meant, add the feature to the schema"),
+    ("*", "SCHEMA_NEW_COLUMN", "if the feature is intended, add it to the schema"),
     ("slice/*", "FEATURE_TYPE_LOW*", "fill in the column, or lower min_fraction in the schema"),
-    ("*", "SCHEMA_MISSING_COLUMN", "run convert again; if it left for good, remove it from the schema"),
+    ("*", "SCHEMA_MISSING_COLUMN", "run convert again; if removed on purpose, remove it from the schema too"),
     ("*", "FEATURE_TYPE_LOW*", "run convert again: every example should have it"),
 )
-_OTHERWISE = "correct the data, or the schema if this is meant"
+_OTHERWISE = "correct the data, or the schema if this is intended"
 
 
 def parse_pattern(text: str) -> tuple[str, str, str]:
     """Return the three parts of an `accept` pattern.
 
     Raises:
-        ConfigError: It hasn't three parts.
+        ConfigError: The pattern hasn't three parts.
     """
     found = text.split(":")
-    # A feature's name may hold a colon; a place's and a kind's can't.
+    # A feature's name may hold a colon; splits, slices and kinds can't.
     if len(found) < 3 or not all(found):
         raise ConfigError(f"--accept {text!r} must have the form <split>:<feature>:<kind>, as '*:image/bytes:*'")
     return found[0], ":".join(found[1:-1]), found[-1]
 
 
 def place_of(found: Anomaly | Distance) -> str:
-    """Return the split, and the slice if it is in one: "valid", or "valid/region=north"."""
+    """Return the split, with the slice if there is one: "valid", or "valid/region=north"."""
     return f"{found.split}/{found.slice}" if found.slice else found.split
 
 
 def pattern_of(anomaly: Anomaly) -> str:
-    """Return the pattern that accepts an anomaly and no other kind or place."""
+    """Return the pattern that accepts this anomaly, and no other kind, split or slice."""
     place = re.sub(r"[:*?\[]", "?", place_of(anomaly))
     return f"{place}:{re.sub(r'[*?[]', '?', anomaly.feature)}:{anomaly.kind}"
 
 
 def accept_anomalies(anomalies: Iterable[Anomaly], patterns: Iterable[tuple[str, str, str]]) -> tuple[Anomaly, ...]:
-    """Return the anomalies with their advice, those accepted that a pattern matches in all three parts.
+    """Return the anomalies with their advice; `accepted` is set where a pattern matches in all three parts.
 
     Args:
-        anomalies: As found.
+        anomalies: Anomalies that TFDV found.
         patterns: Split (with slice, as `place_of` writes it), feature and kind, each with the wildcards of `fnmatch`.
     """
     known = list(patterns)
@@ -86,7 +86,7 @@ def accept_anomalies(anomalies: Iterable[Anomaly], patterns: Iterable[tuple[str,
 
 
 def advice_on(anomaly: Anomaly) -> str:
-    """Return what to do about an anomaly if it isn't meant."""
+    """Return what to do about an anomaly that isn't intended."""
     for feature, kind, advice in _ADVICE:
         if fnmatch.fnmatchcase(anomaly.feature, feature) and fnmatch.fnmatchcase(anomaly.kind, kind):
             return advice
@@ -94,14 +94,14 @@ def advice_on(anomaly: Anomaly) -> str:
 
 
 def how_many(anomaly: Anomaly) -> str:
-    """Return the number and share of examples, "" where they aren't known."""
+    """Return the number and share of examples, "" if unknown."""
     if anomaly.count is None:
         return ""
     return f"{anomaly.count:,}" + (f" ({anomaly.share:.1%})" if anomaly.share is not None else "")
 
 
 def explain(stopping: Sequence[Anomaly], out: Path) -> str:
-    """Return the message of the error: what, where, how many and what to do, and how to accept what is meant."""
+    """Return the error message: each anomaly with its split, count and advice, and how to accept intended ones."""
     lines = [f"{count_anomalies(len(stopping))} in the examples:"]
     for anomaly in stopping[:_LISTED]:
         number = f"{how_many(anomaly)} examples: " if anomaly.count else ""
@@ -112,7 +112,7 @@ def explain(stopping: Sequence[Anomaly], out: Path) -> str:
     if len(stopping) > _LISTED:
         lines.append(f"  and {len(stopping) - _LISTED} more")
     lines.append(
-        f"See {out / 'report.html'}. Correct the data; or accept what is meant, as with "
+        f"See {out / 'report.html'}. Correct the data; or accept anomalies that are intended, as with "
         f"--accept '{pattern_of(stopping[0])}'"
     )
     return "\n".join(lines)

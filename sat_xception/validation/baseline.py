@@ -1,11 +1,11 @@
-"""The last accepted run, which the next one is compared with: a folder here or in a bucket.
+"""The baseline: statistics and schema of the last accepted run, in a local folder or a bucket.
 
-    schema.pbtxt         what examples must be like: written by the first accepted run, from then on people's
+    schema.pbtxt         written by the first accepted run; afterwards only changed by hand
     statistics-train.pb  TFDV's statistics of train, replaced by every accepted run
-    baseline.json        of what data they are
+    baseline.json        the dataset that the statistics describe
 
-Each file is replaced in one step, and only the statistics decide anything: there is no half of a baseline. Other files
-in the folder are left alone.
+Each file is replaced atomically, and only the statistics affect the result, so a baseline can't be half written. Other
+files in the folder are left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Baseline", "publish_baseline", "read_baseline"]
 
 _log = get_logger(__name__)
 _SCHEMA, _STATISTICS, _FACTS = "schema.pbtxt", "statistics-train.pb", "baseline.json"
-# Beside ours: what the pipeline keeps of its last run.
+# Also allowed in the folder: what the pipeline keeps of its last run.
 _OURS = {_SCHEMA, _STATISTICS, _FACTS, "last-run.json"}
 
 
@@ -37,13 +37,13 @@ class Baseline(BaseModel):
 
 
 def read_baseline(folder: Path) -> Baseline:
-    """Return what there is; nothing of it before the first accepted run.
+    """Return the files of the baseline; all None before the first accepted run.
 
     Args:
         folder: Folder or address in a bucket.
 
     Raises:
-        ConfigError: It is a file, or a folder that holds something else.
+        ConfigError: `folder` is a file, or a folder with other content.
         ServiceError: The bucket can't be read.
     """
     here = fetch_folder(folder, may_be_absent=True) if isinstance(folder, GcsPath) else folder
@@ -57,8 +57,8 @@ def read_baseline(folder: Path) -> Baseline:
         )
     if _STATISTICS not in found and _FACTS in found:
         _log.warning(
-            "validate  %s is gone from %s, which an accepted run has written: drift isn't looked for in this run, and "
-            "the next one is compared with it",
+            "validate  %s is missing from %s, although an accepted run wrote it: this run isn't checked for drift, and "
+            "becomes the baseline of the next one",
             _STATISTICS,
             folder,
         )
@@ -71,12 +71,12 @@ def read_baseline(folder: Path) -> Baseline:
 
 
 def publish_baseline(folder: Path, validation: Path, facts: dict[str, object]) -> None:
-    """Make an accepted run the baseline; a schema that is there is kept.
+    """Make an accepted run the baseline; an existing schema is kept.
 
     Args:
-        folder: Folder or address in a bucket; made if it isn't there.
+        folder: Folder or address in a bucket; created if missing.
         validation: Local folder with the schema and the statistics.
-        facts: What `baseline.json` says, beside the time.
+        facts: Content of `baseline.json`, without the time.
 
     Raises:
         ConfigError: The folder can't be written.

@@ -1,6 +1,6 @@
-"""What the part that runs TensorFlow Data Validation is asked, and what it answers.
+"""Request and response of the code that runs TensorFlow Data Validation.
 
-That part may run in another process, under an older Python and other library versions (see `tfdv_runner`), so both are
+That code may run in another process, under an older Python and other library versions (see `tfdv_runner`), so both are
 plain JSON and this module imports nothing but pydantic.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-# Of numbers and of texts, those whose distributions are compared between splits, and with the baseline.
+# Numeric and string features whose distributions are compared between splits, and with the baseline.
 COMPARED_NUMBERS = ("image/height", "image/width", "image/bytes", "image/mean_luma", "image/std_luma")
 COMPARED_TEXTS = ("image/format", "image/class/text")
 COMPARED_FEATURES = frozenset((*COMPARED_NUMBERS, *COMPARED_TEXTS))
@@ -36,18 +36,18 @@ class _Message(BaseModel):
 
 
 class TfdvRequest(_Message):
-    """What to look at and where to write.
+    """The examples to check, the limits, and the output folder.
 
     Attributes:
         files: TFRecord files by split. A split without files is empty; `train` is always there.
-        counts: Number of examples that the files of each split should hold.
+        counts: Expected number of examples per split.
         classes: Class names in label order.
         schema_file: A reviewed schema; None infers one from train.
-        as_it_is: Whether the limits of the reviewed schema hold as they are, however few the examples.
-        baseline: Statistics of train in the last accepted run, in TFDV's binary form; None compares with none.
+        as_it_is: Whether the limits of the reviewed schema apply unchanged, even to few examples.
+        baseline: Statistics of train in the last accepted run, in TFDV's binary form; None skips the comparison.
         max_skew: Limit of an inferred schema's skew comparators.
         max_drift: Limit of an inferred schema's drift comparators.
-        out: Existing folder for the statistics, the schema and the anomalies in TFDV's own forms.
+        out: Existing folder for the statistics, the schema and the anomalies in TFDV's own formats.
     """
 
     files: dict[str, tuple[Path, ...]]
@@ -65,11 +65,11 @@ class FeatureStatistics(_Message):
     """One feature in one split.
 
     Attributes:
-        name: The feature's name.
-        type: INT, FLOAT, STRING, BYTES or STRUCT, as TFDV calls them.
-        present: Examples that have it.
-        missing: Examples that don't.
-        minimum: Smallest number; None where the feature isn't numeric, or there is none.
+        name: Name of the feature.
+        type: TFDV's type: INT, FLOAT, STRING, BYTES or STRUCT.
+        present: Number of examples with the feature.
+        missing: Number of examples without it.
+        minimum: Smallest number; None if the feature isn't numeric, or has no values.
         mean: Mean of the numbers.
         maximum: Largest number.
         histogram: (low, high, count) of each bucket of equal width; empty for strings.
@@ -102,8 +102,8 @@ class SliceStatistics(_Message):
     Attributes:
         slice: `<column>=<value>`, as "region=north".
         data: The split, or "baseline".
-        examples: How many there are.
-        by_class: Number of them by class, the most frequent first.
+        examples: Number of examples.
+        by_class: Number of examples by class, the most frequent first.
         mean_luma: Mean of the images' mean brightness, 0 to 255.
     """
 
@@ -115,16 +115,16 @@ class SliceStatistics(_Message):
 
 
 class Distance(_Message):
-    """How far a feature's distribution in a split is from the one in other data.
+    """Distance between a feature's distributions in a split and in other data.
 
     Attributes:
         split: The split that is compared.
-        against: With what: "train", or "baseline".
+        against: The data that it is compared with: "train", or "baseline".
         slice: `<column>=<value>` of the examples that are compared; "" for all.
-        feature: The feature's name.
+        feature: Name of the feature.
         measure: TFDV's name of the distance: JENSEN_SHANNON_DIVERGENCE or L_INFTY.
         value: The distance, from 0 (same) to 1 (nothing in common).
-        limit: What it may be; above it is an anomaly.
+        limit: Maximum distance; a larger one is an anomaly.
     """
 
     split: str
@@ -140,16 +140,16 @@ class Anomaly(_Message):
     """Something in the data that the schema doesn't allow.
 
     Attributes:
-        split: Split it was found in.
-        slice: `<column>=<value>` of the examples that it was found in; "" for all of the split.
-        feature: The feature's name; "examples" when it concerns the split as a whole.
-        kind: TFDV's name of the kind, as ENUM_TYPE_UNEXPECTED_STRING_VALUES, or EMPTY_SPLIT.
-        description: What was found, with the values.
+        split: Split with the anomaly.
+        slice: `<column>=<value>` of the examples with the anomaly; "" for the whole split.
+        feature: Name of the feature; "examples" if the anomaly concerns the split as a whole.
+        kind: TFDV's name of the kind, such as ENUM_TYPE_UNEXPECTED_STRING_VALUES, or EMPTY_SPLIT.
+        description: TFDV's description, with the values.
         severity: TFDV's ERROR or WARNING.
-        count: Number of examples that have it, where the statistics tell; None where they don't.
-        share: That number as a share of the split's examples.
-        advice: What to do about it.
-        accepted: Whether the caller accepts it.
+        count: Number of examples with the anomaly; None if the statistics don't give it.
+        share: `count` as a share of the split's examples.
+        advice: What to do about the anomaly.
+        accepted: Whether an `accept` pattern matches it.
     """
 
     split: str
@@ -170,14 +170,14 @@ def count_anomalies(number: int) -> str:
 
 
 class Findings(_Message):
-    """Everything found, for the report and the verdict.
+    """All results of TFDV, for the report and the verdict.
 
     Attributes:
         version: Version of TFDV.
-        statistics: By split.
+        statistics: Statistics by split.
         slices: Every slice in every split and in the baseline, sorted by slice.
         distances: Distance of each compared feature, split and slice.
-        anomalies: None of them accepted yet.
+        anomalies: Anomalies, before any of them is accepted.
         schema_text: The schema that was used, as protocol buffer text.
     """
 

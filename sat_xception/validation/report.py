@@ -1,4 +1,4 @@
-"""The page that shows what validation found: counts, anomalies, distances between splits, features side by side."""
+"""The validation page: counts, anomalies, distances between splits, and features side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sat_xception.validation.findings import Anomaly, FeatureStatistics, Finding
 
 __all__ = ["Bar", "bars", "validation_page"]
 
-# What keeps the page below 1 MB however many classes, values and anomalies there are.
+# Limits that keep the page below 1 MB with any number of classes, values and anomalies.
 _MAX_CLASSES = 100
 _MAX_ANOMALIES = 100
 _MAX_FEATURES = 60
@@ -37,11 +37,11 @@ class Bar:
 
 
 def validation_page(index: ExamplesIndex, findings: Findings, anomalies: Sequence[Anomaly]) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Args:
-        index: What convert says about the examples.
-        findings: What TFDV found.
+        index: The document that convert wrote with the examples.
+        findings: TFDV's results.
         anomalies: The anomalies of `findings`, with `accepted` set.
     """
     splits = list(findings.statistics)
@@ -104,7 +104,7 @@ def _slice_rows(findings: Findings) -> list[tuple[str, dict[str, tuple[str, str,
 
 
 def _feature_rows(findings: Findings, splits: Sequence[str]) -> list[dict[str, object]]:
-    """Return a row a feature; its cells, one a split, are drawn on the same scale."""
+    """Return one row per feature; its cells, one per split, share one scale."""
     by_split = {split: {feature.name: feature for feature in findings.statistics[split].features} for split in splits}
     names = sorted(set().union(*by_split.values()))
     rows: list[dict[str, object]] = []
@@ -134,11 +134,11 @@ def _number(value: float) -> str:
 
 
 def bars(histogram: Sequence[tuple[float, float, float]], scale: tuple[float, float]) -> list[Bar]:
-    """Return the bars of a histogram on a given scale; areas are proportional to counts, the tallest fills the height.
+    """Return the bars of a histogram; areas are proportional to counts, and the tallest bar fills the height.
 
     Args:
         histogram: (low, high, count) of each bucket; a bucket of one value has low = high.
-        scale: Values at the left and the right end.
+        scale: Values at the left and the right end of the axis.
     """
     left, right = scale
     span = right - left

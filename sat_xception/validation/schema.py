@@ -1,4 +1,4 @@
-"""The schema that examples are held to: what TFDV infers from train, corrected by what we know of satellite tiles."""
+"""The schema of examples: inferred by TFDV from train, corrected by what is known about satellite tiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sat_xception.validation.tfdv_import import Schema, Statistics, schema_pb2, 
 
 __all__ = ["allow_for_noise", "infer_schema", "noise_divergence", "noise_share", "slice_schema"]
 
-# Features that every example has; `image/encoded` and `tile/id` too, but they aren't in the statistics.
+# Features that every example has. `image/encoded` and `tile/id` are required too, but aren't in the statistics.
 _REQUIRED = {
     "image/format": "BYTES",
     "image/height": "INT",
@@ -24,27 +24,27 @@ _REQUIRED = {
     "image/class/text": "BYTES",
 }
 _FORMATS = ("jpeg", "png", "webp")
-# Smallest and largest value of numbers that mean something by themselves.
+# Smallest and largest valid value of features whose range is known.
 _BOUNDS: dict[str, tuple[float, float | None]] = {
     "image/bytes": (1, None),
     "image/mean_luma": (0, 255),
     "image/std_luma": (0, 255),
     "tile/weight": (0, None),
 }
-# Heights and widths may be this many times off train's. Below 2, so that a tile server's double-size tiles are outside.
+# Heights and widths may differ from train's by this factor. Below 2, so that double-size ("@2x") tiles are outside.
 _SIZE_SLACK = 1.5
-# TFDV compares two histograms of ten buckets on the union of their bounds.
+# TFDV compares two histograms of ten buckets over the union of their ranges.
 _HISTOGRAM_CELLS = 21
 _BY_CHANCE = 0.01
-# What is compared within a slice.
+# Features that are compared within a slice.
 _COMPARED_IN_SLICES = ("image/class/text", "image/mean_luma")
 
 
 def infer_schema(train: Statistics, classes: tuple[str, ...], max_skew: float, max_drift: float) -> Schema:
-    """Return what TFDV infers from train, with the known features' type, presence, domain and comparators set.
+    """Infer a schema from train, then set type, presence, domain and comparators of the known features.
 
-    Features that we don't know keep what TFDV infers. `slice/<name>` has no closed list of values: splits are made of
-    whole blocks of the map, which may be alone in their region.
+    Other features keep what TFDV infers. `slice/<name>` has no closed list of values: splits consist of whole blocks of
+    the map, so a region may occur in one split only.
 
     Args:
         train: Statistics of the training split.
@@ -124,10 +124,10 @@ def _set_values(feature: Any, values: Iterable[str]) -> None:  # noqa: ANN401 - 
 
 
 def _is_spread(measured: Any) -> bool:  # noqa: ANN401 - statistics_pb2.FeatureNameStatistics
-    """Return whether no value is shared by a tenth of the examples: whether the deciles differ.
+    """Return whether the deciles differ, so that no value is shared by a tenth of the examples.
 
-    Where one is (nearly all tiles are 256 pixels wide), TFDV's divergence of the histograms means nothing: between
-    random parts of the same tiles it came out anywhere from 0 to 1, mostly above 0.5 (UC Merced, sizes, 2026-11).
+    If one is (nearly all tiles are 256 pixels wide), TFDV's divergence of the histograms is meaningless: between random
+    parts of the same tiles it was anywhere from 0 to 1, mostly above 0.5 (UC Merced, sizes, 2026-11).
     """
     if not measured.HasField("num_stats"):
         return False
@@ -143,7 +143,7 @@ def _drop_unused_domains(schema: Schema) -> None:
 
 
 def slice_schema(schema: Schema) -> Schema:
-    """Return a schema that only compares: what is looked at within one slice, by the comparators of the whole."""
+    """Return a schema for one slice: only the comparators of the features that are compared within slices."""
     compared = schema_pb2.Schema()
     for feature in schema.feature:
         if feature.name in _COMPARED_IN_SLICES:
@@ -154,7 +154,7 @@ def slice_schema(schema: Schema) -> Schema:
 
 
 def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comparisons: int = 1) -> Schema:
-    """Return the schema with its skew and drift limits raised to what chance alone reaches with so few examples.
+    """Return the schema with skew and drift limits raised to the distances that sampling noise alone can reach.
 
     The default limit of skew, 0.3, is 30 of 100 tiles in another class, or a shift of about 1.3 standard deviations:
     with TFDV, on the brightness of UC Merced tiles, 400 against 200, the divergence was 0.20 at a shift of 1, 0.27 at
@@ -166,10 +166,10 @@ def allow_for_noise(schema: Schema, other: Statistics, current: Statistics, comp
     from 800 for a share.
 
     Args:
-        schema: As inferred, or as kept with the baseline; it isn't changed.
-        other: Statistics of what is compared with: train, or the baseline.
+        schema: Inferred schema, or the baseline's; it isn't changed.
+        other: Statistics of the data compared with: train, or the baseline.
         current: Statistics of the split.
-        comparisons: How many are made at once; chance has as many tries.
+        comparisons: Number of comparisons made at once, for the Bonferroni correction.
     """
     counts = (other.datasets[0].num_examples, current.datasets[0].num_examples)
     cells = _cells(other, current)
@@ -201,14 +201,14 @@ def noise_divergence(train: int, split: int, cells: int, comparisons: int = 1) -
     """Return the Jensen-Shannon divergence that one in a hundred pairs of samples exceeds by chance, at most 1.
 
     The divergence (Lin 1991, IEEE Trans. Inf. Theory 37:145) expanded to second order is a chi-squared statistic: 8 ln
-    2 times its value in bits, divided by 1/n + 1/m, tends to chi-squared with one degree of freedom less than there
-    are cells. The quantile is Wilson and Hilferty's (1931, PNAS 17:684).
+    2 times its value in bits, divided by 1/n + 1/m, tends to chi-squared with (number of cells - 1) degrees of freedom.
+    The quantile is Wilson and Hilferty's (1931, PNAS 17:684).
 
     Args:
-        train: Examples in the training split.
-        split: Examples in the other split.
-        cells: Different values, or cells of a histogram.
-        comparisons: The one in a hundred is shared by so many pairs (Bonferroni).
+        train: Number of examples in the training split.
+        split: Number of examples in the other split.
+        cells: Number of different values, or of histogram cells.
+        comparisons: Number of pairs that share the 1 % (Bonferroni).
     """
     degrees = cells - 1
     if degrees < 1 or not train or not split:
@@ -222,7 +222,7 @@ def noise_divergence(train: int, split: int, cells: int, comparisons: int = 1) -
 def noise_share(train: int, split: int) -> float:
     """Return four standard deviations of the difference between a value's shares in two samples, at most 1.
 
-    The variance of one example, p (1 - p), is taken at its largest, 1/4.
+    The variance of one example, p (1 - p), is taken as its maximum, 1/4.
     """
     if not train or not split:
         return 0.0

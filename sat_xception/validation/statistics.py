@@ -1,4 +1,4 @@
-"""Statistics of examples with TensorFlow Data Validation: of each split, and of each slice in it."""
+"""Compute statistics of examples with TensorFlow Data Validation, per split and per slice."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sat_xception.validation.tfdv_import import FnApiRunner, Schema, Statistics,
 __all__ = ["compute_statistics", "load_statistics", "parts", "read_batches", "slice_statistics", "split_statistics"]
 
 _log = get_logger(__name__)
-# As distributions they say nothing: different in every example, or where the tile is. Every example has the first two;
-# of a place, one that has a part has all of it.
+# Left out of the statistics, since their distributions mean nothing: unique per example, or the tile's coordinates.
+# Every example has the first two; the coordinates are given completely or not at all.
 _ALWAYS = ("image/encoded", "tile/id")
 _PLACES = (("tile/x", "tile/y", "tile/z"), ("tile/lon", "tile/lat"))
 _LEFT_OUT = {*_ALWAYS, *_PLACES[0], *_PLACES[1]}
 _SLICE = "slice/"
-# What is looked at within a slice.
+# Features with statistics per slice.
 _IN_SLICES = ("image/class/text", "image/mean_luma")
-# TFDV's name of the statistics of everything, beside those of slices.
+# TFDV's name for the statistics of all examples, next to those of slices.
 _ALL = "All Examples"
 # Examples decoded at a time. 1,000 save a second on 32,000 examples and hold four times as many images in memory.
 _BATCH = 256
@@ -32,15 +32,15 @@ _SHOWN_VALUES = 20
 
 
 def compute_statistics(request: TfdvRequest, schema: Schema | None) -> dict[str, Statistics]:
-    """Read every file once, in one pipeline for all splits, with memory that doesn't grow with their number.
+    """Compute statistics of all splits in one Beam pipeline that reads every file once, in constant memory.
 
-    Writes `statistics-<split>.pb` to `request.out`: a data set of all examples, and one of each slice.
+    Writes `statistics-<split>.pb` to `request.out`: one data set of all examples, and one per slice.
 
     Returns:
         The statistics by split.
 
     Raises:
-        DataError: A file can't be read, or holds another number of examples than the request says.
+        DataError: A file can't be read, or the number of examples differs from `request.counts`.
     """
     started = time.monotonic()
     targets = {split: request.out / f"statistics-{split}.pb" for split in request.files}
@@ -56,7 +56,7 @@ def compute_statistics(request: TfdvRequest, schema: Schema | None) -> dict[str,
                     | f"write {split}" >> tfdv.WriteStatisticsToBinaryFile(str(targets[split]))
                 )
     except Exception:
-        # Beam keeps only the text of an error. Where a file is at fault, reading it again says which.
+        # Beam keeps only the text of an error. Read the files again to find the damaged one.
         for file in (file for files in request.files.values() for file in files):
             for _ in read_batches(str(file)):
                 pass
@@ -69,7 +69,7 @@ def compute_statistics(request: TfdvRequest, schema: Schema | None) -> dict[str,
 
 
 def _put_in_order(path: Path) -> Statistics:
-    """Sort the slices of a file of statistics, whose order is Beam's, and return them; everything comes first."""
+    """Sort the slices in a statistics file (Beam's order varies) and return them; all examples come first."""
     loaded = tfdv.load_stats_binary(str(path))
     ordered = type(loaded)()
     ordered.datasets.extend(sorted(loaded.datasets, key=lambda part: (part.name not in ("", _ALL), part.name)))
@@ -88,7 +88,7 @@ def load_statistics(path: Path) -> Statistics:
         if not parts(loaded)[""].datasets[0].num_examples:
             raise ValueError("there are no examples in it")
     except Exception as error:
-        # Of a damaged file: the protocol buffers' DecodeError, an OSError, or one of TensorFlow's.
+        # A damaged file raises protobuf's DecodeError, an OSError, or one of TensorFlow's errors.
         raise ConfigError(
             f"{path} can't be read as statistics of TFDV: {type(error).__name__} {error}. Remove it from the "
             "--baseline folder, and the next run that is accepted writes it again"
@@ -104,7 +104,7 @@ def parts(statistics: Statistics) -> dict[str, Statistics]:
         one.datasets.add().CopyFrom(part)
         taken["" if part.name in ("", _ALL) else part.name] = one
     if "" not in taken:
-        # Of no examples, TFDV makes no statistics by slice, and so none of all.
+        # For an empty split, TFDV makes no statistics at all.
         taken[""] = type(statistics)()
         taken[""].datasets.add()
     return taken
@@ -115,23 +115,23 @@ def _check_counts(request: TfdvRequest, statistics: dict[str, Statistics]) -> No
         counted = parts(statistics[split])[""].datasets[0].num_examples
         if counted != expected:
             raise DataError(
-                f"the {split} split holds {counted:,} examples, examples.json says {expected:,}. "
+                f"the {split} split holds {counted:,} examples, but {expected:,} according to examples.json. "
                 "Run `sat_xception convert` again"
             )
 
 
 def read_batches(file: str) -> Iterator[Any]:
-    """Yield the examples of a TFRecord file as Arrow record batches, without what the statistics leave out.
+    """Yield the examples of a TFRecord file as Arrow record batches, without the features left out of the statistics.
 
     Args:
         file: Path of the file.
 
     Yields:
-        Batches of at most 256 examples, a column a feature.
+        Batches of at most 256 examples, with one column per feature.
 
     Raises:
-        DataError: The file can't be read to its end, holds no examples, or an example lacks its image, its name or a
-            part of its place.
+        DataError: The file can't be read to its end, holds no examples, or an example lacks its image, its id or some
+            of its coordinates.
     """
     options = tfxio.RecordBatchesOptions(batch_size=_BATCH, drop_final_batch=False, num_epochs=1, shuffle=False)
     batches = tfxio.TFExampleRecord(file, telemetry_descriptors=["sat_xception"]).RecordBatches(options)
@@ -155,7 +155,7 @@ def _column(batch: Any, name: str) -> Any:  # noqa: ANN401 - pyarrow.RecordBatch
 
 
 def _check_presence(file: str, batch: Any) -> None:  # noqa: ANN401 - pyarrow.RecordBatch
-    """Look for what isn't in the statistics and so not in the schema."""
+    """Check the presence of features that aren't in the statistics, and so not in the schema."""
     names = batch.schema.names
     for name in _ALWAYS:
         if name not in names or _column(batch, name).null_count:
@@ -171,9 +171,9 @@ def _check_presence(file: str, batch: Any) -> None:  # noqa: ANN401 - pyarrow.Re
 
 
 def slice_batch(batch: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - pyarrow.RecordBatch
-    """Yield the examples of a batch that share a value of a slice column, with `<column>=<value>`.
+    """Yield (`<column>=<value>`, examples) for each value of each slice column in a batch.
 
-    TFDV's own slicer names them so that a column and a value with `_` can't be told apart, and keeps all features.
+    TFDV's own slicer joins column and value with `_`, which is ambiguous if either holds one, and keeps all features.
     """
     kept = [name for name in _IN_SLICES if name in batch.schema.names]
     compared = pyarrow.RecordBatch.from_arrays([_column(batch, name) for name in kept], kept)
@@ -189,11 +189,11 @@ def slice_batch(batch: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - pyar
 
 
 def slice_statistics(data: str, statistics: Statistics) -> Iterator[SliceStatistics]:
-    """Yield how many examples of each class a slice has, and how bright they are.
+    """Yield the number of examples, the classes and the brightness of each slice.
 
     Args:
-        data: The split that the statistics are of, or "baseline".
-        statistics: With their slices.
+        data: Split of the statistics, or "baseline".
+        statistics: Statistics with slices.
     """
     for name, part in parts(statistics).items():
         if name:
@@ -210,7 +210,7 @@ def slice_statistics(data: str, statistics: Statistics) -> Iterator[SliceStatist
 
 
 def split_statistics(statistics: Statistics) -> SplitStatistics:
-    """Return the number of examples and the features of statistics of one data set, for the report."""
+    """Return the statistics of all examples of one data set in the form of the report."""
     data = statistics.datasets[0]
     features = sorted(
         (_feature_statistics(feature, data.num_examples) for feature in data.features), key=lambda item: item.name

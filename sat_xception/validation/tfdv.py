@@ -1,4 +1,4 @@
-"""Schema, anomalies, skew and drift of examples, with TensorFlow Data Validation in this process."""
+"""Find anomalies, skew and drift in examples with TensorFlow Data Validation, in this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["find"]
 
 @dataclass(frozen=True)
 class _Pair:
-    """Statistics by slice of data, and of what it is compared with: a split and train, or train and the baseline."""
+    """Statistics by slice of two sets of data that are compared: a split with train, or train with the baseline."""
 
     split: str
     against: str
@@ -34,14 +34,14 @@ class _Pair:
 
 
 def find(request: TfdvRequest) -> Findings:
-    """Compute the statistics of every split, hold them to the schema, compare them, and write all of it.
+    """Compute the statistics of every split, check them against the schema, compare them, and write the results.
 
-    Valid and test are compared with train, train with the baseline; all of it, and slice by slice. Writes
+    Valid and test are compared with train, and train with the baseline: as a whole and slice by slice. Writes
     `statistics-<split>.pb`, `anomalies-<split>.pbtxt` (of the whole split) and `schema.pbtxt` to `request.out`.
 
     Raises:
         ConfigError: The given schema or the baseline can't be read.
-        DataError: A TFRecord file can't be read, or the files hold something else than what the request says.
+        DataError: A TFRecord file can't be read, or the number of examples differs from `request.counts`.
     """
     given = None if request.schema_file is None else _read_schema(request.schema_file)
     baseline = None if request.baseline is None else load_statistics(request.baseline)
@@ -53,7 +53,7 @@ def find(request: TfdvRequest) -> Findings:
     if request.schema_file is None:
         tfdv.write_schema_text(schema, str(schema_file))
     else:
-        # As it is, with the reviewer's comments.
+        # Copied byte for byte, with the reviewer's comments.
         shutil.copyfile(request.schema_file, schema_file)
     pairs = [_Pair("train", "baseline", train, {} if baseline is None else parts(baseline))]
     pairs += [_Pair(split, "train", current, train) for split, current in splits.items() if split != "train"]
@@ -87,15 +87,15 @@ def _read_schema(path: Path) -> Schema:
 
 
 def _validate(pair: _Pair, part: str, schema: Schema, as_it_is: bool, comparisons: int) -> Anomalies:
-    """Return what TFDV finds in a part of the data: a slice, or "" for all."""
+    """Return TFDV's anomalies for a slice, or for all data if `part` is ""."""
     current, other = pair.current[part], pair.other.get(part)
     if other is None or not other.datasets[0].num_examples or not current.datasets[0].num_examples:
         return tfdv.validate_statistics(current, schema)
-    # A reviewer has seen how many examples the splits have, but not how few a slice may have.
+    # The reviewer knew the number of examples per split, but not how few a slice may have.
     limits = schema if as_it_is and not part else allow_for_noise(schema, other, current, comparisons)
     if pair.against == "baseline":
         return tfdv.validate_statistics(current, limits, previous_statistics=other)
-    # The distances are symmetric: the split can be the data that is validated and train what it is compared with.
+    # The distances are symmetric, so the split can be validated with train as its reference.
     return tfdv.validate_statistics(current, limits, serving_statistics=other)
 
 
@@ -126,7 +126,7 @@ def _anomalies(pair: _Pair, part: str, found: Anomalies, schema: Schema) -> Iter
 
 
 def _count(kind: str, feature: str, data: Any, schema: Schema) -> int | None:  # noqa: ANN401 - DatasetFeatureStatistics
-    """Return the number of examples that have an anomaly, where the statistics tell."""
+    """Return the number of examples with an anomaly, or None if the statistics don't give it."""
     measured = next((item for item in data.features if item.path.step[0] == feature), None)
     if measured is None:
         return int(data.num_examples) if kind == "SCHEMA_MISSING_COLUMN" else None

@@ -1,6 +1,6 @@
-"""TensorFlow Data Validation and what comes with it, imported without its noise and without `farmhash`.
+"""Import TensorFlow Data Validation and its dependencies, without their log output and without `farmhash`.
 
-The import takes about ten seconds. Generated protocol buffer code and these libraries carry no types.
+The import takes about ten seconds. Generated protocol buffer code and these libraries have no type annotations.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = [
 Schema: TypeAlias = Any
 """`tensorflow_metadata.proto.v0.schema_pb2.Schema`."""
 Statistics: TypeAlias = Any
-"""`tensorflow_metadata.proto.v0.statistics_pb2.DatasetFeatureStatisticsList`, of one data set here."""
+"""`tensorflow_metadata.proto.v0.statistics_pb2.DatasetFeatureStatisticsList`, with one data set."""
 Anomalies: TypeAlias = Any
 """`tensorflow_metadata.proto.v0.anomalies_pb2.Anomalies`."""
 
 
 def _stand_in_for_farmhash() -> None:
-    """Let TFDV be imported where `farmhash` isn't installed: it has no wheel, and building it takes a compiler.
+    """Make TFDV importable without `farmhash`, which has no wheel and needs a compiler to build.
 
-    TFDV imports it for two things that aren't used here: the detector of skew between single rows, and the partitioning
-    of very wide data. Either would fail at its first call, saying why.
+    TFDV imports it for two features that aren't used here: row-level skew detection and feature partitioning. Calling
+    either raises an error that names the missing library.
     """
     if "farmhash" in sys.modules or importlib.util.find_spec("farmhash") is not None:
         return
@@ -61,7 +61,7 @@ def _stand_in_for_farmhash() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what the libraries print, warn of and do to the log while they are imported."""
+    """Suppress what the libraries print and warn of during import, and undo their changes to logging."""
     root = logging.getLogger()
     handlers = list(root.handlers)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

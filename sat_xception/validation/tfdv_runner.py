@@ -1,8 +1,8 @@
-"""Run TensorFlow Data Validation where it can run: in this process, or in an environment of its own.
+"""Run TensorFlow Data Validation in this process, or in a child process with an environment of its own.
 
-The TFDV that goes with the main environment's TensorFlow has no wheel for Linux with an older C library. There, `make
-setup` creates a second environment with an older TFDV, and the same code runs in it as a child process: the request
-goes in as a JSON file, the findings or the error come back as one.
+The TFDV version that matches the main environment's TensorFlow has no wheel for Linux with an older C library. There,
+`make setup` creates a second environment with an older TFDV, and the same code runs in it as a child process. Request
+and response are JSON files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class _Answer(BaseModel):
-    """What the child leaves behind: findings, or the class and the message of an error that a user can act on."""
+    """The child's response: findings, or class and message of an error that a user can act on."""
 
     findings: Findings | None = None
     error: str = ""
@@ -40,7 +40,7 @@ class _Answer(BaseModel):
 
 
 def run_tfdv(request: TfdvRequest) -> Findings:
-    """Return what TFDV finds, from this process where it is installed, else from the second environment.
+    """Return TFDV's findings, computed in this process if TFDV is installed, else in the second environment.
 
     Raises:
         ConfigError: TFDV is installed in neither, or the given schema can't be read.
@@ -58,7 +58,7 @@ def find_tfdv_python() -> Path:
     """Return the interpreter of the environment that has TFDV.
 
     Raises:
-        ConfigError: There is none where one is looked for.
+        ConfigError: No environment with TFDV was found.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
@@ -83,7 +83,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
     with scratch_folder() as work:
         question, answer = work / "request.json", work / "answer.json"
         question.write_text(request.model_dump_json(), encoding="utf-8")
-        # Only the package itself is shown to the child: this environment's libraries are the wrong versions there.
+        # Only the package itself is on the child's path: this environment's libraries have the wrong versions for it.
         (work / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
         environment = {
             name: value
@@ -99,7 +99,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
         command = [str(python), "-m", "sat_xception.validation.tfdv_runner", str(question), str(answer)]
         _log.info("validate  with TFDV of %s", python)
         try:
-            # stdout is kept for the summary of the step.
+            # stdout is reserved for the summary of the step.
             finished = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False)
         except OSError as error:
             raise ConfigError(
@@ -108,7 +108,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
         if not answer.is_file():
             how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit code {finished.returncode}"
             raise SatXceptionError(
-                f"TFDV stopped with {how} in {python}; what it said is above. If a module is missing there, run "
+                f"TFDV stopped with {how} in {python}; its output is above. If a module is missing there, run "
                 "`make setup` again; signal 9 is most often a lack of memory"
             )
         outcome = _Answer.model_validate_json(answer.read_bytes())
@@ -118,10 +118,10 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
 
 
 def _answer(question: Path, answer: Path) -> None:
-    """Do the child's work; an error that isn't the user's ends it with a traceback and no answer."""
-    # The keyboard's interrupt reaches parent and child; the parent ends both and says so once.
+    """Do the child's work; an unexpected error ends it with a traceback and no response."""
+    # Ctrl-C reaches parent and child; the parent ends both and logs it once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Without a handler Beam gives the root logger one, which prints every line of ours a second time.
+    # If the root logger has no handler, Beam adds one, which prints each of our lines a second time.
     logging.getLogger().addHandler(logging.NullHandler())
     set_up_logging()
     try:

@@ -1,4 +1,4 @@
-"""Hold the examples to a schema before anything is trained on them, and compare the splits with each other."""
+"""Check the examples against a schema before training, and compare the splits with each other."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sat_xception.validation.tfdv_runner import run_tfdv
 __all__ = ["ValidationResult", "validate"]
 
 _log = get_logger(__name__)
-# Training and selection need both; `test` may be absent.
+# Training and selection need these splits; `test` may be absent.
 _NEEDED_SPLITS = ("train", "valid")
 _LISTED = 3
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What validation found, when nothing of it stops the run.
+    """Result of a validation that passed.
 
     Attributes:
-        folder: Statistics, schema, anomalies and the report.
+        folder: Folder with statistics, schema, anomalies and the report.
         examples: Number of examples checked.
         features: Number of features in the statistics.
-        anomalies: All of them, each accepted.
-        seconds: How long it took.
+        anomalies: All anomalies, each accepted.
+        seconds: Duration.
     """
 
     folder: Path
@@ -44,22 +44,25 @@ class ValidationResult:
     seconds: float
 
     def summary(self) -> str:
-        """Return the counts and where the report is."""
+        """Return the counts and the path of the report."""
         found = count_anomalies(len(self.anomalies)) + (", all accepted" if self.anomalies else "")
         counts = f"{self.examples:,} examples, {self.features} features"
         return f"validate  {counts} | {found} | {duration(self.seconds)}\nwrote     {self.folder / 'report.html'}"
 
 
 def validate(config: ValidateConfig) -> ValidationResult:
-    """Check the files, compute statistics, hold every split to the schema, compare them, and train with the baseline.
+    """Check examples with TFDV: every split against the schema, the splits against train, train against the baseline.
 
-    Writes to `config.out`: `statistics-<split>.pb`, `schema.pbtxt` and `anomalies-<split>.pbtxt` (TFDV's own forms),
-    `anomalies.json` and `report.html`. They are written as well when anomalies stop the run. When nothing stops it, it
-    becomes the baseline.
+    Writes to `config.out`: `statistics-<split>.pb`, `schema.pbtxt` and `anomalies-<split>.pbtxt` (TFDV's own formats),
+    `anomalies.json` and `report.html`, also if anomalies stop the run. A run that passes becomes the baseline.
 
     Raises:
         ConfigError: TFDV isn't installed, the schema can't be read, or an `accept` pattern hasn't three parts.
         DataError: The examples are damaged, or have anomalies that aren't accepted.
+
+    Example:
+        result = validate(ValidateConfig(examples="examples", out="validation"))
+        print(result.summary())
     """
     started = time.monotonic()
     patterns = [parse_pattern(text) for text in config.accept]
@@ -103,7 +106,7 @@ def validate(config: ValidateConfig) -> ValidationResult:
 
 
 def _say_uncompared(findings: Findings, with_baseline: bool) -> None:
-    """Log what skew and drift can't be looked for in: features, and slices that are on one side alone or too small."""
+    """Log the features and slices that aren't compared: no usable limit, on one side only, or too few examples."""
     by_data: dict[str, set[str]] = {}
     for row in findings.slices:
         by_data.setdefault(row.data, set()).add(row.slice)
@@ -114,7 +117,7 @@ def _say_uncompared(findings: Findings, with_baseline: bool) -> None:
         present = {feature.name for feature in findings.statistics[split].features if feature.present}
         features = sorted(present & COMPARED_FEATURES - {row.feature for row in found if not row.slice})
         both, other = by_data.get(split, set()), by_data.get(against, set())
-        # Above a limit of 1 is nothing.
+        # No distance is above 1.
         small = {row.slice for row in found if row.slice and row.limit >= 1}
         for what, names in (
             ("features, which a tenth of the examples share a value of or the schema sets no limit for", features),
@@ -127,7 +130,7 @@ def _say_uncompared(findings: Findings, with_baseline: bool) -> None:
 
 
 def _say_unused_limits(config: ValidateConfig, schema_file: Path | None) -> None:
-    """Say which limits somebody asked for that a schema overrides; those that were left alone are no news."""
+    """Log the limits that were set but are overridden by a schema; limits at their default aren't logged."""
     asked = {"--max-skew": "max_skew", "--max-drift": "max_drift"}
     for flag, name in asked.items():
         limit = getattr(config, name)

@@ -384,7 +384,7 @@ def test_the_statistics_load_with_tfdv_and_leave_out_image_and_name(in_tfdv_envi
 def test_another_count_than_examples_json_says_is_an_error(in_tfdv_environment: tuple[Path, dict]) -> None:
     kind, message = in_tfdv_environment[1]["errors"]["counts"]
     assert kind == "DataError"
-    assert message.startswith("the valid split holds 60 examples, examples.json says 61.")
+    assert message.startswith("the valid split holds 60 examples, but 61 according to examples.json.")
 
 
 def test_files_that_hold_no_tiles_and_schemas_that_are_none_are_named(in_tfdv_environment: tuple[Path, dict]) -> None:

@@ -312,4 +312,4 @@ def test_statistics_that_are_gone_from_a_baseline_are_told(tmp_path: Path, caplo
     (tmp_path / "baseline.json").write_text("{}")
     read_baseline(tmp_path)
     assert caplog.records[-1].levelname == "WARNING"
-    assert "statistics-train.pb is gone" in caplog.text and "drift isn't looked for" in caplog.text
+    assert "statistics-train.pb is missing" in caplog.text and "isn't checked for drift" in caplog.text
