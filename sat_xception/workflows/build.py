@@ -1,9 +1,9 @@
-"""From labels to validated TFRecord files in one command, which goes on where it was interrupted.
+"""Make validated TFRecord files from labels in one command that resumes where it was interrupted.
 
-`build.json` in the folder says what each finished part was made of: digests of its settings and of what it read. A part
-is done again when one of them is another. Class folders and baselines may change unseen, so what reads them is done
-each time. Imagery that is one file on this machine is known by its size and time; other imagery isn't looked at again:
-remove `build.json` to have it fetched anew.
+`build.json` in the folder records digests of the settings and inputs of each finished part. A part is repeated if one
+of them has changed. Class folders and baselines have no digest, so parts that read them are always repeated. A local
+imagery file is identified by its size and modification time; other imagery isn't checked for changes: remove
+`build.json` to fetch it again.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _STEPS: dict[str, tuple[type[StepConfig], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What is in the folder.
+    """Result of a build.
 
     Attributes:
         folder: Folder with `dataset/`, `examples/` and `validation/`.
         counts: The dataset's rows by status, and usable ones by split and class.
-        examples: Examples by split.
+        examples: Number of examples by split.
         anomalies: Number of anomalies, each accepted.
-        kept: Parts that were done already, with the same settings and on the same data.
-        seconds: Whole time.
+        kept: Parts that were kept, because settings and inputs are unchanged.
+        seconds: Duration.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class BuildResult:
     seconds: float
 
     def summary(self) -> str:
-        """Return the counts, what was kept, and where the pages are."""
+        """Return the counts, the parts that were kept, and the paths of the pages."""
         by_status = "  ".join(f"{number:,} {status}" for status, number in self.counts["by_status"].items())
         by_split = "  ".join(f"{split} {number:,}" for split, number in self.examples.items())
         lines = [
@@ -71,7 +71,7 @@ class BuildResult:
             f"{self.anomalies} anomalies{', all accepted' if self.anomalies else ''} | {duration(self.seconds)}"
         ]
         if self.kept:
-            lines.append(f"kept      {', '.join(self.kept)}: nothing that they are made of has changed")
+            lines.append(f"kept      {', '.join(self.kept)}: settings and inputs are unchanged")
         lines.append(f"wrote     {self.folder / 'examples'}")
         lines.append(
             f"pages     {self.folder / 'dataset' / 'report.html'}   {self.folder / 'validation' / 'report.html'}"
@@ -83,7 +83,7 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     """Assemble, convert and validate into `OUT/dataset`, `OUT/examples` and `OUT/validation`.
 
     Raises:
-        SatXceptionError: A part failed; those before it are kept, and the same command goes on from there.
+        SatXceptionError: A part failed. Those before it are kept, and the same command resumes there.
     """
     started = time.monotonic()
     parts = _Parts(config.out)
@@ -111,7 +111,7 @@ def build_dataset(config: BuildConfig) -> BuildResult:
 
 
 class _Parts:
-    """The parts of a folder, and what the finished ones were made of."""
+    """The parts of a folder, with the digests of the settings and inputs of finished ones."""
 
     def __init__(self, folder: Path) -> None:
         self._place = folder / _RECORD
@@ -119,18 +119,18 @@ class _Parts:
         self.kept: list[str] = []
 
     def make(self, verb: str, settings: dict[str, Any], read: tuple[Path | None, ...] | None, made: Path) -> None:
-        """Do a part's work, unless it is done.
+        """Run a step, unless its result exists and is up to date.
 
         Args:
-            verb: The step.
-            settings: Its settings.
-            read: Files that it reads; None when it reads what may change unseen, and is done each time.
-            made: File that its result holds.
+            verb: Name of the step.
+            settings: Settings of the step.
+            read: Files that it reads; None if its inputs have no digest, so that it always runs.
+            made: File that its result must hold.
         """
         key = _key(settings, read or ())
         done = self.record.get(verb, {})
         if read is not None and done and done == {"key": key, "made": _digest_of(made)}:
-            _log.info("%-9s is done already, with these settings and on this data", verb)
+            _log.info("%-9s is up to date: settings and inputs are unchanged", verb)
             self.kept.append(verb)
             return
         config_class, function = _STEPS[verb]
@@ -142,7 +142,7 @@ class _Parts:
 
 
 def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
-    """Return a digest of a part's settings and of the files that it reads; an address with a key in it isn't told."""
+    """Return a digest of a part's settings and input files; it doesn't reveal keys in addresses."""
     given = {name: str(value) for name, value in settings.items() if name != "out"}
     files = [file_digest(_here(file)) for path in read if path for file in _files_of(path)]
     files.append(file_state(str(settings.get("imagery") or "")))
@@ -150,7 +150,7 @@ def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
 
 
 def _digest_of(made: Path) -> str:
-    """Return the SHA-256 of a file that a part made, or "" when it isn't there."""
+    """Return the SHA-256 of a file that a part made, or "" if it is missing."""
     try:
         return file_digest(_here(made))
     except (ConfigError, FileNotFoundError):
@@ -162,5 +162,5 @@ def _here(path: Path) -> Path:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return a file and, of a Shapefile, those that belong to it."""
+    """Return a file, with the accompanying files of a Shapefile."""
     return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.suffix == ".shp" else [path]

@@ -1,4 +1,4 @@
-"""The original's `sat_xception train -model=xception -train=train -valid=test`: steps in a row, from class folders."""
+"""The original command `sat_xception train -model=xception -train=train -valid=test`: all steps from class folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["TrainFoldersResult", "train_folders"]
 
 @dataclass(frozen=True)
 class TrainFoldersResult:
-    """What was trained and packaged.
+    """Results of training and packaging.
 
     Attributes:
         trained: Result of the train step.
@@ -35,7 +35,7 @@ class TrainFoldersResult:
     logs: Path
 
     def summary(self) -> str:
-        """Return the best validation accuracy, where everything is, and what to do next."""
+        """Return the best validation accuracy, the paths of the results, and commands to run next."""
         version = self.packaged.folder
         root, name = version.parent.parent, version.parent.name
         return "\n".join(
@@ -54,7 +54,7 @@ class TrainFoldersResult:
 
 
 def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
-    """Assemble, convert, train and package; every result goes to a folder of this run below `models` and `tensorboard`.
+    """Assemble, convert, train and package into a new folder below `models`, with logs in one below `tensorboard`.
 
     Raises:
         SatXceptionError: As the steps do.
@@ -65,7 +65,7 @@ def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
         dataset, examples = scratch / "dataset", scratch / "examples"
         print(
             assemble(
-                # Blocks of one tile: the split that the folders give is kept, as in the original.
+                # Blocks of one tile, so that the split given by the folders is kept, as in the original.
                 AssembleConfig(train=config.train, valid=config.valid, out=dataset, block_zoom=22)
             ).summary()
         )

@@ -150,7 +150,7 @@ def test_built_again_only_what_is_made_of_something_else_is_done_again(built):
     again, asked = build("--accept", "*:*:*")
     assert again.returncode == 0, again.stderr
     assert (asked, page.stat().st_mtime_ns) == (0, before)
-    assert "kept      assemble, convert, validate: nothing that they are made of has changed" in again.stdout
+    assert "kept      assemble, convert, validate: settings and inputs are unchanged" in again.stdout
     other, asked = build("--accept", "*:*:*", "--max-skew", "0.5")
     assert asked == 0
     assert "kept      assemble, convert: " in other.stdout
