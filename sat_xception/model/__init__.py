@@ -1,1 +1,1 @@
-"""Models: backbones, pixels to model input, training, export."""
+"""Backbones, preprocessing, model input, and the parts that training and search share."""

@@ -1,4 +1,4 @@
-"""Show the network the same tile in other ways. Seen from above, a tile has no right way up."""
+"""Augmentation: flips, quarter turns, crops, brightness and contrast. A tile seen from above has no right way up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["random_view", "view"]
 
 _BRIGHTNESS = 0.1
 _CONTRAST = 0.15
-# Width to height of what is cut out, as many times one way as the other.
+# Largest aspect ratio of random crops; both orientations are equally likely.
 _ASPECT = (0.8, 1.25)
 
 
@@ -19,8 +19,8 @@ def view(images: tf.Tensor, index: int) -> tf.Tensor:
 
     Args:
         images: `[n, s, s, 3]`.
-        index: 0 is the image itself, 1 its mirror image, 2 and 3 their half turns, 4 to 7 the same with rows and
-            columns swapped. The order makes few views differ much: the first two already differ in left and right.
+        index: 0 is the image itself, 1 its mirror image, 2 and 3 these two turned by 180 degrees, 4 to 7 the same with
+            rows and columns swapped. In this order even the first two views differ (left and right are swapped).
 
     Returns:
         The images, same shape and dtype.
@@ -35,15 +35,15 @@ def view(images: tf.Tensor, index: int) -> tf.Tensor:
 
 
 def random_view(image: tf.Tensor, key: tf.Tensor, crop: float = 1.0) -> tf.Tensor:
-    """Cut, flip, turn, brighten and stretch an image at random, the same way for the same key.
+    """Crop, flip, turn, and change brightness and contrast of an image at random; the same key gives the same result.
 
-    One image at a time, which stays in the processor's cache, and only the symmetry that is drawn is computed. On two
-    busy cores the symmetries alone came to 2,869 images/s at 256 pixels, batches of them chosen by `tf.where` to 157.
+    It takes one image at a time, which stays in the CPU cache, and computes only the symmetry that is drawn. On two
+    busy cores the symmetries alone ran at 2,869 images/s at 256 pixels, and at 157 images/s as batches with `tf.where`.
 
     Args:
         image: `uint8 [s, s, 3]`.
         key: `int64 [2]`, the seed of TensorFlow's stateless random numbers.
-        crop: Smallest share of its area that is cut out and enlarged to the image's size; 1 for the whole image.
+        crop: Minimum fraction of the area that a random crop keeps before it is resized; 1 disables cropping.
 
     Returns:
         `uint8 [s, s, 3]`.
@@ -54,9 +54,9 @@ def random_view(image: tf.Tensor, key: tf.Tensor, crop: float = 1.0) -> tf.Tenso
     image = tf.switch_case(which, [functools.partial(_symmetry, image, index) for index in range(8)])
     contrast, brightness = tf.unstack(tf.random.stateless_uniform([2], key + 1, -1.0, 1.0))
     gain = 1 + _CONTRAST * contrast
-    # Every eighth row and column tells the mean well enough.
+    # Every eighth row and column gives the mean accurately enough.
     mean = tf.reduce_mean(tf.cast(image[::8, ::8], tf.float32))
-    # The half makes a rounding of what the cast does, which is to cut off.
+    # The cast truncates; adding a half makes it round.
     shift = mean * (1 - gain) + 255 * _BRIGHTNESS * brightness + 0.5
     return tf.cast(tf.clip_by_value(tf.cast(image, tf.float32) * gain + shift, 0, 255), tf.uint8)
 

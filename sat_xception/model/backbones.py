@@ -1,7 +1,7 @@
 """The backbones: networks that training starts from. A new one is one entry in `BACKBONES`.
 
-Nothing here imports TensorFlow, so that the command line and the check of a pipeline's parameters know the names and
-the sizes at once. What an entry builds is imported when it is built.
+Nothing here imports TensorFlow, so that the command line and the check of a pipeline's parameters know names and sizes
+without its import time. Keras's constructors are imported when they are called.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Backbone:
     """Everything that the library knows about one backbone.
 
     Attributes:
-        title: Name in texts for people.
+        title: Name in reports and messages.
         build: Constructor with the arguments of those in `keras.applications`: `include_top`, `weights` and
             `input_shape`, and `alpha` where there are several widths.
         preprocessing: Makes the layer, with a given `name`, from pixels `[n, size, size, 3]` in 0 to 255 to what the
             pretrained weights expect. A layer of Keras itself: a saved model is loaded without this library's code.
         input_size: Default height and width of the input, in pixels.
         smallest_input: Smallest input size that the constructor accepts.
-        fine_tune_from: First layer that fine-tuning changes by default; all layers of a stage learn, or none.
+        fine_tune_from: Default first layer that is unfrozen in fine-tuning. Stages are unfrozen as a whole.
         fine_tune_learning_rate: Adam's highest rate in fine-tuning; docs/training.md has what was measured.
         scratch_learning_rate: Adam's first rate from random weights.
         weight_counts: Number of values in the weights without the classification top, by width multiplier; a network
@@ -65,10 +65,10 @@ class Backbone:
 
 
 def imported(name: str, **arguments: object) -> Callable[..., Any]:
-    """Return a function that imports `module:attribute` when it is called, and calls that.
+    """Return a function that imports `module:attribute` when it is called, and calls it.
 
     Args:
-        name: What to import, for instance "keras.layers:Rescaling".
+        name: Module and attribute, for instance "keras.layers:Rescaling".
         **arguments: Keyword arguments of every call; the caller may add others.
     """
     module, _, attribute = name.partition(":")
@@ -79,7 +79,7 @@ def imported(name: str, **arguments: object) -> Callable[..., Any]:
     return call
 
 
-# The field calls it "tf" mode: [0, 255] to [-1, 1].
+# The "tf" mode of `keras.applications.imagenet_utils`: [0, 255] to [-1, 1].
 _MINUS_ONE_TO_ONE = imported("keras.layers:Rescaling", scale=1 / 127.5, offset=-1.0)
 
 DEFAULT_BACKBONE = "xception"
@@ -88,7 +88,7 @@ BACKBONES: dict[str, Backbone] = {
         title="Xception",
         build=imported("keras.applications:Xception"),
         preprocessing=_MINUS_ONE_TO_ONE,
-        # 256 is what the original trained on; zoom-18 tiles come in that size, so nothing is lost to resizing.
+        # The original trained at 256 pixels. Map tiles have that size, so resizing loses nothing.
         input_size=256,
         smallest_input=71,
         fine_tune_from="block13_sepconv1",
@@ -130,7 +130,7 @@ def get_backbone(name: str) -> Backbone:
     """Return a backbone by name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: No backbone has this name.
     """
     if name not in BACKBONES:
         raise ConfigError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")

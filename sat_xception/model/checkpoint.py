@@ -1,10 +1,10 @@
-"""Keep what a training has learnt so far, so that the same command goes on from there after it was killed.
+"""Checkpoints of a training: after a kill, the same command resumes from them.
 
-    <place>/<fingerprint>/features-train-00000.npz, …   rows of frozen features, in parts
-    <place>/<fingerprint>/head-0.npz, head-1.npz, …     state of each phase: the last two, written in turns
+    <folder>/<fingerprint>/features-train-00000.npz, …   rows of frozen features, in parts
+    <folder>/<fingerprint>/head-0.npz, head-1.npz, …     state of each phase: the last two, written alternately
 
-The fingerprint is of everything that has a say in the result: a training with other settings, data or weights has
-another folder, and never meets these files. Each file begins with the SHA-256 of what comes after.
+The fingerprint is a digest of everything that affects the result, so a training with other settings, data or weights
+uses another folder. Each file begins with the SHA-256 of its content.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = ["Checkpoints", "NoCheckpoints", "State", "fingerprint"]
 _log = get_logger(__name__)
 _FACTS = "facts"
 _DIGITS = 64
-# At rest, as at the end of an epoch, a checkpoint is written without waiting for the interval, unless the one before is
-# so fresh or took so long that writing would take more than a twentieth of the time.
+# At the end of an epoch a checkpoint is written without waiting for the interval, unless writing would then take more
+# than a twentieth of the time, by the age and duration of the last one.
 _MIN_S, _SHARE = 5.0, 20
 
 
 @dataclass
 class State:
-    """What is kept in one file.
+    """Content of one checkpoint file.
 
     Attributes:
-        facts: JSON types.
+        facts: Values of JSON types.
         arrays: Lists of arrays by name.
     """
 
@@ -50,7 +50,7 @@ class State:
 
 
 def fingerprint(facts: Mapping[str, object]) -> str:
-    """Return the SHA-256 of JSON types as 16 hexadecimal digits, which name the folder of a training's checkpoints."""
+    """Return 16 hexadecimal digits of the SHA-256 of JSON values; they name the folder of a training's checkpoints."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -60,12 +60,12 @@ class Checkpoints:
     Args:
         place: Folder or address in a bucket.
         name: Fingerprint of this training.
-        every_s: Most seconds between two checkpoints.
-        shared: Whether other trainings keep theirs in the same place.
+        every_s: Maximum seconds between two checkpoints.
+        shared: Whether other trainings use the same parent folder.
     """
 
     def __init__(self, place: Path, name: str, every_s: float, shared: bool = True) -> None:
-        """Look at what is there."""
+        """Look for checkpoints of this training."""
         self.folder = place / name
         self._place = place
         self._removable = self.folder if shared else place
@@ -80,15 +80,19 @@ class Checkpoints:
             _log.info("resume    %s holds checkpoints of other settings, data or weights; they aren't used", place)
 
     def due(self, at_rest: bool = False) -> bool:
-        """Return whether it is time to write one."""
+        """Return whether it is time to write a checkpoint.
+
+        Args:
+            at_rest: True at the end of an epoch, where a checkpoint may be written before the interval is over.
+        """
         wait = min(self._every_s, max(_MIN_S, _SHARE * self._cost_s)) if at_rest else self._every_s
         return time.monotonic() - self._written >= wait
 
     def save(self, name: str, state: State) -> None:
-        """Write the state of a phase over the last but one.
+        """Write the state of a phase, and replace the older one of its two files.
 
         Raises:
-            ConfigError: It can't be written.
+            ConfigError: The file can't be written.
             ServiceError: The bucket can't be written.
         """
         number = self._numbers.get(name, -1) + 1
@@ -96,10 +100,10 @@ class Checkpoints:
         self.save_part(f"{name}-{number % 2}", State({**state.facts, "number": number}, state.arrays))
 
     def save_part(self, name: str, state: State) -> None:
-        """Write a file of its own.
+        """Write a state under exactly this name.
 
         Raises:
-            ConfigError: It can't be written.
+            ConfigError: The file can't be written.
             ServiceError: The bucket can't be written.
         """
         started = time.monotonic()
@@ -108,10 +112,10 @@ class Checkpoints:
         self._cost_s = self._written - started
 
     def load(self, name: str) -> State | None:
-        """Return the last state of a phase that is whole, or None.
+        """Return the last undamaged state of a phase, or None.
 
         Raises:
-            ConfigError: It can't be read.
+            ConfigError: A file can't be read.
             ServiceError: The bucket can't be read.
         """
         states = [state for turn in (0, 1) if (state := self.load_part(f"{name}-{turn}")) is not None]
@@ -122,10 +126,10 @@ class Checkpoints:
         return last
 
     def load_part(self, name: str) -> State | None:
-        """Return what is in a file of its own, or None when it isn't there or damaged.
+        """Return the state saved under exactly this name, or None if it is missing or damaged.
 
         Raises:
-            ConfigError: It can't be read.
+            ConfigError: The file can't be read.
             ServiceError: The bucket can't be read.
         """
         path = self.folder / f"{name}.npz"
@@ -137,10 +141,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def naming_what_is_kept(self) -> Iterator[None]:
-        """Add to an error of what failed outside, such as a full disk, from where training goes on.
+        """Add the folder of the checkpoints to the message of a ServiceError, such as a full disk.
 
         Raises:
-            ServiceError: As it was, with the folder of the checkpoints if there are any.
+            ServiceError: The original error, with the folder if it holds checkpoints.
         """
         try:
             yield
@@ -155,35 +159,35 @@ class Checkpoints:
             raise ServiceError(told) from None
 
     def remove(self) -> None:
-        """Remove every file of this training; what can't be removed is left, with a warning."""
+        """Remove every file of this training; a file that can't be removed is logged as a warning."""
         remove_files(self._removable)
         if not isinstance(self._place, GcsPath):
-            with contextlib.suppress(OSError):  # others keep theirs there
+            with contextlib.suppress(OSError):  # not empty: it holds checkpoints of other trainings
                 self._place.rmdir()
 
 
 class NoCheckpoints(Checkpoints):
-    """For what is done anew rather than gone on with: keeps nothing."""
+    """Null object: stores no checkpoints."""
 
     def __init__(self) -> None:
-        """Look at nothing."""
+        """Take no folder."""
         self.folder = Path()
 
     def due(self, at_rest: bool = False) -> bool:
-        """Return that it never is."""
+        """Return False."""
         return False
 
     def save_part(self, name: str, state: State) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
     def save(self, name: str, state: State) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
     def load(self, name: str) -> None:
-        """Return that there is nothing."""
+        """Return None."""
 
     def load_part(self, name: str) -> None:
-        """Return that there is nothing."""
+        """Return None."""
 
 
 def _packed(state: State) -> bytes:

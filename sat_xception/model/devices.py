@@ -1,4 +1,4 @@
-"""How fast the devices are used: number format, compilation, several GPUs. Chosen by what is there, or as asked for."""
+"""Choose precision, XLA and the distribution strategy of a training, by the available devices or the settings."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FLOAT16_FROM, _BFLOAT16_FROM = (7, 0), (8, 0)
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """How a training uses the machine.
+    """Use of the devices by a training.
 
     Attributes:
-        precision: Policy of Keras: "float32", "mixed_float16" or "mixed_bfloat16".
+        precision: Keras dtype policy: "float32", "mixed_float16" or "mixed_bfloat16".
         xla: Whether steps are compiled by XLA.
-        replicas: Devices that share each step.
-        deterministic: Whether operations that aren't repeatable on GPUs are replaced by slower ones that are.
+        replicas: Number of devices that share each step.
+        deterministic: Whether GPU operations that aren't repeatable are replaced by slower ones that are.
     """
 
     precision: str
@@ -39,24 +39,24 @@ class DevicePlan:
     deterministic: bool
 
     def describe(self) -> dict[str, Any]:
-        """Return them as JSON types."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def choose(config: TrainConfig) -> DevicePlan:
-    """Return how a training will use the machine, and say it.
+    """Return the device plan of a training, and log it.
 
-    On CPUs that is float32 without XLA: both others made networks of convolutions slower there.
+    On CPUs the plan is float32 without XLA: mixed precision and XLA both made convolutional networks slower there.
 
     Raises:
-        ConfigError: More GPUs are asked for than there are.
+        ConfigError: `config.gpus` is larger than the number of GPUs.
     """
     gpus = _gpus()
     if config.gpus > len(gpus):
         raise ConfigError(f"--gpus {config.gpus} but TensorFlow sees {len(gpus)}; give fewer, or 0 for all there are")
     replicas = max(1, config.gpus or len(gpus))
     precision = _fitting_precision(gpus) if config.precision == "auto" else config.precision
-    # Keras, too, leaves XLA out where several devices share a step.
+    # Keras doesn't use XLA either if several devices share a step.
     xla = bool(gpus) and replicas == 1 if config.xla == "auto" else config.xla == "on"
     choices = DevicePlan(precision, xla, replicas, config.deterministic)
     _log.info(
@@ -70,7 +70,7 @@ def choose(config: TrainConfig) -> DevicePlan:
 
 @contextlib.contextmanager
 def device_scope(choices: DevicePlan) -> Iterator[None]:
-    """Build and train models as chosen while the block runs; determinism stays on in this process."""
+    """Apply a device plan while the block runs; determinism, once on, stays on in this process."""
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
     names = [device.name for device in _gpus()[: choices.replicas]]
@@ -85,7 +85,7 @@ def device_scope(choices: DevicePlan) -> Iterator[None]:
 
 
 def in_float32(model: keras.Model) -> None:
-    """Let a model that learnt in mixed precision compute in float32, as it is packaged and served; weights stay."""
+    """Switch a model trained in mixed precision to float32, for packaging and serving; weights don't change."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             in_float32(layer)

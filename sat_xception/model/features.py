@@ -1,4 +1,4 @@
-"""Frozen features: what the backbone says of each view of each tile, computed once and kept as it goes."""
+"""Frozen features: the backbone's output for each view of each tile, computed once and saved in parts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sat_xception.model.stop_request import StopRequest
 __all__ = ["FeatureBatches", "Features", "compute_features", "frozen"]
 
 _log = get_logger(__name__)
-# Features are kept in parts, so that a part fits in memory once more while it is written.
+# Features are saved in parts, since writing a part needs its size in memory a second time.
 _PART_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of features of a split, each view of a batch after the other.
+    """Features of a split, batch by batch and view by view.
 
     Attributes:
         rows: Pooled features `float32 [views * n, d]`.
         labels: `int64 [views * n]`.
-        weights: How much each counts, `float32 [views * n]`.
+        weights: Sample weights `float32 [views * n]`.
     """
 
     rows: npt.NDArray[np.float32]
@@ -44,8 +44,8 @@ class FeatureBatches:
     Attributes:
         inputs: `float32 [n, d]`.
         labels: `int64 [n]`.
-        weights: `float32 [n]`.
-        batch_size: Rows a step.
+        weights: Sample weights `float32 [n]`.
+        batch_size: Number of rows per step.
         seed: Seed of their order.
     """
 
@@ -57,20 +57,20 @@ class FeatureBatches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
         return -(-int(self.labels.shape[0]) // self.batch_size)
 
     def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
-        """Return what is left of an epoch: `(float32 [n, d], int64 [n], float32 [n])`."""
+        """Return an epoch from `first_step` on: `(float32 [n, d], int64 [n], float32 [n])`."""
         order = np.random.default_rng([self.seed, number]).permutation(int(self.labels.shape[0]))
         rows = tf.data.Dataset.from_tensor_slices(order[first_step * self.batch_size :]).batch(self.batch_size)
         return rows.map(lambda row: tuple(tf.gather(part, row) for part in (self.inputs, self.labels, self.weights)))
 
 
 def frozen(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a backbone as a function of `uint8 [n, size, size, 3]` that gives pooled features `float32 [n, d]`.
+    """Return a backbone as a function from `uint8 [n, size, size, 3]` to pooled features `float32 [n, d]`.
 
-    It is traced once, whatever the number of tiles: tracing takes as long as computing hundreds of them.
+    It is traced once for all batch sizes: tracing takes as long as computing hundreds of tiles.
     """
     images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8)
     return tf.function(lambda tiles: tf.cast(network(tiles, training=False), tf.float32), input_signature=[images])  # type: ignore[no-any-return]
@@ -84,18 +84,18 @@ def compute_features(
     checkpoints: Checkpoints,
     notice: StopRequest,
 ) -> Features:
-    """Compute the features of a split, or what is left of them.
+    """Compute the features of a split, without the parts that are in the checkpoints already.
 
     Args:
-        forward: What `frozen` returned.
+        forward: Function that `frozen` returned.
         split: Name of the split.
-        batches: Its tiles in stored order: images, labels, and how much each counts.
-        views: Symmetries of each tile, from the first on; see `augment.view`.
-        checkpoints: Where parts are kept.
-        notice: Says when to stop.
+        batches: Tiles of the split in stored order: images, labels, sample weights.
+        views: Number of views of each tile; see `augment.view`.
+        checkpoints: Checkpoints that the parts are saved in.
+        notice: Stop request, checked after each batch.
 
     Raises:
-        PreemptedError: It was asked to stop; what was computed is kept.
+        PreemptedError: The process was asked to stop; the features computed so far are saved.
     """
     parts, done = _kept_parts(split, checkpoints)
     kept = done
@@ -122,12 +122,12 @@ def compute_features(
 
 
 def _kept_parts(split: str, checkpoints: Checkpoints) -> tuple[list[list[npt.NDArray[np.float32]]], int]:
-    """Return the parts that are whole, up to the first that isn't, and the number of batches in them."""
+    """Return the parts before the first missing or damaged one, and their number of batches."""
     parts: list[list[npt.NDArray[np.float32]]] = []
     done = 0
     while (state := checkpoints.load_part(_part(split, len(parts)))) is not None:
         if state.facts["first"] != done:
-            break  # written before one in front of it was damaged, and computed again in another size
+            break  # of an earlier attempt: a part before it was damaged, and computed again in another size
         parts.append(list(state.arrays["columns"]))
         done = int(state.facts["end"])
     if parts:

@@ -1,4 +1,4 @@
-"""The classifier on a backbone's features, and how it learns: its layers, its loss, its optimizer."""
+"""The classifier head on a backbone's features: layers, loss and optimizer."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 
 
 def head_layers(config: TrainConfig, classes: int) -> list[keras.layers.Layer]:
-    """Return new layers from features `float32 [n, d]` to probabilities `float32 [n, classes]`, in their order.
+    """Return new layers from features `float32 [n, d]` to probabilities `float32 [n, classes]`, in order.
 
-    A hidden layer when `config.head_units` asks for one, dropout, and a softmax layer named "head".
+    They are a hidden layer if `config.head_units` isn't 0, dropout, and a softmax layer named "head".
     """
     layers: list[keras.layers.Layer] = []
     if config.head_units:
         layers.append(keras.layers.Dense(config.head_units, activation=config.head_activation, name="hidden"))
     layers.append(keras.layers.Dropout(config.dropout, name="dropout"))
-    # Softmax in float32 whatever the policy of the network is.
+    # Softmax in float32 under any dtype policy.
     layers.append(keras.layers.Dense(classes, activation="softmax", dtype="float32", name="head"))
     return layers
 
@@ -41,25 +41,25 @@ def compile_model(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     label_smoothing: float,
 ) -> None:
-    """Get a classifier ready to learn labels `int64 [n]`, with the optimizer that is asked for."""
+    """Compile a classifier for labels `int64 [n]`, with the optimizer of the settings."""
     loss = _SmoothedCrossentropy(label_smoothing) if label_smoothing else "sparse_categorical_crossentropy"
     model.compile(_OPTIMIZERS[config.optimizer](learning_rate), loss, metrics=["accuracy"])
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """Return the same layers without how they learnt: the optimizer with its state, and our loss.
+    """Return a model with the same layers, but without optimizer, optimizer state and loss.
 
-    What is saved of it loads without our code.
+    A file saved from it loads without this library's code.
     """
-    # Not `inputs` and `outputs`: a model of lists warns when it is called with an array.
+    # Not `inputs` and `outputs`, which are lists: such a model warns when it is called with an array.
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 class _SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy against labels of which a share is spread evenly over the classes.
+    """Cross-entropy with label smoothing for integer labels.
 
-    Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. Keras's own smoothing
-    takes labels in one-hot form.
+    Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision", section 7. Keras's own label
+    smoothing needs one-hot labels.
     """
 
     def __init__(self, smoothing: float) -> None:

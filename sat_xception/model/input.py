@@ -1,4 +1,4 @@
-"""Read examples as `tf.data`: decode and resize in parallel, kept in memory where they fit."""
+"""Read examples as `tf.data`: decoded and resized in parallel, and cached in memory if they fit."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _FEATURES = {
     "tile/id": tf.io.FixedLenFeature([], tf.string),
     "tile/weight": tf.io.FixedLenFeature([], tf.float32, default_value=1.0),
 }
-# Decoded tiles are kept in memory up to this size: 16,000 tiles of 224 pixels. More are decoded again each epoch.
+# Decoded tiles are cached in memory up to this size: 16,000 tiles of 224 pixels. More are decoded again in each epoch.
 _CACHE_BYTES = 2_400_000_000
 _SHUFFLE_TILES = 4096
 
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """Say what is wrong with the examples when TensorFlow fails on a damaged file or on an image that it can't decode.
+    """Turn TensorFlow's error on a damaged file or undecodable image into a DataError.
 
     Raises:
-        DataError: Instead of TensorFlow's error; it names the tile.
+        DataError: The examples can't be read; the message names the tile if an image is at fault.
     """
     try:
         yield
@@ -50,13 +50,13 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def _reason_of(error: tf.errors.OpError) -> str:
-    """Return what happened: the last line, among the names of nodes and of the transformations before it."""
+    """Return the reason in TensorFlow's message, without the names of nodes and transformations around it."""
     lines = re.sub(r"\[\[.*?\]\]|\[Op:.*|\{\{.*?\}\}|.*Iterator::\S+: ", "", error.message).split("\n")
     return next((line.strip(" .\t") for line in reversed(lines) if line.strip()), "damaged")
 
 
 def _first_unreadable(folder: Path) -> tuple[str, str]:
-    """Return the id of the first tile whose image can't be decoded, and why; ("", "") where it is a file's damage."""
+    """Return the id of the first tile whose image can't be decoded, and why; ("", "") if a file is damaged instead."""
     try:
         for split in read_index(folder).splits:
             for tile, image, _ in encoded_examples(folder, split):
@@ -65,7 +65,7 @@ def _first_unreadable(folder: Path) -> tuple[str, str]:
                 except tf.errors.InvalidArgumentError as error:
                     return tile.numpy().decode(), _reason_of(error)
     except (DataError, tf.errors.DataLossError, tf.errors.InvalidArgumentError):
-        # An example that can't be told from the next has no name.
+        # A damaged record has no readable tile id.
         pass
     return "", ""
 
@@ -88,7 +88,7 @@ def evaluation_batches(folder: Path, split: str, input_size: int, batch_size: in
 
 
 def weighted_batches(folder: Path, split: str, input_size: int, batch_size: int) -> tf.data.Dataset:
-    """Return a split in stored order, with how much each tile counts: `(uint8 […], int64 [n], float32 [n])`."""
+    """Return a split in stored order, with sample weights: `(uint8 […], int64 [n], float32 [n])`."""
     return _pixels(folder, split, input_size).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
@@ -100,15 +100,15 @@ def _own_weight(label: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 class TileBatches:
     """Tiles as training data, shuffled and augmented; see `phase.Batches`.
 
-    Order and augmentation follow from the seed, TensorFlow's global one, the epoch and the place in it alone.
+    Order and augmentation depend only on `seed`, TensorFlow's global seed, the epoch and the position in the epoch.
 
     Attributes:
-        tiles: Decoded tiles in stored order, kept in memory where they fit.
+        tiles: Decoded tiles in stored order, cached in memory if they fit.
         count: Number of tiles.
-        batch_size: Tiles a step.
+        batch_size: Number of tiles per step.
         seed: Seed of order and augmentation.
-        weigh: Gives how much a tile counts in the loss, from its label and its own weight.
-        crop: Smallest share of a tile that is cut out; see `random_view`.
+        weigh: Function from a tile's label and own weight to its sample weight in the loss.
+        crop: Minimum fraction of a tile that a random crop keeps; see `random_view`.
     """
 
     tiles: tf.data.Dataset
@@ -120,13 +120,13 @@ class TileBatches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
         return -(-self.count // self.batch_size)
 
     def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
-        """Return what is left of an epoch: `(uint8 [n, size, size, 3], int64 [n], float32 [n])`.
+        """Return an epoch from `first_step` on: `(uint8 [n, size, size, 3], int64 [n], float32 [n])`.
 
-        The last is how much each tile counts.
+        The third part is the sample weights.
         """
         order = self.tiles.shuffle(
             min(self.count, _SHUFFLE_TILES), seed=_order_seed(self.seed, number), reshuffle_each_iteration=False
@@ -173,7 +173,7 @@ def _pixels(folder: Path, split: str, input_size: int) -> tf.data.Dataset:
         return image, example["image/class/label"], example["tile/weight"]
 
     pixels = _examples(folder, split).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    # TFRecord files don't say how many records they hold, and Keras warns of data of unknown length.
+    # TFRecord files don't hold their number of records, and Keras warns about data of unknown length.
     return pixels.apply(tf.data.experimental.assert_cardinality(read_index(folder).count(split)))
 
 

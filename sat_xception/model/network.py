@@ -1,4 +1,4 @@
-"""Build the networks: a backbone from pixels to pooled features, a head on it, and the layers that learn."""
+"""Build the networks: a backbone from pixels to pooled features, with a head, and choose the trainable layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_backbone(name: str, input_size: int, alpha: float, weights: WeightsOri
         name: One of `BACKBONES`.
         input_size: Height and width in pixels.
         alpha: Width multiplier; ignored by networks that have none.
-        weights: What to start from.
+        weights: Initial weights.
 
     Raises:
         ConfigError: The input is too small, or Keras offers no ImageNet weights for this alpha.
@@ -48,12 +48,12 @@ def build_backbone(name: str, input_size: int, alpha: float, weights: WeightsOri
     network = (
         _download(backbone, arguments) if weights.kind == "imagenet" else backbone.build(weights=None, **arguments)
     )
-    # Not an argument: constructors of several families, such as EfficientNetV2, look their layers up by it.
+    # Not an argument: constructors of several families, such as EfficientNetV2, look up their layers by that name.
     network.name = name
     if weights.path is not None:
         try:
             with warnings.catch_warnings():
-                # Keras warns once a layer before it says the same in its error.
+                # Keras warns once per layer before its error, with the same text.
                 warnings.filterwarnings("ignore", "Skipping nested container")
                 network.load_weights(weights.path)
         except (ValueError, OSError, KeyError) as error:
@@ -71,10 +71,10 @@ def add_head(
     """Put a classifier on a backbone.
 
     Args:
-        features: What `build_backbone` returned.
-        layers: What `head_layers` returned: from features to probabilities.
-        batch_norm_trains: Update batch-norm's statistics in training. Right for random weights only: with pretrained
-            ones and small batches it made the original's models worse (0.92 to 0.88 on UC Merced).
+        features: Backbone that `build_backbone` returned.
+        layers: Layers that `head_layers` returned.
+        batch_norm_trains: Whether batch norm's statistics are updated in training. For random weights only: with
+            pretrained weights and small batches it made the original's models worse (0.92 to 0.88 on UC Merced).
 
     Returns:
         Model from `uint8 [n, size, size, 3]` to probabilities `float32 [n, classes]`.
@@ -92,7 +92,7 @@ def add_head(
 
 
 def freeze_before(network: keras.Model, layer_name: str) -> int:
-    """Let only the layers from `layer_name` on learn, batch-norm excepted; return how many weights do.
+    """Make the layers from `layer_name` on trainable, without batch norm; return the number of trainable weights.
 
     Raises:
         ConfigError: The network has no such layer.

@@ -1,8 +1,8 @@
-"""Train for some epochs, stop early, keep the best weights; and go on in the middle of an epoch after a kill.
+"""A training loop with early stopping and best weights that can resume in the middle of an epoch.
 
-Keras's `fit` can't begin inside an epoch. This loop runs Keras's own training step, `train_function`, on batches that
-follow from the seed, the epoch and the step alone. With the weights, the optimizer's variables, the states of the
-random numbers and the sums of the metrics put back, the steps that are left are the same as without the kill.
+Keras's `fit` can't start inside an epoch. This loop runs Keras's own training step, `train_function`, on batches that
+depend only on the seed, the epoch and the step. A checkpoint restores the weights, the optimizer's variables, the
+states of random number generators and the sums of the metrics, so the remaining steps are the same as without the kill.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ Arrays = list[npt.NDArray[Any]]
 
 
 class Batches(Protocol):
-    """Training data: a new and repeatable order each epoch."""
+    """Training data with a different, repeatable order in each epoch."""
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
 
     def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
-        """Return what is left of an epoch: images or features, labels, and how much each counts."""
+        """Return an epoch from `first_step` on: images or features, labels, sample weights."""
 
 
 @dataclass
 class PhaseProgress:
-    """How far a phase is.
+    """Progress of a phase.
 
     Attributes:
-        epoch: Epochs that are finished.
-        step: Steps of the next one that are done.
-        best: Best validation accuracy; below 0 while there is none.
-        wait: Epochs since then.
+        epoch: Number of finished epochs.
+        step: Number of finished steps in the current epoch.
+        best: Best validation accuracy; negative before the first.
+        wait: Number of epochs since the best one.
         finished: Whether the phase is over, by its last epoch, by early stopping or by a loss that isn't finite.
         diverged: Whether the loss or a weight of its last epoch isn't finite. That epoch is never the best one.
-        seconds: Time spent, over all tries.
-        rows: History, a row an epoch.
+        seconds: Time spent, including attempts that were killed.
+        rows: History, one row per epoch.
     """
 
     epoch: int = 0
@@ -72,11 +72,11 @@ class Phase:
     Args:
         name: "head", "fine-tune" or "scratch".
         model: Compiled model.
-        epochs: Most epochs.
-        patience: Epochs without a better validation accuracy before it stops.
-        checkpoints: Where it is kept.
-        notice: Says when to stop.
-        silent: Whether it is one of many, of which nobody wants to hear each epoch.
+        epochs: Maximum number of epochs.
+        patience: Number of epochs without a better validation accuracy before the phase stops.
+        checkpoints: Checkpoints that the state is saved in.
+        notice: Stop request, checked after each step.
+        silent: If true, epochs aren't logged (used by search).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Phase:
         notice: StopRequest,
         silent: bool = False,
     ) -> None:
-        """Begin at the beginning; `run` looks for a checkpoint."""
+        """Start without progress; `run` looks for a checkpoint."""
         self.name, self.model = name, model
         self.progress = PhaseProgress()
         self._epochs, self._patience = epochs, patience
@@ -105,20 +105,20 @@ class Phase:
         on_epoch: Callable[[dict[str, Any]], None],
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train to the end; the model has its best weights then, if any epoch had a finite loss.
+        """Train to the end; afterwards the model has its best weights, if any epoch had a finite loss.
 
         Args:
-            data: What it learns from.
-            valid: Batches that it is judged by.
-            on_epoch: Called with each new row of the history. When it fails outside, a checkpoint is written.
+            data: Training data.
+            valid: Validation batches.
+            on_epoch: Called with each new row of the history. If it raises a ServiceError, a checkpoint is written.
             on_step: Called after each step.
 
         Raises:
-            PreemptedError: It was asked to stop; a checkpoint is written.
+            PreemptedError: The process was asked to stop; a checkpoint is written.
         """
         with self.model.distribute_strategy.scope():
             self.model.optimizer.build(self.model.trainable_variables)
-            self.model.test_on_batch(*next(iter(valid)))  # makes the metrics, whose sums are part of the state
+            self.model.test_on_batch(*next(iter(valid)))  # creates the metrics, whose sums are part of the state
         started = time.monotonic() - self._restore()
         self.model.make_train_function()
         while not self.progress.finished:
@@ -127,13 +127,13 @@ class Phase:
             try:
                 on_epoch(row)
             except ServiceError:
-                # The disk that is full may be another than that of the checkpoints.
+                # The checkpoints may be on another disk than the full one.
                 if self._best:
                     self._save(started)
                 raise
             if not self._silent:
                 self._log_progress(row)
-            # Of a phase without a best epoch nothing is worth going on with.
+            # A phase without a best epoch has no state worth resuming.
             if self._best and (self.progress.finished or self._checkpoints.due(at_rest=True)):
                 self._save(started)
         done = self.progress
@@ -170,7 +170,7 @@ class Phase:
             "phase": self.name,
             "epoch": progress.epoch,
             "seconds": round(time.monotonic() - begun, 3),
-            # JSON has no NaN, which a loss becomes when the rate is far too high; a rate may be beyond float32.
+            # JSON has no NaN, which the loss becomes if the rate is far too high; a rate may exceed float32.
             **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         }
 
@@ -189,7 +189,7 @@ class Phase:
         progress = self.progress
         progress.rows.append(row)
         progress.wait += 1
-        # Of answers that are NaN the first class is the most probable: their accuracy is the share of that class.
+        # If all outputs are NaN, argmax is 0, and the accuracy is the first class's share of the tiles.
         progress.diverged = row["loss"] is None or row["val_loss"] is None
         if not progress.diverged and row["val_accuracy"] > progress.best:
             learnt = [variable.numpy() for variable in self._learning]
@@ -200,17 +200,17 @@ class Phase:
         progress.finished = progress.diverged or ended
 
     def _variables(self) -> list[Any]:
-        """Return what changes while it learns, the best weights aside."""
+        """Return all variables that training changes, except the best weights."""
         return [*self._learning, *self.model.optimizer.variables, *self.model.metrics_variables]
 
     def _save(self, started: float) -> None:
         self.progress.seconds = time.monotonic() - started
-        # What a finished phase goes on with is its best weights alone.
+        # A finished phase needs its best weights only.
         now = [] if self.progress.finished else [variable.numpy() for variable in self._variables()]
         self._checkpoints.save(self.name, State(dict(vars(self.progress)), {"variables": now, "best": self._best}))
 
     def _restore(self) -> float:
-        """Go on from the last checkpoint, if there is one; return the seconds spent before it."""
+        """Restore the last checkpoint, if there is one; return the seconds spent before it."""
         state = self._checkpoints.load(self.name)
         if state is None:
             return 0.0
@@ -225,7 +225,7 @@ class Phase:
         return self.progress.seconds
 
     def _log_progress(self, row: dict[str, Any]) -> None:
-        """Say how it goes: every epoch of a slow phase, now and then in a fast one."""
+        """Log the progress: each epoch of a slow phase, some epochs of a fast one."""
         now = time.monotonic()
         if now - self._told < _LOG_EVERY_S and row["epoch"] > 1:
             return
@@ -242,7 +242,7 @@ class Phase:
 
 
 class _StopEvaluating(keras.callbacks.Callback):  # type: ignore[misc]
-    """Leave a validation that would be thrown away."""
+    """Stop a validation whose result would be discarded."""
 
     def __init__(self, notice: StopRequest) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class _StopEvaluating(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _learning_variables(model: keras.Model) -> list[Any]:
-    """Return the weights and random-number states of a model, without those of layers that are frozen."""
+    """Return the weights and random-number states of a model, without those of frozen layers."""
     frozen = {id(variable) for layer in _leaves(model) if not layer.trainable for variable in layer.variables}
     metrics = {id(variable) for variable in model.metrics_variables}
     return [variable for variable in model.variables if id(variable) not in frozen | metrics]

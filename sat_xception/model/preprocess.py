@@ -1,7 +1,6 @@
-"""Tiles become model input here and nowhere else: training, export and scoring all call this module.
+"""Turn encoded images into model input. Training, export and scoring all use this module, so they decode alike.
 
-Model input is `uint8`. Each backbone's entry in `backbones.py` says how its values are scaled; the first layer of the
-model does it.
+Model input is `uint8`. The first layer of the model scales it, as its backbone's entry in `backbones.py` defines.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         `uint8 [h, w, 3]`. An alpha channel is dropped, grey is repeated, 16 bits become 8.
     """
     # The accurate inverse DCT equals libjpeg-turbo's and Pillow's; TensorFlow's default differs by up to 5 levels,
-    # which moved probabilities by up to 0.07. The operation tells the format by itself, whatever its name says, but
-    # returns a WebP with a dimension more. Ask for no other channels than 3 of a WebP: with 0 or 4, an animated one
-    # makes TensorFlow 2.21 write past its memory.
+    # which moved probabilities by up to 0.07. In spite of its name the operation detects the format, but it returns a
+    # WebP with an extra dimension. Use no other channels than 3: with 0 or 4, an animated WebP makes TensorFlow 2.21
+    # write past its buffer.
     image = tf.cond(
         tf.strings.substr(data, 0, 4) == "RIFF",
         lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
@@ -40,9 +39,9 @@ def resize(images: tf.Tensor, size: int) -> tf.Tensor:
         size: Height and width of the result.
 
     Returns:
-        `uint8`, rounded, so that stored and freshly decoded pixels are the same model input.
+        `uint8`, rounded, so that stored and freshly decoded pixels give the same model input.
     """
-    # TensorFlow looks for equal sizes while the graph is made, when those of a tile aren't known.
+    # TensorFlow skips resizing to the same size only if the size is known when the graph is built; a tile's isn't.
     fits = tf.reduce_all(tf.shape(images)[-3:-1] == size)
     resized = tf.cond(fits, lambda: images, lambda: _resampled(images, size))
     return tf.ensure_shape(resized, [*images.shape[:-3], size, size, 3])

@@ -1,4 +1,4 @@
-"""What a training and a trial of a search share: the data that phases learn from, and how each learns."""
+"""The parts that a training and a trial of a search share: data, models and learning rates of each phase."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from sat_xception.storage import reporting_disk_errors
 
 __all__ = ["Lesson", "TrainingSession", "check_examples", "class_weights", "versions"]
 
-# The head's steps are tiny; larger batches keep the overhead of a step small. Measured on 1,140 feature rows: 256 is 5
-# times faster an epoch than 32 and ends at the same accuracy.
+# The head's steps are tiny, so larger batches reduce the overhead per step. On 1,140 feature rows, an epoch with 256
+# was 5 times faster than with 32, at the same final accuracy.
 _HEAD_BATCH = 256
 
-# A compiled model, what it learns from, and what it is judged by.
+# A compiled model, its training data and its validation data.
 Lesson = tuple[keras.Model, Batches, tf.data.Dataset]
 
 
 @dataclass
 class TrainingSession:
-    """One training: what it reads, what it has learnt so far, and where that is kept.
+    """One training: its settings, data, checkpoints and history.
 
     Attributes:
-        config: Its settings.
-        input_size: Height and width in pixels.
-        classes: Class names.
-        class_weight: Weight of each class in the loss; None where they aren't weighed.
-        logs: Folder for TensorBoard's logs of `fit`.
-        checkpoints: Where it is kept.
-        notice: Says when to stop.
+        config: Settings.
+        input_size: Height and width of the input, in pixels.
+        classes: Class names in index order.
+        class_weight: Weight of each class in the loss; None without class weights.
+        logs: Folder for the TensorBoard logs of `fit`.
+        checkpoints: Checkpoints of this training.
+        notice: Stop request.
         xla: Whether steps are compiled by XLA.
-        history: A row an epoch, over all phases.
-        seconds: Time of each phase.
+        history: One row per epoch, over all phases.
+        seconds: Duration of each phase.
     """
 
     config: TrainConfig
@@ -64,21 +64,21 @@ class TrainingSession:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def weigh(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Return how much tiles count in the loss, `float32 [n]`: their own weight times that of their class."""
+        """Return sample weights `float32 [n]`: the tile's own weight times that of its class."""
         by_class = [(self.class_weight or {}).get(index, 1.0) for index in range(len(self.classes))]
         return weights * tf.gather(tf.constant(by_class), labels)
 
     def training(self, crop: float = 1.0) -> TileBatches:
-        """Return the tiles to learn from; `crop` as in `augment.random_view`."""
+        """Return the training tiles; `crop` as in `augment.random_view`."""
         config, size = self.config, self.input_size
         return training_batches(config.examples, "train", size, config.batch_size, config.seed, self.weigh, crop)
 
     def validation(self) -> tf.data.Dataset:
-        """Return the tiles to judge by."""
+        """Return the validation tiles."""
         return evaluation_batches(self.config.examples, "valid", self.input_size, self.config.batch_size)
 
     def features(self, network: keras.Model) -> tuple[Features, Features]:
-        """Compute the frozen features of the train and the validation split, or what is left of them."""
+        """Compute the frozen features of the train and validation splits; parts in the checkpoints are reused."""
         config, forward = self.config, frozen(network)
 
         def compute(split: str, views: int) -> Features:
@@ -88,7 +88,7 @@ class TrainingSession:
         return compute("train", config.views), compute("valid", 1)
 
     def head_training(self, layers: Sequence[keras.layers.Layer], train: Features, valid: Features) -> Lesson:
-        """Return what the head learns from, frozen features, and the head alone as a model."""
+        """Return the head as a model, with frozen features as its data."""
         model = keras.Sequential([keras.Input(train.rows.shape[1:], name="features"), *layers], name="head_model")
         compile_model(model, self.config, self.config.head_learning_rate, self.config.label_smoothing)
         inputs, labels = tf.constant(train.rows), tf.constant(train.labels)
@@ -97,7 +97,7 @@ class TrainingSession:
         return model, batches, checks
 
     def fine_tuning(self, model: keras.Model) -> Lesson:
-        """Return what fine-tuning learns from, and the model ready for it."""
+        """Return the model, compiled for fine-tuning, with its data."""
         config, batches = self.config, self.training(self.config.fine_tune_crop)
         rate = config.fine_tune_learning_rate or get_backbone(config.backbone).fine_tune_learning_rate
         schedule = _warm_up_and_cosine(rate, config.fine_tune_epochs, batches.steps)
@@ -107,21 +107,21 @@ class TrainingSession:
     def fit(
         self, name: str, model: keras.Model, data: Batches, valid: tf.data.Dataset, epochs: int, patience: int = 0
     ) -> float | None:
-        """Train, restore the best weights, record the history; return the best validation accuracy.
+        """Train, restore the best weights and record the history; return the best validation accuracy.
 
-        None where no epoch had a finite loss; the model's weights are worth nothing then.
+        It is None if no epoch had a finite loss; the model's weights are useless then.
 
         Args:
-            name: Of the phase.
+            name: Name of the phase.
             model: Compiled model.
-            data: What it learns from.
-            valid: What it is judged by.
-            epochs: Most epochs.
-            patience: Epochs without a better accuracy before it stops. Default: the settings'.
+            data: Training data.
+            valid: Validation data.
+            epochs: Maximum number of epochs.
+            patience: Number of epochs without a better accuracy before it stops. 0: as in the settings.
         """
         model.jit_compile = self.xla
         phase = Phase(name, model, epochs, patience or self.config.patience, self.checkpoints, self.notice)
-        # TensorBoard's writers are TensorFlow's: what keeps them from writing comes as its own errors.
+        # The TensorBoard writers raise TensorFlow's own errors if they can't write.
         with reporting_disk_errors(self.logs), TensorBoardWriter(self.logs / name, self.config.profile_steps) as board:
             phase.run(data, valid, board.add, board.on_step)
             if isinstance(data, TileBatches):
@@ -143,7 +143,7 @@ def _warm_up_and_cosine(rate: float, epochs: int, steps: int) -> keras.optimizer
 
 
 def check_examples(examples: ExamplesIndex) -> None:
-    """Look for a split or a class that training can't do without.
+    """Check that the splits and classes that training needs have tiles.
 
     Raises:
         DataError: Training or validation is empty, or training lacks a class.
@@ -157,12 +157,12 @@ def check_examples(examples: ExamplesIndex) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what has a say in what is learnt."""
+    """Return the versions of the libraries that affect the result of a training."""
     return {"sat_xception": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def class_weights(examples: ExamplesIndex) -> dict[int, float]:
-    """Return weights that make every class count the same in the loss; their mean over the tiles is 1."""
+    """Return class weights that balance the classes in the loss; their mean over the tiles is 1."""
     counts = examples.splits["train"].by_class
     total, classes = sum(counts.values()), examples.classes
     return {index: total / (len(classes) * counts[label]) for index, label in enumerate(classes)}

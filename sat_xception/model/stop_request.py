@@ -1,4 +1,4 @@
-"""Notice that the machine is about to be taken away: SIGTERM, which Kubernetes sends some seconds before SIGKILL."""
+"""A stop request by SIGTERM, which Kubernetes sends some seconds before SIGKILL."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ __all__ = ["StopRequest", "stop_on_sigterm"]
 
 
 class StopRequest:
-    """Whether the process was asked to end; work looks at it where it can stop without loss."""
+    """Whether the process was asked to stop; loops check it at points where they can stop without loss."""
 
     def __init__(self) -> None:
-        """Begin without one."""
+        """Start without a request."""
         self.given = False
 
     def raise_if_given(self, kept: object) -> None:
-        """End the work, which is kept.
+        """Raise an error if the process was asked to stop.
+
+        Args:
+            kept: Folder of the saved state, for the message.
 
         Raises:
-            PreemptedError: The notice was given.
+            PreemptedError: The process was asked to stop.
         """
         if self.given:
             raise PreemptedError(f"stopped by SIGTERM; what was learnt is kept in {kept}: run the same command again")
@@ -32,7 +35,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Turn SIGTERM into a notice while the block runs. Only in the main thread, where Python handles signals."""
+    """Turn SIGTERM into a stop request while the block runs. Main thread only, since Python handles signals there."""
     notice = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield notice

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training."""
+"""Write the TensorBoard logs of a training."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sat_xception.storage import reporting_disk_errors
 
 __all__ = ["TensorBoardWriter"]
 
-# The first steps trace and compile; a profile of them says nothing of the others.
+# The first steps trace and compile, so they aren't profiled.
 _WARM_STEPS = 5
 _SAMPLES = 8
 _ADVICE = "free some, or name a folder on another disk with --tensorboard"
-# With less than this free, a disk is full: a block, which a file system hands out whole, and some for itself.
+# A disk with less free space than this counts as full: one file system block, with a margin.
 _FULL_BYTES = 1_000_000
 
 
 class TensorBoardWriter:
-    """TensorBoard's logs of one phase, in the folders and under the names that Keras's own callback gives them.
+    """TensorBoard logs of one phase, with the folders and names that Keras's TensorBoard callback uses.
 
     Args:
-        folder: Gets the folders `train` and `validation`.
-        profiled: Steps to profile, once the first few have warmed up; 0 for none.
+        folder: Parent of the folders `train` and `validation`.
+        profiled: Number of steps to profile after the warm-up; 0 for none.
     """
 
     def __init__(self, folder: Path, profiled: int = 0) -> None:
@@ -48,7 +48,7 @@ class TensorBoardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Write what is left to write; what fails there isn't told in place of an error that came first."""
+        """Flush and close; an earlier error takes precedence over one from closing."""
         with contextlib.suppress(tf.errors.OpError) if error else contextlib.nullcontext():
             self._stop_profiling()
             for log in self._logs.values():
@@ -58,7 +58,7 @@ class TensorBoardWriter:
         """Add a row of the history.
 
         Raises:
-            ServiceError: It can't be written.
+            ServiceError: The row can't be written.
         """
         for prefix, log in self._logs.items():
             names = ["loss", "accuracy"] + (["learning_rate"] if not prefix else [])
@@ -68,7 +68,7 @@ class TensorBoardWriter:
                     tf.summary.scalar(f"epoch_{name}", row[prefix + name])
 
     def on_step(self) -> None:
-        """Count a step of training; profile those that were asked for."""
+        """Count a training step, and start or stop the profiler at its steps."""
         self._steps += 1
         if self._profiled and self._steps == _WARM_STEPS:
             tf.profiler.experimental.start(str(self._folder / "train"))
@@ -76,19 +76,19 @@ class TensorBoardWriter:
             self._stop_profiling()
 
     def show_samples(self, images: npt.NDArray[np.uint8]) -> None:
-        """Show tiles `uint8 [n, s, s, 3]` as the network sees them in training."""
+        """Write augmented tiles `uint8 [n, s, s, 3]` as images."""
         with self._logs[""].adding(1, step=0):
             tf.summary.image("augmented tiles", images, max_outputs=_SAMPLES)
 
     def show_confusion(
         self, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], classes: list[str]
     ) -> None:
-        """Show which class of the validation split is taken for which.
+        """Write the confusion matrix of the validation split as an image.
 
         Args:
             labels: `int64 [n]`.
             probabilities: `float32 [n, classes]`.
-            classes: Names in their order.
+            classes: Class names in index order.
         """
         matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
         np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
@@ -103,10 +103,10 @@ class TensorBoardWriter:
 
 
 class _EventLog:
-    """A file of events whose events are counted.
+    """An event file that checks after each write whether its events have arrived.
 
-    TensorFlow's writer reports some of its failed writes and drops the events of the others without a word. The file is
-    in TFRecord's format: a length of 8 bytes, its checksum of 4, the event, its checksum of 4.
+    TensorFlow's writer reports some failed writes, and silently drops the events of others. The file has the TFRecord
+    format: a length of 8 bytes, its checksum of 4 bytes, the event, its checksum of 4 bytes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,14 +117,14 @@ class _EventLog:
             self.writer = tf.summary.create_file_writer(str(folder))
             (self._path,) = {*folder.glob(f"events.*.{os.getpid()}.*")} - earlier
         with self.adding(1, step=0):
-            pass  # the version of the format, which the writer adds
+            pass  # the writer adds an event with the version of the format
 
     @contextlib.contextmanager
     def adding(self, count: int, step: int) -> Iterator[None]:
-        """Let some events be added, and look whether they are in the file then.
+        """Check after the block that the file has `count` more events.
 
         Raises:
-            ServiceError: The disk is full, or they aren't there.
+            ServiceError: The disk is full, or events are missing.
         """
         with reporting_disk_errors(self._folder, _ADVICE):
             with self.writer.as_default(step=step):
@@ -140,7 +140,7 @@ class _EventLog:
         raise ServiceError(f"{lost} for TensorBoard are missing in {self._path}: is its disk full? {_ADVICE}")
 
     def _count(self) -> None:
-        """Count the events that are whole, from where the last count ended."""
+        """Count the complete events, starting where the last count ended."""
         size = self._path.stat().st_size
         with self._path.open("rb") as file:
             while self._end + 16 <= size:

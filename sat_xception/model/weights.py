@@ -1,6 +1,6 @@
-"""Find the weights that a backbone starts from, and say where they came from. There is no silent fallback.
+"""Find the initial weights of a backbone and record their origin. There is no silent fallback.
 
-Nothing here imports TensorFlow: the command line sorts weights files by backbone before any step runs.
+Nothing here imports TensorFlow: the command line assigns weights files to backbones before any step runs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ IMAGENET_DIR_ENV = "SAT_XCEPTION_IMAGENET_DIR"
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """What a backbone starts from.
+    """Origin of a backbone's initial weights.
 
     Attributes:
-        kind: "imagenet" (Keras downloads), "file" or "none".
-        path: The file, where kind is "file".
-        description: For people and for `train.json`.
+        kind: "imagenet" (downloaded by Keras), "file" or "none".
+        path: The file if `kind` is "file", else None.
+        description: Text for the log and `train.json`.
     """
 
     kind: str
@@ -42,11 +42,11 @@ class WeightsOrigin:
 
 
 def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
-    """Return what `--weights` stands for.
+    """Return the weights that a `--weights` value stands for.
 
     Args:
-        weights: "imagenet", "none", a path or a `gs://` address. For "imagenet", a folder named by
-            `$SAT_XCEPTION_IMAGENET_DIR` is looked in before the network, for machines that have none.
+        weights: "imagenet", "none", a path or a `gs://` address. "imagenet" is taken from the folder in
+            `$SAT_XCEPTION_IMAGENET_DIR` if that is set (for machines without network), else downloaded.
         backbone: Name of the backbone.
         alpha: Width multiplier, for a backbone that has one.
 
@@ -63,7 +63,7 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
         return WeightsOrigin("imagenet", None, "ImageNet weights, downloaded by Keras")
     wanted = get_backbone(backbone).weight_counts.get(_alpha(backbone, alpha))
     for path in sorted(Path(folder).glob("*.h5")):
-        # Other files may lie there too, such as weights of other networks or with their top.
+        # The folder may hold other files too, such as weights of other networks or with the classification top.
         if _count_values(path) == wanted:
             return WeightsOrigin("file", path, f"ImageNet weights, {path.name} of ${IMAGENET_DIR_ENV}")
     raise ConfigError(
@@ -72,10 +72,10 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
 
 
 def identify_weights(path: Path) -> tuple[str, float]:
-    """Return backbone and alpha of a weights file, recognised by the number of values that it holds.
+    """Return backbone and alpha of a weights file, recognised by its number of values.
 
     Raises:
-        ModelError: Not an HDF5 file, or no backbone without its top that we know.
+        ModelError: The file isn't HDF5, or has the number of values of no registered backbone without its top.
     """
     count = _count_values(path)
     known = [(name, alpha) for name, backbone in BACKBONES.items() for alpha in backbone.weight_counts]
