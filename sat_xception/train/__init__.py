@@ -1,1 +1,1 @@
-"""Train one backbone: the head, fine-tuning, what is kept."""
+"""Train one backbone: head, then fine-tuning."""

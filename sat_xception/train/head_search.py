@@ -1,4 +1,4 @@
-"""The search that a training begins with, where it is asked for one."""
+"""The optional search over head settings before a training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = get_logger(__name__)
 
 @contextlib.contextmanager
 def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
-    """Search, and yield the settings to train with and what the search found.
+    """Search, and yield the settings to train with and the result of the search.
 
-    Trials and features are in `OUT.search` until the block ends well, so that the same command goes on. A bucket can't
-    hold them: beside an `--out` there, a search that was stopped begins anew.
+    Trials and features are kept in `OUT.search` until the block ends without an error, so that the same command
+    resumes. A bucket can't hold them: if `--out` is there, a stopped search starts again.
 
     Raises:
-        DataError: Not one trial could be completed.
+        DataError: No trial could be completed.
         DivergedError: Every trial failed because its loss wasn't finite.
         PreemptedError: The search was stopped before all its trials.
     """
@@ -40,7 +40,7 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
                 SearchConfig(out=place / "found", study=place / "study", trials=config.search_trials, **shared)
             )
         except DivergedError:
-            if config.record_divergence:  # then this is the result, and nothing goes on from the trials
+            if config.record_divergence:  # then the failure is the result, and the trials aren't needed any more
                 shutil.rmtree(place, ignore_errors=True)
             raise
         if found.counts["left"]:

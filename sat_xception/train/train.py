@@ -1,9 +1,9 @@
 """Transfer-learn one backbone.
 
-With pretrained weights there are two phases. The backbone is frozen first: its features are computed once and a head
-learns on them, which takes seconds an epoch instead of minutes. Then the last stages of the backbone learn too, at a
-low rate, on parts of the tiles. What that made is kept unless its validation accuracy is lower than the head's. Random
-weights are not worth freezing: there the whole network learns in one phase.
+With pretrained weights there are two phases. First the backbone is frozen: its features are computed once, and a head
+is trained on them, which takes seconds per epoch instead of minutes. Then the last stages of the backbone are trained
+too, at a low rate, on random crops. The fine-tuned weights are kept unless their validation accuracy is lower than the
+head's. From random weights, the whole network is trained in one phase.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ __all__ = ["TrainResult", "train"]
 
 _log = get_logger(__name__)
 
-# Keras's 0.99 needs hundreds of steps before the running statistics mean anything; a small data set has a dozen an
-# epoch. At 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
+# With Keras's 0.99 the running statistics need hundreds of steps to settle; a small data set has a dozen per epoch. At
+# 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
-# Settings that change where things are and how often they are written, and no figure.
+# Settings that don't affect the result: paths, and how often files are written.
 _WITHOUT_A_SAY = {
     "examples",
     "out",
@@ -56,25 +56,25 @@ _WITHOUT_A_SAY = {
     "profile_steps",
     "checkpoints",
     "checkpoint_minutes",
-    "search_trials",  # what it finds has
+    "search_trials",  # the settings that the search found do
     "record_divergence",
 }
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What train made.
+    """Result of a training.
 
     Attributes:
-        folder: Model folder: `model.keras`, `history.json`, `train.json`, `curves.html`. Without `model.keras` where
-            the training failed.
+        folder: Model folder: `model.keras`, `history.json`, `train.json`, `curves.html`. Without `model.keras` if the
+            training failed.
         backbone: Name of the backbone.
-        weights: What it started from.
-        phase: The phase whose weights were kept: "head", "fine-tune" or "scratch"; "" where the training failed.
-        valid_accuracy: Best validation accuracy, that of the kept weights; None where the training failed.
-        epochs: Epochs of all phases together.
-        seconds: Whole time of training.
-        failed: Why there is no model: the training diverged. "" where there is one.
+        weights: Description of the initial weights.
+        phase: Phase whose weights were kept: "head", "fine-tune" or "scratch"; "" if the training failed.
+        valid_accuracy: Validation accuracy of the kept weights; None if the training failed.
+        epochs: Number of epochs of all phases.
+        seconds: Duration.
+        failed: Why there is no model (the training diverged); "" if there is one.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class TrainResult:
     failed: str = ""
 
     def summary(self) -> str:
-        """Return the accuracy and where the model is, or why there is none."""
+        """Return the accuracy and the path of the model, or why there is none."""
         if self.failed:
             return (
                 f"train     {self.backbone} from {self.weights} | failed, there is no model: {self.failed} | "
@@ -100,17 +100,21 @@ class TrainResult:
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Train, and write `model.keras`, `history.json`, `train.json`, `curves.html` and TensorBoard's logs.
+    """Train one backbone; write `model.keras`, `history.json`, `train.json`, `curves.html` and TensorBoard logs.
 
     The model takes `uint8 [n, size, size, 3]` and returns probabilities `float32 [n, classes]` in class order.
 
     Raises:
-        DataError: No usable examples.
+        DataError: The examples can't be used: a split or a class is empty, or a file is damaged.
         ConfigError: A setting doesn't fit the backbone.
         ModelError: The weights file doesn't fit the backbone.
         DivergedError: No epoch had a finite loss, and `record_divergence` isn't set.
         ServiceError: The ImageNet weights can't be downloaded.
-        PreemptedError: SIGTERM came; what was learnt is kept, and the same command goes on from there.
+        PreemptedError: SIGTERM came; a checkpoint was written, and the same command resumes from it.
+
+    Example:
+        result = train(TrainConfig(examples="examples", out="models/mobilenetv2", backbone="mobilenetv2"))
+        print(result.phase, result.valid_accuracy)
     """
     started = time.monotonic()
     examples = read_index(config.examples)
@@ -124,7 +128,7 @@ def train(config: TrainConfig) -> TrainResult:
     try:
         with searched(config) as (settings, found):
             return _train(settings, examples, weights, started, found)
-    except DivergedError as error:  # in every trial: the training itself records its own
+    except DivergedError as error:  # from the search, in every trial; the training records its own
         if not config.record_divergence:
             raise
         choices = choose(config)
@@ -135,7 +139,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 @dataclass(frozen=True)
 class _Learnt:
-    """What was learnt: a model, the phase its weights are of and its validation accuracy; or why there is none."""
+    """A trained model with the phase of its weights and its validation accuracy, or why there is none."""
 
     model: keras.Model | None = None
     phase: str = ""
@@ -209,7 +213,7 @@ def _write(
     started: float,
     found: SearchResult | None = None,
 ) -> TrainResult:
-    """Write the files of the model folder; `train.json` of a training that failed has null where there is no model."""
+    """Write the files of the model folder; if the training failed, the model's fields in `train.json` are null."""
     config, model = run.config, learnt.model
     if model is not None:
         uncompiled(model).save(work / "model.keras")
@@ -252,7 +256,7 @@ def _write(
 def _open_checkpoints(
     config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: DevicePlan
 ) -> Checkpoints:
-    """Return where this training is kept, under a name made of all that has a say in its result."""
+    """Return the checkpoints of this training; their fingerprint covers everything that affects the result."""
     settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
     shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
     name = fingerprint(
@@ -271,8 +275,8 @@ def _transfer(run: TrainingSession, features: keras.Model) -> tuple[keras.Model,
     config = run.config
     head = head_layers(config, len(run.classes))
     model = add_head(features, head)
-    # Before the head learns, so that a wrong name is told now and not in an hour; the head's training changes no other
-    # layer.
+    # Before the head is trained, so that a wrong layer name fails now and not in an hour. Training the head changes no
+    # other layer.
     first = config.fine_tune_from or get_backbone(config.backbone).fine_tune_from
     learning = freeze_before(model.get_layer(config.backbone), first)
     accuracy = _train_head(run, features, head)
@@ -281,7 +285,7 @@ def _transfer(run: TrainingSession, features: keras.Model) -> tuple[keras.Model,
     _log.info("fine-tune %s weights learn", f"{learning:,}")
     before = model.get_weights()
     tuned = run.fit("fine-tune", *run.fine_tuning(model), config.fine_tune_epochs)
-    # As good on the validation tiles, it was better on others each time that this was measured.
+    # Ties go to fine-tuning: with equal validation accuracy it was better on other tiles each time it was measured.
     if tuned is not None and tuned >= accuracy:
         return model, "fine-tune", tuned
     if tuned is None:
@@ -309,7 +313,7 @@ def _train_from_scratch(run: TrainingSession, features: keras.Model) -> tuple[ke
             layer.momentum = _SCRATCH_BATCH_NORM_MOMENTUM
     model = add_head(features, head_layers(config, len(run.classes)), batch_norm_trains=True)
     batches = run.training()
-    # Most of the gain comes while the rate falls in the last third, so all epochs are run.
+    # Most of the gain comes in the last third, while the rate falls, so there is no early stopping.
     rate = keras.optimizers.schedules.CosineDecay(
         config.scratch_learning_rate or get_backbone(config.backbone).scratch_learning_rate,
         decay_steps=config.scratch_epochs * batches.steps,
@@ -331,7 +335,7 @@ def _found(accuracy: float | None, phase: str, rate: float) -> float:
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of a model's weights, in their order; `model.keras` has the time in it, and another digest."""
+    """Return the SHA-256 of a model's weights, in order. `model.keras` contains the time, so its own digest varies."""
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).data)
