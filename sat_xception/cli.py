@@ -1,8 +1,8 @@
-"""The `sat_xception` command: one verb a step, its flags made from the step's configuration in `steps/`.
+"""The `sat_xception` command: one verb per step, with flags made from the step's settings class.
 
 Results go to files, one summary to stdout, progress and logs to stderr. Exit codes: 0 done, 2 usage or configuration,
-3 bad input data, 4 an outside service failed, 5 a gate said no, 75 preempted (run the same again), 130 stopped by the
-keyboard.
+3 bad input data, 4 an outside service failed, 5 a gate said no, 75 preempted (run the same again), 130 stopped with
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
     finally:
-        if arguments is None:  # the process ends; what it has to say by its exit code is decided
+        if arguments is None:  # the process ends; its exit code is decided
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run_app(application: typer.Typer, arguments: list[str]) -> None:
     """Run a command line made of steps; errors that a user can act on are printed without a traceback."""
     set_up_logging()
-    # A file's name need not be UTF-8, nor what the terminal shows.
+    # Neither file names nor the terminal need be UTF-8.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -100,7 +100,7 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
             with reporting_disk_errors("standard output", "send it elsewhere; what the step wrote is whole"):
                 typer.echo(summary)
 
-    # A step's own settings before those that it shares with others.
+    # A step's own settings come before those that it shares with others.
     own = sorted(step.config.model_fields.items(), key=lambda item: item[0] not in step.config.__annotations__)
     parameters = [_flag(name, field) for name, field in own]
     option = typer.Option("--config", help=_CONFIG_HELP, show_default=False)
@@ -131,7 +131,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _flag_type(annotation: Any) -> Any:  # noqa: ANN401 - a type of any form goes in and out
-    """Return a setting's type as typer knows it: `tuple[X, ...]` is a flag that repeats, `X | None` is X."""
+    """Return a setting's type for typer: `tuple[X, ...]` becomes a repeatable flag, `X | None` becomes X."""
     if get_origin(annotation) is Annotated:
         return _flag_type(get_args(annotation)[0])
     if get_origin(annotation) is tuple:
@@ -157,7 +157,7 @@ app.add_typer(_dataset, name="dataset")
 for _verb, _step in DATASET_VERBS.items():
     add_step(_dataset, _verb, _step)
 
-_bulk = typer.Typer(help="Score all tiles of an area, and publish what was found.", no_args_is_help=True)
+_bulk = typer.Typer(help="Score all tiles of an area, and publish the candidates.", no_args_is_help=True)
 app.add_typer(_bulk, name="bulk")
 for _verb, _step in BULK_VERBS.items():
     add_step(_bulk, _verb, _step)
@@ -172,7 +172,7 @@ for _verb, _step in PIPELINE_VERBS.items():
 for _verb, _step in BULK_PIPELINE_VERBS.items():
     add_step(_bulk, _verb, _step)
 
-_schedule = typer.Typer(help="Keep recurring runs on Kubeflow as a file says.", no_args_is_help=True)
+_schedule = typer.Typer(help="Manage recurring runs on Kubeflow from a file.", no_args_is_help=True)
 app.add_typer(_schedule, name="schedule")
 for _verb, _step in SCHEDULE_VERBS.items():
     add_step(_schedule, _verb, _step)

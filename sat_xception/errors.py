@@ -1,6 +1,6 @@
 """Every error that a user can cause or must act on, in one tree. Each carries the exit code of the command line.
 
-A message says what was wrong, with the value, where it came from, and what to do next.
+A message contains what was wrong, with the value, where it came from, and what to do next.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DivergedError(ModelError):
     """
 
     def __init__(self, message: str, reason: str = "") -> None:
-        """Say what diverged and what to do next."""
+        """Create the error; `message` contains what diverged and what to do next."""
         super().__init__(message)
         self.reason = reason or message
 
@@ -65,6 +65,6 @@ class GateRefusedError(SatXceptionError):
 
 
 class PreemptedError(SatXceptionError):
-    """The machine was taken away in the middle of the work, which is kept: the same command goes on from there."""
+    """The process was stopped by SIGTERM; its progress is saved, and the same command resumes from there."""
 
     exit_code = 75  # EX_TEMPFAIL of BSD's sysexits.h: "try again later"

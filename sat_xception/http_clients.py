@@ -1,4 +1,4 @@
-"""What all HTTP clients here share: no addresses in the log, and the Retry-After header."""
+"""Shared parts of all HTTP clients: no addresses in the log, and the Retry-After header."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def retry_after_s(header: str) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3).
 
     Args:
-        header: Its value: seconds, or a date; "" where there is none.
+        header: Value of the header: seconds, or a date; "" if absent.
 
     Returns:
-        Seconds to wait from now on, not negative; None where the header says nothing that can be read.
+        Seconds to wait from now on, not negative; None if the value can't be parsed.
 
     Example:
         >>> retry_after_s("120")

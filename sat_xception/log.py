@@ -1,6 +1,6 @@
-"""What a person sees while a step works: progress bars on a terminal, plain lines in a log.
+"""Logging and progress: a progress bar on a terminal, plain lines elsewhere.
 
-Everything here goes to stderr; stdout is kept for a step's one summary.
+Everything here goes to stderr; stdout is reserved for a step's summary.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the package's log to stderr, one plain line a message, and quieten TensorFlow's start-up chatter."""
+    """Send the package's log to stderr, one line per message, and silence TensorFlow's start-up messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     root = logging.getLogger("sat_xception")
     root.setLevel(level)
-    # Whoever runs us may print what reaches the root, as kfp's executor does; every line would come twice.
+    # The host may log the root logger, as kfp's executor does; don't propagate, or every line appears twice.
     printed = {id(getattr(handler, "stream", None)) for handler in logging.getLogger().handlers}
     root.propagate = printed.isdisjoint({id(sys.stdout), id(sys.stderr)})
     if not root.handlers:
@@ -44,9 +44,9 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Hold back what native libraries print to stderr while modules are imported.
+    """Suppress what native libraries print to stderr while modules are imported.
 
-    TensorFlow's print a dozen lines before any of their log settings is read. If the import fails they are shown.
+    TensorFlow's print a dozen lines before they read their log settings. If the import fails, the output is shown.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -64,7 +64,7 @@ def quiet_imports() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people write it: `8.4 s`, `4 m 02 s`, `1 h 05 m`."""
+    """Format a duration: `8.4 s`, `4 m 02 s`, `1 h 05 m`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     seconds = round(seconds)
@@ -74,12 +74,12 @@ def duration(seconds: float) -> str:
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items while showing how far the work is.
+    """Yield the items while showing progress.
 
     Args:
-        items: What is worked on.
+        items: Items to pass through.
         what: Name of the work, shown first on the line.
-        total: Number of items, for the share done and the time left.
+        total: Number of items, for the percentage and the remaining time.
 
     Yields:
         The items, unchanged.

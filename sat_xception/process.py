@@ -1,4 +1,4 @@
-"""What a process may use, and how it ends: after SIGTERM or on a full disk with a message and an exit code."""
+"""Process-wide behaviour: usable cores, and exits with a message and an exit code after SIGTERM or on a full disk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ending_well", "flush_stdout", "usable_cores"]
 
 
 class _Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure."""
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
 def ending_well() -> Iterator[None]:
-    """Turn the first SIGTERM, and a disk that is full or read-only, into our errors; steps may heed SIGTERM themselves.
+    """Turn the first SIGTERM, and a full or read-only disk, into our errors; steps may handle SIGTERM themselves.
 
-    A second SIGTERM is ignored, so that what is cleaned up is cleaned up whole.
+    A second SIGTERM is ignored, so that cleaning up isn't interrupted.
 
     Raises:
         PreemptedError: SIGTERM came.
@@ -44,7 +44,7 @@ def _raising_on_sigterm() -> Iterator[None]:
     owner = os.getpid()
 
     def end(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a child by fork, which nobody waits to be told by
+        if os.getpid() != owner:  # a forked child, whose error would reach no one
             os._exit(128 + number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _Terminated
@@ -57,9 +57,9 @@ def _raising_on_sigterm() -> Iterator[None]:
 
 
 def flush_stdout() -> None:
-    """Write what is left to be written to stdout; where that fails, nothing more goes there.
+    """Flush stdout; if that fails, discard further output.
 
-    Otherwise Python tries again at its end, and replaces the exit code by its own.
+    Otherwise Python tries again at exit, and replaces the exit code by its own.
     """
     try:
         sys.stdout.flush()
@@ -69,7 +69,7 @@ def flush_stdout() -> None:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may run on: those of its affinity, where the system has one."""
+    """Return the number of cores that this process may run on, by its CPU affinity if the system has one."""
     if hasattr(os, "sched_getaffinity"):  # Linux; macOS has none
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
