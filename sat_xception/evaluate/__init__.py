@@ -1,1 +1,1 @@
-"""Whether a model is good: metrics, the gate, the report."""
+"""Evaluate models: metrics with confidence intervals, calibration, the gate, reports."""

@@ -1,8 +1,9 @@
-"""How sure a figure is: 95 % intervals by resampling blocks.
+"""95 % confidence intervals by a block bootstrap.
 
-Neighbouring tiles look alike, so tiles aren't independent and an interval made of single tiles is too narrow. Whole
-blocks are drawn with replacement instead, as many as there are (Efron and Tibshirani 1993, "An introduction to the
-bootstrap", ch. 8; percentile interval). The same blocks and seed draw the same samples, for every figure and model.
+Neighbouring tiles look alike, so they aren't independent, and resampling single tiles gives intervals that are too
+narrow. Whole blocks are drawn with replacement instead, as many as there are (Efron and Tibshirani 1993, "An
+introduction to the bootstrap", ch. 8; percentile interval). The same blocks and seed give the same samples for every
+figure and model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = [
 
 RESAMPLES = 1000
 _SEED = 0
-# Cells of a table that is held at once: 32 MB.
+# Number of table cells in memory at once: 32 MB.
 _MAX_CELLS = 4_000_000
 
 Floats = npt.NDArray[np.float64]
@@ -45,17 +46,16 @@ def number_blocks(blocks: Sequence[str]) -> Integers:
 def interval(samples: Floats, blocks: int, figure: float) -> Interval | None:
     """Return the 95 % interval of a figure.
 
-    It always holds the figure itself: of few tiles the percentiles of a mean over classes, or of an area, may miss it
-    by a little, because a sample lacks classes and scores that the split has. It then reaches as far as the figure.
+    The interval is extended to contain the figure itself if necessary: with few tiles, the percentiles of a mean over
+    classes or of an area may slightly miss it, because samples lack classes and scores that the split has.
 
     Args:
-        samples: The figure in each sample, `float64 [RESAMPLES]`; not a number where a sample had nothing to make it
-            of.
-        blocks: Number of blocks that had something.
-        figure: The same figure of the split itself.
+        samples: The figure in each sample, `float64 [RESAMPLES]`; NaN if it is undefined in a sample.
+        blocks: Number of blocks with tiles that the figure counts.
+        figure: The same figure of the whole split.
 
     Returns:
-        Lower and upper bound; None with one block, or when most samples had nothing.
+        Lower and upper bound; None with one block, or if the figure is undefined in most samples.
     """
     known = samples[np.isfinite(samples)]
     if blocks < 2 or len(known) < RESAMPLES / 2:
@@ -67,8 +67,8 @@ def interval(samples: Floats, blocks: int, figure: float) -> Interval | None:
 def share_interval(samples: Floats, blocks: int, figure: float) -> Interval | None:
     """Return the 95 % interval of a share, or of a mean of shares; see `interval`.
 
-    Where every tile is right, or none, every sample says the same and the bootstrap is blind. The interval is then that
-    of Clopper and Pearson 1934 with the blocks as trials: in truth a block in `1 / blocks` may still be wrong.
+    If all tiles are right, or none, all samples are equal and the bootstrap gives an interval of width 0. The interval
+    is then that of Clopper and Pearson 1934 with the blocks as trials.
     """
     bounds = interval(samples, blocks, figure)
     if bounds and bounds.low == bounds.high and bounds.low in (0, 1):
@@ -82,7 +82,7 @@ def share_intervals(blocks: Integers, shares: Sequence[Ratio]) -> list[Interval 
 
     Args:
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
-        shares: Of each share what every tile adds above and below the line, each `[n]`.
+        shares: Per-tile numerators and denominators of each share, each `[n]`.
     """
     samples = ratio_samples(blocks, shares)
     found = []
@@ -98,10 +98,10 @@ def ratio_samples(blocks: Integers, ratios: Sequence[Ratio]) -> Floats:
 
     Args:
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
-        ratios: Of each figure what every tile adds above and below the line, each `[n]`.
+        ratios: Per-tile numerators and denominators of each figure, each `[n]`.
 
     Returns:
-        `float64 [RESAMPLES, figures]`; not a number where nothing stands below the line.
+        `float64 [RESAMPLES, figures]`; NaN if a denominator is 0.
     """
     count = int(blocks.max()) + 1
     above, below = (
@@ -124,8 +124,8 @@ def area_intervals(
     Args:
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
         truth: Whether a tile is of the class, `bool [n]`.
-        score: Its probability, `float32 [n]`.
-        areas: The areas themselves, `roc_auc` and `pr_auc`.
+        score: Probability of the class, `float32 [n]`.
+        areas: `roc_auc` and `pr_auc` of the whole split.
     """
     count = int(blocks.max()) + 1
     order = np.argsort(-score, kind="stable")
@@ -151,11 +151,11 @@ def area_intervals(
 
 
 def _draw(count: int, width: int) -> Iterator[Integers]:
-    """Yield how often each block is drawn, `int64 [samples, count]`, some samples at a time.
+    """Yield how often each block is drawn, `int64 [samples, count]`, in chunks of samples.
 
     Args:
         count: Number of blocks.
-        width: Cells that the caller holds a sample.
+        width: Number of cells per sample that the caller keeps in memory.
     """
     random = np.random.default_rng(_SEED)
     rows = max(1, min(RESAMPLES, _MAX_CELLS // width))

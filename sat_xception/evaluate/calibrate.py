@@ -1,7 +1,7 @@
-"""Whether a model is as often right as it is sure, and the temperature that makes it so.
+"""Calibration: the expected calibration error, and temperature scaling.
 
 Guo et al. 2017, "On calibration of modern neural networks": the logits are divided by one number, the temperature,
-which is fitted on the validation split. It changes how sure a model is, and never which class it finds most probable.
+which is fitted on the validation split. It changes the confidence, and never which class is the most probable.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from sat_xception.evaluate.figures import Reliability, ReliabilityBin
 __all__ = ["CALIBRATION_BINS", "SMALLEST_PROBABILITY", "apply_temperature", "fit_temperature", "reliability"]
 
 CALIBRATION_BINS = 10
-# A probability of 0 has no logarithm; this is about the smallest that float32 holds in full precision.
+# Replaces a probability of 0, which has no logarithm; about the smallest float32 with full precision.
 SMALLEST_PROBABILITY = 1e-37
-# Below, rounding in the graph that is served would be made larger than its tolerance.
+# A lower temperature would amplify rounding errors in the served graph beyond the tolerance.
 _TEMPERATURES = (0.25, 10.0)
 
 
@@ -32,7 +32,7 @@ def apply_temperature(probabilities: npt.NDArray[np.float32], temperature: float
 def fit_temperature(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> float:
     """Return the temperature from 0.25 to 10 with the smallest mean negative log-likelihood.
 
-    1 where every tile is classified rightly: such a split says only that the model may be surer, not by how much.
+    It is 1 if every tile is classified correctly: then the likelihood only grows as the temperature falls.
 
     Args:
         labels: Index of the true class, `int64 [n]`.

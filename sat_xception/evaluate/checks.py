@@ -1,4 +1,4 @@
-"""What a model must keep to be deployed: floors overall and in every slice, more than one class, and no loss."""
+"""The gate's checks of a candidate: minimum figures overall and per slice, gain on the most frequent class, no loss."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def check(
     serving: ServingStatus | None = None,
     against_serving: Comparison | None = None,
 ) -> list[Check]:
-    """Check every limit. Equal is enough, but for the accuracy gained on the most frequent class.
+    """Check every limit. A figure equal to its limit passes, except for the gain on the most frequent class.
 
     Args:
-        evaluation: Of a candidate.
-        config: The limits.
-        serving: What is serving now; None where the gate got no evaluation of it.
-        against_serving: The candidate compared with what is serving, where that has figures.
+        evaluation: Evaluation of the candidate.
+        config: Limits.
+        serving: Status of the serving model; None if the gate got no evaluation of it.
+        against_serving: Comparison of the candidate with the serving model; None if that has no figures.
 
     Returns:
-        The checks; of a candidate whose training failed a single one, without a limit.
+        The checks; for a candidate whose training failed a single one, without a limit.
     """
     metrics = evaluation.metrics
     if metrics is None:
@@ -66,7 +66,7 @@ def _floor(name: str, value: float, limit: float, interval: Interval | None) -> 
 
 
 def _check_unscored(unscored: Unscored, scored: int) -> Check:
-    """Return the check that fails where the model has no score for some tile: its figures are of the others."""
+    """Return the failed check of a model that has no score for some tiles, so that its figures leave them out."""
     tiles = unscored.count + scored
     reason = max(unscored.reasons, key=lambda each: unscored.reasons[each])
     note = f"{unscored.count:,} of {tiles:,} tiles have no score, most often: {reason}"
@@ -74,10 +74,10 @@ def _check_unscored(unscored: Unscored, scored: int) -> Check:
 
 
 def _check_gain(found: MostFrequent, min_gain: float) -> Check:
-    """Return the check of the comparison with naming the most frequent class for every tile.
+    """Return the check of the accuracy gained on always predicting the most frequent class.
 
-    A model passes whose accuracy is higher by more than `min_gain` with 97.5 % confidence, by the lower bound of the
-    95 % interval of the difference; where one block gives no interval, by the difference itself.
+    The model passes if the lower bound of the difference's 95 % interval is above `min_gain`, which is a confidence of
+    97.5 %. With one block there is no interval, and the difference itself counts.
     """
     bounds = found.interval
     passed = min_gain <= -1 or (found.difference if bounds is None else bounds.low) > min_gain
@@ -90,9 +90,9 @@ def _check_gain(found: MostFrequent, min_gain: float) -> Check:
 
 
 def _check_slices(slices: Sequence[SliceMetrics], figure: str, floor: float, min_tiles: int) -> list[Check]:
-    """Return a check of each slice where a floor is asked for; slices of fewer than `min_tiles` aren't judged.
+    """Return a check per slice if a floor is set; slices with fewer than `min_tiles` aren't judged.
 
-    A slice floor fails if the data has no slices, or if none is judged: it was asked for because a slice matters.
+    The check fails if the data has no slices, or if none is judged: a floor that can't be checked must not pass.
     """
     if not floor:
         return []
@@ -129,15 +129,15 @@ def _check_slice(found: SliceMetrics, figure: str, floor: float, min_tiles: int)
 
 
 def _count_tiles(found: SliceMetrics, figure: str) -> int | None:
-    """Return the number of tiles that a figure of a slice is of; None for the recall without a positive class."""
+    """Return the number of tiles behind a slice's figure; None for recall without a positive class."""
     return found.count if figure == "accuracy" else found.positives
 
 
 def _check_loss(serving: ServingStatus, found: Comparison | None, max_loss: float) -> Check:
-    """Return the check of the comparison with what is serving.
+    """Return the check of the comparison with the serving model.
 
-    A model passes that is at least as accurate on these tiles, or that is less accurate by no more than `max_loss` with
-    97.5 % confidence, by the lower bound of the 95 % interval of the difference. See decision 21.
+    The candidate passes if it is at least as accurate on these tiles, or if the lower bound of the difference's 95 %
+    interval is at least `-max_loss`, which is a confidence of 97.5 %. See decision 21.
     """
     name, rule = "accuracy gained on what is serving", "at least 0, or its lower bound at least"
     if found is None:

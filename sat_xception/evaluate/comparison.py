@@ -1,4 +1,4 @@
-"""Two models on the same tiles: the difference of their accuracies, with an interval, and McNemar's exact test."""
+"""Compare two models on the same tiles: difference in accuracy with an interval, and McNemar's exact test."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["compare", "compare_right", "mcnemar_p"]
 def compare(first: Outcomes, second: Outcomes) -> Comparison:
     """Return how much more accurate the first model is than the second.
 
-    Both are resampled together, so that tiles which both get right or wrong don't blur the difference.
+    Both are resampled together (paired), so tiles that both classify alike don't widen the interval.
 
     Raises:
-        DataError: They are of different tiles.
+        DataError: The outcomes are of different tiles.
     """
     if first.ids != second.ids:
         raise DataError(
@@ -32,11 +32,11 @@ def compare(first: Outcomes, second: Outcomes) -> Comparison:
 def compare_right(
     first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], blocks: npt.NDArray[np.int64]
 ) -> Comparison:
-    """Return what `compare` does, of two models' answers on the same tiles.
+    """Compare two models by their per-tile results; see `compare`.
 
     Args:
         first: Whether the first model is right on each tile, `bool [n]`.
-        second: Whether the second one is.
+        second: Whether the second model is right on each tile, `bool [n]`.
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
     """
     difference = first.astype(np.float64) - second
@@ -56,15 +56,14 @@ def compare_right(
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:
-    """Return the probability, of two equal models, of a split of the tiles they differ on as uneven as this or more.
+    """Return the p-value of McNemar's exact test that two models are equally accurate.
 
-    McNemar 1947 in its exact form: twice the binomial tail with p = 1/2, and at most 1. Tiles count one by one here,
-    blocks don't.
+    McNemar 1947: twice the binomial tail with p = 1/2, at most 1. It treats tiles as independent and ignores blocks.
     """
     differ = first_only + second_only
     ways, tail = 1, 0
     for index in range(min(first_only, second_only) + 1):
         tail += ways
         ways = ways * (differ - index) // (index + 1)
-    # Whole numbers to the end: powers of two are soon larger than a float.
+    # Integers until the division: large powers of two overflow a float.
     return min(1.0, (2 * tail * 10**15 >> differ) / 10**15)

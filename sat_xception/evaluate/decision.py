@@ -16,18 +16,18 @@ NO_WINNER = "none"
 
 
 class Check(Part):
-    """A limit, and whether a candidate keeps it.
+    """One check of a candidate against a limit.
 
     Attributes:
-        name: What is checked.
-        value: The figure; None where there is none.
-        interval: Its 95 % interval; None where it isn't known.
-        limit: The limit; None of a check without one.
-        rule: How figure and limit must relate, such as "at least".
-        passed: Whether they do.
-        note: What else there is to know, or "".
-        slice: Slice and value of a check of a slice; None, and left out of the file, of others.
-        figure: Figure of a check of a slice, "accuracy" or "recall"; left out like `slice`.
+        name: Name of the checked figure.
+        value: The figure; None if there is none.
+        interval: 95 % interval of the figure; None if unknown.
+        limit: The limit; None for a check without one.
+        rule: Required relation of figure and limit, such as "at least".
+        passed: Whether the figure meets the limit.
+        note: Further explanation, or "".
+        slice: Slice and value, for a check of a slice; else None, and left out of the file.
+        figure: "accuracy" or "recall", for a check of a slice; left out like `slice`.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Check(Part):
 
 
 class Candidate(Evaluation):
-    """Evaluation of a trained model, with how it compares with what is serving, its checks, and whether all passed."""
+    """Evaluation of a trained model, with its comparison with the serving model, its checks, and whether all passed."""
 
     training: TrainingSummary
     against_serving: Comparison | None
@@ -73,13 +73,13 @@ class Decision(Document):
     """Content of `decision.json`.
 
     Attributes:
-        winner: Backbone of the winner; "none" where no model passed.
+        winner: Backbone of the winner; "none" if no model passed.
         already_serving: Whether the winner is serving already.
         model: Digest of the winner's Keras model; "" without a winner.
-        reason: Why it was decided so.
-        candidates: By the names of their backbones.
-        comparisons: Candidates two by two.
-        serving: Evaluation of what is serving; None where the gate got none.
+        reason: Reason for the decision.
+        candidates: Candidates by the names of their backbones.
+        comparisons: Pairwise comparisons of the candidates.
+        serving: Evaluation of the serving model; None if the gate got none.
         classes: Names in index order.
         positive_label: The positive class; "" without one.
         source: Name of the data.

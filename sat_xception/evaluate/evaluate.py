@@ -1,4 +1,4 @@
-"""Score a split with a trained model and write down how good it is."""
+"""Score a split with a trained or a serving model, and write metrics, predictions and a report."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _MISTAKES = 12
 
 
 def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
-    """Return the model of a folder that train wrote, and its `train.json`. Only safe mode: no code is loaded.
+    """Return the model in a folder that train wrote, and its `train.json`. Keras's safe mode: no code is loaded.
 
     Raises:
-        DataError: Not such a folder.
-        ModelError: The training failed, the model is damaged, or it isn't the one that train wrote there.
+        DataError: The folder wasn't written by train.
+        ModelError: The training failed, the model is damaged, or its digest differs from that in `train.json`.
     """
     facts = read_json(folder / "train.json", made_by="train")
     if facts.get("failed"):
         raise ModelError(f"{folder} holds no model, since its training failed: {facts['failed']}")
     path = folder / "model.keras"
     try:
-        # The digest is what the gate's decision names; another file's figures would not be this one's.
+        # The gate's decision identifies the model by this digest, so the figures must belong to the same file.
         if file_digest(path) != facts["model"]:
             raise ModelError(
                 f"{path} isn't the model that {folder}/train.json describes; run `sat_xception train` again"
@@ -59,15 +59,19 @@ def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def evaluate(config: EvaluateConfig) -> EvaluateResult:
-    """Score a split; write `evaluation.json`, `predictions.parquet` and `report.html`.
+    """Score a split with a model; write `evaluation.json`, `predictions.parquet` and `report.html`.
 
-    The temperature and the threshold are always those of the validation split. A tile that is answered with anything
-    but numbers from 0 to 1 has no score: it is counted with its reason, and its row has no prediction. Where train
-    recorded that it diverged there is nothing to score, and `evaluation.json` has the reason as `failed`.
+    Temperature and threshold are always chosen on the validation split. A tile whose probabilities aren't all numbers
+    from 0 to 1 has no score: it is counted with its reason, and its row has no prediction. If train recorded that it
+    diverged, there is nothing to score, and `evaluation.json` has the reason as `failed`.
 
     Raises:
-        DataError: No such model, examples or split, the model was trained on other classes, or no tile has a score.
-        ServiceError: The endpoint of what is serving doesn't answer.
+        DataError: Model, examples or split are missing, the model has other classes, or no tile has a score.
+        ServiceError: The endpoint doesn't answer.
+
+    Example:
+        result = evaluate(EvaluateConfig(model="models/xception", examples="examples", out="evaluations/xception"))
+        print(result.evaluation.metrics.accuracy)
     """
     examples = read_index(config.examples)
     about = {
@@ -112,13 +116,13 @@ def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, about: di
     if serving.probabilities is None:
         return _write_unscored(config, Evaluation(**about))
     tiles = read_tiles(config.examples, config.split)
-    # As it answers: it brings its own temperature.
+    # Its probabilities are calibrated already, by its own temperature.
     goal = _threshold(about, *_known(tiles, serving.probabilities), config.goal)
     return _write(config, about, tiles, serving.probabilities, 1.0, goal)
 
 
 def _write_unscored(config: EvaluateConfig, evaluation: Evaluation) -> EvaluateResult:
-    """Write an evaluation without figures; the reason is in `failed`, or in `serving`."""
+    """Write an evaluation without figures; the reason is in `failed` or in `serving`."""
     with atomic_folder(config.out, record=Evaluation.file_name) as work:
         evaluation.write(work)
         (work / "report.html").write_text(evaluation_report(evaluation), encoding="utf-8")
@@ -132,10 +136,10 @@ def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: s
 
 
 def _known(tiles: Tiles, raw: npt.NDArray[np.float32]) -> tuple[Tiles, npt.NDArray[np.float32]]:
-    """Return the tiles that were answered with probabilities, and these.
+    """Return the tiles with valid probabilities, and these probabilities.
 
     Raises:
-        DataError: None was.
+        DataError: No tile has valid probabilities.
     """
     reasons = find_flaws(raw)
     known = np.array([not reason for reason in reasons], dtype=bool)
@@ -168,12 +172,12 @@ def _write(
     """Measure a split's tiles and write the evaluation.
 
     Args:
-        config: The settings.
+        config: Settings.
         about: Fields of the evaluation that describe model and data.
-        tiles: The tiles.
-        raw: What the model answers of them, `float32 [n, classes]`.
-        temperature: Calibrates `raw`.
-        threshold: What `choose_threshold` found; None without a positive class.
+        tiles: Scored tiles.
+        raw: The model's probabilities before calibration, `float32 [n, classes]`.
+        temperature: Temperature that calibrates `raw`.
+        threshold: Decision threshold; None without a positive class.
     """
     reasons = find_flaws(raw)
     places = np.flatnonzero([not reason for reason in reasons])
@@ -210,7 +214,7 @@ def measure(
     positive_label: str,
     threshold: Threshold | None,
 ) -> Metrics:
-    """Return every figure of tiles that were scored, with intervals and slices; see `compute_metrics`."""
+    """Return all figures of scored tiles, with intervals and slices; see `compute_metrics`."""
     value = threshold.value if threshold else DEFAULT_THRESHOLD
     blocks = tiles.block_numbers()
     return compute_metrics(tiles.labels, probabilities, classes, positive_label, value, blocks, tiles.slices)
@@ -225,7 +229,7 @@ def _read_history(model: Path) -> list[dict[str, Any]]:
 
 
 def _worst_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> list[int]:
-    """Return the places of the tiles that the model got wrong while it was most sure."""
+    """Return the indexes of the wrongly classified tiles with the highest confidence."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     worst: list[int] = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_MISTAKES].tolist()
     return worst

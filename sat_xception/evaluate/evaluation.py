@@ -1,4 +1,4 @@
-"""`evaluation.json`: every figure of a model on a split, or why it has none."""
+"""`evaluation.json`: all figures of a model on a split, or why there are none."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class Hardware(Part):
 
 
 class TrainingSummary(Part):
-    """Facts of `train.json` that people compare models by.
+    """The fields of `train.json` that are compared between models.
 
     Attributes:
-        weights: Weights that it started from.
-        kept_phase: Phase whose weights were kept; None where the training failed.
-        valid_accuracy: Validation accuracy of these; None where the training failed.
-        seconds: By phase, and of `all`.
+        weights: Initial weights.
+        kept_phase: Phase whose weights were kept; None if the training failed.
+        valid_accuracy: Validation accuracy of the kept weights; None if the training failed.
+        seconds: Duration of each phase, and of `all`.
         input_size: Width and height of the model's input, in pixels.
-        hardware: Machine.
+        hardware: Machine that the model was trained on.
         history: Rows of `history.json`, one per epoch.
     """
 
@@ -82,20 +82,20 @@ class TrainingSummary(Part):
 
     @property
     def total_seconds(self) -> float:
-        """Whole time of the training."""
+        """Duration of the whole training."""
         return self.seconds["all"]
 
 
 class ServingStatus(Part):
-    """What is serving, and whether it could be scored.
+    """The serving model, and whether it could be scored.
 
     Attributes:
-        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared; "no
-            probabilities", when it has some for no tile.
+        state: "scored"; "nothing" if no version is served; "other classes" if they differ from the examples'; "no
+            probabilities" if it returned valid probabilities for no tile.
         reason: Why it wasn't scored, or "".
         place: Endpoint or model root.
-        name: Name it is served as.
-        version: Its version; None where nothing is serving or the endpoint doesn't say.
+        name: Name of the served model.
+        version: Version; None if nothing is serving or the endpoint doesn't report it.
     """
 
     state: Literal["scored", "nothing", "other classes", "no probabilities"]
@@ -106,7 +106,7 @@ class ServingStatus(Part):
 
 
 class Scores(NamedTuple):
-    """Figures of an evaluation that has some."""
+    """Figures of an evaluation that was scored."""
 
     metrics: Metrics
     calibration: Calibration
@@ -115,12 +115,12 @@ class Scores(NamedTuple):
 class Evaluation(Document):
     """Content of `evaluation.json`.
 
-    It is either of a trained model, which has `training`, or of what is serving, which has `serving`. An evaluation has
-    no figures where the training failed, or where what is serving couldn't be scored; see `scores`.
+    An evaluation of a trained model has `training`, one of the serving model has `serving`. It has no figures if the
+    training failed, or if the serving model couldn't be scored; see `scores`.
 
     Attributes:
-        backbone: Name of the backbone; "" where it isn't known.
-        model: Digest of the Keras model; "" where it isn't known, None where the training failed.
+        backbone: Name of the backbone; "" if unknown.
+        model: Digest of the Keras model; "" if unknown, None if the training failed.
         split: Split that was scored.
         classes: Names in index order.
         positive_label: The positive class; "" without one.
@@ -128,13 +128,13 @@ class Evaluation(Document):
         synthetic: Whether the data is the synthetic sample.
         dataset_digest: Digest of the dataset.
         config: Settings of evaluate.
-        failed: Why the training has no model; None where it has one.
-        training: Summary of the training; None of what is serving.
-        serving: What is serving; None of a trained model.
-        metrics: Figures, calibrated; None where it wasn't scored.
-        unscored: Tiles without a score; None where no tile has one, and in files of earlier versions.
-        calibration: Temperature and reliability; None where it wasn't scored.
-        threshold: None without a positive class, and where it wasn't scored.
+        failed: Why the training has no model; None if it has one.
+        training: Summary of the training; None for the serving model.
+        serving: The serving model; None for a trained model.
+        metrics: Figures after calibration; None if it wasn't scored.
+        unscored: Tiles without a score; None if it wasn't scored, and in files of earlier versions.
+        calibration: Temperature and reliability; None if it wasn't scored.
+        threshold: Decision threshold; None without a positive class, or if it wasn't scored.
         mistakes: Mistakes with the highest confidence.
     """
 
@@ -161,12 +161,12 @@ class Evaluation(Document):
 
     @property
     def scores(self) -> Scores | None:
-        """Figures; None where it wasn't scored."""
+        """Figures; None if it wasn't scored."""
         return Scores(self.metrics, self.calibration) if self.metrics and self.calibration else None
 
     @property
     def why_unscored(self) -> str:
-        """Why there are no figures; "" where there are some."""
+        """Why there are no figures; "" if there are."""
         if self.metrics:
             return ""
         return self.serving.reason if self.serving else f"its training failed: {self.failed}"

@@ -26,7 +26,7 @@ __all__ = [
     "Threshold",
 ]
 
-# Threshold and the two figures there.
+# Threshold, and the two figures at that threshold.
 CurvePoint = tuple[float, float, float]
 
 
@@ -54,7 +54,7 @@ class ClassMetrics(MeanMetrics):
 
 
 class ShareIntervals(Part):
-    """Intervals of precision, recall and F1; None where an interval isn't known."""
+    """Intervals of precision, recall and F1; None if unknown."""
 
     precision: Interval | None
     recall: Interval | None
@@ -62,7 +62,7 @@ class ShareIntervals(Part):
 
 
 class Intervals(ShareIntervals):
-    """Intervals of accuracy, of what `Metrics.positive` has, and of each class."""
+    """Intervals of accuracy, of the figures in `Metrics.positive`, and of each class."""
 
     accuracy: Interval | None
     roc_auc: Interval | None
@@ -71,16 +71,16 @@ class Intervals(ShareIntervals):
 
 
 class Comparison(Part):
-    """Two models on the same tiles.
+    """Comparison of two models on the same tiles.
 
     Attributes:
         tiles: Number of tiles.
         blocks: Number of blocks of neighbouring tiles.
         difference: Accuracy of the first model minus that of the second.
-        interval: Of the difference; None with one block.
-        first_only: Tiles that only the first model classifies rightly.
-        second_only: Tiles that only the second model classifies rightly.
-        p: Of McNemar's exact test.
+        interval: 95 % interval of the difference; None with one block.
+        first_only: Number of tiles that only the first model classifies correctly.
+        second_only: Number of tiles that only the second model classifies correctly.
+        p: p-value of McNemar's exact test.
     """
 
     tiles: int
@@ -93,7 +93,7 @@ class Comparison(Part):
 
 
 class MostFrequent(Comparison):
-    """Comparison with naming the most frequent class for every tile; `share` is the class's share of the tiles."""
+    """Comparison with always predicting the most frequent class; `share` is the class's share of the tiles."""
 
     class_name: str = Field(alias="class")
     share: float
@@ -117,7 +117,7 @@ class Reliability(Part):
 
 
 class Calibration(Part):
-    """The temperature that was fitted on the validation split, and the reliability before and after it is applied."""
+    """Temperature fitted on the validation split, and reliability before and after it is applied."""
 
     temperature: float
     before: Reliability
@@ -133,7 +133,7 @@ class Threshold(Part):
 
 
 class SliceIntervals(Part):
-    """Intervals of a slice's figures; None where an interval isn't known, and without a positive class."""
+    """Intervals of a slice's figures; None if unknown, or without a positive class."""
 
     accuracy: Interval | None
     recall: Interval | None = None
@@ -145,13 +145,13 @@ class SliceMetrics(Part):
 
     Attributes:
         slice: Name of the slice, such as "region".
-        value: Its value; "" where it isn't known.
+        value: Value of the slice; "" if unknown.
         count: Number of tiles.
-        accuracy: Share of them that is classified rightly.
+        accuracy: Share of tiles that are classified correctly.
         intervals: 95 % intervals.
-        positives: Tiles of the positive class; None, and left out of the file, without a positive class.
-        recall: Of the positive class; None without a tile of it. Left out of the file without a positive class.
-        precision: Of the positive class; None without a tile that is taken for it. Left out like `recall`.
+        positives: Number of tiles of the positive class; None, and left out of the file, without a positive class.
+        recall: Recall of the positive class; None without a tile of it. Left out of the file without a positive class.
+        precision: Precision of the positive class; None if no tile is predicted positive. Left out like `recall`.
     """
 
     slice: str
@@ -174,7 +174,7 @@ class SliceMetrics(Part):
 
 
 class Metrics(Part):
-    """Every figure of a scored split.
+    """All figures of a scored split.
 
     Attributes:
         count: Number of tiles.
@@ -182,12 +182,12 @@ class Metrics(Part):
         accuracy: Share of tiles whose most probable class is their own.
         confusion_matrix: Number of tiles; true classes are rows, predicted ones columns, in class order.
         by_class: Figures of the most probable class, one class against the rest.
-        macro: Their means.
+        macro: Means of `by_class`.
         positive: Figures of the positive class at the threshold; without a positive class a copy of `macro`.
-        most_frequent: Accuracy gained on naming the most frequent class for every tile.
+        most_frequent: Comparison with always predicting the most frequent class.
         threshold: Decision threshold of the positive class; None without one.
         calibration_error: Expected calibration error.
-        calibration: Its bins.
+        calibration: Bins of the calibration error.
         roc: Points of the ROC curve: threshold, false positive rate, true positive rate.
         pr: Points of the precision-recall curve: threshold, recall, precision.
         roc_class: Class of both curves: the positive class, or the first.

@@ -1,9 +1,9 @@
 """Decide which model may be deployed, or that none may.
 
-Every candidate is checked against every limit and against what is serving, on the same validation tiles. Of those that
-pass, the one with the highest validation accuracy wins; on a tie the one with the lower calibration error, then the one
-with fewer seconds of training, then the first by name. A winner that is serving already, by the digest of its Keras
-model, need not be deployed again. A candidate whose training failed is refused; the others are judged without it.
+Every candidate is checked against every limit and against the serving model, on the same validation tiles. Of those
+that pass, the one with the highest validation accuracy wins; ties are broken by lower calibration error, shorter
+training, and name. A winner that is serving already, by the digest of its Keras model, isn't deployed again. A
+candidate whose training failed is rejected; the others are judged without it.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class GateResult:
 
     @property
     def to_deploy(self) -> str:
-        """Backbone of the model to deploy; "none" where no model passed, or the winner is serving already."""
+        """Backbone of the model to deploy; "none" if no model passed, or if the winner is serving already."""
         return self.decision.to_deploy
 
     def main_figures(self) -> dict[str, float]:
-        """Return the figures that runs are compared by in the Kubeflow UI, for each candidate and for what serves."""
+        """Return the figures for comparing runs in the Kubeflow UI, of each candidate and of the serving model."""
         scored = {each.backbone: each.metrics for each in self.decision.candidates}
         if self.decision.serving:
             scored["serving"] = self.decision.serving.metrics
@@ -70,7 +70,7 @@ class GateResult:
         }
 
     def summary(self) -> str:
-        """Return the winner, and why."""
+        """Return the winner and the reason."""
         return f"gate      winner: {self.winner} | {self.decision.reason}\nwrote     {self.folder}/report.html"
 
 
@@ -79,7 +79,11 @@ def gate(config: GateConfig) -> GateResult:
 
     Raises:
         DataError: The evaluations are of different data, of one backbone, or not of the validation split.
-        GateRefusedError: No candidate passed and `require_winner` is set; the decision is written all the same.
+        GateRefusedError: No candidate passed and `require_winner` is set; the decision is written nevertheless.
+
+    Example:
+        result = gate(GateConfig(evaluations=["evaluations/xception", "evaluations/mobilenetv2"], out="decision"))
+        print(result.winner, result.decision.reason)
     """
     evaluations = [Evaluation.read(folder) for folder in config.evaluations]
     serving = Evaluation.read(config.serving) if config.serving else None
@@ -114,14 +118,14 @@ def decide(
     serving: Evaluation | None = None,
     against: Mapping[str, Comparison] | None = None,
 ) -> Decision:
-    """Return the decision on candidates that are known to be comparable.
+    """Return the decision on candidates that have been found comparable.
 
     Args:
         evaluations: Evaluation of each candidate.
-        config: The limits.
-        comparisons: Candidates two by two; they are reported, and decide nothing.
-        serving: Evaluation of what is serving.
-        against: How each candidate compares with that, by backbone.
+        config: Limits.
+        comparisons: Pairwise comparisons of the candidates, for the report only.
+        serving: Evaluation of the serving model.
+        against: Comparison of each candidate with the serving model, by backbone.
     """
     candidates = []
     for evaluation in evaluations:

@@ -1,4 +1,4 @@
-"""Figures that say how good a classifier is, for two classes or more. Counting is scikit-learn's."""
+"""Metrics of a classifier with two classes or more, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def compute_metrics(
     blocks: npt.NDArray[np.int64] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
 ) -> Metrics:
-    """Return every figure of a scored split.
+    """Return all figures of a scored split.
 
     Args:
         labels: `int64 [n]`, index of the true class.
         probabilities: `float32 [n, classes]`, rows that sum to 1.
         classes: Names in index order.
-        positive_label: The class that is looked for, or "" for none.
-        threshold: Probability from which on a tile is taken for the positive class.
-        blocks: Number of each tile's block, `int64 [n]`, from 0 on. Default: every tile is one.
+        positive_label: The positive class, or "" for none.
+        threshold: Decision threshold of the positive class.
+        blocks: Number of each tile's block, `int64 [n]`, from 0 on. Default: every tile is a block of its own.
         slices: Value of each tile by slice.
 
     Raises:
-        DataError: There is nothing to score, or a probability isn't a number.
+        DataError: There are no tiles, or a probability is NaN.
     """
     if len(labels) == 0:
         raise DataError("there is no tile to score in this split")
@@ -131,7 +131,7 @@ def _most_frequent(
     classes: Sequence[str],
     blocks: npt.NDArray[np.int64],
 ) -> MostFrequent:
-    """Return how much is gained on a model that names one class for every tile; the first of equally frequent ones."""
+    """Compare the model with always predicting the most frequent class (on a tie, the first of them)."""
     frequent = int(np.bincount(labels).argmax())
     alone = labels == frequent
     gained = compare_right(predicted == labels, alone, blocks)
@@ -153,9 +153,9 @@ def _intervals(
         predicted: Index of the most probable class, `int64 [n]`.
         classes: Names in index order.
         blocks: Number of each tile's block, `int64 [n]`.
-        figures: Those of the positive class, or the means over the classes without one.
-        positive: Whether a tile is of the positive class, its score, and whether it is taken for it, each `[n]`; None
-            without a positive class.
+        figures: Figures of the positive class; without one, the means over the classes.
+        positive: Whether a tile is of the positive class, its score, and whether it is predicted positive, each `[n]`;
+            None without a positive class.
     """
     ratios: list[Ratio] = [(labels == predicted, np.ones(len(labels)))]
     for index in range(len(classes)):
@@ -180,9 +180,9 @@ def _intervals(
 
 
 def _mean_samples(samples: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.float64]:
-    """Return the means over the classes in each sample, `float64 [samples, 3]`, as `macro` has them of the split.
+    """Return the means over the classes in each sample, `float64 [samples, 3]`, like `macro` for the split.
 
-    They are over the classes that have a tile in the sample. A class that no tile is taken for has a precision of 0.
+    Classes without a tile in the sample are left out. A class that is never predicted has a precision of 0.
     """
     by_class = samples.reshape(len(samples), classes, len(_SHARES))
     there = np.isfinite(by_class[:, :, [_SHARES.index("recall")]])
@@ -199,7 +199,7 @@ def _share_ratios(truth: Booleans, taken: Booleans) -> list[Ratio]:
 
 
 def _areas(truth: Booleans, score: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Return both areas; of a split without the class, or with nothing else, 0.5 and the class's share."""
+    """Return both areas; if all tiles are of the class or none is, 0.5 and the class's share."""
     if truth.all() or not truth.any():
         return {"roc_auc": 0.5, "pr_auc": float(truth.mean())}
     return {

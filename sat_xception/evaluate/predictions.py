@@ -1,4 +1,4 @@
-"""`predictions.parquet`: a row a tile, with its block, its slices and what a model said of it."""
+"""`predictions.parquet`: one row per tile, with its block, its slices and the model's prediction."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Outcomes:
 
     Attributes:
         ids: Id of each tile.
-        blocks: Name of its block.
-        right: Whether its most probable class is its own, `bool [n]`.
+        blocks: Name of each tile's block.
+        right: Whether each tile is classified correctly, `bool [n]`.
     """
 
     ids: list[str]
@@ -47,7 +47,7 @@ def write_predictions(
 ) -> None:
     """Write `tile_id`, `label`, `block`, `slice/<name>`, `reason`, `predicted` and `probability_<class>` of each tile.
 
-    A tile whose probabilities aren't all numbers from 0 to 1 has a reason instead of them and of a prediction.
+    A tile whose probabilities aren't all numbers from 0 to 1 has a `reason` instead of probabilities and prediction.
     """
     reasons = find_flaws(probabilities)
     failed = np.array([bool(reason) for reason in reasons], dtype=bool)
@@ -63,7 +63,7 @@ def write_predictions(
 
 
 def read_outcomes(folder: Path) -> Outcomes:
-    """Return which tiles were classified rightly, of a folder that evaluate wrote.
+    """Return which tiles were classified correctly, from a folder that evaluate wrote.
 
     Raises:
         DataError: The predictions are missing or damaged.
@@ -71,7 +71,7 @@ def read_outcomes(folder: Path) -> Outcomes:
     path = folder / PREDICTIONS_FILE
     try:
         table = pq.read_table(path, columns=["tile_id", "block", "label", "predicted"])
-        # A tile without a prediction isn't classified rightly.
+        # A tile without a prediction counts as classified wrongly.
         right = pc.fill_null(pc.equal(table["label"], table["predicted"]), False).to_numpy()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}. Run `sat_xception evaluate` again") from None

@@ -1,4 +1,4 @@
-"""What an evaluation and a run come to, for people: a page each, and the decision as Markdown."""
+"""The HTML reports of an evaluation and of a run, and the decision as Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sat_xception.reports.page import render_page
 
 __all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 
-# Checks in the Markdown, which the Kubeflow UI cuts after 50 KB.
+# Maximum number of checks in the Markdown, which the Kubeflow UI cuts after 50 KB.
 _MAX_ROWS = 120
 SYNTHETIC_NOTE = (
     "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
@@ -49,7 +49,7 @@ def run_report(decision: Decision, served: dict[str, Any] | None = None) -> str:
 
     Args:
         decision: The gate's decision.
-        served: Content of `model.json`, when the winner has been packaged.
+        served: Content of `model.json`, if the winner has been packaged.
     """
     now = decision.serving
     trainings = {each.backbone: each.training for each in decision.candidates}
@@ -70,7 +70,7 @@ def run_report(decision: Decision, served: dict[str, Any] | None = None) -> str:
 
 
 def _charts(evaluation: Evaluation) -> dict[str, Markup | str]:
-    """Return the drawings of an evaluation; none where it has no figures."""
+    """Return the charts of an evaluation; none if it has no figures."""
     if not evaluation.scores:
         return {}
     metrics, calibration = evaluation.scores
@@ -90,7 +90,7 @@ def _points(found: Reliability) -> list[tuple[float, float]]:
 
 
 def _slice_rows(scored: Sequence[Candidate]) -> list[tuple[_SliceOfModel, ...]]:
-    """Return a row for each slice with every scored candidate's figures."""
+    """Return one row per slice, with the figures of every scored candidate."""
     models = []
     for candidate in scored:
         below = {(each.slice, each.figure) for each in candidate.checks if each.slice and not each.passed}
@@ -107,7 +107,7 @@ def _slice_rows(scored: Sequence[Candidate]) -> list[tuple[_SliceOfModel, ...]]:
 
 
 def device_minutes(seconds: float, hardware: Hardware) -> str:
-    """Return what a training cost: minutes times GPUs, or the minutes of the machine where it had none."""
+    """Return the cost of a training: minutes times number of GPUs, or minutes of the machine without one."""
     gpus, cores = hardware.gpus, hardware.cores
     what = ", ".join(sorted(set(gpus))) if gpus else f"a CPU of {'unknown' if cores is None else cores} cores"
     return f"{seconds / 60 * max(1, len(gpus)):.1f} on {what}"
@@ -120,7 +120,7 @@ def decision_markdown(decision: Decision) -> str:
         lines += [SYNTHETIC_NOTE]
     lines += ["| model | check | figure | 95 % interval | limit | passed | note |", "|---|---|---:|---|---|---|---|"]
     rows = [(candidate, each) for candidate in decision.candidates for each in candidate.checks]
-    # What failed comes first where not all have room.
+    # Failed checks come first, since the table may be cut.
     shown = sorted(rows, key=lambda row: row[1].passed and row[1].slice is not None)[:_MAX_ROWS]
     lines += [
         f"| {plain(candidate.backbone)} | {plain(each.name)} | {_number(each.value)} | {_interval(each.interval)} | "

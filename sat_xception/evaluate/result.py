@@ -1,4 +1,4 @@
-"""What evaluate found, for the command line and the Kubeflow UI."""
+"""The result of evaluate, for the command line and the Kubeflow UI."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["EvaluateResult"]
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What evaluate found.
+    """Result of an evaluation.
 
     Attributes:
-        folder: Folder with `evaluation.json`, `report.html` and, where something was scored, `predictions.parquet`.
+        folder: Folder with `evaluation.json`, `report.html` and, if tiles were scored, `predictions.parquet`.
         evaluation: Content of `evaluation.json`.
     """
 

@@ -1,4 +1,4 @@
-"""What is serving now, scored as it answers: at its endpoint, or as the newest version of a model root."""
+"""Score the serving model: the one that answers at an endpoint, or the newest version of a model root."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
 class _OtherClassesError(Exception):
-    """The model has other classes than the examples; the message says which."""
+    """The model has other classes than the examples; the message names them."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What is serving, and what came of scoring it.
+    """The serving model, and the result of scoring it.
 
     Attributes:
-        state: "scored"; "nothing", when no version is served; "other classes", when its answers can't be compared; "no
-            probabilities", when it has some for no tile.
+        state: "scored"; "nothing" if no version is served; "other classes" if they differ from the examples'; "no
+            probabilities" if it returned valid probabilities for no tile.
         reason: Why it wasn't scored, or "".
         place: Endpoint or model root.
-        name: Name it is served as.
-        version: Its version; None where nothing is serving or the endpoint doesn't say.
-        probabilities: `float32 [n, classes]` of the split's tiles in stored order; None when it wasn't scored.
-        facts: `backbone` and `model` of its `model.json`; empty where the model root doesn't hold the version.
+        name: Name of the served model.
+        version: Version; None if nothing is serving or the endpoint doesn't report it.
+        probabilities: `float32 [n, classes]` of the split's tiles in stored order; None if it wasn't scored.
+        facts: `backbone` and `model` of its `model.json`; empty if the model root doesn't hold the version.
     """
 
     state: Literal["scored", "nothing", "other classes", "no probabilities"]
@@ -60,18 +60,18 @@ class Serving:
     facts: dict[str, str] = field(default_factory=dict)
 
     def status(self) -> ServingStatus:
-        """Return what it is, for `evaluation.json`."""
+        """Return the status for `evaluation.json`."""
         return ServingStatus(
             state=self.state, reason=self.reason, place=self.place, name=self.name, version=self.version
         )
 
 
 def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
-    """Score the split with what is serving: the endpoint's model where an endpoint is given, else the model root's.
+    """Score the split with the endpoint's model if an endpoint is given, else with the model root's.
 
     Raises:
         ModelError: The newest version of the model root can't be loaded.
-        ServiceError: The endpoint doesn't answer, or loads its model just now; the model root's bucket can't be read.
+        ServiceError: The endpoint doesn't answer, or is loading its model; the model root's bucket can't be read.
     """
     place = config.endpoint or str(config.model_root)
     folder = None if config.endpoint else _newest_version(config)
@@ -119,7 +119,7 @@ def _facts(version: Path | None) -> dict[str, str]:
 
 
 def _packaged(config: EvaluateConfig, number: int | None) -> Path | None:
-    """Return the package of the version that an endpoint serves, where the model root has it."""
+    """Return the package of the version that an endpoint serves, if the model root has it."""
     if config.model_root is None or number is None:
         return None
     # `deploy --target kserve` gives each version a folder of its own.
@@ -135,7 +135,7 @@ def _newest_version(config: EvaluateConfig) -> Path | None:
 
 
 def _answering(config: EvaluateConfig) -> VersionStatus | None:
-    """Return the version that answers at the endpoint; its number is None where the endpoint doesn't say it."""
+    """Return the version that answers at the endpoint; its number is None if the endpoint doesn't report it."""
     with EndpointClient(config.endpoint, config.name, access=Access.find()) as client:
         try:
             states = client.status()
@@ -160,7 +160,10 @@ def _saved_model(version: Path, examples: ExamplesIndex) -> Iterator[_Predict]:
 
 @contextmanager
 def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesIndex) -> Iterator[_Predict]:
-    """Yield what asks an endpoint. It doesn't list its classes, but names the most probable one of each tile."""
+    """Yield a function that scores tiles at an endpoint.
+
+    An endpoint doesn't list its classes, so they are checked by the label that it returns for each tile.
+    """
     classes = list(examples.classes)
 
     def ask(data: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -169,7 +172,7 @@ def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesInd
         if number != len(classes):
             raise _OtherClassesError(f"knows {number} classes, the examples hold {classes}")
         named = [classes[place] for place in answer.probabilities.argmax(axis=1)]
-        flaws = find_flaws(answer.probabilities)  # of which no class is the most probable
+        flaws = find_flaws(answer.probabilities)  # the label of a row without valid probabilities means nothing
         if any(own != name and not flaw for own, name, flaw in zip(answer.labels, named, flaws, strict=True)):
             raise _OtherClassesError(f"answers with {sorted(set(answer.labels))}, the examples hold {classes}")
         return answer.probabilities

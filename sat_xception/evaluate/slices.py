@@ -1,4 +1,4 @@
-"""Figures of each slice of the data: an overall figure may hide a region or a setting where a model fails."""
+"""Figures per slice: an overall figure may hide a region or a setting where a model fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sat_xception.log import get_logger
 __all__ = ["slice_table"]
 
 _log = get_logger(__name__)
-# Values of a slice, from the most frequent on. More are no slices but names, and nobody reads them.
+# Maximum number of values per slice, the most frequent ones first. A column with more is an identifier, not a slice.
 _MAX_VALUES = 200
 
 Booleans = npt.NDArray[np.bool_]
@@ -27,13 +27,13 @@ def slice_table(
     blocks: npt.NDArray[np.int64],
     positive: tuple[Booleans, Booleans] | None,
 ) -> tuple[SliceMetrics, ...]:
-    """Return the figures of each value of each slice, those with most tiles first; those beyond the first 200 as one.
+    """Return the figures of each value of each slice, by number of tiles; values beyond the first 200 are merged.
 
     Args:
-        slices: Value of each tile by slice; "" where it isn't known.
-        right: Whether a tile's most probable class is its own, `bool [n]`.
+        slices: Value of each tile by slice; "" if unknown.
+        right: Whether each tile is classified correctly, `bool [n]`.
         blocks: Number of each tile's block, `int64 [n]`, from 0 on.
-        positive: Whether a tile is of the positive class, and whether it is taken for it, each `bool [n]`; None
+        positive: Whether a tile is of the positive class, and whether it is predicted positive, each `bool [n]`; None
             without a positive class.
     """
     parts: list[tuple[str, str, Booleans]] = []

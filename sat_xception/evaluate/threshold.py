@@ -1,4 +1,4 @@
-"""From which probability on a tile is taken for the class that is looked for, chosen on validation by a stated goal."""
+"""Choose the decision threshold of the positive class on the validation split, for a given objective."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from sat_xception.evaluate.figures import Threshold
 
 __all__ = ["DEFAULT_THRESHOLD", "choose_threshold"]
 
-# Of two classes the more probable one.
+# With two classes, the more probable one.
 DEFAULT_THRESHOLD = 0.5
 
 
 def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32], goal: str) -> Threshold:
-    """Return the threshold that serves a goal best.
+    """Return the threshold that is best for an objective.
 
-    Among equals the highest is taken, which proposes the fewest tiles. It lies halfway between two scores that
-    occurred, so that rounding elsewhere moves no tile across it.
+    On a tie the highest is taken, which proposes the fewest tiles. It lies halfway between two observed scores, so that
+    rounding on other hardware moves no tile across it.
 
     Args:
         truth: Whether a tile is of the class, `bool [n]`.
-        score: Its probability of the class, `float32 [n]`.
+        score: Probability of the class, `float32 [n]`.
         goal: `f1`, the largest F1; `recall-at-precision:P`, the largest recall with a precision of at least P; or
-            `precision-at-recall:R`.
+            `precision-at-recall:R`, the largest precision with a recall of at least R.
 
     Returns:
-        The threshold. Where the floor can't be kept, its value is the one that comes nearest to it; without a tile of
-        the class it is 0.5.
+        The threshold. If no threshold reaches P or R, it is the one that comes closest; without a tile of the class it
+        is 0.5.
     """
     if not truth.any():
         return Threshold(goal=goal, value=DEFAULT_THRESHOLD, reached=False)
@@ -43,7 +43,7 @@ def choose_threshold(truth: npt.NDArray[np.bool_], score: npt.NDArray[np.float32
     else:
         kept, wanted = (precision, recall) if kind == "recall-at-precision" else (recall, precision)
         reached = bool((kept >= float(asked)).any())
-        # Of those that keep the floor the best, and of equals the one that is furthest above the floor.
+        # The best of those that reach the minimum; on a tie the one that is furthest above it.
         merit = np.where(kept >= float(asked), 2 * wanted + 1e-6 * kept, -1) if reached else kept
     best = int(merit.argmax())
     levels = np.append(score[order][ends].astype(np.float64), 0.0)

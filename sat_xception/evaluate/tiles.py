@@ -1,4 +1,4 @@
-"""What is known of the tiles of a split beside their pixels: class, block and slices, in stored order."""
+"""Metadata of the tiles of a split: class, block and slices, in stored order."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Tiles:
     """The tiles of a split.
 
     Attributes:
-        ids: Id of each.
-        labels: Index of each one's class, `int64 [n]`.
-        blocks: Name of each one's block: zoom, x and y of the block that its split was dealt by, or its own id where
-            its place isn't known.
-        slices: Value of each by slice.
+        ids: Id of each tile.
+        labels: Class index of each tile, `int64 [n]`.
+        blocks: Name of each tile's block: zoom, x and y of the block that it was split by, or the tile's id if its
+            coordinates aren't known.
+        slices: Value of each tile by slice.
     """
 
     ids: list[str]
@@ -38,7 +38,7 @@ class Tiles:
     slices: dict[str, list[str]]
 
     def take(self, wanted: npt.NDArray[np.bool_]) -> Tiles:
-        """Return the tiles where `wanted`, `bool [n]`, is true."""
+        """Return the tiles where `wanted`, `bool [n]`, is True."""
         places = np.flatnonzero(wanted).tolist()
         slices = {name: [values[place] for place in places] for name, values in self.slices.items()}
         ids, blocks = ([values[place] for place in places] for values in (self.ids, self.blocks))
@@ -94,7 +94,7 @@ def _name_blocks(
 
 
 def read_images(folder: Path, split: str, wanted: Collection[int]) -> dict[int, bytes]:
-    """Return the encoded images at some places of a split."""
+    """Return the encoded images at the given indexes of a split."""
     last = max(wanted, default=-1)
     stored = encoded_examples(folder, split).take(last + 1).as_numpy_iterator()
     return {place: data for place, (_, data, _) in enumerate(stored) if place in wanted}
