@@ -1,1 +1,1 @@
-"""Export a trained model for TensorFlow Serving, and prove that it answers as Keras does."""
+"""Export a trained model for TensorFlow Serving, and check that its outputs equal Keras's."""

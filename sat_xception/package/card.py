@@ -17,7 +17,7 @@ from sat_xception.reports.markdown import plain, table
 __all__ = ["model_card", "model_card_json"]
 
 _SCHEMA_VERSION = "0.0.2"
-# Rows of slices: with more, the card would be too long for the Kubeflow UI.
+# Maximum number of slices: with more, the card would be too long for the Kubeflow UI.
 _MAX_SLICES = 60
 _USERS = "People who map places from overhead imagery and confirm what a model proposes"
 _USE = "Finding candidates in overhead imagery like that it was trained on, for a person to confirm"
@@ -158,7 +158,7 @@ def _metric(name: str, value: float, where: str, bounds: list[float] | None) -> 
 
 
 def _date(version: int) -> dict[str, str]:
-    """Return the date of a version that is a time."""
+    """Return the date of a version that is a timestamp."""
     try:
         return {"date": datetime.strptime(str(version), "%Y%m%d%H%M%S").replace(tzinfo=UTC).date().isoformat()}
     except ValueError:

@@ -1,4 +1,4 @@
-"""Write a Keras model as the SavedModel that TensorFlow Serving loads, and prove that it answers as Keras does."""
+"""Export a Keras model as a SavedModel for TensorFlow Serving, and check that its outputs equal Keras's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sat_xception.serve.protocol import RequestError
 
 __all__ = ["EXPORT_TOLERANCE", "check_export", "export_model", "write_warmup"]
 
-# Largest difference of a probability between the export and Keras: float32 rounding of the same operations in another
+# Maximum difference of a probability between the export and Keras: float32 rounding of the same operations in another
 # order.
 EXPORT_TOLERANCE = 1e-5
 _WARMUP_BATCHES = (1, 8)
@@ -37,8 +37,8 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path, tempe
     Args:
         model: Takes `uint8 [n, size, size, 3]`, returns probabilities.
         classes: Names in index order.
-        folder: Where to; it must not exist.
-        temperature: Calibrates the probabilities, as `apply_temperature` does.
+        folder: Folder to write; it must not exist.
+        temperature: Temperature that calibrates the probabilities; see `apply_temperature`.
     """
     size = int(model.input_shape[1])
     names = tf.constant(list(classes))
@@ -66,7 +66,7 @@ def export_model(model: keras.Model, classes: Sequence[str], folder: Path, tempe
     def images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": score(resize(images, size))}
 
-    # Not tf.saved_model.save: what that writes of a Keras 3 model loads in Python, but not in TensorFlow Serving.
+    # Not tf.saved_model.save: with a Keras 3 model it writes a SavedModel that TensorFlow Serving can't load.
     archive = keras.export.ExportArchive()
     archive.track(model)
     encoded = [tf.TensorSpec([None], tf.string, name="image_bytes")]
@@ -86,15 +86,15 @@ def check_export(
     Args:
         model: The Keras model that was exported.
         classes: Names in index order.
-        folder: The SavedModel.
+        folder: Folder of the SavedModel.
         images: Encoded images to compare on.
-        temperature: What the export was calibrated with.
+        temperature: Temperature of the export.
 
     Returns:
         Keras's probabilities of the images, calibrated, `float32 [n, classes]`.
 
     Raises:
-        ModelError: A signature is missing or answers otherwise.
+        ModelError: A signature is missing, or its outputs differ.
     """
     size = int(model.input_shape[1])
     pixels = np.stack([decode_and_resize(tf.constant(data), size).numpy() for data in images])
@@ -137,11 +137,11 @@ def _compare(signature: str, answer: dict[str, Any], expected: npt.NDArray[np.fl
 
 
 def write_warmup(folder: Path, name: str, images: Sequence[bytes]) -> None:
-    """Write the requests that TensorFlow Serving runs before it says that a version is available.
+    """Write the warm-up requests, which TensorFlow Serving runs before it reports a version as available.
 
     Args:
-        folder: The SavedModel.
-        name: Name the model is served as.
+        folder: Folder of the SavedModel.
+        name: Name of the served model.
         images: Encoded images to send.
     """
     path = folder / "assets.extra" / "tf_serving_warmup_requests"

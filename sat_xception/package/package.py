@@ -1,6 +1,6 @@
-"""Package a model for TensorFlow Serving: export it, prove it, describe it.
+"""Package a model for TensorFlow Serving: export it, check it, describe it.
 
-The test split is scored here and nowhere else, once, through the exported model: the figure is that of what will be
+The test split is scored only here, once, with the exported model: the figures are those of the model that will be
 served.
 """
 
@@ -37,17 +37,17 @@ from sat_xception.storage import folder_digests, write_json
 
 __all__ = ["PackageResult", "package"]
 
-# Other hardware, TensorFlow versions and a folded graph round differently; a wrong model differs by far more.
+# Rounding differs with hardware, TensorFlow version and graph optimisation; a wrong model differs by far more.
 _GOLDEN_TOLERANCE = 1e-3
 _TEST_BATCH = 32
 
 
 @dataclass(frozen=True)
 class PackageResult:
-    """What package made.
+    """Result of packaging.
 
     Attributes:
-        folder: The version's folder.
+        folder: Folder of the version.
         served: Content of `model.json`.
     """
 
@@ -67,14 +67,20 @@ class PackageResult:
 def package(config: PackageConfig) -> PackageResult:
     """Write `OUT/<name>/<version>/`: SavedModel, warm-up, batching parameters, golden tiles, model card, digests.
 
-    The export is calibrated with the temperature that evaluate fitted, so the probabilities that are served are.
+    The temperature that evaluate fitted is part of the export, so the served probabilities are calibrated.
 
     Raises:
         DataError: The model, the examples or the decision are missing or don't belong together.
         ConfigError: The version exists, or the model root can't be written.
         ServiceError: The bucket of the model root can't be read or written.
         GateRefusedError: The decision names another model, or none.
-        ModelError: The export doesn't load as TensorFlow Serving loads it, or answers otherwise than Keras.
+        ModelError: The export doesn't load as TensorFlow Serving loads it, or its outputs differ from Keras's.
+
+    Example:
+        result = package(
+            PackageConfig(model="models/xception", examples="examples", decision="decision", out="models/serving")
+        )
+        print(result.folder)
     """
     model, facts = load_model(config.model)
     examples = read_index(config.examples)
@@ -83,7 +89,7 @@ def package(config: PackageConfig) -> PackageResult:
             f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
         )
     decision = _read_decision(config.decision, facts) if config.decision else None
-    # What was chosen on validation; without a decision the model is served as it was trained.
+    # The threshold and temperature of the decision; without one the model is exported as trained.
     chosen = _winner(decision) if decision else None
     calibration = chosen.calibration if chosen else None
     temperature = calibration.temperature if calibration else 1.0
@@ -154,13 +160,13 @@ def _winner(decision: Decision) -> Candidate:
 
 
 def _failed_candidates(decision: Decision | None) -> dict[str, str]:
-    """Return why candidates of the decision have no model, by backbone."""
+    """Return why candidates of the decision have no model (the failure of their training), by backbone."""
     candidates = decision.candidates if decision else ()
     return {each.backbone: each.failed for each in candidates if each.failed}
 
 
 def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
-    """Return the first validation tiles: stored order is mixed, so they are of several classes."""
+    """Return the first validation tiles. Stored order is shuffled, so they are of several classes."""
     stored = encoded_examples(config.examples, "valid").take(config.golden_tiles).as_numpy_iterator()
     return [{"id": tile_id.decode(), "data": data, "label": examples.classes[label]} for tile_id, data, label in stored]
 
@@ -185,7 +191,7 @@ def _metrics(
     chosen: Candidate | None,
     threshold: Threshold | None,
 ) -> dict[str, Any]:
-    """Return the figures by split: validation as the gate saw it, test as the exported model scores it."""
+    """Return the figures by split: validation from the gate's decision, test from the exported model."""
     found = {"valid": chosen.metrics.content()} if chosen and chosen.metrics else {}
     if examples.count("test"):
         scored = _score_test(saved_model, config.examples, examples)
