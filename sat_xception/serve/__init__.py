@@ -1,1 +1,1 @@
-"""Serving a packaged model, and asking one that is served."""
+"""Serve a packaged model, and clients of a served model."""

@@ -1,4 +1,4 @@
-"""How a client gets in at an endpoint: a bearer token from a file, whom to trust, which host to ask a gateway for."""
+"""Client credentials for an endpoint: bearer token file, CA bundle, host name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sat_xception.errors import ConfigError
 
 __all__ = ["CA_FILE", "TOKEN_FILE", "Access", "hide"]
 
-# What every step finds them by that has no flag for them, in a pipeline's pod too.
+# Environment variables of the two files, for steps without flags for them, as in a pipeline's pod.
 _TOKEN_FILE_ENV, _CA_FILE_ENV = "SAT_XCEPTION_TOKEN_FILE", "SAT_XCEPTION_CA_FILE"
-# How messages name them.
+# Names of the two files in messages.
 TOKEN_FILE, CA_FILE = f"--token-file (or ${_TOKEN_FILE_ENV})", f"--ca-file (or ${_CA_FILE_ENV})"
 _HIDDEN = "***"
 
 
 @dataclass(frozen=True)
 class Access:
-    """What goes with every call.
+    """Credentials that go with every call.
 
     Attributes:
-        token_file: File with a bearer token. It is read again for each call: whoever writes it may renew it.
-        ca_file: PEM file of the authorities to trust. Default: those that this machine trusts.
-        host: Host to ask for, where the address is that of a gateway: HTTP's Host, gRPC's authority, TLS's name.
+        token_file: File with a bearer token. It is read again for each call, since tokens are renewed.
+        ca_file: PEM file of the CA certificates to trust. Default: those of this machine.
+        host: Host name, if the address is that of a gateway: HTTP Host header, gRPC authority, TLS server name.
     """
 
     token_file: Path | None = None
@@ -34,7 +34,7 @@ class Access:
 
     @classmethod
     def find(cls, token_file: Path | None = None, ca_file: Path | None = None, host: str = "") -> Access:
-        """Return what is given, and of the files what the environment names where none is given."""
+        """Return the given credentials; files that aren't given are taken from the environment variables."""
         return cls(token_file or _named(_TOKEN_FILE_ENV), ca_file or _named(_CA_FILE_ENV), host)
 
     @property
@@ -44,7 +44,7 @@ class Access:
         return name if colon and port.isdigit() else self.host
 
     def token(self) -> str:
-        """Return the token as the file holds it now; "" without a file.
+        """Return the current token in the file; "" without a file.
 
         Raises:
             ConfigError: The file can't be read, or doesn't hold one token. The message never holds its content.
@@ -64,10 +64,10 @@ class Access:
         return token
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return what checks the endpoint's certificate.
+        """Return the SSL context that checks the endpoint's certificate.
 
         Raises:
-            ConfigError: The file of authorities can't be used.
+            ConfigError: The CA file can't be used.
         """
         try:
             return ssl.create_default_context(cafile=self.ca_file)
@@ -75,10 +75,10 @@ class Access:
             raise self._no_authorities(error) from None
 
     def authorities(self) -> bytes | None:
-        """Return the PEM of the authorities to trust; None for those of gRPC.
+        """Return the CA certificates to trust, as PEM; None for gRPC's own.
 
         Raises:
-            ConfigError: The file can't be used.
+            ConfigError: The CA file can't be used.
         """
         if self.ca_file is None:
             return None
@@ -98,5 +98,5 @@ def _named(variable: str) -> Path | None:
 
 
 def hide(token: str, text: str) -> str:
-    """Return a text without the token: an endpoint may send back what it was sent."""
+    """Mask the token in a text: an endpoint's message may repeat the request."""
     return text.replace(token, _HIDDEN) if token else text

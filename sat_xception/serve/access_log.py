@@ -1,4 +1,4 @@
-"""One line a request, over REST or gRPC, for `serve --access-log`."""
+"""The access log of `serve --access-log`: one line per request, over REST or gRPC."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def log_access(
 
     Args:
         interface: "REST" or "gRPC".
-        client: Where it came from.
-        what: Method and path, as the client wrote them: shown with everything but printable ASCII escaped.
-        outcome: HTTP status or code.
-        seconds: How long it took.
-        size: Bytes of its body, where they are known.
+        client: Address of the client.
+        what: Method and path from the request; all but printable ASCII is escaped.
+        outcome: HTTP status or gRPC code.
+        seconds: Duration.
+        size: Size of the body in bytes, if known.
     """
     shown = ascii(what[:_MAX_SHOWN])[1:-1]
     _log.info(

@@ -1,4 +1,4 @@
-"""Addresses a server listens on and clients reach it at."""
+"""Addresses that a server listens on, and at which clients reach it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["bound_socket", "bracketed", "is_loopback", "port_error", "reachable"
 
 
 def bound_socket(host: str, port: int, flag: str, host_flag: str = "--host") -> socket.socket:
-    """Return a socket that has the port but doesn't listen yet.
+    """Return a socket that is bound to the port but doesn't listen yet.
 
     Args:
         host: Name or address to listen on.
-        port: The port; 0 is any free one.
-        flag: Flag that sets the port.
-        host_flag: Flag that sets the host; "" when there is none.
+        port: Port; 0 picks a free one.
+        flag: Flag that sets the port, for the message.
+        host_flag: Flag that sets the host, for the message; "" if there is none.
 
     Raises:
-        ConfigError: The port is taken or forbidden, or the host is none of this machine's; it names the flag to change.
+        ConfigError: The port is in use or not permitted, or the host isn't an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -42,14 +42,14 @@ def bound_socket(host: str, port: int, flag: str, host_flag: str = "--host") -> 
 
 
 def port_error(host: str, port: int, flag: str, error: OSError, host_flag: str = "--host") -> ConfigError:
-    """Return the error that says why a port can't be had, and which flags change it; see `bound_socket`."""
-    reason = "in use by another program" if error.errno == errno.EADDRINUSE else f"not to be had: {error.strerror}"
+    """Return the error for a port that can't be bound, with the reason and the flags to change; see `bound_socket`."""
+    reason = "in use by another program" if error.errno == errno.EADDRINUSE else f"not available: {error.strerror}"
     other = f" or {host_flag}" if host_flag else ""
     return ConfigError(f"port {port} on {host} is {reason}. Choose another with {flag} (0 picks a free one){other}")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches the host."""
+    """Return whether the host can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reachable(host: str) -> str:
-    """Return the host as a client on this machine writes it; a wildcard address is reached over loopback."""
+    """Return the host for a client on this machine; a wildcard address becomes the loopback address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -68,5 +68,5 @@ def reachable(host: str) -> str:
 
 
 def bracketed(host: str) -> str:
-    """Return a host as it stands before `:port`; IPv6 goes in brackets."""
+    """Return a host for use before `:port`, with brackets around IPv6 addresses."""
     return f"[{host}]" if ":" in host else host

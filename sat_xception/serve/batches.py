@@ -1,8 +1,8 @@
-"""Merge requests that wait into one run of the model, and give each its own rows back.
+"""Dynamic batching: merge waiting requests into one run of the model, and return to each its own rows.
 
-While a run is under way, requests gather; the next run takes what fits, the oldest first. A request that comes to an
-idle model isn't held back, unless others are being read at that moment: then it waits for them, a few milliseconds at
-most. Where a merged run fails, its halves run again, so that one bad image fails its own request alone.
+Requests queue up during a run; the next run takes as many as fit, the oldest first. A request to an idle model runs at
+once, unless others are being read at that moment: then it waits for them, at most a few milliseconds. If a merged run
+fails, its halves run again, so that a bad image fails only its own request.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Call:
     """One request's call of a signature, checked by `SavedModelSession.checked`.
 
     Attributes:
-        signature: Its name.
-        inputs: One array an input.
+        signature: Name of the signature.
+        inputs: One array per input.
         output_filter: Names of the outputs to return; none for all.
     """
 
@@ -46,7 +46,7 @@ class Call:
 class _Waiting:
     served: ServedVersion
     call: Call
-    rows: int | None  # None where it can't be merged
+    rows: int | None  # None if it can't be merged
     answer: asyncio.Future[Outputs]
     since: float = field(default_factory=time.monotonic)
 
@@ -60,17 +60,17 @@ class _Waiting:
 
 
 class BatchQueue:
-    """Requests that wait for the model. Used from one event loop; runs are in threads of their own."""
+    """Queue of requests for the model. Used from one event loop; the model runs in separate threads."""
 
     def __init__(self, versions: ModelVersions, metrics: Metrics, batch_size: int, wait_s: float, threads: int) -> None:
         """Start the threads.
 
         Args:
-            versions: Keeps a version loaded while a run is on it.
-            metrics: Counts runs, their rows, and how long requests waited.
-            batch_size: Rows up to which requests are merged.
-            wait_s: Longest wait for requests that are being read.
-            threads: Runs at a time.
+            versions: Versions of the model; a version stays loaded during a run.
+            metrics: Counters of runs, rows and waiting times.
+            batch_size: Maximum number of rows of a merged run.
+            wait_s: Maximum wait for requests that are being read, in seconds.
+            threads: Number of concurrent runs.
         """
         self._versions, self._metrics = versions, metrics
         self._batch_size, self._wait_s, self._threads = batch_size, wait_s, threads
@@ -82,7 +82,7 @@ class BatchQueue:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Tell that a request is being read, which may be worth a short wait to the one at the head."""
+        """Mark a request as being read while the block runs; the first in the queue may wait shortly for it."""
         self._being_read += 1
         try:
             yield
@@ -93,7 +93,7 @@ class BatchQueue:
         """Return the outputs of a call, for its own rows.
 
         Raises:
-            RequestError: What the model says of this call.
+            RequestError: The model rejects this call.
         """
         waiting = _Waiting(served, call, served.model.rows(call.signature, call.inputs), _future())
         self._queue.append(waiting)
@@ -108,7 +108,7 @@ class BatchQueue:
         self._pool.shutdown()
 
     def _start_runs(self) -> None:
-        """Start as many runs as may be, and set an alarm where the next one is worth a wait."""
+        """Start as many runs as allowed, and set a timer if the next one should wait."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -125,7 +125,7 @@ class BatchQueue:
         self._metrics.waiting.set(len(self._queue))
 
     def _next_batch(self) -> list[_Waiting]:
-        """Return what the next run would take; those that gave up are forgotten."""
+        """Return the requests of the next run; cancelled ones are dropped."""
         while self._queue and self._queue[0].answer.done():
             self._queue.popleft()
         if not self._queue:
@@ -148,10 +148,10 @@ class BatchQueue:
             self._metrics.count_wait(started - waiting.since)
         self._metrics.batch_requests.observe(len(batch))
         try:
-            # The run has a hold of its own on the version: its requests may all give up meanwhile.
+            # The run holds the version itself, since all its requests may be cancelled meanwhile.
             with self._versions.hold(batch[0].served):
                 answers = await asyncio.get_running_loop().run_in_executor(self._pool, self._answers, batch)
-        except Exception as error:  # a bug of ours or of TensorFlow's: each request is told, and the queue goes on
+        except Exception as error:  # a bug of ours or of TensorFlow's: all its requests fail, and the queue goes on
             answers = [error] * len(batch)
         self._running.discard(asyncio.current_task())
         for waiting, answer in zip(batch, answers, strict=True):

@@ -1,4 +1,4 @@
-"""Ask a served model, over REST or gRPC: TensorFlow Serving, KServe or `sat_xception serve`."""
+"""Client of a served model, over REST or gRPC: TensorFlow Serving, KServe or `sat_xception serve`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["EndpointClient"]
 
 _log = get_logger(__name__)
 T = TypeVar("T")
-# Long enough for a pod to be replaced behind its Service, short enough for a wrong port to be told soon. An endpoint
-# that says when to come back is asked until the deadline.
+# Long enough for a pod to be replaced behind its Service, short enough for a wrong port to be reported soon. An
+# endpoint that sends a Retry-After is asked until the deadline.
 _RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 
 
@@ -45,11 +45,11 @@ class _Transport(Protocol):
 
 
 class EndpointClient:
-    """A client of one model at one address. It keeps its connection open; calls may come from several threads.
+    """A client of one model at one address. It keeps its connection open, and is thread-safe.
 
     Every method raises `RequestError`, a `ServiceError` with a code: INVALID_ARGUMENT (the images or the request are
-    wrong), NOT_FOUND (no such model or version), UNAVAILABLE (nobody answered, after retries), RESOURCE_EXHAUSTED (too
-    large, or too busy until the deadline), UNAUTHENTICATED and PERMISSION_DENIED (the token), DEADLINE_EXCEEDED.
+    wrong), NOT_FOUND (no such model or version), UNAVAILABLE (no answer, after retries), RESOURCE_EXHAUSTED (too large,
+    or too busy until the deadline), UNAUTHENTICATED and PERMISSION_DENIED (the token), DEADLINE_EXCEEDED.
 
     Example:
         with EndpointClient("http://127.0.0.1:8501", "school-classifier") as client:
@@ -66,21 +66,21 @@ class EndpointClient:
         tries_again: bool = True,
         as_new_client: bool = False,
     ) -> None:
-        """Name the endpoint; nothing is sent yet.
+        """Create the client; nothing is sent yet.
 
         Args:
             address: `http://host:port`, `https://host:port` (a path before /v1 may follow), `grpc://host:port` or
                 `grpcs://host:port`.
-            name: The model's name.
-            version: Version to ask. Default: the one that is served.
-            timeout_s: Deadline of one call with its repetitions, in seconds.
-            access: Token, authorities and host.
-            tries_again: Whether a request that wasn't worked on is sent again, until the deadline.
-            as_new_client: Whether each request comes as if from another client: on a connection of its own, without
-                cookies. Over REST only.
+            name: Name of the model.
+            version: Version to pin. Default: the one that is served.
+            timeout_s: Deadline of one call including retries, in seconds.
+            access: Token, CA certificates and host name.
+            tries_again: Whether a request that the server hasn't processed is sent again, until the deadline.
+            as_new_client: Whether each request looks like one from a new client, with its own connection and without
+                cookies. REST only.
 
         Raises:
-            ConfigError: The address has another form, or the file of authorities can't be used.
+            ConfigError: The address has another form, or the CA file can't be used.
         """
         self.address, self.name, self.version = address, name, version
         self._timeout_s, self._tries_again = timeout_s, tries_again
@@ -104,7 +104,7 @@ class EndpointClient:
         self._transport.close()
 
     def at_version(self, version: int) -> EndpointClient:
-        """Return another client of the same address, which asks for a version by its number."""
+        """Return another client of the same address, pinned to a version."""
         return EndpointClient(
             self.address, self.name, version, self._timeout_s, self._access, self._tries_again, self._as_new_client
         )
@@ -115,7 +115,7 @@ class EndpointClient:
         return self._probabilities(outputs, len(images))
 
     def classify(self, images: Sequence[bytes]) -> Classification:
-        """Return probabilities, winning labels and their scores of encoded images."""
+        """Return the probabilities, the most probable label and its score of encoded images."""
         outputs = self._retried(lambda left_s: self._transport.predict(CLASSIFY_SIGNATURE, images, left_s))
         probabilities = self._probabilities(outputs, len(images))
         if not {"label", "score"} <= outputs.keys():
@@ -140,7 +140,7 @@ class EndpointClient:
         return self._retried(self._transport.metadata)
 
     def _retried(self, call: Callable[[float], T]) -> T:
-        """Call until the deadline, again where nobody listened or the request was told to come back."""
+        """Call, and retry until the deadline if the server didn't process the request."""
         deadline = time.monotonic() + self._timeout_s
         for attempt in itertools.count():
             try:
@@ -148,17 +148,17 @@ class EndpointClient:
             except RequestError as error:
                 if not self._tries_again:
                     raise
-                # Without an hour to come back, it isn't known whether anybody is there at all.
+                # Without a Retry-After, it isn't known whether there is a server at all.
                 if error.retry_after_s is None or (attempt >= len(_RETRY_DELAYS_S) and not error.retry_after_s):
                     raise
                 delay_s = max(error.retry_after_s, _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)])
-                # Spread out, so that clients of a server that comes back don't all come at once.
+                # With jitter, so that the clients of a restarted server don't all retry at once.
                 delay_s *= random.uniform(1.0, 1.25)
                 if time.monotonic() + delay_s >= deadline:
                     raise
                 _log.debug("endpoint  %s; again in %.1f s", error, delay_s)
             time.sleep(delay_s)
-        raise AssertionError("it counts for ever")
+        raise AssertionError("unreachable: the loop doesn't end")
 
     def _probabilities(self, outputs: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.float32]:
         try:
@@ -181,7 +181,7 @@ class EndpointClient:
 
 
 def _is_private(address: str) -> bool:
-    """Return whether nobody on the way reads what is sent: by TLS, or because it stays on this machine."""
+    """Return whether requests can't be read on the way: by TLS, or because they stay on this machine."""
     parts = urlsplit(address)
     return parts.scheme in ("https", "grpcs") or is_loopback(parts.hostname or "")
 
@@ -199,7 +199,7 @@ def _transport(address: str, name: str, version: int | None, access: Access, as_
     if as_new_client:
         raise ConfigError(f"endpoint {address!r} must be http:// or https:// to be asked as a new client each time")
     if parts.scheme in ("grpc", "grpcs") and parts.hostname and port and parts.path in ("", "/"):
-        # Imported here: the gRPC stubs bring TensorFlow, and a REST client doesn't need it.
+        # Imported here: the gRPC stubs import TensorFlow, which a REST client doesn't need.
         with quiet_imports():
             from sat_xception.serve.grpc_transport import GrpcTransport
 

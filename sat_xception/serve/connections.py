@@ -1,4 +1,4 @@
-"""HTTP connections that nobody can hold for nothing: time limits, a limit of their number, errors in JSON."""
+"""HTTP connections with header and idle timeouts, a limit on their number, and errors in JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ __all__ = ["Connection", "ConnectionFactory", "json_response"]
 _log = get_logger(__name__)
 _CONTENT_TYPE = "application/json"
 _MAX_SAID = 200
-# Where the loop is late, a head may have come in time whose request hasn't begun: aiohttp takes four turns of the loop.
+# If the event loop is late, headers may have arrived in time although their request hasn't started: aiohttp needs four
+# turns of the loop for that.
 _TURNS = 8
 
 
 class ConnectionFactory(web.Server):
-    """Makes the connections of a server, as many as may be open."""
+    """Factory of a server's connections, up to a maximum number."""
 
     def __init__(
         self,
@@ -36,11 +37,11 @@ class ConnectionFactory(web.Server):
         """Set the limits.
 
         Args:
-            handler: Answers a request whose head has been read.
-            max_body: Largest body in bytes, as it is sent.
-            max_connections: Others are closed at once.
-            head_timeout_s: Time from the first byte of a request's head to its last.
-            idle_timeout_s: Time between requests.
+            handler: Answers a request whose headers have been read.
+            max_body: Maximum body size in bytes, before decompression.
+            max_connections: Maximum number of open connections; further ones are closed at once.
+            head_timeout_s: Timeout from the first to the last byte of a request's headers.
+            idle_timeout_s: Timeout between requests.
         """
         super().__init__(
             handler,
@@ -50,7 +51,7 @@ class ConnectionFactory(web.Server):
             handler_cancellation=True,
             keepalive_timeout=idle_timeout_s,
             access_log=None,
-            auto_decompress=False,  # aiohttp takes a packed body that is cut for a whole one
+            auto_decompress=False,  # aiohttp doesn't notice a truncated compressed body
             lingering_time=1,
         )
         self.max_connections, self.head_timeout_s = max_connections, head_timeout_s
@@ -61,7 +62,7 @@ class ConnectionFactory(web.Server):
 
 
 class Connection(web.RequestHandler):
-    """A connection. From its start, and from the first byte after an answer, the next head has its time to come."""
+    """A connection. The header timeout runs from its start, and from the first byte after each response."""
 
     __slots__ = ("_busy", "_factory", "_head_alarm")
 
@@ -73,7 +74,7 @@ class Connection(web.RequestHandler):
         self._head_alarm: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the time of the first head, or close the connection where there are too many."""
+        """Start the header timeout, or close the connection if there are too many."""
         super().connection_made(transport)
         if len(self._factory.connections) > self._factory.max_connections:
             self.force_close()
@@ -86,18 +87,18 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Start the time of a head with its first byte."""
+        """Start the header timeout at the first byte of a request."""
         if data and not self._busy:
             self._expect_head()
         super().data_received(data)
 
     def begin(self) -> None:
-        """Tell that a head has come, and its request is being answered."""
+        """Stop the timeouts: the headers have been read, and the request is being answered."""
         self._busy = True
         self._head_came()
 
     def end(self) -> None:
-        """Tell that the answer goes out."""
+        """Mark the request as answered."""
         self._busy = False
 
     def handle_error(
@@ -107,7 +108,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to what isn't HTTP; the connection is closed after it."""
+        """Return the response to malformed HTTP; the connection is closed after it."""
         if not isinstance(exc, HttpProcessingError):
             _log.error("serve     a connection failed", exc_info=exc)
         self._head_came()
@@ -120,7 +121,7 @@ class Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Hide what broken requests make aiohttp log: whoever sends them could fill a disk with it."""
+        """Drop aiohttp's log of malformed requests: a client could fill the disk with it."""
         _log.debug(*args, **settings)
 
     def _expect_head(self) -> None:
@@ -140,5 +141,5 @@ class Connection(web.RequestHandler):
 
 
 def json_response(content: dict[str, Any], status: int = 200) -> web.Response:
-    """Return a response as TensorFlow Serving prints its JSON."""
+    """Return a JSON response formatted like TensorFlow Serving's."""
     return web.Response(body=json.dumps(content, indent=1).encode() + b"\n", status=status, content_type=_CONTENT_TYPE)

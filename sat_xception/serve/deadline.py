@@ -1,7 +1,7 @@
-"""One HTTP request with a deadline over all of it: connecting, sending, waiting and reading.
+"""Send an HTTP request with one deadline for all of it: connecting, sending, waiting and reading.
 
-httpx's timeouts are limits between two bytes, and several of them follow one another. A server that sends a byte now
-and then, as gateways do to keep a request alive, is waited for without end.
+httpx's timeouts limit the time between two bytes, and apply one after the other. If a server sends a byte now and then,
+as gateways do to keep a request alive, httpx waits forever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httpx
 
 __all__ = ["send_within"]
 
-# Headers that describe the body as it was sent; what is returned holds it decoded and whole.
+# Headers that describe the body as it was sent; the returned response holds the decoded, complete body.
 _OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _KEPT = ("http_version", "reason_phrase")
 
@@ -26,23 +26,23 @@ def send_within(
     last_bytes: int | None = None,
     connect_s: float | None = None,
 ) -> httpx.Response:
-    """Send a request and return its whole answer, or end after some seconds, whatever the server does.
+    """Send a request and return its complete response, or raise after some seconds.
 
-    The request runs in a thread of its own, because neither a name lookup nor the reading of headers can be stopped
-    between two bytes. When the time is over the thread is left alone: it closes its connection at the next byte of the
-    body, or after as many seconds of silence.
+    The request runs in a thread of its own, because neither a name lookup nor the reading of headers can be
+    interrupted. After the deadline the thread is abandoned: it closes its connection at the next byte of the body, or
+    after as many seconds without one.
 
     Args:
         client: Client to send with; it may be shared between threads.
         request: The request, from `client.build_request`. Redirections are not followed.
-        seconds: Time for all of it, above 0.
-        last_bytes: Keep only so many bytes from the end of the body; None keeps all.
-        connect_s: Time for the connection alone, where that is shorter.
+        seconds: Deadline in seconds, above 0.
+        last_bytes: Keep only the last bytes of the body, this many; None keeps all.
+        connect_s: Timeout for connecting, if shorter than `seconds`.
 
     Raises:
-        httpx.ConnectTimeout: The time was over before the request was sent, so the server has done nothing.
-        httpx.ReadTimeout: The time was over before the answer was complete; the server may have done what was asked.
-        httpx.HTTPError: The request failed before that.
+        httpx.ConnectTimeout: The deadline passed before the request was sent, so the server hasn't processed it.
+        httpx.ReadTimeout: The deadline passed before the response was complete; the server may have processed it.
+        httpx.HTTPError: The request failed before the deadline.
     """
     sent, over = threading.Event(), threading.Event()
     results: queue.SimpleQueue[httpx.Response | Exception] = queue.SimpleQueue()

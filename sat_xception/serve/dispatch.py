@@ -1,6 +1,6 @@
-"""Let requests in as far as the limits go, read them in threads, and hand them to the queue of the model.
+"""Admit requests within the limits, parse them in threads, and put them into the model's queue.
 
-The event loop itself only hands over, so that status and metrics are answered whatever the model does.
+The event loop itself does no heavy work, so that status and metrics are answered while the model is busy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Dispatcher"]
 
 T = TypeVar("T")
 _CORES = os.cpu_count() or 1
-# When a client that is told to come back may do so. Its own spread keeps clients from coming all at once.
+# Retry-After of refused requests. The clients' jitter keeps them from retrying all at once.
 _RETRY_AFTER_S = 1.0
 _MB = 2**20
 
@@ -33,17 +33,17 @@ class Dispatcher:
     """Runs predictions on leased versions; used from one event loop.
 
     Attributes:
-        versions: Where models are leased.
-        metrics: Counts what happens.
+        versions: Versions of the model.
+        metrics: Counters of the server.
     """
 
     def __init__(self, versions: ModelVersions, metrics: Metrics, config: ServeConfig) -> None:
         """Start the threads.
 
         Args:
-            versions: Where models are leased.
-            metrics: Counts what happens.
-            config: Its limits.
+            versions: Versions of the model.
+            metrics: Counters of the server.
+            config: Limits.
         """
         self.versions, self.metrics = versions, metrics
         self._config = config
@@ -54,19 +54,19 @@ class Dispatcher:
 
     @asynccontextmanager
     async def admitted(self, size: int | None, deadline_s: float | None = None) -> AsyncIterator[None]:
-        """Let a request in, and end what is done for it at its deadline.
+        """Admit a request, and cancel its work at its deadline.
 
         Args:
-            size: Its body's bytes; None where they aren't known yet, which counts as the most they may be.
-            deadline_s: The client's own deadline. The server's holds where it is shorter.
+            size: Size of the body in bytes; None if unknown, which counts as the maximum.
+            deadline_s: The client's deadline; the server's applies if it is shorter.
 
         Raises:
-            RequestError: RESOURCE_EXHAUSTED, with the time to come back after, when too much is under way;
+            RequestError: RESOURCE_EXHAUSTED, with a Retry-After, if too many requests are in progress;
                 DEADLINE_EXCEEDED.
         """
         config = self._config
         size = config.max_body_mb * _MB if size is None else size
-        # A request that is larger than all may be together is let in when it is the only one.
+        # A request that is larger than the total limit is admitted if it is the only one.
         if self._under_way and (self._under_way >= config.max_queue or self._bytes + size > config.max_queue_mb * _MB):
             self.metrics.count_refusal()
             raise RequestError(
@@ -95,18 +95,16 @@ class Dispatcher:
         read: Callable[[SavedModelSession], Call],
         write: Callable[[ServedVersion, Call, Mapping[str, Array]], T],
     ) -> T:
-        """Return what `write` makes of the model's outputs.
-
-        Both functions run in threads.
+        """Run a prediction, and return its response. `read` and `write` run in threads.
 
         Args:
-            name: Model that the request asks for.
-            version: The version it pins, or None.
-            read: Makes the call of the request's bytes.
-            write: Makes the response of the outputs.
+            name: Requested model.
+            version: Pinned version, or None.
+            read: Parses the request into a call.
+            write: Turns the outputs into a response.
 
         Raises:
-            RequestError: NOT_FOUND, INVALID_ARGUMENT, or what the model says.
+            RequestError: NOT_FOUND, INVALID_ARGUMENT, or the code of an error in the model.
         """
         loop = asyncio.get_running_loop()
         with self.versions.lease(name, version) as served:
@@ -116,7 +114,7 @@ class Dispatcher:
             return await loop.run_in_executor(self._readers, write, served, call, outputs)
 
     async def stop(self) -> None:
-        """Wait for what is running, and end the threads."""
+        """Wait for running work, and end the threads."""
         await self._queue.stop()
         await asyncio.to_thread(self._readers.shutdown, True, cancel_futures=True)
 

@@ -44,16 +44,16 @@ def grpc_server(
 
     Args:
         dispatcher: Runs predictions.
-        config: Its limits; requests over `max_body_mb` are refused with RESOURCE_EXHAUSTED.
-        health: Answers grpc.health.v1, where it shall be answered.
+        config: Limits; requests over `max_body_mb` are refused with RESOURCE_EXHAUSTED.
+        health: Service for grpc.health.v1, or None.
     """
     options = [
         ("grpc.max_receive_message_length", config.max_body_mb * 2**20),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests instead of failing
+        ("grpc.so_reuseport", 0),  # else a second server on the port takes half of the requests instead of failing
         ("grpc.server_handshake_timeout_ms", round(config.head_timeout_s * 1000)),
     ]
-    # Calls beyond our own limit are answered by us, with a time to come back; a flood of them isn't.
+    # Calls beyond our own limit get our error, with a Retry-After; only a flood of them gets gRPC's.
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=4 * config.max_queue)
     service = _PredictionService(dispatcher, config)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
@@ -98,7 +98,7 @@ class _PredictionService:
     async def GetModelMetadata(
         self, request: GetModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> GetModelMetadataResponse:
-        """Say which signatures the model has."""
+        """Return the model's signatures."""
 
         async def answer() -> GetModelMetadataResponse:
             if list(request.metadata_field) != ["signature_def"]:
@@ -122,7 +122,7 @@ class _PredictionService:
         await self._refuse(context, "MultiInference", *(task.model_spec for task in request.tasks))
 
     async def _refuse(self, context: grpc.aio.ServicerContext, method: str, *specs: ModelSpec) -> NoReturn:
-        """Refuse a request of tf.Example; NOT_FOUND where there is no such model either."""
+        """Refuse a request with tf.Example; NOT_FOUND if the model doesn't exist either."""
 
         async def answer() -> NoReturn:
             for spec in specs:
@@ -148,7 +148,7 @@ class _ModelService:
     async def GetModelStatus(
         self, request: GetModelStatusRequest, context: grpc.aio.ServicerContext
     ) -> GetModelStatusResponse:
-        """Say which versions there are and in which state."""
+        """Return the versions and their states."""
 
         async def answer() -> GetModelStatusResponse:
             spec = request.model_spec
@@ -157,7 +157,7 @@ class _ModelService:
         return await _reply(await _outcome(answer()), context)
 
     async def HandleReloadConfigRequest(self, request: object, context: grpc.aio.ServicerContext) -> NoReturn:
-        """Refuse: this server has one model, and follows its folder by itself."""
+        """Refuse: this server has one model, and finds new versions by itself."""
         await context.abort(
             grpc.StatusCode.UNIMPLEMENTED, "this server serves one model and finds its new versions by itself"
         )
@@ -177,7 +177,7 @@ def _response(
 
 
 async def _outcome(answer: Awaitable[T]) -> T | RequestError:
-    """Return the answer, or the error to end the call with."""
+    """Return the response, or the error to end the call with."""
     try:
         return await answer
     except RequestError as error:
@@ -188,7 +188,7 @@ async def _outcome(answer: Awaitable[T]) -> T | RequestError:
 
 
 async def _reply(outcome: T | RequestError, context: grpc.aio.ServicerContext) -> T:
-    """Return an answer, or end the call with the error's status and, where it may be asked again, when."""
+    """Return a response, or end the call with the error's status and Retry-After, if it has one."""
     if not isinstance(outcome, RequestError):
         return outcome
     trailing: tuple[tuple[str, str], ...] = ()

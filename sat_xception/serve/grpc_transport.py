@@ -35,19 +35,19 @@ _OPTIONS = [
 
 
 class GrpcTransport:
-    """One channel to one model."""
+    """A gRPC channel for one model."""
 
     def __init__(self, address: str, name: str, version: int | None, access: Access) -> None:
-        """Name the model's address.
+        """Create the channel.
 
         Args:
             address: `grpc://host:port`, or `grpcs://host:port` with TLS.
-            name: The model's name.
+            name: Name of the model.
             version: Version to pin, or None.
-            access: Token, authorities and host.
+            access: Token, CA certificates and host name.
 
         Raises:
-            ConfigError: The file of authorities can't be used.
+            ConfigError: The CA file can't be used.
         """
         self._address_given, self._name, self._version, self._access = address, name, version, access
         parts = urlsplit(address)
@@ -68,7 +68,7 @@ class GrpcTransport:
         """Return a signature's outputs for encoded images, by name.
 
         Raises:
-            RequestError: With the endpoint's code; FAILED_PRECONDITION when another version answered than was pinned.
+            RequestError: With the endpoint's code; FAILED_PRECONDITION if another version than the pinned one answered.
         """
         request = PredictRequest()
         self._address(request.model_spec)
@@ -80,7 +80,7 @@ class GrpcTransport:
             raise RequestError(
                 Code.FAILED_PRECONDITION,
                 f"{self._address_given} answered with version {answered or 'unknown'} of {self._name}, {self._version} "
-                "was asked: something between here and the server sends requests elsewhere",
+                "was requested: something between here and the server routes requests elsewhere",
             )
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
@@ -144,13 +144,13 @@ class GrpcTransport:
         elif code is Code.UNAVAILABLE:
             message += ". Is the server running, and is this its gRPC port?"
             retry_after_s = _pushback_s(error)
-        # gRPC's own limit of a message's size has the same code; asking again doesn't make it smaller.
+        # gRPC's own limit on message size has the same code, but a retry doesn't make the message smaller.
         elif code is Code.RESOURCE_EXHAUSTED and "larger than max" not in said:
             retry_after_s = _pushback_s(error)
         return RequestError(code, message, retry_after_s=retry_after_s)
 
 
 def _pushback_s(error: grpc.RpcError) -> float:
-    """Return the seconds after which the server wants to be asked again; 0 where it doesn't say."""
+    """Return the server's pushback (gRPC's Retry-After) in seconds; 0 if it sent none."""
     value = dict(error.trailing_metadata() or ()).get(RETRY_PUSHBACK, "")
     return int(value) / 1000 if isinstance(value, str) and value.isascii() and value.isdecimal() else 0.0

@@ -1,7 +1,7 @@
-"""Sizes of encoded images from their first bytes, to refuse a decompression bomb before anything decodes it.
+"""Read the size of encoded images from their headers, to refuse a decompression bomb before it is decoded.
 
-Formats are told apart as TensorFlow's decoders do it (`ClassifyFileFormat` in its decode_image_op.cc), and each size is
-read where the decoder reads it that would allocate the pixels.
+Formats are recognised as TensorFlow's decoders do it (`ClassifyFileFormat` in its decode_image_op.cc), and each size is
+read from the same header field as the decoder that would allocate the pixels.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ __all__ = ["check_images", "image_pixels"]
 
 # Frame headers of JPEG (ITU-T T.81, table B.1): SOF0 to SOF15 without DHT, JPG and DAC, which lie between them.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers that stand alone: TEM, RST0 to RST7 and SOI.
+# Markers without a length: TEM, RST0 to RST7 and SOI.
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-# Its size can't be told without unpacking bits, so it isn't taken, though TensorFlow 2.21 can decode it.
+# JPEG XL isn't accepted, though TensorFlow 2.21 can decode it: its size is packed in bit fields.
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 _JPEG_ENDS = frozenset({0xD9, 0xDA})  # end of the image, start of its data
 
 
 def check_images(values: Iterable[object], max_pixels: int) -> None:
-    """Refuse images that are larger than allowed, animated, or damaged before their size is said.
+    """Refuse images that are too large, animated, or damaged in front of their size.
 
-    What doesn't begin as an image is left to the model.
+    Values of no known image format are left to the model.
 
     Args:
         values: Encoded images, each bytes.
-        max_pixels: Largest width times height.
+        max_pixels: Maximum of width times height.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, with the image's place.
+        RequestError: INVALID_ARGUMENT, with the image's index.
     """
     for place, data in enumerate(values):
         if not isinstance(data, bytes):
@@ -40,7 +40,7 @@ def check_images(values: Iterable[object], max_pixels: int) -> None:
         try:
             pixels = image_pixels(data)
         except (ValueError, IndexError, struct.error) as error:
-            reason = str(error) if type(error) is ValueError else "it ends before its size is said"
+            reason = str(error) if type(error) is ValueError else "it ends before its size"
             raise RequestError(Code.INVALID_ARGUMENT, f"image {place} can't be decoded: {reason}") from None
         if pixels > max_pixels:
             raise RequestError(
@@ -51,12 +51,12 @@ def check_images(values: Iterable[object], max_pixels: int) -> None:
 
 
 def image_pixels(data: bytes) -> int:
-    """Return width times height of an encoded image; 0 for what TensorFlow doesn't take for an image.
+    """Return width times height of an encoded image; 0 if the format isn't one that TensorFlow recognises.
 
     Raises:
         ValueError: The header is damaged, or the image is animated.
-        IndexError: It ends too early.
-        struct.error: It ends too early.
+        IndexError: The data is truncated.
+        struct.error: The data is truncated.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg_pixels(data)
@@ -83,14 +83,14 @@ def _jpeg_pixels(data: bytes) -> int:
         place = data.find(b"\xff", place)
         if place < 0:
             raise IndexError
-        while data[place] == 0xFF:  # any number of them may fill up before a marker
+        while data[place] == 0xFF:  # any number of fill bytes may precede a marker
             place += 1
         marker = data[place]
         place += 1
         if marker in _JPEG_ALONE or marker == 0:
             continue
         if marker in _JPEG_ENDS:
-            raise ValueError("its JPEG data begins before its size is said")
+            raise ValueError("its JPEG data begins before a frame header with its size")
         (length,) = struct.unpack_from(">H", data, place)
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 3)
@@ -99,7 +99,7 @@ def _jpeg_pixels(data: bytes) -> int:
 
 
 def _gif_pixels(data: bytes) -> int:
-    """Return the pixels of the screen or of its frame, whichever has more; TensorFlow reads all frames into memory."""
+    """Return the pixels of the logical screen or of the frame, whichever is larger; several frames are an error."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     pixels, frames = width * height, 0
     place = 13 + _gif_colours(flags)
@@ -111,24 +111,24 @@ def _gif_pixels(data: bytes) -> int:
                 raise ValueError("it has several frames, one image is expected")
             width, height, flags = struct.unpack_from("<HHB", data, place + 5)
             pixels = max(pixels, width * height)
-            place += 10 + _gif_colours(flags) + 1  # and the size of its codes
+            place += 10 + _gif_colours(flags) + 1  # descriptor, colour table, LZW code size
         elif kind == 0x21:
             place += 2
         else:
             raise ValueError("its GIF blocks are damaged")
-        while data[place]:  # blocks of data, each with its length, end with one of no length
+        while data[place]:  # sub-blocks of data, each with its length; a length of 0 ends them
             place += 1 + data[place]
         place += 1
     return int(pixels)
 
 
 def _gif_colours(flags: int) -> int:
-    """Return how many bytes of colours follow."""
+    """Return the size of the colour table, in bytes."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _webp_pixels(data: bytes) -> int:
-    """Return the size in one of WebP's three containers (RFC 9649, 2.5 to 2.7)."""
+    """Return the pixels of one of WebP's three formats (RFC 9649, 2.5 to 2.7)."""
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))

@@ -1,7 +1,7 @@
-"""Read a request's JSON as TensorFlow Serving does, without its silence: a key that comes twice is refused.
+"""Parse a request's JSON as TensorFlow Serving does, except that a duplicate key is refused and not ignored.
 
-orjson reads what keeps to the standard. What it refuses, and TensorFlow Serving reads, is read here: NaN and Infinity,
-lone surrogates, and lists that are nested deeper than any parser that calls itself can follow.
+orjson parses standard JSON. What orjson refuses but TensorFlow Serving accepts is parsed here: NaN and Infinity, lone
+surrogates, and lists that are nested too deeply for a recursive parser.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sat_xception.serve.protocol import Code, RequestError
 
 __all__ = ["invalid", "parse_body", "shown"]
 
-# numpy holds no array of more dimensions, so what is nested deeper is no tensor and isn't kept.
+# Maximum number of dimensions of a NumPy array: lists that are nested deeper can't be tensors, and are dropped.
 _MAX_DEPTH = 64
-# Steps of the slow parser, about two seconds: a body of brackets alone must not hold a thread for a minute.
+# Limit on the slow parser's steps, about two seconds: a body of brackets must not occupy a thread for a minute.
 _MAX_STEPS = 2_000_000
 _SPACE = re.compile(r"[ \t\n\r]*")
-# Spellings of rapidjson, TensorFlow Serving's parser, that Python's doesn't know.
+# Spellings that rapidjson, TensorFlow Serving's parser, accepts and Python's doesn't.
 _OTHER_WORDS = re.compile(r"-NaN|-?Inf(?!inity)")
 _OTHER_VALUES = {"-NaN": math.nan, "Inf": math.inf, "-Inf": -math.inf}
 _BRIEF = reprlib.Repr()
@@ -32,7 +32,7 @@ _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
 class _TooDeep:
-    """Stands for lists and objects that are nested too deeply to be a tensor."""
+    """Placeholder for lists and objects that are nested too deeply to be a tensor."""
 
     def __repr__(self) -> str:
         return f"a value nested more than {_MAX_DEPTH} deep"
@@ -42,12 +42,12 @@ _TOO_DEEP: Final = _TooDeep()
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Return a request's JSON object; NaN and Infinity are legal, as they are for TensorFlow Serving.
+    """Return a request's JSON object; NaN and Infinity are accepted, as in TensorFlow Serving.
 
-    Lists may be nested to any depth; what is nested more than 64 deep is never a tensor, and isn't kept.
+    Lists may be nested to any depth; below 64 levels they are replaced by a placeholder.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, empty, not JSON, not an object, or with a key twice in one object.
+        RequestError: INVALID_ARGUMENT: empty, not JSON, not an object, or with a duplicate key.
     """
     if not body.strip():
         raise invalid("JSON Parse error: The document is empty")
@@ -56,7 +56,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         document = _parse_slowly(body)
     else:
-        # numpy counts them in 0.05 ms of 684 KB, bytes.count in 0.25 ms (2026-11-30).
+        # NumPy counts them in 0.05 ms per 684 KB, bytes.count in 0.25 ms (2026-11-30).
         if not _has_all_keys(document, int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(":")))):
             document = _parse_slowly(body)
     if not isinstance(document, dict):
@@ -68,19 +68,19 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def invalid(message: str) -> RequestError:
-    """Return the error of a request that is wrong in itself."""
+    """Return an INVALID_ARGUMENT error."""
     return RequestError(Code.INVALID_ARGUMENT, message)
 
 
 def shown(value: object) -> str:
-    """Return a value for a message, cut where it is long or deep."""
+    """Return a value for a message, cut if it is long or deeply nested."""
     return _BRIEF.repr(value)
 
 
 def _has_all_keys(document: object, colons: int) -> bool:
     """Return whether a document has as many keys as there are colons in its text.
 
-    Each key has one, so with fewer keys either a string holds a colon or a key came twice and was lost.
+    Each key has one, so with fewer keys either a string holds a colon, or a duplicate key was dropped.
     """
     waiting = [document]
     while waiting and colons > 0:
@@ -124,23 +124,23 @@ def _float(text: str) -> float:
     return value
 
 
-# Reads a string, number or word; it isn't given lists or objects.
+# Parses a string, number or literal; it isn't called for lists and objects.
 _DECODER = json.JSONDecoder(parse_float=_float)
 
 
 class _Tree:
-    """A document under construction. What is nested too deeply is followed, but not kept.
+    """A document under construction; values that are nested too deeply are parsed, but dropped.
 
     Attributes:
-        root: The document, when nothing is open any more.
-        closing: The bracket that closes what is open; "" where nothing is.
+        root: The document, once it is complete.
+        closing: Closing bracket of the innermost open list or object; "" if none is open.
     """
 
     def __init__(self) -> None:
         self.root: object = None
         self.closing = ""
         self._closings: list[str] = []
-        self._items: list[list[Any]] = []  # of each open list its values, of each open object its keys and values
+        self._items: list[list[Any]] = []  # per open list its values, per open object its keys and values
         self._keys: list[str] = []
 
     def open(self, closing: str) -> None:
@@ -151,7 +151,7 @@ class _Tree:
             self._keys.append("")
 
     def read_key(self, text: str, at: int) -> int:
-        """Read the key where an object is open; return where the value begins."""
+        """Parse the next key of the open object; return the position of its value."""
         if self.closing != "}":
             return at
         if text[at : at + 1] != '"':
@@ -182,7 +182,7 @@ class _Tree:
 
 
 def _parse_without_recursion(text: str) -> object:
-    """Return what `json.loads` would if it had no limit of depth; what is nested too deeply is replaced by a mark."""
+    """Parse like `json.loads`, without a depth limit; values nested too deeply become placeholders."""
     tree = _Tree()
     at = _after_space(text, 0)
     for _ in range(_MAX_STEPS):
@@ -213,7 +213,7 @@ def _parse_without_recursion(text: str) -> object:
 
 
 def _scalar(text: str, at: int) -> tuple[object, int]:
-    """Return the string, number or word at a position, and where it ends."""
+    """Return the string, number or literal at a position, and its end."""
     if match := _OTHER_WORDS.match(text, at):
         return _OTHER_VALUES[match.group()], match.end()
     value, end = _DECODER.raw_decode(text, at)

@@ -1,7 +1,7 @@
 """TensorFlow Serving's JSON form of tensors: requests in rows or columns, `b64` objects, responses.
 
-The rules are those of its REST documentation (api_rest.md) and of json_tensor.cc. docs/endpoint.md lists where they
-differ on purpose.
+The rules are those of its REST documentation (api_rest.md) and of json_tensor.cc. docs/endpoint.md lists the deliberate
+differences.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def parse_inputs(document: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -
         infos: TensorInfo of each input of the signature.
 
     Returns:
-        One array an input, strings as object arrays of bytes; and whether the request was in row form (`instances`).
+        One array per input, with strings as object arrays of bytes; and whether the request was in row form
+        (`instances`).
 
     Raises:
-        RequestError: INVALID_ARGUMENT, with what is wrong and where.
+        RequestError: INVALID_ARGUMENT, with the invalid value and its position.
     """
     if "instances" in document and "inputs" in document:
         raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
@@ -54,10 +55,10 @@ def format_response(outputs: Mapping[str, Array], in_rows: bool) -> bytes:
     """Return the JSON of a response; the name of a single output is left out.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, outputs of different lengths in row form, or a string that JSON can't hold.
+        RequestError: INVALID_ARGUMENT: outputs of different lengths in row form, or a string that isn't UTF-8.
     """
     outputs = {name: _with_json_form(name, value) for name, value in outputs.items()}
-    # orjson writes NaN and Infinity, which the standard lacks, as null.
+    # orjson writes NaN and Infinity as null, since standard JSON lacks them.
     finite = all(value.dtype == object or bool(np.isfinite(value).all()) for value in outputs.values())
     columns = {name: _to_json(name, value, finite) for name, value in outputs.items()}
     answer: object
@@ -131,9 +132,9 @@ def _to_array(value: object, name: str, info: TensorInfo) -> Array:
 
 
 def _numbers(value: object, name: str, dtype: tf.DType) -> Array:
-    """Return numbers or truth values in the input's type.
+    """Return numbers or booleans in the input's type.
 
-    They are read one by one, not as an array first: numpy makes one type of all, 1 of `true` and float64 of an uint64.
+    They are checked one by one, before NumPy makes an array: it would turn `true` into 1 and an uint64 into a float64.
     """
     wanted = {bool} if dtype.is_bool else {int} if dtype.is_integer else {int, float} if dtype.is_floating else set()
     if not wanted:
@@ -159,7 +160,7 @@ def _numbers(value: object, name: str, dtype: tf.DType) -> Array:
         doubles = np.array(flat, np.float64).reshape(nested.shape)
     except OverflowError:
         raise invalid(f"input {name!r}: a number is too large for float64") from None
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes an infinity, as in TensorFlow Serving
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinity, as in TensorFlow Serving
         cast: Array = doubles.astype(dtype.as_numpy_dtype)
     return cast
 
@@ -193,7 +194,7 @@ def _string(value: object, name: str) -> bytes:
     try:
         return pybase64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        text = "".join(text.split())  # it may be wrapped, and its padding may be left out
+        text = "".join(text.split())  # lines may be wrapped, and the padding may be missing
     try:
         return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -201,10 +202,10 @@ def _string(value: object, name: str) -> bytes:
 
 
 def _with_json_form(name: str, array: Array) -> Array:
-    """Return an output in a type that JSON has; half floats and their kin as float32.
+    """Return an output in a type that JSON can represent; 16-bit and smaller floats become float32.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, complex and quantized numbers.
+        RequestError: INVALID_ARGUMENT: complex or quantized numbers.
     """
     if array.dtype == object or array.dtype.kind in "biuf":
         return array
@@ -214,7 +215,7 @@ def _with_json_form(name: str, array: Array) -> Array:
 
 
 def _to_json(name: str, array: Array, arrays: bool) -> _Json:
-    """Return an output as JSON types; numbers as an array where that is allowed."""
+    """Return an output as JSON types; numbers stay an array if `arrays` is set."""
     if array.dtype == object:
         encode = _base64_object if name.endswith(_BYTES_SUFFIX) else lambda data: _text(data, name)
         flat = np.empty(array.size, dtype=object)
@@ -223,7 +224,7 @@ def _to_json(name: str, array: Array, arrays: bool) -> _Json:
     if arrays and array.ndim:
         return np.ascontiguousarray(array)
     if array.dtype in (np.float16, np.float32):
-        # By way of its shortest decimal form: 0.2, where Python's own float of a float32 prints 0.20000000298023224.
+        # Through the shortest decimal form: 0.2, where a float32 converted to float prints 0.20000000298023224.
         array = array.astype(np.str_).astype(np.float64)
     return array.tolist()
 

@@ -1,4 +1,4 @@
-"""The protos that answer for a model's state and signatures, and their JSON as TensorFlow Serving prints it."""
+"""Responses for model status and metadata as protos, and as JSON in TensorFlow Serving's format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIGNATURE_DEF = "signature_def"
 
 
 def status_response(statuses: Iterable[VersionStatus]) -> GetModelStatusResponse:
-    """Return the states of versions as GetModelStatus answers them."""
+    """Return the states of versions as a GetModelStatus response."""
     response = GetModelStatusResponse()
     for status in statuses:
         item = response.model_version_status.add(version=status.version, state=status.state)
@@ -29,7 +29,7 @@ def status_response(statuses: Iterable[VersionStatus]) -> GetModelStatusResponse
 
 
 def metadata_response(name: str, served: ServedVersion) -> GetModelMetadataResponse:
-    """Return the signatures of a loaded version as GetModelMetadata answers them."""
+    """Return the signatures of a loaded version as a GetModelMetadata response."""
     signatures = SignatureDefMap()
     for signature, definition in served.model.signatures.items():
         signatures.signature_def[signature].CopyFrom(definition)
@@ -41,14 +41,14 @@ def metadata_response(name: str, served: ServedVersion) -> GetModelMetadataRespo
 
 
 def metadata_to_json(response: GetModelMetadataResponse) -> dict[str, Any]:
-    """Return a metadata response as the REST interface shows it: the Any unpacked, without its type address."""
+    """Return a metadata response as REST returns it, with the Any unpacked and without its type URL."""
     signatures = SignatureDefMap()
     response.metadata[_SIGNATURE_DEF].Unpack(signatures)
     return {"model_spec": to_json(response.model_spec), "metadata": {_SIGNATURE_DEF: to_json(signatures)}}
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Return a proto as JSON types, with its own field names and its default values."""
+    """Return a proto as JSON types, with the proto's field names and with default values."""
     content: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

@@ -1,7 +1,7 @@
-"""What the server counts, for Prometheus: TensorFlow Serving's metrics by its names where it has them, and our own.
+"""The server's Prometheus metrics: TensorFlow Serving's, under the same names, and some of our own.
 
 Names, labels and buckets are those of its servables/tensorflow/util.cc, batching_session.cc and prometheus_exporter.cc.
-Like there, latencies are in microseconds, statuses are codes, and the API `Predict` of gRPC is `predict` over REST.
+As there, latencies are in microseconds, statuses are codes, and the API is `Predict` over gRPC and `predict` over REST.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _SIZE_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
 class Metrics:
-    """Counts of one server.
+    """Metrics of one server.
 
     Attributes:
-        answered: Predictions that were answered.
-        failed: Predictions that were refused or failed.
+        answered: Number of predictions that were answered.
+        failed: Number of predictions that were refused or failed.
         waiting: Gauge of the requests that wait for a run.
-        under_way: Gauge of the requests that were let in.
-        batch_requests: Histogram of the requests merged into a run.
+        under_way: Gauge of the admitted requests.
+        batch_requests: Histogram of the number of requests merged into a run.
     """
 
     def __init__(self, name: str, version: Callable[[], int | None]) -> None:
-        """Start at zero.
+        """Create all metrics.
 
         Args:
-            name: The model's name. Requests for other names are counted under an empty one: a client can't make up
-                series.
+            name: Name of the model. Requests for other names are counted under an empty name, so that clients can't
+                create new time series.
             version: Returns the version that answers, or None.
         """
         self._name = name
@@ -83,12 +83,12 @@ class Metrics:
         self.waiting = Gauge("sat_xception_queue_length", "Requests that wait for a run.", registry=self._registry)
         self.under_way = Gauge(
             "sat_xception_requests_under_way",
-            "Requests that were let in and not answered yet.",
+            "Requests that were admitted and not answered yet.",
             registry=self._registry,
         )
         self._refused = Counter(
             "sat_xception_requests_refused",
-            "Requests that were told to come back, because too many were under way.",
+            "Requests refused with a Retry-After, because too many were in progress.",
             registry=self._registry,
         )
         Gauge(
@@ -96,18 +96,18 @@ class Metrics:
         ).set_function(lambda: math.nan if (number := version()) is None else number)
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def count_request(self, name: str, api: str, entrypoint: str, code: Code, seconds: float) -> None:
-        """Count a prediction; its time only where it was answered, as TensorFlow Serving does.
+        """Count a prediction, and its duration if it was answered, as TensorFlow Serving does.
 
         Args:
-            name: Model that it asked for.
+            name: Requested model.
             api: "predict" over REST, "Predict" over gRPC.
             entrypoint: "REST" or "GRPC".
-            code: How it ended.
-            seconds: How long it took.
+            code: Status of the response.
+            seconds: Duration.
         """
         label = name if name == self._name else ""
         self._requests.add(label, code.name)
@@ -123,11 +123,11 @@ class Metrics:
         self._batch_rows.observe(rows)
 
     def count_wait(self, seconds: float) -> None:
-        """Count how long a request waited for its run."""
+        """Count a request's waiting time in the queue."""
         self._queued.observe(seconds * 1e6)
 
     def count_refusal(self) -> None:
-        """Count a request that was told to come back."""
+        """Count a request refused with a Retry-After."""
         self._refused.inc()
 
     def _histogram(self, name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = ()) -> Histogram:
@@ -135,7 +135,7 @@ class Metrics:
 
 
 class _PlainCounter(Collector):
-    """A counter without the `_total` that Prometheus's client puts behind every counter's name."""
+    """A counter without the suffix `_total` that Prometheus's client adds to the name of every counter."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
         self._name, self._text, self._labels = name, text, labels
@@ -147,7 +147,7 @@ class _PlainCounter(Collector):
             self._values[labels] = self._values.get(labels, 0) + 1
 
     def collect(self) -> Iterator[Metric]:
-        # Untyped, because its client also renames a metric of the type "counter".
+        # Untyped, because the client also renames a metric of type "counter".
         metric = Metric(self._name, self._text, "unknown")
         for labels, value in dict(self._values).items():
             metric.add_sample(self._name, dict(zip(self._labels, labels, strict=True)), value)

@@ -1,8 +1,8 @@
 """Load a SavedModel as TensorFlow Serving does, through the session loader, and run its signatures.
 
-`tf.saved_model.load` accepts models that TensorFlow Serving can't load (variables that only Python objects know), so
-whoever wants to know what production will do must load this way. Nothing here knows of HTTP or gRPC: the export gate,
-the command line and the server share it.
+`tf.saved_model.load` accepts models that TensorFlow Serving can't load (with variables that only Python objects
+reference), so it can't show whether a model will work in production; this loader can. Nothing here depends on HTTP or
+gRPC: the export check, the command line and the server share it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NODES = re.compile(r"\[\[\{\{.*?\]\]", re.DOTALL)
 
 
 class SavedModelSession:
-    """One SavedModel in a TensorFlow session. Safe to call from several threads.
+    """One SavedModel in a TensorFlow session; thread-safe.
 
     Attributes:
         path: Folder of the SavedModel.
@@ -50,12 +50,12 @@ class SavedModelSession:
             path: Folder that holds `saved_model.pb`.
 
         Raises:
-            ModelError: Missing, damaged, without the tag `serve`, or made of operations that this TensorFlow lacks.
+            ModelError: The model is missing, damaged, without the tag `serve`, or uses unknown operations.
         """
         self.path = path
         if not (path / "saved_model.pb").is_file():
             raise ModelError(f"no saved_model.pb in {path}: name a version's folder, as <model root>/<name>/<version>")
-        # Two versions are in memory while one replaces the other, so neither may take the whole GPU.
+        # Two versions are in memory during a swap, so neither may allocate the whole GPU.
         options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         try:
@@ -66,9 +66,7 @@ class SavedModelSession:
                 name: self._make_run(signature) for name, signature in self.signatures.items() if signature.inputs
             }
             self._in_rows = {name for name in self._runs if _is_in_rows(self.signatures[name])}
-        except (
-            Exception
-        ) as error:  # a damaged model fails in any way, and every one of them means the same to the caller
+        except Exception as error:  # a damaged model raises any of these, and all mean the same to the caller
             self._session.close()
             raise ModelError(
                 f"{path} doesn't load as TensorFlow Serving loads it: {type(error).__name__}: {_brief(error)}"
@@ -85,14 +83,14 @@ class SavedModelSession:
         self.close()
 
     def close(self) -> None:
-        """Unload the model. No call may be under way."""
+        """Unload the model. No call may be in progress."""
         self._session.close()
 
     def input_infos(self, signature: str) -> Mapping[str, TensorInfo]:
         """Return the TensorInfo of each input of a signature, by name.
 
         Raises:
-            RequestError: FAILED_PRECONDITION, the model has no such signature.
+            RequestError: FAILED_PRECONDITION: the model has no such signature.
         """
         return dict(self._signature(signature).inputs)
 
@@ -102,12 +100,12 @@ class SavedModelSession:
         """Run a signature.
 
         Args:
-            signature: Its name.
-            inputs: One array an input; strings as object arrays of bytes.
+            signature: Name of the signature.
+            inputs: One array per input; strings as object arrays of bytes.
             output_filter: Names of the outputs to return. Default: all.
 
         Returns:
-            One array an output.
+            One array per output.
 
         Raises:
             RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for inputs that don't fit the
@@ -118,22 +116,22 @@ class SavedModelSession:
     def checked(
         self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Return the inputs as they are fed.
+        """Check a call's inputs, and return them in the form that `run` takes.
 
         Args:
-            signature: Its name.
-            inputs: One array an input.
-            output_filter: Names of the outputs that will be asked for.
+            signature: Name of the signature.
+            inputs: One array per input.
+            output_filter: Names of the outputs that will be requested.
 
         Raises:
-            RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for what doesn't fit it.
+            RequestError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for inputs that don't fit it.
         """
         definition = self._signature(signature)
         _check_names(signature, definition, inputs, output_filter)
         return {name: _checked(name, info, inputs[name]) for name, info in definition.inputs.items()}
 
     def run(self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()) -> dict[str, Array]:
-        """Run a signature on what `checked` returned.
+        """Run a signature on inputs that `checked` returned.
 
         Raises:
             RequestError: INVALID_ARGUMENT for inputs that can't be decoded; otherwise the code that TensorFlow gave.
@@ -148,10 +146,10 @@ class SavedModelSession:
         return {name: outputs[name] for name in output_filter or outputs}
 
     def rows(self, signature: str, inputs: Mapping[str, Array]) -> int | None:
-        """Return how many rows a call has; None where its rows can't be told, so that it can't share a run.
+        """Return the number of rows of a call; None if it can't be merged with others.
 
-        Rows can be told where every input and output of the signature begins with a dimension of any length, and the
-        inputs agree on it.
+        Calls can be merged if every input and output of the signature has an open first dimension, and the inputs agree
+        on its length.
         """
         if signature not in self._in_rows or any(array.ndim == 0 for array in inputs.values()):
             return None
@@ -175,7 +173,7 @@ class SavedModelSession:
 
 @contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
-    """Hide TensorFlow's advice against its session loader, the only one that does what TensorFlow Serving does."""
+    """Hide TensorFlow's deprecation warning for its session loader; no other loads as TensorFlow Serving does."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -186,10 +184,10 @@ def _quiet_tensorflow() -> Iterator[None]:
 
 
 def _as_array(value: Array | np.generic | bytes) -> Array:
-    """Return an output as an array: a session gives a scalar as numpy's own type, and a single string as bytes."""
+    """Return an output as an array: a session returns a scalar as a NumPy scalar, and a scalar string as bytes."""
     if not isinstance(value, bytes):
         return np.asarray(value)
-    array = np.empty((), dtype=object)  # np.asarray would cut zeros from its end
+    array = np.empty((), dtype=object)  # np.asarray would strip trailing zero bytes
     array[()] = value
     return array
 
@@ -220,7 +218,7 @@ def _check_names(
 
 
 def _checked(name: str, info: TensorInfo, value: Array) -> Array:
-    """Return an input as it is fed, or say how it differs from what the signature takes."""
+    """Return an input in the form to feed, or raise an error with its difference from the signature."""
     dtype = tf.dtypes.as_dtype(info.dtype)
     if dtype == tf.string and value.dtype.kind == "S":
         value = value.astype(object)

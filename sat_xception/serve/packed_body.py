@@ -1,4 +1,4 @@
-"""Unpack a request's body, and refuse one that is cut."""
+"""Decompress a request's body, and refuse a truncated one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _ZLIB_METHOD = 8  # low four bits of a zlib header (RFC 1950); without them it i
 
 
 class UnpackedTooLargeError(Exception):
-    """A body unpacks to more than is allowed."""
+    """A body is larger than allowed after decompression."""
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Return a body as it was before it was packed.
+    """Return a decompressed body.
 
     Args:
-        body: What came.
-        encoding: Value of Content-Encoding: gzip, deflate, identity, or "" where there is none.
-        max_bytes: Largest result.
+        body: Body of the request.
+        encoding: Value of Content-Encoding: gzip, deflate, identity, or "" if absent.
+        max_bytes: Maximum size of the result.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, cut, damaged, or packed in another way.
-        UnpackedTooLargeError: It unpacks to more.
+        RequestError: INVALID_ARGUMENT: truncated, damaged, or another encoding.
+        UnpackedTooLargeError: The result is larger than `max_bytes`.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):

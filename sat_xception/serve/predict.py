@@ -1,8 +1,8 @@
 """Score image files with a packaged model or a running endpoint, into CSV or JSON.
 
-One row an image: path, label, score, one probability a class, status, reason. The columns of probabilities are named
-after the classes (`probability_school`) with --model, whose model.json lists them; an endpoint doesn't list them,
-so there they are numbered in class order (`probability_0`).
+One row per image: path, label, score, one probability per class, status, reason. With --model, the columns of
+probabilities are named after the classes (`probability_school`), from its model.json. An endpoint doesn't list its
+classes, so there they are numbered in class order (`probability_0`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["PredictResult", "find_images", "predict"]
 
 _log = get_logger(__name__)
 _SHOWN_FAILURES = 5
-# Columns beside the probabilities.
+# Number of columns that aren't probabilities.
 _OTHER_COLUMNS = 5
 
 
@@ -45,7 +45,7 @@ class _Scorer(Protocol):
 
 @dataclass(frozen=True)
 class _Row:
-    """An image's line in the output; `probabilities` is empty where it failed."""
+    """An image's row in the output; `probabilities` is empty if it failed."""
 
     path: Path
     label: str = ""
@@ -56,13 +56,13 @@ class _Row:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What was scored: `images` = `ok` + `failed`.
+    """Counts of a prediction: `images` = `ok` + `failed`.
 
     Attributes:
-        images: Images that were found.
-        ok: Scored.
-        failed: Not scored; their rows say why.
-        seconds: Time that scoring took, without loading the model.
+        images: Number of images found.
+        ok: Number of images scored.
+        failed: Number of images not scored; their rows have the reason.
+        seconds: Duration of scoring, without loading the model.
         out: File that was written, or None for stdout.
     """
 
@@ -79,17 +79,21 @@ class PredictResult:
         return f"predict   {counts} | {rate:,.1f} images/s | {duration(self.seconds)}"
 
     def summary(self) -> str:
-        """Return the counts and the file; nothing where the rows themselves went to stdout."""
+        """Return the counts and the file; "" if the rows went to stdout."""
         return f"{self.counts()}\nwrote     {self.out}" if self.out else ""
 
 
 def predict(config: PredictConfig) -> PredictResult:
-    """Score images and write a row for each; one that can't be read is a failed row, and its neighbours are scored.
+    """Score images and write one row for each; an unreadable image becomes a failed row, and the others are scored.
 
     Raises:
         ConfigError: A path, --model, --endpoint or --out is wrong.
         DataError: There are no images, or none could be scored.
         ServiceError: The endpoint can't be reached or doesn't have this model.
+
+    Example:
+        result = predict(PredictConfig(inputs=["tiles"], model="models/serving", out="scores.csv"))
+        print(result.ok, result.failed)
     """
     check_suffix(config.out)
     files = find_images(config.inputs)
@@ -124,17 +128,17 @@ def predict(config: PredictConfig) -> PredictResult:
 
 
 def find_images(inputs: Iterable[Path]) -> dict[Path, Path]:
-    """Return the image files among paths and, sorted, below folders; each once, hidden ones left out.
+    """Return the image files among paths and, sorted, below folders; without duplicates and hidden files.
 
     Args:
-        inputs: Files and folders, here or in a bucket, from which they are downloaded.
+        inputs: Local files and folders, or addresses in a bucket, which are downloaded.
 
     Returns:
-        The files on this machine, by what people know them by: their path, or their address.
+        Local files by their given path or address.
 
     Raises:
         ConfigError: A path doesn't exist.
-        DataError: A file has no image's suffix, or there is no image at all.
+        DataError: A file hasn't the suffix of an image, or there are no images.
         ServiceError: A bucket can't be read.
     """
     inputs = list(inputs)
@@ -166,7 +170,7 @@ def _here(path: Path) -> Path:
 
 
 class _ModelScorer:
-    """A packaged version in this process; it answers as an endpoint would."""
+    """Scores with a packaged version in this process, like an endpoint."""
 
     def __init__(self, version: Path) -> None:
         # Imported here: with an endpoint, scoring needs no TensorFlow.
@@ -191,7 +195,7 @@ class _ModelScorer:
 
 @contextlib.contextmanager
 def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | None]]:
-    """Yield what scores, and the class names in the order of its probabilities where they are known."""
+    """Yield a scorer, and the class names in the order of its probabilities, or None if unknown."""
     if config.model is not None:
         scorer = _ModelScorer(resolve_version(config.model, config.name))
         with scorer.model:
@@ -210,23 +214,23 @@ def _open_scorer(config: PredictConfig) -> Iterator[tuple[_Scorer, list[str] | N
 
 
 def _served_version(config: PredictConfig, access: Access) -> int | None:
-    """Return the version that an endpoint answers with, so that all images are scored by it; None where it won't say.
+    """Return the version that an endpoint serves, to score all images with it; None if it isn't reported.
 
     Raises:
-        RequestError: It can't be reached, or has no such model.
+        RequestError: The endpoint can't be reached, or has no such model.
     """
     with EndpointClient(config.endpoint, config.name, timeout_s=config.timeout_s, access=access) as client:
         states = client.status()
     version = max((state.version or 0 for state in states if state.state == "AVAILABLE"), default=0)
     if not version:
-        _log.warning("endpoint  %s doesn't say which version it serves: it can't be held to one", config.endpoint)
+        _log.warning("endpoint  %s doesn't report which version it serves, so it can't be pinned", config.endpoint)
         return None
     _log.info("endpoint  version %d of %s", version, config.name)
     return version
 
 
 class _PinnedScorer:
-    """An endpoint that is asked for one version; when that goes, the run ends instead of mixing two."""
+    """Scores with one version of an endpoint; if that is unloaded, the run fails instead of mixing two versions."""
 
     def __init__(self, client: EndpointClient) -> None:
         self._client = client
@@ -245,7 +249,7 @@ class _PinnedScorer:
 
 
 def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictConfig) -> Iterator[_Row]:
-    """Yield the rows in the files' order, while the next batches are read and scored."""
+    """Yield the rows in the order of the files, while the next batches are read and scored."""
 
     def scored(batch: list[Path]) -> list[_Row]:
         reasons: dict[Path, str] = {}
@@ -273,19 +277,19 @@ def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictCon
 
         try:
             yield from track(rows(), "predict", len(files))
-        finally:  # after an error, what hasn't begun isn't wanted any more
+        finally:  # after an error, batches that haven't started are cancelled
             for future in under_way:
                 future.cancel()
 
 
 def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
-    """Return a row an image; a batch that is refused is halved until the image that spoils it stands alone."""
+    """Return one row per image; a batch that is refused is halved until the bad image is isolated."""
     if not images:
         return []
     try:
         answer = scorer.classify([data for _, data in images])
     except RequestError as error:
-        # What asks to come back was busy until the deadline; the others may go through in smaller parts.
+        # With a Retry-After the server was busy until the deadline; other errors may not occur in smaller batches.
         if error.retry_after_s is not None or error.code not in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED):
             raise
         if len(images) == 1:
@@ -304,7 +308,7 @@ def _score(scorer: _Scorer, images: list[tuple[Path, bytes]]) -> list[_Row]:
 
 
 def _columns(rows: Iterator[_Row], classes: list[str] | None) -> tuple[list[str], Iterator[_Row]]:
-    """Return the columns and all rows; without class names, the first scored row tells how many there are."""
+    """Return the columns and all rows; without class names, their number is taken from the first scored row."""
     seen = []
     names: Iterable[object] = classes or ()
     if classes is None:
@@ -331,7 +335,7 @@ def _values(row: _Row, columns: list[str]) -> list[Value]:
 
 
 def _shown(path: Path) -> str:
-    r"""Return a path as text; bytes of a name that isn't UTF-8 as escapes: `caf\xe9.png`."""
+    r"""Return a path as text; bytes that aren't UTF-8 are escaped: `caf\xe9.png`."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

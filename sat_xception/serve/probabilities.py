@@ -1,4 +1,4 @@
-"""Whether what a model answers is a probability: a processor, a damaged model or another server may fail at that."""
+"""Check that a model's outputs are probabilities, which a damaged model or another server may not return."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy.typing as npt
 
 __all__ = ["find_flaws"]
 
-# Few reasons, so that they can be counted over millions of tiles.
+# A few fixed reasons, so that they can be counted over millions of tiles.
 _FLAWS = ("not a number", "infinite", "below 0", "above 1")
 
 
 def find_flaws(probabilities: npt.NDArray[np.float32]) -> list[str]:
-    """Return why each row isn't one of probabilities, "" where it is.
+    """Return for each row why it isn't a row of probabilities; "" if it is.
 
     Args:
-        probabilities: `float32 [n, k]`, in which every number should be from 0 to 1.
+        probabilities: `float32 [n, k]`; every number should be from 0 to 1.
     """
     with np.errstate(invalid="ignore"):
         signs = (np.isnan(probabilities), np.isinf(probabilities), probabilities < 0, probabilities > 1)

@@ -1,4 +1,4 @@
-"""What the server and its clients both speak: status codes, errors, version states and classifications.
+"""Types that the server and its clients share: status codes, errors, version states and classifications.
 
 The codes are gRPC's, which TensorFlow Serving maps to HTTP as below (`ToHTTPStatusCode` in its http_server.cc).
 """
@@ -57,7 +57,7 @@ class Code(IntEnum):
 
     @classmethod
     def from_http(cls, status: int) -> Code:
-        """Return the code that an HTTP status of a server stands for."""
+        """Return the code for an HTTP status."""
         return _FROM_HTTP.get(status, cls.UNKNOWN)
 
 
@@ -77,7 +77,7 @@ _HTTP_STATUS = {
     Code.UNAVAILABLE: 503,
     Code.UNAUTHENTICATED: 401,
 }
-# 413 is what proxies and our server say to a request that gRPC refuses as RESOURCE_EXHAUSTED.
+# Proxies and our server return 413 for a request that gRPC refuses as RESOURCE_EXHAUSTED.
 _FROM_HTTP = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -96,11 +96,11 @@ class RequestError(ServiceError):
     """A request that a model or an endpoint didn't answer.
 
     Attributes:
-        code: Why, as the endpoint says it; INVALID_ARGUMENT means that the same request will never be answered.
-        http_status: HTTP status to answer with; the code's own unless given.
-        retry_after_s: After how many seconds the same request may be answered; None where it won't be. It wasn't worked
-            on, so asking again is safe.
-        said: The endpoint's own words over REST, without its address; "" where nobody answered.
+        code: Status code; INVALID_ARGUMENT means that the same request will always fail.
+        http_status: HTTP status of the response. Default: that of the code.
+        retry_after_s: Seconds after which to retry; None if a retry is useless. The server hasn't processed the
+            request, so a retry is safe.
+        said: The endpoint's own message over REST, without its address; "" without a response.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class RequestError(ServiceError):
         retry_after_s: float | None = None,
         said: str = "",
     ) -> None:
-        """Say what wasn't answered and why."""
+        """Create the error; see the attributes."""
         super().__init__(message)
         self.code, self.said = code, said
         self.http_status = http_status or code.http_status
@@ -120,13 +120,13 @@ class RequestError(ServiceError):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """State of a version of a model, in TensorFlow Serving's words.
+    """State of a version of a model, in TensorFlow Serving's terms.
 
     Attributes:
         version: Number of the version; None where the endpoint doesn't say (a KServe model server).
         state: START, LOADING, AVAILABLE, UNLOADING or END.
-        error_code: "OK", or why it ended.
-        error_message: What went wrong.
+        error_code: "OK", or the code of the error that ended it.
+        error_message: Message of that error.
     """
 
     version: int | None
@@ -137,12 +137,12 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class Classification:
-    """Answer of the `classify` signature to n images.
+    """Output of the `classify` signature for n images.
 
     Attributes:
-        probabilities: float32 [n, classes].
-        labels: Names of the winning classes.
-        scores: float32 [n], their probabilities.
+        probabilities: `float32 [n, classes]`.
+        labels: Name of the most probable class of each image.
+        scores: Probability of that class, `float32 [n]`.
     """
 
     probabilities: npt.NDArray[np.float32]

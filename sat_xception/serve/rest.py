@@ -1,7 +1,7 @@
 """TensorFlow Serving's REST interface: predict, model status, metadata and metrics.
 
-Paths and answers follow its api_rest.md; a path is matched as in http_rest_api_util.cc, without regard to case. The
-content type of a request doesn't matter.
+Paths and responses follow its api_rest.md. Paths are matched as in http_rest_api_util.cc, case-insensitively. The
+content type of a request is ignored.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _STATUS_PATH = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE | 
 
 
 class RestService:
-    """The REST interface's connections, what answers on them, and its end.
+    """The REST interface: its connections, request handlers and shutdown.
 
     Attributes:
-        connections: Makes connections; what a `web.ServerRunner` runs.
+        connections: Factory of connections, for a `web.ServerRunner`.
     """
 
     def __init__(self, dispatcher: Dispatcher, config: ServeConfig) -> None:
@@ -54,7 +54,7 @@ class RestService:
 
         Args:
             dispatcher: Runs predictions.
-            config: Its limits.
+            config: Limits.
         """
         self._dispatcher, self._config = dispatcher, config
         self._max_body = config.max_body_mb * 2**20
@@ -71,9 +71,9 @@ class RestService:
         )
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until no request is under way; connections are closed after the answer they wait for.
+        """Wait until no request is in progress; connections are closed after their current response.
 
-        aiohttp's own shutdown throws away what is still to come of a request's body, so it must come after this.
+        aiohttp's own shutdown discards the rest of a request's body, so it must come after this.
         """
         self._draining = True
         with contextlib.suppress(TimeoutError):
@@ -108,7 +108,7 @@ class RestService:
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
-        """Send the answer; a client that doesn't take it loses its connection."""
+        """Send the response; the connection of a client that doesn't read it is closed."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await response.prepare(request)
@@ -161,7 +161,7 @@ class RestService:
         verb = match["verb"].lower()
         if (request.content_length or 0) > self._max_body:
             raise self._too_large()
-        # What is packed has a length that says nothing of the one it will have.
+        # A compressed body's length doesn't limit its size after decompression.
         size = None if "Content-Encoding" in request.headers else request.content_length
         async with self._dispatcher.admitted(size):
             body = await request.read()
@@ -183,7 +183,7 @@ class RestService:
         return web.Response(body=content, content_type="application/json")
 
     def _refuse_example(self, name: str, version: int | None, verb: str) -> NoReturn:
-        """Refuse a request of tf.Example; NOT_FOUND where there is no such model either."""
+        """Refuse a request with tf.Example; NOT_FOUND if the model doesn't exist either."""
         with self._dispatcher.versions.lease(name, version):
             raise RequestError(
                 Code.INVALID_ARGUMENT,
@@ -201,10 +201,10 @@ class RestService:
 
 
 def _matched(request: web.BaseRequest) -> re.Match[str] | None:
-    """Return a path's parts; None for the path of the metrics.
+    """Return the parts of a path; None for the metrics path.
 
     Raises:
-        RequestError: NOT_FOUND or INVALID_ARGUMENT, with TensorFlow Serving's words where it has some.
+        RequestError: NOT_FOUND or INVALID_ARGUMENT, with TensorFlow Serving's message if it has one.
     """
     path = request.rel_url.raw_path
     if path == METRICS_PATH and request.method == "GET":
@@ -229,7 +229,7 @@ def _pinned(match: re.Match[str]) -> int | None:
     """Return the version that a path pins, or None.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, larger than an int64.
+        RequestError: INVALID_ARGUMENT: the version is larger than an int64.
     """
     digits = (match["version"] or "").lstrip("0")
     if len(digits) > len(str(MAX_VERSION)) or int(digits or "0") > MAX_VERSION:

@@ -1,4 +1,4 @@
-"""Calls to an endpoint over TensorFlow Serving's REST interface; KServe's answers are understood too."""
+"""Calls to an endpoint over TensorFlow Serving's REST interface, and KServe's variants of its responses."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ _MAX_SHOWN = 300
 
 
 class RestTransport:
-    """One pool of connections to one model."""
+    """A pool of HTTP connections for one model."""
 
     def __init__(
         self, address: str, name: str, version: int | None, access: Access, as_new_client: bool = False
     ) -> None:
-        """Name the model's address.
+        """Create the connection pool.
 
         Args:
             address: `http://host:port`, with or without a path before /v1.
-            name: The model's name.
+            name: Name of the model.
             version: Version to pin, or None.
-            access: Token, authorities and host.
-            as_new_client: Whether each request has a connection of its own and sends no cookie that it was given.
-                Else connections are kept alive.
+            access: Token, CA certificates and host name.
+            as_new_client: Whether each request has a connection of its own and sends no cookies. Else connections are
+                kept alive.
 
         Raises:
-            ConfigError: The file of authorities can't be used.
+            ConfigError: The CA file can't be used.
         """
         self._access = access
         pinned = "" if version is None else f"/versions/{version}"
         self._model_url = f"{address.rstrip('/')}/v1/models/{quote(name, safe='')}{pinned}"
         self._client = httpx.Client(
             verify=access.ssl_context() if address.startswith("https:") else True,
-            # A proxy from the environment is right for a remote endpoint, and can't reach one on this machine.
+            # A proxy set in the environment is used for remote endpoints; it can't reach one on this machine.
             trust_env=not is_loopback(httpx.URL(address).host),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if as_new_client else None),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())) if as_new_client else None,
@@ -60,7 +60,7 @@ class RestTransport:
         """Return a signature's outputs for encoded images, by name.
 
         Raises:
-            RequestError: With the code that the endpoint's answer stands for.
+            RequestError: With the code for the endpoint's HTTP status.
         """
         request: dict[str, Any] = {
             "instances": [{"image_bytes": {"b64": pybase64.b64encode_as_string(data)}} for data in images]
@@ -76,10 +76,10 @@ class RestTransport:
         return {"probabilities": self._column(rows, answer)}
 
     def status(self, timeout_s: float) -> list[VersionStatus]:
-        """Return the versions' states; a KServe model server says only whether it is ready.
+        """Return the versions' states; a KServe model server reports only whether it is ready.
 
         Raises:
-            RequestError: With the code that the endpoint's answer stands for.
+            RequestError: With the code for the endpoint's HTTP status.
         """
         answer = self._call("GET", "", timeout_s)
         if "ready" in answer:
@@ -102,7 +102,7 @@ class RestTransport:
         """Return the model's signatures.
 
         Raises:
-            RequestError: With the code that the endpoint's answer stands for.
+            RequestError: With the code for the endpoint's HTTP status.
         """
         return self._call("GET", "/metadata", timeout_s)
 
@@ -113,7 +113,7 @@ class RestTransport:
     def _call(self, method: str, suffix: str, timeout_s: float, body: bytes | None = None) -> dict[str, Any]:
         url = self._model_url + suffix
         token = self._access.token()
-        # KServe reads a body as JSON only when it is told that it is.
+        # KServe parses a body as JSON only with this content type.
         headers = {"Content-Type": "application/json"}
         extensions: dict[str, Any] = {}
         if token:
@@ -133,13 +133,13 @@ class RestTransport:
             )
             raise RequestError(Code.DEADLINE_EXCEEDED, message) from None
         except httpx.ConnectError as error:
-            if "CERTIFICATE" in str(error):  # asking again changes no certificate
+            if "CERTIFICATE" in str(error):  # a retry would fail too
                 raise RequestError(
                     Code.UNAVAILABLE, f"{url} isn't trusted: {error}. Check {CA_FILE} and --host-header"
                 ) from None
             raise self._unreachable(url, error) from None
         except httpx.RemoteProtocolError as error:
-            # A kept-alive connection that the server closed before it read the request.
+            # The server closed a kept-alive connection before it read the request.
             raise self._unreachable(url, error) from None
         except httpx.HTTPError as error:
             raise RequestError(Code.UNKNOWN, f"{url} failed: {type(error).__name__}: {error}") from None
@@ -169,7 +169,7 @@ class RestTransport:
 
 
 def _parsed(content: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Return the JSON; None for what is none. NaN, which TensorFlow Serving writes, isn't orjson's."""
+    """Return the parsed JSON; None if it is invalid. TensorFlow Serving writes NaN, which orjson refuses."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Write rows as CSV or JSON as they come, to stdout or to a file that appears at its name only when it is whole."""
+"""Write rows as CSV or JSON one by one, to stdout or to a file that gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _Write = Callable[[Sequence[Value]], object]
 
 
 def check_suffix(out: Path | None) -> None:
-    """Refuse a file whose suffix names no format.
+    """Check that a file's suffix names a known format.
 
     Raises:
-        ConfigError: The suffix isn't known.
+        ConfigError: The suffix is unknown.
     """
     if out is not None and out.suffix.lower() not in _FORMATS:
         raise ConfigError(f"--out {out} must end in {' or '.join(_FORMATS)}; leave it out for CSV on stdout")
@@ -42,14 +42,14 @@ def check_suffix(out: Path | None) -> None:
 def open_rows(out: Path | None, columns: Sequence[str]) -> Iterator[_Write]:
     """Yield a function that writes one row, its values in the order of the columns.
 
-    When the block ends in an error, the rows so far are kept beside `out`, in a file whose name says that it isn't all.
+    If the block ends in an error, the rows so far are kept next to `out`, in a file whose name marks it as incomplete.
 
     Args:
-        out: File to write, here or in a bucket, .csv or .json (a list of objects). Default: CSV on stdout.
+        out: Local file or address in a bucket, .csv or .json (a list of objects). Default: CSV on stdout.
         columns: Names of the columns.
 
     Raises:
-        ConfigError: The file can't be written, or its suffix isn't known.
+        ConfigError: The file can't be written, or its suffix is unknown.
         ServiceError: The disk is full or read-only, or the bucket can't be written.
     """
     check_suffix(out)
@@ -68,7 +68,7 @@ def _to_stdout(columns: Sequence[str]) -> Iterator[_Write]:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever reads has seen enough
+        except BrokenPipeError:  # the reader, such as `head`, has ended
             raise
         except OSError as error:
             raise write_error(error, "standard output", "send it elsewhere, or give --out") from None
@@ -105,7 +105,7 @@ def _to_file(out: Path, columns: Sequence[str], kept: Path | None = None) -> Ite
         yield lambda values: file.write(rows.row(values), counts=True)
         file.write(rows.tail())
         file.become(out)
-        kept.unlink(missing_ok=True)  # of an earlier run that ended early
+        kept.unlink(missing_ok=True)  # the incomplete file of an earlier run
     except BaseException as error:
         _keep(file, rows.tail(), kept)
         if isinstance(error, OSError) and file.failed is error:
@@ -114,7 +114,7 @@ def _to_file(out: Path, columns: Sequence[str], kept: Path | None = None) -> Ite
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed runs left of the same file: nobody holds it, and nothing was written for a minute."""
+    """Remove temporary files that killed runs left: those without a lock and unchanged for a minute."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with contextlib.suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,7 +123,7 @@ def _sweep(out: Path) -> None:
 
 
 class _Lines:
-    """A file without a buffer, of which what was written is whole lines, whatever happens."""
+    """An unbuffered file that always holds complete lines, even after a kill."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -136,7 +136,7 @@ class _Lines:
 
     def write(self, text: str, counts: bool = False) -> None:
         """Write a piece; `counts` if it is a row."""
-        # A name that isn't UTF-8 is in a library's message, perhaps.
+        # A library's message may hold a file name that isn't UTF-8.
         left = memoryview(text.encode("utf-8", "backslashreplace"))
         size = len(left)
         try:
@@ -151,7 +151,7 @@ class _Lines:
         self.rows += counts
 
     def become(self, path: Path) -> None:
-        """Close the file and give it its name."""
+        """Close the file and rename it to its final name."""
         try:
             self._file.close()
             os.replace(self._path, path)
@@ -160,7 +160,7 @@ class _Lines:
             raise
 
     def close(self) -> None:
-        """Close the file, if it is open, and remove it, unless it has its name."""
+        """Close the file if it is open, and remove it unless it has its final name."""
         with contextlib.suppress(OSError):
             self._file.close()
         with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ class _Format(Protocol):
 
 
 class _Csv:
-    """Comma-separated values with a head, none of which a spreadsheet runs."""
+    """CSV with a header line, protected against formulas in spreadsheets."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = columns

@@ -1,4 +1,4 @@
-"""Serve a model root over TensorFlow Serving's REST and gRPC interfaces, following new versions."""
+"""Serve a model root over TensorFlow Serving's REST and gRPC interfaces, and load new versions."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ServeResult:
-    """What a server did from its start to its end.
+    """Counts of a server from start to shutdown.
 
     Attributes:
-        name: The model's name.
-        answered: Predictions that were answered.
-        failed: Predictions that were refused or failed.
+        name: Name of the model.
+        answered: Number of predictions that were answered.
+        failed: Number of predictions that were refused or failed.
     """
 
     name: str
@@ -51,10 +51,12 @@ class ServeResult:
 
 
 def serve(config: ServeConfig) -> ServeResult:
-    """Serve until SIGINT or SIGTERM; requests under way are finished first.
+    """Serve until SIGINT or SIGTERM; requests in progress are finished first.
+
+    In a notebook, use `RunningServer`, which doesn't block.
 
     Raises:
-        ConfigError: There is no version to serve, or a port can't be had.
+        ConfigError: There is no version to serve, or a port isn't available.
         ModelError: No version loads.
     """
     return asyncio.run(_serve_until_signal(config))
@@ -77,7 +79,7 @@ async def _serve_until_signal(config: ServeConfig) -> ServeResult:
 
 
 class RunningServer:
-    """A server in a thread of this process, for deployment proofs and tests.
+    """A server in a thread of this process, for notebooks, deployment checks and tests.
 
     Attributes:
         rest_url: Address of the REST interface, as `http://127.0.0.1:8501`.
@@ -95,7 +97,7 @@ class RunningServer:
         """Start the server and wait until it answers.
 
         Raises:
-            ConfigError: There is no version to serve, or a port can't be had.
+            ConfigError: There is no version to serve, or a port isn't available.
             ModelError: No version loads.
         """
         self._config = config
@@ -119,7 +121,7 @@ class RunningServer:
         self.stop()
 
     def stop(self) -> ServeResult | None:
-        """Finish the requests under way, stop, and return the counts."""
+        """Finish the requests in progress, stop, and return the counts."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
@@ -128,7 +130,7 @@ class RunningServer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # handed to the thread that waits in __init__
+        except BaseException as error:  # raised again by the thread that waits in __init__
             self._failure = error
             self._started.set()
 
@@ -146,7 +148,7 @@ class RunningServer:
 
 
 class _Server:
-    """Both interfaces, the model behind them and the look-out for new versions, in one event loop."""
+    """Both interfaces, the model behind them and the polling for new versions, in one event loop."""
 
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
@@ -154,7 +156,7 @@ class _Server:
         self._metrics = Metrics(config.name, self._versions.loaded)
         self._dispatcher = Dispatcher(self._versions, self._metrics, config)
         self._health = grpc_health.HealthServicer() if config.enable_grpc_healthcheck_service else None
-        # Loading has a thread of its own, so that it never waits behind requests.
+        # Loading has its own thread, so that it doesn't queue behind requests.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._rest_socket: socket.socket | None = None
         self._grpc: grpc.aio.Server | None = None
@@ -165,7 +167,7 @@ class _Server:
         self.rest_url = self.grpc_address = ""
 
     async def start(self) -> None:
-        """Take the ports, load the model, then listen: a client that connects finds a model that answers."""
+        """Bind the ports, load the model, then listen, so that a client that can connect gets an answer."""
         config, loop = self._config, asyncio.get_running_loop()
         try:
             self._rest_socket = bound_socket(config.host, config.rest_port, "--rest-port")
@@ -178,7 +180,7 @@ class _Server:
             await self._runner.setup()
             try:
                 await web.SockSite(self._runner, self._rest_socket).start()
-            except OSError as error:  # another program began to listen while the model was loading
+            except OSError as error:  # another program started to listen while the model was loading
                 raise port_error(config.host, config.rest_port, "--rest-port", error) from None
         except BaseException:
             await self.stop()
@@ -194,7 +196,7 @@ class _Server:
             )
 
     async def stop(self) -> None:
-        """Stop taking requests, finish those under way, unload the model."""
+        """Stop accepting requests, finish those in progress, unload the model."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -224,9 +226,9 @@ class _Server:
         return ServeResult(self._config.name, self._metrics.answered, self._metrics.failed)
 
     async def _tell_health(self) -> None:
-        """Set the states of grpc.health.v1: the server's own, "", and the model's."""
+        """Set the states of grpc.health.v1: the server's (with the name "") and the model's."""
         if self._health is not None:
-            loaded = self._versions.loaded() is not None  # version 0 is one, too
+            loaded = self._versions.loaded() is not None  # 0 is a valid version
             serving = HealthCheckResponse.SERVING if loaded else HealthCheckResponse.NOT_SERVING
             for service in ("", self._config.name):
                 await self._health.set(service, serving)
@@ -238,12 +240,12 @@ class _Server:
             try:
                 await loop.run_in_executor(self._loader, self._versions.poll)
                 await self._tell_health()
-            except Exception:  # a disk that fails for a moment must not end the look-out for good
+            except Exception:  # a temporary disk error must not end the polling
                 _log.exception("serve     looking for new versions failed; again in %g s", self._config.poll_s)
 
     def _bind_grpc(self) -> tuple[grpc.aio.Server, int]:
         config = self._config
-        # gRPC doesn't say why it can't have a port; a plain socket does.
+        # gRPC doesn't report why it can't bind a port; a plain socket does.
         bound_socket(config.host, config.grpc_port, "--grpc-port").close()
         server = grpc_server(self._dispatcher, config, self._health)
         try:
@@ -254,7 +256,7 @@ class _Server:
             ) from None
 
     def announce(self) -> None:
-        """Say where it answers, with a request to try."""
+        """Log the addresses, with an example request."""
         config = self._config
         url = f"{self.rest_url}/v1/models/{config.name}:predict"
         number = self._version

@@ -1,4 +1,4 @@
-"""Turn TensorProtos into arrays and back, in the form that TensorFlow Serving sends them."""
+"""Convert TensorProtos to arrays and back, in the form that TensorFlow Serving uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sat_xception.serve.protocol import Code, RequestError
 
 __all__ = ["array_to_proto", "proto_to_array"]
 
-# Fields that TensorFlow Serving fills (Tensor::AsProtoField). Clients read them, so `tensor_content` wouldn't do.
+# Fields that TensorFlow Serving fills (Tensor::AsProtoField). Clients read these fields, and not `tensor_content`.
 _VALUE_FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -28,7 +28,7 @@ _VALUE_FIELDS = {
     tf.bool: "bool_val",
     tf.string: "string_val",
 }
-# A varint of 32 bits has five bytes at most, of seven bits each.
+# A 32-bit varint has at most five bytes of seven bits each.
 _MAX_SHIFT = 28
 
 
@@ -36,11 +36,11 @@ def proto_to_array(proto: TensorProto, max_bytes: int) -> Array:
     """Return a TensorProto's values.
 
     Args:
-        proto: What the client sent.
-        max_bytes: Largest array. A proto may name a huge shape and one value to fill it with: not with our memory.
+        proto: Proto from the client.
+        max_bytes: Maximum size of the array: a small proto may have a huge shape and one value to fill it with.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, the proto contradicts itself or is larger than allowed.
+        RequestError: INVALID_ARGUMENT: the proto is inconsistent or larger than allowed.
     """
     sizes = [dimension.size for dimension in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
@@ -63,12 +63,12 @@ def proto_to_array(proto: TensorProto, max_bytes: int) -> Array:
 
 
 def _strings(content: bytes, sizes: list[int]) -> Array:
-    """Return strings sent as bytes: the length of each as a varint, then all of them joined.
+    """Return the strings in `tensor_content`: the length of each as a varint, then all strings joined.
 
-    The form is that of TensorFlow's EncodeStringList (tensor_coding.cc).
+    This is the form of TensorFlow's EncodeStringList (tensor_coding.cc).
 
     Raises:
-        ValueError: The content holds other strings than the shape says.
+        ValueError: The content doesn't match the shape.
     """
     count = math.prod(sizes)
     lengths: list[int] = []

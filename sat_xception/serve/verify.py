@@ -1,4 +1,4 @@
-"""Verify a version of a model root: load it as the server does, and ask it for its golden tiles."""
+"""Verify a version of a model root: check its digests, load it as the server does, and score its golden tiles."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["verify_model"]
 
 
 def verify_model(config: VerifyModelConfig) -> Report:
-    """Prove that a version is what was packaged: its files by their digests, the model by its golden tiles.
+    """Verify that a version is unchanged since packaging: its files by digest, the model by its golden tiles.
 
     Raises:
         ConfigError: There is no such version.
-        DataError: A file is missing, damaged or too many.
-        ModelError: It doesn't load, or answers otherwise than when it was packaged.
+        DataError: A file is missing, damaged or unexpected.
+        ModelError: The model doesn't load, or its outputs differ from those at packaging.
         ServiceError: The bucket can't be read.
     """
     version = here(find_version(ShowModelConfig(**config.model_dump())))

@@ -1,9 +1,9 @@
-"""Follow a model's folder: serve its newest version, and swap to a newer one without a failed request.
+"""Poll a model's folder: serve its newest version, and swap to a newer one without a failed request.
 
-The rules are TensorFlow Serving's default ones (the latest version is served, a new one is loaded before the old one
-goes), with three differences, all in favour of going on: where the newest version doesn't load, the next one down is
-served; a version that failed is tried again when its files change; and a folder that has become empty doesn't end the
-service.
+The rules are TensorFlow Serving's defaults (the latest version is served, and a new one is loaded before the old one is
+unloaded), with three differences that favour availability: if the newest version doesn't load, the next older one is
+served; a version that failed to load is tried again when its files change; and if the folder becomes empty, the loaded
+version stays.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ServedVersion:
     """A loaded version.
 
     Attributes:
-        number: Its version.
-        model: The model itself.
-        users: Requests that are running on it.
+        number: Number of the version.
+        model: The loaded model.
+        users: Number of requests that are running on it.
     """
 
     number: int
@@ -45,15 +45,15 @@ class ServedVersion:
 class ModelVersions:
     """The versions of one model. `poll` is called by one thread, everything else by any.
 
-    A version that was replaced is unloaded at the look after its last request.
+    A replaced version is unloaded at the first poll after its last request.
     """
 
     def __init__(self, model_root: Path, name: str) -> None:
-        """Name the model; nothing is loaded before `start`.
+        """Create the object; nothing is loaded before `start`.
 
         Args:
-            model_root: Folder, here or in a bucket, that holds `<name>/<version>/`.
-            name: The model's name.
+            model_root: Local folder or address in a bucket that holds `<name>/<version>/`.
+            name: Name of the model.
         """
         self.name = name
         self.folder = model_root / name
@@ -67,14 +67,14 @@ class ModelVersions:
         """Load the newest version that loads.
 
         Args:
-            wait: A folder without a version, or none yet, is no error: `poll` finds the first one.
+            wait: Whether a missing or empty folder is accepted; `poll` then loads the first version.
 
         Returns:
-            Its number; None when there is none yet.
+            Number of the version; None if there is none yet.
 
         Raises:
             ConfigError: There is no version in the folder, or no such bucket.
-            ModelError: There are, and none loads.
+            ModelError: There are versions, but none loads.
             ServiceError: The bucket can't be read.
         """
         try:
@@ -95,12 +95,12 @@ class ModelVersions:
         return self._current.number
 
     def poll(self) -> None:
-        """Look at the folder once: unload what has been replaced, load a newer version, and forget what is gone."""
+        """Look at the folder once: unload replaced versions, load a newer one, and forget removed ones."""
         self._unload_retired()
         try:
             found = find_versions(self.folder)
         except (OSError, SatXceptionError) as error:
-            # While it waits for the first version, the folder may not be there yet.
+            # Before the first version appears, the folder may not exist.
             if self._current is not None or not isinstance(error, FileNotFoundError):
                 _log.warning("serve     can't list %s, still serving what is loaded: %s", self.folder, error)
             return
@@ -133,14 +133,14 @@ class ModelVersions:
 
     @contextmanager
     def lease(self, name: str, version: int | None = None) -> Iterator[ServedVersion]:
-        """Hold a version while a request runs on it; it isn't unloaded before.
+        """Keep a version loaded while a request runs on it.
 
         Args:
-            name: Model that the request asks for.
-            version: The version it pins. Default: the one that is served.
+            name: Requested model.
+            version: Pinned version. Default: the one that is served.
 
         Raises:
-            RequestError: NOT_FOUND, another model or a version that isn't loaded.
+            RequestError: NOT_FOUND: another model, or a version that isn't loaded.
         """
         with self._lock:
             served = self._current
@@ -157,7 +157,7 @@ class ModelVersions:
 
     @contextmanager
     def hold(self, served: ServedVersion) -> Iterator[None]:
-        """Hold a leased version for longer than its lease."""
+        """Keep a leased version loaded beyond its lease."""
         with self._lock:
             served.users += 1
         try:
@@ -172,14 +172,14 @@ class ModelVersions:
             return self._current.number if self._current else None
 
     def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
-        """Return the state of one version, or of all that are known, the highest first.
+        """Return the state of one version, or of all known versions, the highest first.
 
         Args:
-            name: Model that the request asks for.
-            version: The version it asks for. Default: all.
+            name: Requested model.
+            version: Requested version. Default: all.
 
         Raises:
-            RequestError: NOT_FOUND, another model or an unknown version.
+            RequestError: NOT_FOUND: another model, or an unknown version.
         """
         with self._lock:
             numbers = [number for number in sorted(self._statuses, reverse=True) if version in (None, number)]
@@ -215,7 +215,7 @@ class ModelVersions:
         self._unload_retired()
 
     def _unload_retired(self) -> None:
-        """Unload replaced versions that no request holds any more; closing a session takes too long for requests."""
+        """Unload replaced versions without users. Not done by requests, since closing a session takes long."""
         with self._lock:
             idle = [served for served in self._retired if not served.users]
             self._retired = [served for served in self._retired if served.users]
@@ -240,12 +240,12 @@ class ModelVersions:
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
-    """Return what changes when a version's files do: their names, sizes and times."""
+    """Return names, sizes and modification times of a version's files, to detect changes."""
     files = []
     for file in sorted(path.rglob("*")):
         try:
             facts = file.stat()
-        except FileNotFoundError:  # the version is being moved or removed right now
+        except FileNotFoundError:  # the version is being moved or removed
             continue
         files.append((file.relative_to(path).as_posix(), facts.st_size, facts.st_mtime_ns))
     return tuple(files)

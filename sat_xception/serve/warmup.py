@@ -1,4 +1,4 @@
-"""Answer a version's warm-up requests before it takes traffic, so that no client waits for its first run."""
+"""Run a version's warm-up requests before it gets traffic, so that no client waits for its first run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def warm_up(model: SavedModelSession) -> int:
     """Run the warm-up requests of a loaded model.
 
     Returns:
-        How many were run; 0 where the model brings none.
+        Number of requests; 0 if the model has none.
 
     Raises:
-        ModelError: The file is damaged, or a request fails: the model would fail in production too.
+        ModelError: The file is damaged, or a request fails, as it would in production.
     """
     path = model.path / WARMUP_FILE
     if not path.is_file():

@@ -216,7 +216,7 @@ def test_an_endpoint_that_tells_no_version_is_asked_all_the_same_and_it_is_logge
     with changing_server(answers=COUNT, tells_version=False) as (url, asked):
         assert predict(asking(tiles, url, tmp_path / "scores.csv")).ok == COUNT
     assert set(asked) == {"/v1/models/m:predict"}
-    assert "doesn't say which version it serves" in caplog.text
+    assert "doesn't report which version it serves" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
