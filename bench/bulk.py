@@ -191,9 +191,10 @@ def _forward(folder: Path, engine: str, precision: str) -> float:
 
     from sat_xception.bulk.engines import open_engine
     from sat_xception.imagery.check import CheckConfig, decode_tile
+    from sat_xception.train.record import TrainingRecord
 
     opened = open_engine(*_ready(folder, engine, precision))
-    side = int(json.loads((folder / "model" / "train.json").read_text())["input_size"])
+    side = TrainingRecord.read(folder / "model").input_size
     from sat_xception.bulk.resampling import resized
 
     files = islice(cycle(sorted((folder / "folders").rglob("*.jpg"))), _BATCH)

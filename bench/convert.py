@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import resource
 import shutil
@@ -68,7 +67,8 @@ def _compare(folder: Path, count: int, pixels: int) -> None:
 
 def _write_dataset(folder: Path, count: int, pixels: int) -> None:
     from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter
-    from sat_xception.storage import file_digest, write_json
+    from sat_xception.dataset.record import DatasetRecord
+    from sat_xception.storage import file_digest
 
     folder.mkdir()
     # Bytes after its end make each image another: Parquet would store equal ones once.
@@ -81,16 +81,16 @@ def _write_dataset(folder: Path, count: int, pixels: int) -> None:
             row = ManifestRow(f"{number:07d}", _CLASSES[number // 10 % 2], _SPLITS[number % 10], "ok", **facts)
             summary.add(row)
             writer.add(row, images[number % len(images)] + number.to_bytes(8, "big"))
-    description = {
-        "name": "bench",
-        "synthetic": True,
-        "classes": _CLASSES,
-        "positive_label": "school",
-        "counts": summary.counts(),
-        "digest": summary.digest(),
-        "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*"))},
-    }
-    write_json(folder / "dataset.json", description)
+    record = DatasetRecord(
+        name="bench",
+        synthetic=True,
+        classes=_CLASSES,
+        positive_label="school",
+        counts=summary.counts(),
+        digest=summary.digest(),
+        shards={path.name: file_digest(path) for path in sorted(folder.glob("tiles-*"))},
+    )
+    record.write(folder)
 
 
 def _draw(number: int, pixels: int) -> bytes:
@@ -117,7 +117,9 @@ def _ours(processes: int) -> Callable[[Path, Path], float]:
 def _tiles(dataset: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    for name in sorted(json.loads((dataset / "dataset.json").read_text())["shards"]):
+    from sat_xception.dataset.record import DatasetRecord
+
+    for name in sorted(DatasetRecord.read(dataset).shards):
         for batch in pq.ParquetFile(dataset / name).iter_batches(batch_size=256):
             yield from batch.to_pylist()
 

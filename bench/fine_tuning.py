@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -52,6 +51,7 @@ def _run_fold(arguments: argparse.Namespace, flags: dict[str, str], fold: int, f
     from sat_xception.model.input import evaluation_batches
     from sat_xception.model.settings import TrainConfig
     from sat_xception.model.weights import identify_weights
+    from sat_xception.train.record import TrainingHistory
     from sat_xception.train.train import train
 
     with arguments.labels.open(encoding="utf-8") as file:
@@ -72,14 +72,14 @@ def _run_fold(arguments: argparse.Namespace, flags: dict[str, str], fold: int, f
         started = time.monotonic()
         out = folder / name
         result = train(TrainConfig(examples=folder / "examples", out=out, **{**network, **flags, **changes}))
-        model, facts = load_model(out)
-        batches = evaluation_batches(folder / "examples", "test", facts["input_size"], 32)
+        model, record = load_model(out)
+        batches = evaluation_batches(folder / "examples", "test", record.input_size, 32)
         scored = [(model(images, training=False).numpy().argmax(axis=1), labels.numpy()) for images, labels in batches]
         found[name] = np.concatenate([predicted == labels for predicted, labels in scored])
-        history = json.loads((out / "history.json").read_text())
-        best = {row["phase"]: 0.0 for row in history}
-        for row in history:
-            best[row["phase"]] = max(best[row["phase"]], row["val_accuracy"])
+        epochs = TrainingHistory.read(out).epochs
+        best = {epoch.phase: 0.0 for epoch in epochs}
+        for epoch in epochs:
+            best[epoch.phase] = max(best[epoch.phase], epoch.score)
         print(f"  {name}: best on validation {best}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         found["phase"] = result.phase
     return found

@@ -9,7 +9,6 @@ fine-tuning). Ends with 1 when a history or a digest of weights differs.
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 
 _PHASES = {
     "scratch": {"weights": "none", "scratch-epochs": 6},
@@ -82,11 +82,9 @@ def _written(folder: Path) -> list[tuple[str, int]]:
         return []
 
 
-def _end_of(folder: Path) -> tuple[object, str]:
-    history = [
-        {k: v for k, v in row.items() if k != "seconds"} for row in json.loads((folder / "history.json").read_text())
-    ]
-    return history, json.loads((folder / "train.json").read_text())["weights_digest"]
+def _end_of(folder: Path) -> tuple[object, str | None]:
+    epochs = [epoch.model_copy(update={"seconds": None}) for epoch in TrainingHistory.read(folder).epochs]
+    return epochs, TrainingRecord.read(folder).weights_digest
 
 
 def _command(folder: Path, settings: dict[str, object]) -> list[str]:

@@ -230,19 +230,20 @@ def _recipe_of_2018(arguments: argparse.Namespace, pixels: int) -> list[dict[str
 
 def _our_training(arguments: argparse.Namespace, pixels: int) -> list[dict[str, float]]:
     from sat_xception.model.settings import TrainConfig
+    from sat_xception.train.record import TrainingHistory, TrainingRecord
     from sat_xception.train.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         settings = {"backbone": "mobilenetv2", "alpha": _alpha(arguments.weights), "weights": str(arguments.weights)}
         train(TrainConfig(examples=arguments.tiles / "examples", out=Path(folder) / "out", **settings))
-        history = json.loads((Path(folder) / "out" / "history.json").read_text())
-        seconds = json.loads((Path(folder) / "out" / "train.json").read_text())["seconds"]
+        epochs = TrainingHistory.read(Path(folder) / "out").epochs
+        record = TrainingRecord.read(Path(folder) / "out")
     # Whatever isn't an epoch counts as if it came before the first: reading, features, writing the model.
-    spent = seconds["all"] - sum(row["seconds"] for row in history)
+    spent = record.total_seconds - sum(epoch.seconds for epoch in epochs)
     told = []
-    for row in history:
-        spent += row["seconds"]
-        told.append({"seconds": spent, "val_accuracy": row["val_accuracy"]})
+    for epoch in epochs:
+        spent += epoch.seconds
+        told.append({"seconds": spent, "val_accuracy": epoch.val_accuracy})
     return told
 
 

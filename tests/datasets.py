@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, check_shard, read_dataset
-from sat_xception.storage import file_digest, write_json
+from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, check_shard
+from sat_xception.dataset.record import DatasetRecord
+from sat_xception.examples.index import ExamplesIndex, SplitIndex
+from sat_xception.storage import file_digest
 
 
 def write_dataset(
@@ -23,23 +25,23 @@ def write_dataset(
         for row, image in tiles:
             summary.add(row)
             writer.add(row, image)
-    description = {
-        "name": folder.parent.name,
-        "synthetic": False,
-        "classes": list(classes),
-        "positive_label": classes[0],
-        "counts": summary.counts(),
-        "digest": summary.digest(),
-        "shards": {path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
-        "config": {"block_zoom": 12},
-    }
-    write_json(folder / "dataset.json", description)
+    record = DatasetRecord(
+        name=folder.parent.name,
+        synthetic=False,
+        classes=tuple(classes),
+        positive_label=classes[0],
+        counts=summary.counts(),
+        digest=summary.digest(),
+        shards={path.name: file_digest(path) for path in sorted(folder.glob("tiles-*.parquet"))},
+        config={"block_zoom": 12},
+    )
+    record.write(folder)
     return folder
 
 
 def read_tiles(folder: Path) -> Iterator[dict]:
     """Yield the tiles of a dataset in stored order, each shard after a look at its digest."""
-    for name, digest in sorted(read_dataset(folder)["shards"].items()):
+    for name, digest in sorted(DatasetRecord.read(folder).shards.items()):
         check_shard(folder / name, digest)
         for batch in pq.ParquetFile(folder / name).iter_batches(batch_size=100):
             yield from batch.to_pylist()
@@ -53,16 +55,15 @@ def write_index(
     for split, (rows, shards) in splits.items():
         labels = [row["image/class/text"].decode() for row in rows]
         by_class = {label: labels.count(label) for label in sorted(set(labels))}
-        described[split] = {"count": len(rows), "by_class": by_class, "shards": shards}
-    index = {
-        "classes": list(classes),
-        "positive_label": "school",
-        "dataset_digest": "0" * 64,
-        "source": "drawn numbers",
-        "synthetic": True,
-        "slices": slices,
-        "splits": described,
-        "config": {},
-    }
-    write_json(folder / "examples.json", index)
+        described[split] = SplitIndex(count=len(rows), by_class=by_class, shards=shards)
+    index = ExamplesIndex(
+        classes=tuple(classes),
+        positive_label="school",
+        dataset_digest="0" * 64,
+        source="drawn numbers",
+        synthetic=True,
+        slices=slices,
+        splits=described,
+    )
+    index.write(folder)
     return folder

@@ -1,14 +1,16 @@
 """A model folder as `train` writes it, around a network of a few weights, for what comes after training."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.model.backbones import get_backbone
+from sat_xception.model.parts import Epoch
 from sat_xception.storage import file_digest
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 
 SIDE = 32
 
@@ -39,20 +41,24 @@ def write_small_model(
         seed: Another seed gives other weights.
         backbone: What the model claims to be.
         teach: Sets the weights to others than random ones.
-        **changes: Facts of `train.json` to change.
+        **changes: Fields of `TrainingRecord` to change.
 
     Returns:
         The model.
     """
-    described = json.loads((examples / "examples.json").read_text())
-    model = small_network(len(changes.get("classes", described["classes"])), seed, backbone)
+    index = ExamplesIndex.read(examples)
+    model = small_network(len(changes.get("classes", index.classes)), seed, backbone)
     teach(model)
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
-    row = {"phase": "scratch", "epoch": 1, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.6}
-    (folder / "history.json").write_text(json.dumps([row, row]))
+    row = Epoch(phase="scratch", epoch=1, loss=0.5, accuracy=0.7, val_loss=0.6, val_accuracy=0.6)
+    TrainingHistory(epochs=(row, row)).write(folder)
     facts = {
-        **{key: described[key] for key in ("classes", "positive_label", "source", "synthetic", "dataset_digest")},
+        "classes": index.classes,
+        "positive_label": index.positive_label,
+        "source": index.source,
+        "synthetic": index.synthetic,
+        "dataset_digest": index.dataset_digest,
         "backbone": backbone,
         "input_size": SIDE,
         "weights": {"kind": "none", "description": "random weights"},
@@ -69,5 +75,5 @@ def write_small_model(
         "model": file_digest(folder / "model.keras"),
         **changes,
     }
-    (folder / "train.json").write_text(json.dumps(facts))
+    TrainingRecord(**facts).write(folder)
     return model

@@ -24,4 +24,4 @@ def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[d
         result = take_dataset(source, Path(dataset.path))
     print(result.summary(), flush=True)
     shutil.copyfile(f"{dataset.path}/report.html", report.path)
-    dataset.metadata.update({"digest": result.digest, **result.counts["by_status"]})
+    dataset.metadata.update({"digest": result.digest, **result.counts.by_status})

@@ -15,6 +15,7 @@ import numpy as np
 from sat_xception.bulk.scorer import Engine, PackagedModel
 from sat_xception.bulk.tiles import Pixels
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.log import get_logger, quiet_imports
 from sat_xception.served_model.golden import check_answers
@@ -22,7 +23,6 @@ from sat_xception.storage import (
     GcsPath,
     facts_digest,
     fetch_folder,
-    read_json,
     read_json_file,
     scratch_folder,
     write_json_file,
@@ -52,7 +52,7 @@ def engine_identity(engine: str, precision: str, calibrate: Path | None) -> dict
     names = ("tensorflow", "tensorflow-cpu") if engine == "tensorflow" else (engine,)
     facts = {"name": engine, "precision": precision, "made_by": _version_of(names)}
     if calibrate and precision != "fp32":
-        facts["calibrated_on"] = facts_digest(read_json(calibrate / "examples.json", made_by="convert")["splits"])
+        facts["calibrated_on"] = facts_digest(ExamplesIndex.read(calibrate).content()["splits"])
     return facts
 
 

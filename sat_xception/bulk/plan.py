@@ -19,7 +19,7 @@ from sat_xception.bulk.plan_file import PLAN_FILE, Plan, PlanWriter, dataset_col
 from sat_xception.bulk.scorer import PackagedModel
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.bulk.sizing import Estimate, estimate, read_backends
-from sat_xception.dataset.manifest import read_dataset
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, Runs, keys_of, merged, runs_of, tile_ids, without
 from sat_xception.geo.near import tiles_near
@@ -217,17 +217,16 @@ def _is_list(path: Path) -> bool:
 
 def _dataset(config: BulkPlanConfig) -> _Source:
     folder = Path(config.dataset or "").resolve()
-    described = read_dataset(folder)
-    rows = dataset_files(folder)[-1][2] if described["shards"] else 0
+    record = DatasetRecord.read(folder)
+    rows = dataset_files(folder)[-1][2] if record.shards else 0
     seen = _Seen()
-    imagery = {"url": shown(str(described.get("config", {}).get("imagery", ""))), "attribution": ""}
-    imagery["attribution"] = described.get("attribution", "")
+    imagery = {"url": shown(str(record.config.get("imagery", ""))), "attribution": record.attribution}
     settings = {"tile_size": 0, "max_pixels": config.max_pixels}
     facts = {
-        "area": described["name"],
+        "area": record.name,
         "zoom": None,
         "dataset": str(folder),
-        "dataset digest": described["digest"],
+        "dataset digest": record.digest,
         "imagery": imagery | settings,
     }
     runs: Runs = iter([(np.array([0]), np.array([rows]))] if rows else [])

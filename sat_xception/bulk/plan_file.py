@@ -261,10 +261,10 @@ def dataset_files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
 
 @lru_cache(8)
 def _dataset_files(folder: Path, changed_ns: int) -> tuple[tuple[Path, int, int], ...]:
-    from sat_xception.dataset.manifest import read_dataset
+    from sat_xception.dataset.record import DatasetRecord
 
     files, begin = [], 0
-    for name in sorted(read_dataset(folder)["shards"]):
+    for name in sorted(DatasetRecord.read(folder).shards):
         rows = pq.read_metadata(folder / name).num_rows
         files.append((folder / name, begin, begin + rows))
         begin += rows

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sat_xception.bulk.plan_file import Plan, dataset_columns
-from sat_xception.dataset.manifest import read_dataset
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, tiles_of
 from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
@@ -121,7 +121,7 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
     if "dataset" in plan.facts:
         if imagery:
             raise ConfigError(f"--imagery isn't asked: the images of this plan are those of {plan.facts['dataset']}")
-        if read_dataset(Path(plan.facts["dataset"]))["digest"] != plan.facts["dataset digest"]:
+        if DatasetRecord.read(Path(plan.facts["dataset"])).digest != plan.facts["dataset digest"]:
             raise DataError(f"{plan.facts['dataset']} has changed since it was planned; plan it again")
         return TileSource("", plan.facts["imagery"], workers, 0.0, plan.facts["dataset"])
     settings = plan.facts["imagery"]

@@ -28,6 +28,7 @@ from sat_xception.dataset.leakage import (
     drop_near_duplicates,
 )
 from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
+from sat_xception.dataset.record import DatasetCounts, DatasetRecord
 from sat_xception.dataset.report import DatasetPage
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.dataset.split import SPLITS, split_by_hash, split_of, stable_fraction
@@ -35,7 +36,7 @@ from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.imagery.encoded import is_plain
 from sat_xception.log import get_logger
-from sat_xception.storage import atomic_folder, file_digest, scratch_folder, write_json
+from sat_xception.storage import atomic_folder, file_digest, scratch_folder
 
 __all__ = ["AssembleResult", "assemble", "choose_positive_label"]
 
@@ -53,21 +54,20 @@ class AssembleResult:
 
     Attributes:
         folder: The dataset.
-        counts: Rows by status, usable rows by split and class; see `TileWriter.counts`.
+        counts: Numbers of tiles.
         digest: Digest of the content.
     """
 
     folder: Path
-    counts: dict[str, dict[str, int]]
+    counts: DatasetCounts
     digest: str
 
     def summary(self) -> str:
         """Return the counts by status and by split, and where the manifest is."""
-        by_status = self.counts["by_status"]
-        statuses = "  ".join(f"{number:,} {status}" for status, number in by_status.items())
-        lines = [f"assemble  {self.counts['considered']:,} tiles | {statuses}"]
-        for split, by_class in self.counts["by_split"].items():
-            classes = "  ".join(f"{label} {number:,}" for label, number in by_class.items())  # type: ignore[attr-defined]
+        statuses = "  ".join(f"{number:,} {status}" for status, number in self.counts.by_status.items())
+        lines = [f"assemble  {self.counts.considered:,} tiles | {statuses}"]
+        for split, by_class in self.counts.by_split.items():
+            classes = "  ".join(f"{label} {number:,}" for label, number in by_class.items())
             lines.append(f"          {split:<6} {classes}")
         lines.append(f"wrote     {self.folder}/manifest.parquet   dataset {self.digest[:12]}")
         return "\n".join(lines)
@@ -138,7 +138,10 @@ def _assemble(
     read: Read = read_file,
     attribution: str = "",
 ) -> AssembleResult:
-    with atomic_folder(config.out, record="dataset.json") as work, TileStaging(work / "workbench.sqlite") as bench:
+    with (
+        atomic_folder(config.out, record=DatasetRecord.file_name) as work,
+        TileStaging(work / "workbench.sqlite") as bench,
+    ):
         bench.add(candidates, config.block_zoom)
         classes = check_classes(bench.kinds())
         positive = choose_positive_label(classes, config.positive_label)
@@ -153,25 +156,25 @@ def _assemble(
         _split_by_content(bench, classes, config)
         check_blocks(bench, config.block_zoom)
         check_lookalikes(bench, config.near_duplicate_bits)
-        page = DatasetPage(classes)
+        page = DatasetPage(classes, config.block_zoom)
         _write_tiles(work, bench, read, config, page)
         summary = DatasetSummary()
         write_manifest(work / "manifest.parquet", _counted(bench.rows(), summary, page), config.slice_columns)
         _check_splits(summary, classes)
-        description = {
-            "name": name,
-            "synthetic": config.data == _SAMPLE,
-            "classes": classes,
-            "positive_label": positive,
-            "attribution": attribution,
-            "counts": summary.counts(),
-            "digest": summary.digest(),
-            "shards": {path.name: file_digest(path) for path in sorted(work.glob("tiles-*.parquet"))},
-            "config": config.resolved(),
-        }
-        write_json(work / "dataset.json", description)
-        (work / "report.html").write_text(page.render(description), encoding="utf-8")
-    return AssembleResult(config.out, summary.counts(), summary.digest())
+        record = DatasetRecord(
+            name=name,
+            synthetic=config.data == _SAMPLE,
+            classes=tuple(classes),
+            positive_label=positive,
+            attribution=attribution,
+            counts=summary.counts(),
+            digest=summary.digest(),
+            shards={path.name: file_digest(path) for path in sorted(work.glob("tiles-*.parquet"))},
+            config=config.resolved(),
+        )
+        record.write(work)
+        (work / "report.html").write_text(page.render(record), encoding="utf-8")
+    return AssembleResult(config.out, record.counts, record.digest)
 
 
 def _counted(rows: Iterable[ManifestRow], summary: DatasetSummary, page: DatasetPage) -> Iterator[ManifestRow]:

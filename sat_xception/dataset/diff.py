@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sat_xception.dataset.manifest import read_dataset
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.dataset.settings import DiffConfig
 from sat_xception.errors import DataError
 from sat_xception.storage.files import dump_json
@@ -97,7 +97,8 @@ def diff_datasets(config: DiffConfig) -> DatasetDiff:
     Raises:
         DataError: A folder is no dataset, or its manifest can't be read.
     """
-    columns = tuple(sorted({*_slice_columns(config.old), *_slice_columns(config.new)}))
+    records = DatasetRecord.read(config.old), DatasetRecord.read(config.new)
+    columns = tuple(sorted({name for record in records for name in record.counts.by_slice}))
     before, after = _usable_tiles(config.old, columns), _usable_tiles(config.new, columns)
     old_by_id = {tile.id: tile for content, tile in before.items() if content not in after}
     counts: dict[str, Counter[tuple[str, str]]] = {kind: Counter() for kind in CHANGES}
@@ -124,16 +125,11 @@ def diff_datasets(config: DiffConfig) -> DatasetDiff:
             count(kind, old, tile)
     for old in old_by_id.values():
         count("removed", old, old)
-    digests = (read_dataset(config.old)["digest"], read_dataset(config.new)["digest"])
-    return DatasetDiff(digests, counts, by_slice, config.as_json)
+    return DatasetDiff((records[0].digest, records[1].digest), counts, by_slice, config.as_json)
 
 
 def _change(before: str, after: str) -> str:
     return after if before == after else f"{before} → {after}"
-
-
-def _slice_columns(folder: Path) -> list[str]:
-    return list(read_dataset(folder)["counts"].get("by_slice", {}))
 
 
 def _usable_tiles(folder: Path, slices: Sequence[str]) -> dict[str, _Tile]:

@@ -1,4 +1,4 @@
-"""The dataset on disk: Parquet shards of tiles, a manifest with a row for every tile considered, and `dataset.json`."""
+"""The dataset on disk: Parquet shards of tiles, and a manifest with a row for every tile considered."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sat_xception.dataset.record import DatasetCounts
 from sat_xception.errors import DataError
-from sat_xception.storage import file_digest, read_json
+from sat_xception.storage import file_digest
 
 __all__ = [
     "DatasetSummary",
     "ManifestRow",
     "TileWriter",
     "check_shard",
-    "read_dataset",
     "write_manifest",
 ]
 
@@ -66,7 +66,6 @@ _TILE_SCHEMA = pa.schema(
         ("image", pa.binary()),
     ]
 )
-_DATASET_KEYS = ("name", "synthetic", "classes", "positive_label", "counts", "digest", "shards")
 _ROW_GROUP = 256
 _MANIFEST_ROW_GROUP = 2048
 _SHARD_BYTES = 256 * 2**20
@@ -211,21 +210,6 @@ class TileWriter:
             part.rename(self._folder / f"tiles-{index:05d}-of-{len(self._shards):05d}.parquet")
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
-    """Return `dataset.json` of a dataset folder.
-
-    Raises:
-        DataError: The folder is no dataset.
-    """
-    content = read_json(folder / "dataset.json", made_by="assemble")
-    missing = [key for key in _DATASET_KEYS if key not in content]
-    if missing:
-        raise DataError(
-            f"{folder}/dataset.json isn't what assemble writes: it has no {missing[0]!r}; run assemble again"
-        )
-    return content
-
-
 def check_shard(shard: Path, digest: str) -> None:
     """Compare a shard with the digest that `dataset.json` has of it.
 
@@ -270,14 +254,14 @@ class DatasetSummary:
         line = "\t".join([row.id, row.label, row.split, row.sha256, *weight, *slices])
         self._digest.update(f"{line}\n".encode())
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> DatasetCounts:
         """Return the counts, as `dataset.json` has them."""
-        return {
-            "considered": self.considered,
-            "by_status": _sorted(self.by_status),
-            "by_split": {split: _sorted(counts) for split, counts in sorted(self.by_split.items())},
-            "by_slice": {name: _sorted(counts) for name, counts in sorted(self.by_slice.items())},
-        }
+        return DatasetCounts(
+            considered=self.considered,
+            by_status=_sorted(self.by_status),
+            by_split={split: _sorted(counts) for split, counts in sorted(self.by_split.items())},
+            by_slice={name: _sorted(counts) for name, counts in sorted(self.by_slice.items())},
+        )
 
     def digest(self) -> str:
         """Return a digest of id, label, split, content, weight and slices of the usable tiles."""

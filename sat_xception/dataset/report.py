@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sat_xception.dataset.manifest import ManifestRow
 from sat_xception.dataset.map_drawing import draw_map
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.dataset.split import SPLITS
 from sat_xception.dataset.tile_map import TileMap
 from sat_xception.reports.page import render_page, thumbnail
@@ -27,9 +27,15 @@ _LONGEST_TEXT = 200
 class DatasetPage:
     """Collects what the page shows, row by row: memory stays flat however many there are."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        """Begin the page of a dataset with these classes; tiles are shown of the first dozen."""
+    def __init__(self, classes: Sequence[str], block_zoom: int) -> None:
+        """Begin the page of a dataset with these classes; tiles are shown of the first dozen.
+
+        Args:
+            classes: Names in index order.
+            block_zoom: Zoom of the blocks that share a split.
+        """
         self._classes = classes
+        self._block_zoom = block_zoom
         self._samples: dict[str, dict[str, list[dict[str, str]]]] = {
             label: {} for label in classes[:_CLASSES_WITH_TILES]
         }
@@ -63,42 +69,36 @@ class DatasetPage:
         if len(listed) < _MAX_LEFT_OUT:
             listed.append((_cut(row.id), row.label, row.status, _cut(row.reason)))
 
-    def render(self, description: Mapping[str, Any]) -> str:
-        """Return the page.
-
-        Args:
-            description: Content of `dataset.json`.
-        """
-        counts, classes = description["counts"], self._classes
-        splits = [split for split in SPLITS if split in counts["by_split"]]
+    def render(self, record: DatasetRecord) -> str:
+        """Return the page."""
+        counts, classes = record.counts, self._classes
+        splits = [split for split in SPLITS if split in counts.by_split]
         left_out = [*self._left_out[True], *self._left_out[False]][:_MAX_LEFT_OUT]
         reasons = self._reasons.most_common(_MAX_REASONS)
-        lost = counts["considered"] - counts["by_status"].get("ok", 0)
-        block_zoom = description["config"]["block_zoom"]
+        lost = counts.considered - counts.usable
         return render_page(
             "dataset",
-            synthetic=description["synthetic"],
-            name=description["name"],
-            digest=description["digest"],
-            positive_label=description["positive_label"],
-            attribution=description["attribution"],
-            slices=list(counts["by_slice"].items()),
-            considered=counts["considered"],
-            statuses=counts["by_status"],
+            synthetic=record.synthetic,
+            name=record.name,
+            digest=record.digest,
+            positive_label=record.positive_label,
+            attribution=record.attribution,
+            slices=list(counts.by_slice.items()),
+            considered=counts.considered,
+            statuses=counts.by_status,
             splits=splits,
             classes=[
-                (label, [counts["by_split"][split].get(label, 0) for split in splits])
-                for label in classes[:_MAX_CLASSES]
+                (label, [counts.by_split[split].get(label, 0) for split in splits]) for label in classes[:_MAX_CLASSES]
             ],
             more_classes=max(0, len(classes) - _MAX_CLASSES),
-            totals=[sum(counts["by_split"][split].values()) for split in splits],
-            map=draw_map(self._map, block_zoom),
+            totals=[sum(counts.by_split[split].values()) for split in splits],
+            map=draw_map(self._map, self._block_zoom),
             map_splits=SPLITS,
             map_classes=self._map.classes,
             map_zoom=self._map.zoom,
             map_is_exact=self._map.is_exact,
             mapped=self._map.tiles,
-            block_zoom=block_zoom,
+            block_zoom=self._block_zoom,
             reasons=[(status, reason, number) for (status, reason), number in reasons],
             more_reasons=lost - sum(number for _, number in reasons),
             left_out=left_out,

@@ -13,21 +13,21 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sat_xception.dataset.assemble import AssembleResult, assemble
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 from sat_xception.settings.config import load_config
-from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, read_json, read_stored_bytes, scratch_folder
+from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, read_stored_bytes, scratch_folder
 from sat_xception.storage.address import is_address
 from sat_xception.storage.files import dump_json, json_text
 
 __all__ = ["find_source", "take_dataset"]
 
 _log = get_logger(__name__)
-_RECORD = "dataset.json"
+_RECORD = DatasetRecord.file_name
 
 
 def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
@@ -51,7 +51,7 @@ def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
         made = folder / "dataset"
         counts = _assemble({**settings, "out": made}).summary().splitlines()[:-1]
         print("\n".join(counts), flush=True)
-        address = (GcsPath(store) if is_address(store) else Path(store)) / _identity(made)
+        address = (GcsPath(store) if is_address(store) else Path(store)) / _identity(DatasetRecord.read(made))
         if _holds_dataset(address):
             _log.info("dataset   unchanged: %s", address)
         else:
@@ -73,25 +73,25 @@ def take_dataset(source: str, out: Path) -> AssembleResult:
     if source.startswith("{"):
         return _assemble({**json.loads(source)["settings"], "out": out})
     stored = fetch_folder(GcsPath(source), _RECORD) if is_address(source) else Path(source)
-    description = read_json(stored / _RECORD, made_by="assemble")
-    if _identity(stored) != stored.name:
+    record = DatasetRecord.read(stored)
+    if _identity(record) != stored.name:
         raise DataError(f"{source} was changed after it was stored; remove it and start the run again")
     _copy(stored, out)
-    return AssembleResult(out, description["counts"], description["digest"])
+    return AssembleResult(out, record.counts, record.digest)
 
 
 def _assemble(settings: Mapping[str, object]) -> AssembleResult:
     return assemble(load_config(AssembleConfig, None, settings).localized())
 
 
-def _identity(dataset: Path) -> str:
+def _identity(record: DatasetRecord) -> str:
     """Return the digest of everything that the steps after assemble see of a dataset, as 64 hexadecimal digits.
 
-    Where tiles came from and how they were fetched is left out: the shards' own digests hold what came of it.
+    Where tiles came from and how they were fetched is left out: the shards' own digests hold what came of it. So is the
+    version of the document, and what its file doesn't have: a dataset that an earlier version stored keeps its digest.
     """
-    description: dict[str, Any] = dict(read_json(dataset / _RECORD, made_by="assemble"))
-    description["config"] = {"block_zoom": description["config"]["block_zoom"]}
-    return hashlib.sha256(json_text(description).encode()).hexdigest()
+    content = record.model_dump(mode="json", exclude={"config"}, exclude_unset=True)
+    return hashlib.sha256(json_text({**content, "config": {"block_zoom": record.block_zoom}}).encode()).hexdigest()
 
 
 def _holds_dataset(address: Path) -> bool:

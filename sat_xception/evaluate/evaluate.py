@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,36 +23,37 @@ from sat_xception.evaluate.serving import score_serving
 from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD, choose_threshold
 from sat_xception.evaluate.tiles import Tiles, read_images, read_tiles
-from sat_xception.examples.index import ExamplesIndex, read_index
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import track
 from sat_xception.model.input import evaluation_batches, reading
 from sat_xception.reports.page import thumbnail
 from sat_xception.serve.probabilities import find_flaws
-from sat_xception.storage import atomic_folder, file_digest, read_json
+from sat_xception.storage import atomic_folder, file_digest
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 
 __all__ = ["EvaluateResult", "evaluate", "load_model", "measure"]
 
 _MISTAKES = 12
 
 
-def load_model(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
+def load_model(folder: Path) -> tuple[keras.Model, TrainingRecord]:
     """Return the model in a folder that train wrote, and its `train.json`. Keras's safe mode: no code is loaded.
 
     Raises:
         DataError: The folder wasn't written by train.
         ModelError: The training failed, the model is damaged, or its digest differs from that in `train.json`.
     """
-    facts = read_json(folder / "train.json", made_by="train")
-    if facts.get("failed"):
-        raise ModelError(f"{folder} holds no model, since its training failed: {facts['failed']}")
+    record = TrainingRecord.read(folder)
+    if record.failed:
+        raise ModelError(f"{folder} holds no model, since its training failed: {record.failed}")
     path = folder / "model.keras"
     try:
         # The gate's decision identifies the model by this digest, so the figures must belong to the same file.
-        if file_digest(path) != facts["model"]:
+        if file_digest(path) != record.model:
             raise ModelError(
                 f"{path} isn't the model that {folder}/train.json describes; run `sat_xception train` again"
             )
-        return keras.models.load_model(path, safe_mode=True), facts
+        return keras.models.load_model(path, safe_mode=True), record
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be loaded: {error}. Run `sat_xception train` again") from None
 
@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         result = evaluate(EvaluateConfig(model="models/xception", examples="examples", out="evaluations/xception"))
         print(result.evaluation.metrics.accuracy)
     """
-    examples = read_index(config.examples)
+    examples = ExamplesIndex.read(config.examples)
     about = {
         "split": config.split,
         "classes": examples.classes,
@@ -89,19 +89,20 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
 def _evaluate_model(config: EvaluateConfig, about: dict[str, Any]) -> EvaluateResult:
     assert config.model is not None
-    trained = read_json(config.model / "train.json", made_by="train")
-    if trained["classes"] != list(about["classes"]):
-        raise DataError(f"{config.model} knows {trained['classes']}, the examples hold {list(about['classes'])}")
+    record = TrainingRecord.read(config.model)
+    classes: tuple[str, ...] = about["classes"]
+    if record.classes != classes:
+        raise DataError(f"{config.model} knows {list(record.classes)}, the examples hold {list(classes)}")
     about |= {
-        "backbone": trained["backbone"],
-        "model": trained["model"],
-        "training": TrainingSummary.model_validate({**trained, "history": _read_history(config.model)}),
+        "backbone": record.backbone,
+        "model": record.model,
+        "training": TrainingSummary.of(record, TrainingHistory.read(config.model).epochs),
     }
-    if failed := trained.get("failed"):
-        return _write_unscored(config, Evaluation(**about, failed=failed))
+    if record.failed:
+        return _write_unscored(config, Evaluation(**about, failed=record.failed))
     model, _ = load_model(config.model)
     scored = {
-        split: (read_tiles(config.examples, split), _score(model, trained["input_size"], config, split))
+        split: (read_tiles(config.examples, split), _score(model, record.input_size, config, split))
         for split in dict.fromkeys((config.split, "valid"))
     }
     valid, of_valid = _known(*scored["valid"])
@@ -130,7 +131,7 @@ def _write_unscored(config: EvaluateConfig, evaluation: Evaluation) -> EvaluateR
 
 
 def _score(model: keras.Model, input_size: int, config: EvaluateConfig, split: str) -> npt.NDArray[np.float32]:
-    total = -(-read_index(config.examples).count(split) // config.batch_size)
+    total = -(-ExamplesIndex.read(config.examples).count(split) // config.batch_size)
     batches = evaluation_batches(config.examples, split, input_size, config.batch_size)
     return np.concatenate([model(images, training=False).numpy() for images, _ in track(batches, "evaluate", total)])
 
@@ -218,14 +219,6 @@ def measure(
     value = threshold.value if threshold else DEFAULT_THRESHOLD
     blocks = tiles.block_numbers()
     return compute_metrics(tiles.labels, probabilities, classes, positive_label, value, blocks, tiles.slices)
-
-
-def _read_history(model: Path) -> list[dict[str, Any]]:
-    try:
-        history: list[dict[str, Any]] = json.loads((model / "history.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{model}/history.json can't be read: {error}. Run `sat_xception train` again") from None
-    return history
 
 
 def _worst_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> list[int]:

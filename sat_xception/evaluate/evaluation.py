@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import model_validator
 
 from sat_xception.evaluate.figures import Calibration, Metrics, Threshold
+from sat_xception.model.parts import Epoch, Weights
 from sat_xception.storage.document import Document, Part
+from sat_xception.train.record import Hardware, TrainingRecord
 
 __all__ = [
     "Evaluation",
-    "Hardware",
     "Mistake",
     "Scores",
     "ServingStatus",
     "TrainingSummary",
     "Unscored",
-    "Weights",
 ]
 
 
@@ -38,27 +39,6 @@ class Mistake(Part):
     confidence: float
 
 
-class Weights(Part):
-    """Weights that a training started from; `sha256` of a file is left out of JSON where there is no file."""
-
-    kind: str
-    description: str
-    sha256: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _leave_out_an_absent_digest(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {key: value for key, value in content.items() if value is not None}
-
-
-class Hardware(Part):
-    """Machine that a model was trained on."""
-
-    machine: str = ""
-    cores: int | None = None
-    gpus: tuple[str, ...] = ()
-
-
 class TrainingSummary(Part):
     """The fields of `train.json` that are compared between models.
 
@@ -69,7 +49,7 @@ class TrainingSummary(Part):
         seconds: Duration of each phase, and of `all`.
         input_size: Width and height of the model's input, in pixels.
         hardware: Machine that the model was trained on.
-        history: Rows of `history.json`, one per epoch.
+        history: Epochs of all phases.
     """
 
     weights: Weights
@@ -78,7 +58,20 @@ class TrainingSummary(Part):
     seconds: dict[str, float]
     input_size: int
     hardware: Hardware
-    history: tuple[dict[str, Any], ...]
+    history: tuple[Epoch, ...]
+
+    @classmethod
+    def of(cls, record: TrainingRecord, history: Iterable[Epoch]) -> TrainingSummary:
+        """Return the summary of a training."""
+        return cls(
+            weights=record.weights,
+            kept_phase=record.kept_phase,
+            valid_accuracy=record.valid_accuracy,
+            seconds=dict(record.seconds),
+            input_size=record.input_size,
+            hardware=record.hardware,
+            history=tuple(history),
+        )
 
     @property
     def total_seconds(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sat_xception.evaluate.decision import Candidate, Decision
-from sat_xception.evaluate.evaluation import Evaluation, Hardware
+from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.evaluate.figures import Interval, Reliability, SliceMetrics
 from sat_xception.reports.charts import (
     confusion_chart,
@@ -20,6 +20,7 @@ from sat_xception.reports.charts import (
 )
 from sat_xception.reports.markdown import plain
 from sat_xception.reports.page import render_page
+from sat_xception.train.record import Hardware
 
 __all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
 

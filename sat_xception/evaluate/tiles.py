@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception.evaluate.bootstrap import number_blocks
-from sat_xception.examples.index import read_index, shard_files
+from sat_xception.examples.index import ExamplesIndex, shard_files
 from sat_xception.model.input import encoded_examples
 
 __all__ = ["Tiles", "read_images", "read_tiles"]
@@ -55,7 +55,7 @@ def read_tiles(folder: Path, split: str) -> Tiles:
     Raises:
         DataError: The split is absent or a file is missing.
     """
-    index = read_index(folder)
+    index = ExamplesIndex.read(folder)
     features: dict[str, tf.io.FixedLenFeature] = {
         "tile/id": tf.io.FixedLenFeature([], tf.string),
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),

@@ -18,18 +18,29 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sat_xception import __version__
-from sat_xception.dataset.manifest import check_shard, read_dataset
+from sat_xception.dataset.manifest import check_shard
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.examples.beam import pipeline_options, run_all
+from sat_xception.examples.index import ExamplesIndex, Shard, SplitIndex
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.examples.shard_plan import PlannedShard, open_shard, plan_shards
-from sat_xception.examples.shard_writer import FAILED, NOTE, PART, RUN, ShardJob, finished_shard, write_shard
+from sat_xception.examples.shard_writer import (
+    FAILED,
+    NOTE,
+    PART,
+    RUN,
+    ShardFailure,
+    ShardJob,
+    ShardNote,
+    finished_shard,
+    write_shard,
+)
 from sat_xception.log import get_logger, track
 from sat_xception.process import usable_cores
-from sat_xception.storage import GcsPath, atomic_folder, read_json, write_json
+from sat_xception.storage import GcsPath, atomic_folder, read_json
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -47,12 +58,10 @@ class ConvertResult:
     Attributes:
         folder: The examples.
         counts: Number of examples by split.
-        splits: Count, classes and files by split, as `examples.json` has them.
     """
 
     folder: Path
     counts: dict[str, int]
-    splits: dict[str, Any]
 
     def summary(self) -> str:
         """Return the counts and where the examples are."""
@@ -73,68 +82,72 @@ def convert(config: ConvertConfig) -> ConvertResult:
     """
     if config.runner:
         _check_reachable(config)
-    dataset = read_dataset(config.dataset)
-    planned = {split: sum(by_class.values()) for split, by_class in dataset["counts"]["by_split"].items()}
-    files = [config.dataset / name for name in sorted(dataset["shards"])]
+    dataset = DatasetRecord.read(config.dataset)
+    planned = {split: sum(by_class.values()) for split, by_class in dataset.counts.by_split.items()}
+    files = [config.dataset / name for name in sorted(dataset.shards)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(check_shard, files, (dataset["shards"][file.name] for file in files)):
+        for _ in pool.map(check_shard, files, (dataset.shards[file.name] for file in files)):
             pass
-    plan = plan_shards(files, sorted(planned), dataset["classes"], config.shard_mb * 10**6)
+    plan = plan_shards(files, sorted(planned), dataset.classes, config.shard_mb * 10**6)
     found = {split: sum(shard.count for shard in plan if shard.split == split) for split in sorted(planned)}
     if found != planned:
         raise DataError(f"{config.dataset} holds {found} tiles, its dataset.json says {planned}; run assemble again")
-    with atomic_folder(config.out, record="examples.json") as work, _run_folder(config, dataset) as (folder, run):
-        notes = _write_all(config, plan, _job(files, dataset["classes"], folder, run))
+    with (
+        atomic_folder(config.out, record=ExamplesIndex.file_name) as work,
+        _run_folder(config, dataset) as (folder, run),
+    ):
+        notes = _write_all(config, plan, _job(files, dataset.classes, folder, run))
         splits = {split: _describe([shard for shard in plan if shard.split == split], notes) for split in found}
         for split in splits:
             (work / split).mkdir()
         for shard in plan:
-            _place(folder / shard.split / shard.name, work / shard.split / shard.name)
-        description = {
-            "classes": dataset["classes"],
-            "positive_label": dataset["positive_label"],
-            "dataset_digest": dataset["digest"],
-            "source": dataset["name"],
-            "synthetic": dataset["synthetic"],
-            "slices": _slices(files),
-            "block_zoom": dataset["config"]["block_zoom"],
-            "splits": splits,
-            "config": {name: value for name, value in config.resolved().items() if name not in _HOW_NOT_WHAT},
-        }
-        write_json(work / "examples.json", description)
-    return ConvertResult(config.out, found, splits)
+            _place(folder / shard.path, work / shard.path)
+        index = ExamplesIndex(
+            classes=dataset.classes,
+            positive_label=dataset.positive_label,
+            dataset_digest=dataset.digest,
+            source=dataset.name,
+            synthetic=dataset.synthetic,
+            slices=_slices(files),
+            block_zoom=dataset.block_zoom,
+            splits=splits,
+            config={name: value for name, value in config.resolved().items() if name not in _HOW_NOT_WHAT},
+        )
+        index.write(work)
+    return ConvertResult(config.out, found)
 
 
 def _check_reachable(config: ConvertConfig) -> None:
     given = config.resolved()
-    for flag, value in (("--dataset", given["dataset"]), ("--out", given["out"])):
-        if str(value).startswith("gs:"):
+    for name in ("dataset", "out"):
+        if str(given[name]).startswith("gs:"):
             raise ConfigError(
-                f"{config.runner} writes from other machines, which take {flag} from a folder that all of them mount; "
-                f"got {value}. Mount the bucket, or leave out --runner: see docs/convert.md"
+                f"{config.runner} writes from other machines, which take --{name} from a folder that all of them "
+                f"mount; got {given[name]}. Mount the bucket, or leave out --runner: see docs/convert.md"
             )
 
 
-def _job(files: Sequence[Path], classes: list[str], folder: Path, run: str) -> ShardJob:
+def _job(files: Sequence[Path], classes: tuple[str, ...], folder: Path, run: str) -> ShardJob:
     sizes = []
     for file in files:
         with open_shard(file, ()) as parquet:
             sizes.append((file.resolve(), parquet.metadata.num_rows))
-    return ShardJob(tuple(sizes), tuple(classes), folder, run)
+    return ShardJob(tuple(sizes), classes, folder, run)
 
 
-def _slices(files: Sequence[Path]) -> list[str]:
+def _slices(files: Sequence[Path]) -> tuple[str, ...]:
     for file in files[:1]:
         with open_shard(file, ()) as parquet:
-            return [name.removeprefix("slice/") for name in parquet.schema_arrow.names if name.startswith("slice/")]
-    return []
+            names = parquet.schema_arrow.names
+        return tuple(name.removeprefix("slice/") for name in names if name.startswith("slice/"))
+    return ()
 
 
 @contextlib.contextmanager
-def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+def _run_folder(config: ConvertConfig, dataset: DatasetRecord) -> Iterator[tuple[Path, str]]:
     """Yield the folder of this dataset's and these settings' files, and the run's id; it stays when work is stopped."""
     # With the version: another one may write other features.
-    facts = {"dataset": dataset["digest"], "shards": dataset["shards"], "shard_mb": config.shard_mb, "by": __version__}
+    facts = {"dataset": dataset.digest, "shards": dataset.shards, "shard_mb": config.shard_mb, "by": __version__}
     key = hashlib.sha256(repr((sorted(facts.items()), str(config.out))).encode()).hexdigest()[:16]
     place = Path(tempfile.gettempdir()) if isinstance(config.out, GcsPath) else config.out.resolve().parent
     folder = place / f".{config.out.name}-convert-{key}"
@@ -149,7 +162,7 @@ def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[tupl
         (folder / RUN).write_text(run, encoding="utf-8")
         for left in (*folder.rglob(f"*{PART}"), folder / FAILED):
             left.unlink(missing_ok=True)
-        for split in dataset["counts"]["by_split"]:
+        for split in dataset.counts.by_split:
             (folder / split).mkdir(exist_ok=True)
         try:
             yield folder, run
@@ -164,9 +177,9 @@ def _run_folder(config: ConvertConfig, dataset: dict[str, Any]) -> Iterator[tupl
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJob) -> dict[tuple[str, str], Any]:
-    """Write the files that are missing; return every file's note by split and name."""
-    there = sum((job.folder / shard.split / f"{shard.name}{NOTE}").is_file() for shard in plan)
+def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJob) -> dict[str, ShardNote]:
+    """Write the files that are missing; return every file's note by its path below the job's folder."""
+    there = sum((job.folder / f"{shard.path}{NOTE}").is_file() for shard in plan)
     if there:
         _log.info("resumed   %d of %d files were there", there, len(plan))
     if plan:
@@ -182,10 +195,11 @@ def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJo
                 (job.folder / FAILED).touch()
                 raise
         _raise_failure(config, job, running)
-    notes = {(shard.split, shard.name): finished_shard(job.folder / shard.split / shard.name) for shard in plan}
-    lost = [name for name, note in notes.items() if not note]
+    found = {shard.path: finished_shard(job.folder / shard.path) for shard in plan}
+    notes = {path: note for path, note in found.items() if note}
+    lost = sorted(found.keys() - notes.keys())
     if lost:
-        raise ServiceError(f"{len(lost)} files, such as {'/'.join(lost[0])}, weren't written; run the command again")
+        raise ServiceError(f"{len(lost)} files, such as {lost[0]}, weren't written; run the command again")
     return notes
 
 
@@ -207,10 +221,10 @@ def _progress(running: Future[None], folder: Path) -> Iterator[None]:
 
 def _raise_failure(config: ConvertConfig, job: ShardJob, running: Future[None]) -> None:
     if (job.folder / FAILED).is_file():
-        failure = read_json(job.folder / FAILED, made_by="convert")
-        if failure["errno"] is not None:
-            raise OSError(failure["errno"], failure["error"])
-        raise DataError(failure["error"])
+        failure = ShardFailure.model_validate(read_json(job.folder / FAILED, made_by="convert"))
+        if failure.errno is not None:
+            raise OSError(failure.errno, failure.error)
+        raise DataError(failure.error)
     error = running.exception()
     if error is not None and config.runner:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -219,12 +233,16 @@ def _raise_failure(config: ConvertConfig, job: ShardJob, running: Future[None]) 
         raise error
 
 
-def _describe(shards: Sequence[PlannedShard], notes: dict[tuple[str, str], Any]) -> dict[str, Any]:
+def _describe(shards: Sequence[PlannedShard], notes: dict[str, ShardNote]) -> SplitIndex:
     by_class: Counter[str] = Counter()
     for shard in shards:
         by_class.update(shard.by_class)
-    listed = [{key: notes[shard.split, shard.name][key] for key in ("file", "count", "sha256")} for shard in shards]
-    return {"count": by_class.total(), "by_class": dict(sorted(by_class.items())), "shards": listed}
+    written = [notes[shard.path] for shard in shards]
+    return SplitIndex(
+        count=by_class.total(),
+        by_class=dict(sorted(by_class.items())),
+        shards=tuple(Shard(file=note.file, count=note.count, sha256=note.sha256) for note in written),
+    )
 
 
 def _place(made: Path, target: Path) -> None:

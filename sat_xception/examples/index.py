@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from sat_xception.errors import DataError
-from sat_xception.storage import file_digest, read_json
+from sat_xception.storage import file_digest
+from sat_xception.storage.document import Document, Part
 
-__all__ = ["ExamplesIndex", "Shard", "SplitIndex", "check_shards", "read_index", "shard_files"]
+__all__ = ["ExamplesIndex", "Shard", "SplitIndex", "check_shards", "shard_files"]
 
 
-class Shard(BaseModel):
+class Shard(Part):
     """A TFRecord file of a split: its name, its number of examples, its digest."""
 
     file: str
@@ -20,48 +23,49 @@ class Shard(BaseModel):
     sha256: str
 
 
-class SplitIndex(BaseModel):
+class SplitIndex(Part):
     """A split: its number of examples, in all and by class, and its files in order."""
 
     count: int
-    by_class: dict[str, int]
+    by_class: Mapping[str, int]
     shards: tuple[Shard, ...]
 
 
-class ExamplesIndex(BaseModel):
-    """What convert says about the examples."""
+class ExamplesIndex(Document):
+    """Content of `examples.json`.
+
+    Attributes:
+        classes: Names in index order.
+        positive_label: The positive class; "" without one.
+        dataset_digest: Digest of the dataset.
+        slices: Names of the slices.
+        block_zoom: Zoom of the blocks that share a split; None where it isn't known.
+        source: Name of the data.
+        synthetic: Whether the data is the synthetic sample.
+        splits: Splits by name.
+        config: Settings of convert that change the result.
+    """
+
+    file_name: ClassVar[str] = "examples.json"
+    made_by: ClassVar[str] = "convert"
 
     classes: tuple[str, ...] = Field(min_length=1)
     positive_label: str = ""
     dataset_digest: str
     slices: tuple[str, ...]
-    # Zoom of the blocks that share a split, where it is known which tiles of the map the examples are.
     block_zoom: int | None = None
     source: str
     synthetic: bool
-    splits: dict[str, SplitIndex]
+    splits: Mapping[str, SplitIndex]
+    config: Mapping[str, Any] = Field(default_factory=dict)
 
     def count(self, split: str) -> int:
         """Return the number of examples of a split; 0 when it is absent."""
         return self.splits[split].count if split in self.splits else 0
 
-
-def read_index(folder: Path) -> ExamplesIndex:
-    """Return the index of a folder of examples.
-
-    Raises:
-        DataError: Missing, damaged, or not what convert writes.
-    """
-    path = folder / "examples.json"
-    content = read_json(path, made_by="convert")
-    try:
-        return ExamplesIndex.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{path} isn't what convert writes: {where}: {first['msg'].lower()}. Run `sat_xception convert` again"
-        ) from None
+    def shard_digests(self) -> dict[str, list[str]]:
+        """Return the digests of the files of each split."""
+        return {name: [shard.sha256 for shard in split.shards] for name, split in self.splits.items()}
 
 
 def shard_files(folder: Path, split: str) -> list[Path]:
@@ -70,7 +74,7 @@ def shard_files(folder: Path, split: str) -> list[Path]:
     Raises:
         DataError: The split is absent, or a file is missing.
     """
-    splits = read_index(folder).splits
+    splits = ExamplesIndex.read(folder).splits
     if split not in splits:
         raise DataError(f"{folder} has no {split} split; it has {', '.join(splits)}")
     files = [folder / split / shard.file for shard in splits[split].shards]

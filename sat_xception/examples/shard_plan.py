@@ -45,6 +45,11 @@ class PlannedShard:
         return f"examples-{self.index:05d}-of-{self.total:05d}.tfrecord"
 
     @property
+    def path(self) -> str:
+        """Path of the file, in a folder of examples."""
+        return f"{self.split}/{self.name}"
+
+    @property
     def count(self) -> int:
         """Number of its tiles."""
         return sum(self.by_class.values())

@@ -6,12 +6,12 @@ so a run that was killed goes on with the files it hadn't finished.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.errors import DataError, ServiceError
+from sat_xception.examples.index import Shard
 from sat_xception.examples.shard_plan import PlannedShard, open_shard
 from sat_xception.examples.tfrecord_writer import RecordWriter, serialize_example
 from sat_xception.storage import file_digest
+from sat_xception.storage.document import Part
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "NOTE", "PART", "RUN", "ShardJob", "finished_shard", "write_shard"]
+__all__ = [
+    "FAILED",
+    "NOTE",
+    "PART",
+    "RUN",
+    "ShardFailure",
+    "ShardJob",
+    "ShardNote",
+    "finished_shard",
+    "write_shard",
+]
 
 # In the folder of a run: its id, and why it stopped.
 RUN, FAILED = "run.txt", "failed.json"
 # What the names of notes and of unfinished files end with.
 NOTE, PART = ".note.json", ".part"
-_COLUMNS = ("id", "label", "split", "format", "width", "height", "mean_luma", "std_luma", "image")
-_OPTIONAL = ("tile/x", "tile/y", "tile/z", "tile/lon", "tile/lat", "weight")
+# Features by the column that they come from.
+_TEXTS = {"id": "tile/id", "label": "image/class/text", "format": "image/format"}
+_NUMBERS = {
+    "height": "image/height",
+    "width": "image/width",
+    "mean_luma": "image/mean_luma",
+    "std_luma": "image/std_luma",
+}
+# A dataset may lack these columns, and a tile may lack their values.
+_OPTIONAL = {
+    "tile/x": "tile/x",
+    "tile/y": "tile/y",
+    "tile/z": "tile/z",
+    "tile/lon": "tile/lon",
+    "tile/lat": "tile/lat",
+    "weight": "tile/weight",
+}
+_COLUMNS = (*_TEXTS, *_NUMBERS, "split", "image")
+_Values = Sequence[bytes | memoryview | float | None]
+
+
+class ShardNote(Shard):
+    """Note beside a finished file; `size` is in bytes."""
+
+    size: int
+
+
+class ShardFailure(Part):
+    """Why a run stopped; `errno` is that of an error of the operating system, and None of others."""
+
+    error: str
+    errno: int | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +109,7 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
             f"a worker on {socket.gethostname()} doesn't see {job.folder}: a runner on other machines needs --dataset "
             "and --out in a folder that all of them mount at the same path"
         )
-    path = job.folder / shard.split / shard.name
+    path = job.folder / shard.path
     if (job.folder / FAILED).exists() or _is_sound(path):
         return
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
@@ -78,27 +120,26 @@ def write_shard(shard: PlannedShard, job: ShardJob) -> None:
         _log_progress(job, error)
 
 
-def finished_shard(path: Path) -> dict[str, Any]:
-    """Return the note of a finished file, after comparing the file's size with it; {} when it isn't finished."""
-    note = path.with_name(path.name + NOTE)
+def finished_shard(path: Path) -> ShardNote | None:
+    """Return the note of a finished file, after comparing the file's size with it; None when it isn't finished."""
     try:
-        facts: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        return facts if path.stat().st_size == facts["size"] else {}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+        note = ShardNote.model_validate_json(path.with_name(path.name + NOTE).read_bytes())
+        return note if path.stat().st_size == note.size else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _is_sound(path: Path) -> bool:
     """Return whether a file that an earlier run left is finished, and is what its note says."""
     note = finished_shard(path)
-    return bool(note) and file_digest(path) == note.get("sha256")
+    return note is not None and file_digest(path) == note.sha256
 
 
 def _log_progress(job: ShardJob, error: DataError | OSError) -> None:
     if (job.folder / RUN).read_text(encoding="utf-8") != job.run:
         return
-    facts = {"error": str(error), "errno": error.errno if isinstance(error, OSError) else None}
-    _replace(job.folder / FAILED, json_text(facts))
+    failure = ShardFailure(error=str(error), errno=error.errno if isinstance(error, OSError) else None)
+    _replace(job.folder / FAILED, json_text(failure.content()))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -116,16 +157,17 @@ def _write(shard: PlannedShard, job: ShardJob, part: Path, path: Path) -> None:
             if (job.folder / FAILED).exists():
                 part.unlink()
                 return
-            for tile in _tiles(rows, shard.split):
-                writer.write(_example(tile, index))
-                by_class[tile["label"]] += 1
+            tiles = rows.filter(pc.equal(rows.column("split"), shard.split))
+            for example in _examples(tiles, index):
+                writer.write(example)
+            by_class.update(tiles.column("label").to_pylist())
     finally:
         writer.close()
     if by_class != shard.by_class:
         raise DataError(f"the dataset changed while {path.name} was written from it; run assemble again")
     os.replace(part, path)
-    facts = {"file": path.name, "count": writer.count, "sha256": writer.sha256(), "size": path.stat().st_size}
-    _replace(path.with_name(path.name + NOTE), json_text(facts))
+    note = ShardNote(file=path.name, count=writer.count, sha256=writer.sha256(), size=path.stat().st_size)
+    _replace(path.with_name(path.name + NOTE), json_text(note.content()))
 
 
 def _row_groups(shard: PlannedShard, job: ShardJob) -> Iterator[pa.Table]:
@@ -147,37 +189,45 @@ def _row_groups(shard: PlannedShard, job: ShardJob) -> Iterator[pa.Table]:
         start += rows
 
 
-def _tiles(rows: pa.Table, split: str) -> Iterator[dict[str, Any]]:
-    """Yield the tiles of a split; their images are views of the table's memory."""
-    chosen = rows.filter(pc.equal(rows["split"], split))
-    images = pa.concat_arrays(chosen["image"].chunks or [pa.array([], pa.binary())])
+def _examples(tiles: pa.Table, index: Mapping[str, int]) -> Iterator[bytes]:
+    """Yield the serialized examples of tiles; their images are views of the table's memory."""
+    features = _features(tiles, index)
+    names = tuple(features)
+    for values in zip(*features.values(), strict=True):
+        yield serialize_example({name: value for name, value in zip(names, values, strict=True) if value is not None})
+
+
+def _features(tiles: pa.Table, index: Mapping[str, int]) -> dict[str, _Values]:
+    """Return the values of each feature, in the order of the tiles; None where a tile lacks an optional one."""
+
+    def values(column: str) -> list[Any]:
+        if tiles.column(column).null_count:
+            raise DataError(f"a tile of the dataset has no {column}; run assemble again")
+        found: list[Any] = tiles.column(column).to_pylist()
+        return found
+
+    images = _images(tiles)
+    features: dict[str, _Values] = {
+        "image/encoded": images,
+        "image/bytes": [len(image) for image in images],
+        "image/class/label": [index[label] for label in values("label")],
+    }
+    features |= {feature: [text.encode() for text in values(column)] for column, feature in _TEXTS.items()}
+    features |= {feature: values(column) for column, feature in _NUMBERS.items()}
+    for column in tiles.column_names:
+        if column.startswith("slice/"):
+            features[column] = [(value or "").encode() for value in tiles.column(column).to_pylist()]
+        elif column in _OPTIONAL:
+            features[_OPTIONAL[column]] = tiles.column(column).to_pylist()
+    return features
+
+
+def _images(tiles: pa.Table) -> list[memoryview]:
+    images = pa.concat_arrays(tiles.column("image").chunks or [pa.array([], pa.binary())])
     if images.null_count:
         raise DataError("a tile of the dataset has no image; run assemble again")
     # Slices of the column's memory: a list of bytes objects would be one copy more.
     _, offsets, data = images.buffers()
     ends = np.frombuffer(offsets, np.int32)[images.offset : images.offset + len(images) + 1].tolist()
     view = memoryview(data or b"")
-    tiles = chosen.drop_columns("image").to_pylist()
-    for tile, begin, end in zip(tiles, ends, ends[1:], strict=False):
-        yield {**tile, "image": view[begin:end]}
-
-
-def _example(tile: Mapping[str, Any], index: Mapping[str, int]) -> bytes:
-    features = {
-        "image/encoded": tile["image"],
-        "image/format": tile["format"].encode(),
-        "image/height": tile["height"],
-        "image/width": tile["width"],
-        "image/bytes": len(tile["image"]),
-        "image/mean_luma": tile["mean_luma"],
-        "image/std_luma": tile["std_luma"],
-        "image/class/label": index[tile["label"]],
-        "image/class/text": tile["label"].encode(),
-        "tile/id": tile["id"].encode(),
-    }
-    for name, value in tile.items():
-        if name.startswith("slice/"):
-            features[name] = (value or "").encode()
-        elif name in _OPTIONAL and value is not None:
-            features["tile/weight" if name == "weight" else name] = value
-    return serialize_example(features)
+    return [view[begin:end] for begin, end in itertools.pairwise(ends)]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from sat_xception.errors import DataError
-from sat_xception.examples.index import read_index, shard_files
+from sat_xception.examples.index import ExamplesIndex, shard_files
 from sat_xception.model.augment import random_view
 from sat_xception.model.preprocess import decode, decode_and_resize
 
@@ -58,7 +58,7 @@ def _reason_of(error: tf.errors.OpError) -> str:
 def _first_unreadable(folder: Path) -> tuple[str, str]:
     """Return the id of the first tile whose image can't be decoded, and why; ("", "") if a file is damaged instead."""
     try:
-        for split in read_index(folder).splits:
+        for split in ExamplesIndex.read(folder).splits:
             for tile, image, _ in encoded_examples(folder, split):
                 try:
                     decode(image)
@@ -157,7 +157,7 @@ def training_batches(
         DataError: The split is absent or a file is missing.
     """
     tiles = _pixels(folder, split, input_size)
-    count = read_index(folder).count(split)
+    count = ExamplesIndex.read(folder).count(split)
     if count * input_size * input_size * 3 <= _CACHE_BYTES:
         tiles = tiles.cache()
     return TileBatches(tiles, count, batch_size, seed, weigh, crop)
@@ -174,7 +174,7 @@ def _pixels(folder: Path, split: str, input_size: int) -> tf.data.Dataset:
 
     pixels = _examples(folder, split).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     # TFRecord files don't hold their number of records, and Keras warns about data of unknown length.
-    return pixels.apply(tf.data.experimental.assert_cardinality(read_index(folder).count(split)))
+    return pixels.apply(tf.data.experimental.assert_cardinality(ExamplesIndex.read(folder).count(split)))
 
 
 def _examples(folder: Path, split: str) -> tf.data.Dataset:

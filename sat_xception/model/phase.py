@@ -21,6 +21,7 @@ import tensorflow as tf
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.checkpoint import Checkpoints, State
+from sat_xception.model.parts import Epoch
 from sat_xception.model.stop_request import StopRequest
 
 __all__ = ["Batches", "Phase", "PhaseProgress"]
@@ -53,7 +54,7 @@ class PhaseProgress:
         finished: Whether the phase is over, by its last epoch, by early stopping or by a loss that isn't finite.
         diverged: Whether the loss or a weight of its last epoch isn't finite. That epoch is never the best one.
         seconds: Time spent, including attempts that were killed.
-        rows: History, one row per epoch.
+        rows: Its epochs.
     """
 
     epoch: int = 0
@@ -63,7 +64,7 @@ class PhaseProgress:
     finished: bool = False
     diverged: bool = False
     seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Epoch] = field(default_factory=list)
 
 
 class Phase:
@@ -102,7 +103,7 @@ class Phase:
         self,
         data: Batches,
         valid: tf.data.Dataset,
-        on_epoch: Callable[[dict[str, Any]], None],
+        on_epoch: Callable[[Epoch], None],
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the end; afterwards the model has its best weights, if any epoch had a finite loss.
@@ -110,7 +111,7 @@ class Phase:
         Args:
             data: Training data.
             valid: Validation batches.
-            on_epoch: Called with each new row of the history. If it raises a ServiceError, a checkpoint is written.
+            on_epoch: Called with each new epoch. If it raises a ServiceError, a checkpoint is written.
             on_step: Called after each step.
 
         Raises:
@@ -146,9 +147,7 @@ class Phase:
         if not self._silent:
             _log.info("%-9s best validation accuracy %.4f after %d epochs", self.name, done.best, done.epoch)
 
-    def _run_epoch(
-        self, data: Batches, valid: tf.data.Dataset, started: float, on_step: Callable[[], None]
-    ) -> dict[str, Any]:
+    def _run_epoch(self, data: Batches, valid: tf.data.Dataset, started: float, on_step: Callable[[], None]) -> Epoch:
         begun, progress = time.monotonic(), self.progress
         if progress.step == 0:
             self.model.reset_metrics()
@@ -166,13 +165,13 @@ class Phase:
         figures |= {f"val_{name}": float(value) for name, value in self._validate(valid, started).items()}
         figures["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         progress.epoch, progress.step = progress.epoch + 1, 0
-        return {
-            "phase": self.name,
-            "epoch": progress.epoch,
-            "seconds": round(time.monotonic() - begun, 3),
+        return Epoch(
+            phase=self.name,
+            epoch=progress.epoch,
+            seconds=round(time.monotonic() - begun, 3),
             # JSON has no NaN, which the loss becomes if the rate is far too high; a rate may exceed float32.
             **{name: value if math.isfinite(value) else None for name, value in figures.items()},
-        }
+        )
 
     def _validate(self, valid: tf.data.Dataset, started: float) -> dict[str, float]:
         sums = [variable.numpy() for variable in self.model.metrics_variables]
@@ -185,17 +184,17 @@ class Phase:
             self._notice.raise_if_given(self._checkpoints.folder)
         return figures
 
-    def _judge(self, row: dict[str, Any]) -> None:
+    def _judge(self, row: Epoch) -> None:
         progress = self.progress
         progress.rows.append(row)
         progress.wait += 1
         # If all outputs are NaN, argmax is 0, and the accuracy is the first class's share of the tiles.
-        progress.diverged = row["loss"] is None or row["val_loss"] is None
-        if not progress.diverged and row["val_accuracy"] > progress.best:
+        progress.diverged = row.loss is None or row.val_loss is None
+        if not progress.diverged and row.score > progress.best:
             learnt = [variable.numpy() for variable in self._learning]
             progress.diverged = not all(np.isfinite(values).all() for values in learnt)
             if not progress.diverged:
-                progress.best, progress.wait, self._best = row["val_accuracy"], 0, learnt
+                progress.best, progress.wait, self._best = row.score, 0, learnt
         ended = progress.epoch >= self._epochs or progress.wait >= self._patience
         progress.finished = progress.diverged or ended
 
@@ -207,7 +206,8 @@ class Phase:
         self.progress.seconds = time.monotonic() - started
         # A finished phase needs its best weights only.
         now = [] if self.progress.finished else [variable.numpy() for variable in self._variables()]
-        self._checkpoints.save(self.name, State(dict(vars(self.progress)), {"variables": now, "best": self._best}))
+        facts = {**vars(self.progress), "rows": [row.content() for row in self.progress.rows]}
+        self._checkpoints.save(self.name, State(facts, {"variables": now, "best": self._best}))
 
     def _restore(self) -> float:
         """Restore the last checkpoint, if there is one; return the seconds spent before it."""
@@ -216,6 +216,7 @@ class Phase:
             return 0.0
         facts = {name: state.facts[name] for name in vars(self.progress) if name in state.facts}
         self.progress = PhaseProgress(**facts)
+        self.progress.rows = [Epoch.model_validate(row) for row in self.progress.rows]
         self._best = list(state.arrays.get("best", []))
         if not self.progress.finished:
             for variable, value in zip(self._variables(), state.arrays["variables"], strict=True):
@@ -224,17 +225,17 @@ class Phase:
         _log.info("resume    %s: %s", self.name, where)
         return self.progress.seconds
 
-    def _log_progress(self, row: dict[str, Any]) -> None:
+    def _log_progress(self, row: Epoch) -> None:
         """Log the progress: each epoch of a slow phase, some epochs of a fast one."""
         now = time.monotonic()
-        if now - self._told < _LOG_EVERY_S and row["epoch"] > 1:
+        if now - self._told < _LOG_EVERY_S and row.epoch > 1:
             return
         self._told = now
-        figures = (row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        figures = (row.loss, row.accuracy, row.val_loss, row.val_accuracy)
         _log.info(
             "%-9s epoch %d/%d  loss %.4f  accuracy %.4f  validation loss %.4f  accuracy %.4f (best %.4f)",
             self.name,
-            row["epoch"],
+            row.epoch,
             self._epochs,
             *(math.nan if figure is None else figure for figure in figures),
             self.progress.best,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +18,7 @@ from sat_xception.model.checkpoint import Checkpoints, NoCheckpoints
 from sat_xception.model.features import FeatureBatches, Features, compute_features, frozen
 from sat_xception.model.head import compile_model
 from sat_xception.model.input import TileBatches, evaluation_batches, training_batches, weighted_batches
+from sat_xception.model.parts import Epoch
 from sat_xception.model.phase import Batches, Phase
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.stop_request import StopRequest
@@ -48,7 +48,7 @@ class TrainingSession:
         checkpoints: Checkpoints of this training.
         notice: Stop request.
         xla: Whether steps are compiled by XLA.
-        history: One row per epoch, over all phases.
+        history: Epochs of all phases.
         seconds: Duration of each phase.
     """
 
@@ -60,7 +60,7 @@ class TrainingSession:
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     notice: StopRequest = field(default_factory=StopRequest)
     xla: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def weigh(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

@@ -10,13 +10,14 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception.errors import ServiceError
+from sat_xception.model.parts import Epoch
 from sat_xception.reports.charts import confusion_png
 from sat_xception.storage import reporting_disk_errors
 
@@ -54,18 +55,19 @@ class TensorBoardWriter:
             for log in self._logs.values():
                 log.writer.close()
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row of the history.
+    def add(self, row: Epoch) -> None:
+        """Add an epoch.
 
         Raises:
             ServiceError: The row can't be written.
         """
         for prefix, log in self._logs.items():
             names = ["loss", "accuracy"] + (["learning_rate"] if not prefix else [])
-            shown = [name for name in names if row[prefix + name] is not None]
-            with log.adding(len(shown), row["epoch"] - 1):
-                for name in shown:
-                    tf.summary.scalar(f"epoch_{name}", row[prefix + name])
+            figures = {name: getattr(row, prefix + name) for name in names}
+            shown = {name: value for name, value in figures.items() if value is not None}
+            with log.adding(len(shown), row.epoch - 1):
+                for name, value in shown.items():
+                    tf.summary.scalar(f"epoch_{name}", value)
 
     def on_step(self) -> None:
         """Count a training step, and start or stop the profiler at its steps."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from sat_xception.errors import ConfigError, ModelError
 from sat_xception.model.backbones import BACKBONES, get_backbone
+from sat_xception.model.parts import Weights
 from sat_xception.storage import fetch_file, file_digest
 
 __all__ = ["IMAGENET_DIR_ENV", "WeightsOrigin", "find_weights", "identify_weights"]
@@ -35,10 +35,10 @@ class WeightsOrigin:
     path: Path | None
     description: str
 
-    def describe(self) -> dict[str, Any]:
-        """Return the origin as JSON types, with the file's digest."""
-        digest = {"sha256": file_digest(self.path)} if self.path else {}
-        return {"kind": self.kind, "description": self.description, **digest}
+    def record(self) -> Weights:
+        """Return the origin with the file's digest."""
+        digest = file_digest(self.path) if self.path else None
+        return Weights(kind=self.kind, description=self.description, sha256=digest)
 
 
 def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:

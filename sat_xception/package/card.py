@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sat_xception.evaluate.evaluation import Hardware
 from sat_xception.evaluate.report import SYNTHETIC_NOTE, device_minutes
 from sat_xception.reports.markdown import plain, table
+from sat_xception.train.record import Hardware
 
 __all__ = ["model_card", "model_card_json"]
 

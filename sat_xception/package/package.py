@@ -24,7 +24,7 @@ from sat_xception.evaluate.figures import Threshold
 from sat_xception.evaluate.report import run_report
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 from sat_xception.evaluate.tiles import read_tiles
-from sat_xception.examples.index import ExamplesIndex, read_index
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import track
 from sat_xception.model.input import encoded_examples, reading
 from sat_xception.package.batching import write_batching
@@ -34,6 +34,7 @@ from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.served_model.model_root import DIGESTS_FILE, has_version, new_version
 from sat_xception.storage import folder_digests, write_json
+from sat_xception.train.record import TrainingRecord
 
 __all__ = ["PackageResult", "package"]
 
@@ -82,13 +83,13 @@ def package(config: PackageConfig) -> PackageResult:
         )
         print(result.folder)
     """
-    model, facts = load_model(config.model)
-    examples = read_index(config.examples)
-    if facts["dataset_digest"] != examples.dataset_digest:
+    model, record = load_model(config.model)
+    examples = ExamplesIndex.read(config.examples)
+    if record.dataset_digest != examples.dataset_digest:
         raise DataError(
             f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
         )
-    decision = _read_decision(config.decision, facts) if config.decision else None
+    decision = _read_decision(config.decision, record) if config.decision else None
     # The threshold and temperature of the decision; without one the model is exported as trained.
     chosen = _winner(decision) if decision else None
     calibration = chosen.calibration if chosen else None
@@ -99,25 +100,26 @@ def package(config: PackageConfig) -> PackageResult:
     if has_version(folder):
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
     with new_version(folder) as work, reading(config.examples):
-        export_model(model, facts["classes"], work / "export", temperature)
+        export_model(model, record.classes, work / "export", temperature)
         for item in (work / "export").iterdir():
             item.rename(work / item.name)
         (work / "export").rmdir()
         golden = _golden_tiles(config, examples)
-        expected = check_export(model, facts["classes"], work, [tile["data"] for tile in golden], temperature)
+        expected = check_export(model, record.classes, work, [tile["data"] for tile in golden], temperature)
         write_batching(work)
         write_warmup(work, config.name, [tile["data"] for tile in golden])
-        write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), facts["classes"]))
+        write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), list(record.classes)))
+        trained = record.content()
         served = {
             **{
-                key: facts[key]
+                key: trained[key]
                 for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")
             },
             "name": config.name,
             "version": version,
-            "model": facts["model"],
+            "model": record.model,
             "training": {
-                key: facts[key] for key in ("weights", "kept_phase", "input_size", "seconds", "hardware", "versions")
+                key: trained[key] for key in ("weights", "kept_phase", "input_size", "seconds", "hardware", "versions")
             },
             "tiles": {split: info.count for split, info in examples.splits.items()},
             "calibration": {
@@ -129,7 +131,7 @@ def package(config: PackageConfig) -> PackageResult:
                     else {}
                 ),
             },
-            "threshold": threshold.value if threshold else DEFAULT_THRESHOLD if facts["positive_label"] else None,
+            "threshold": threshold.value if threshold else DEFAULT_THRESHOLD if record.positive_label else None,
             "threshold_choice": threshold.content() if threshold else None,
             "metrics": _metrics(work, config, examples, chosen, threshold),
             "failed_candidates": _failed_candidates(decision),
@@ -145,11 +147,11 @@ def package(config: PackageConfig) -> PackageResult:
     return PackageResult(folder, served)
 
 
-def _read_decision(folder: Path, facts: dict[str, Any]) -> Decision:
+def _read_decision(folder: Path, record: TrainingRecord) -> Decision:
     decision = Decision.read(folder)
-    if decision.model != facts["model"]:
+    if decision.model != record.model:
         raise GateRefusedError(
-            f"the gate chose {decision.winner}, not this {facts['backbone']}: {decision.reason}. "
+            f"the gate chose {decision.winner}, not this {record.backbone}: {decision.reason}. "
             "Give the winner's model folder, or leave --decision out to package without a gate"
         )
     return decision

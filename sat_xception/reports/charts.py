@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -36,23 +37,40 @@ mpl.rcParams.update(
 )
 
 
-def curves_page(title: str, history: Sequence[Mapping[str, Any]], synthetic: bool) -> str:
+class EpochFigures(Protocol):
+    """What learning curves show of an epoch; a figure is None where it isn't finite."""
+
+    @property
+    def phase(self) -> str: ...
+    @property
+    def loss(self) -> float | None: ...
+    @property
+    def accuracy(self) -> float | None: ...
+    @property
+    def val_loss(self) -> float | None: ...
+    @property
+    def val_accuracy(self) -> float | None: ...
+
+
+def curves_page(title: str, history: Sequence[EpochFigures], synthetic: bool) -> str:
     """Return a page with the learning curves of one training."""
     return render_page("curves", synthetic=synthetic, title=title, chart=curves_chart(history), epochs=len(history))
 
 
-def curves_chart(history: Sequence[Mapping[str, Any]]) -> Markup:
+def curves_chart(history: Sequence[EpochFigures]) -> Markup:
     """Draw accuracy and loss by epoch, the phases one after the other with a line between them.
 
     Args:
-        history: Rows of `history.json`. A loss of None (NaN or infinite in training) leaves a gap.
+        history: Epochs of all phases. A figure of None (NaN or infinite in training) leaves a gap.
     """
     figure = Figure(figsize=(8.0, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = np.arange(1, len(history) + 1)
     for axes, name in ((left, "accuracy"), (right, "loss")):
-        axes.plot(epochs, [row[name] for row in history], label="training", color="#8aa", linewidth=1.2)
-        axes.plot(epochs, [row[f"val_{name}"] for row in history], label="validation", color="#06c", linewidth=1.4)
+        axes.plot(epochs, [getattr(row, name) for row in history], label="training", color="#8aa", linewidth=1.2)
+        axes.plot(
+            epochs, [getattr(row, f"val_{name}") for row in history], label="validation", color="#06c", linewidth=1.4
+        )
         _mark_phases(axes, history)
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -61,9 +79,9 @@ def curves_chart(history: Sequence[Mapping[str, Any]]) -> Markup:
     return _svg(figure, "learning curves")
 
 
-def _mark_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    for index in range(1, len(history)):
-        if history[index]["phase"] != history[index - 1]["phase"]:
+def _mark_phases(axes: Axes, history: Sequence[EpochFigures]) -> None:
+    for index, (before, after) in enumerate(itertools.pairwise(history), start=1):
+        if after.phase != before.phase:
             axes.axvline(index + 0.5, color="#999", linestyle=":", linewidth=1)
 
 

@@ -19,12 +19,13 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sat_xception.errors import ConfigError, DataError, DivergedError, PreemptedError
-from sat_xception.examples.index import ExamplesIndex, read_index
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.session import check_examples, class_weights, versions
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.search.page import search_page
+from sat_xception.search.record import BestTrial, SearchCounts, SearchedSpace, SearchRecord, TrialRecord
 from sat_xception.search.settings import SearchConfig
 from sat_xception.search.space import Space, read_space
 from sat_xception.search.study import (
@@ -41,7 +42,7 @@ from sat_xception.search.study import (
 )
 from sat_xception.search.trial import TrialData, prepare_features
 from sat_xception.search.workers import run_trials, stop_on_signals
-from sat_xception.storage import GcsPath, atomic_folder, write_json
+from sat_xception.storage import GcsPath, atomic_folder
 
 __all__ = ["SHARED", "SearchResult", "search"]
 
@@ -65,7 +66,7 @@ class SearchResult:
 
     Attributes:
         folder: Result folder: `search.json`, `best.yaml`, `search.html`.
-        counts: Trials that were asked for: complete, pruned, failed, and left to do.
+        counts: Numbers of trials.
         tried: Settings that the best trial had and others hadn't.
         best: The same with those that all trials had, as train takes them.
         valid_accuracy: Validation accuracy of the best trial.
@@ -73,7 +74,7 @@ class SearchResult:
     """
 
     folder: Path
-    counts: dict[str, int]
+    counts: SearchCounts
     tried: dict[str, Any]
     best: dict[str, Any]
     valid_accuracy: float
@@ -82,9 +83,9 @@ class SearchResult:
     def summary(self) -> str:
         """Return the best accuracy, the counts, and what to do next."""
         counts = self.counts
-        left = f", {counts['left']} left: the same command goes on" if counts["left"] else ""
+        left = f", {counts.left} left: the same command goes on" if counts.left else ""
         return (
-            f"search    {counts['complete']} complete  {counts['pruned']} pruned  {counts['failed']} failed{left} | "
+            f"search    {counts.complete} complete  {counts.pruned} pruned  {counts.failed} failed{left} | "
             f"best validation accuracy {self.valid_accuracy:.4f} | {duration(self.seconds)}\n"
             f"wrote     {self.folder}/best.yaml   page: {self.folder}/search.html\n"
             f"next      sat_xception train --config {self.folder}/best.yaml --examples EXAMPLES --out MODEL"
@@ -106,11 +107,11 @@ def search(config: SearchConfig) -> SearchResult:
     """
     started = time.monotonic()
     space, folder = read_space(config.space), _study_folder(config)
-    examples = read_index(config.examples)
+    examples = ExamplesIndex.read(config.examples)
     check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
     with (
-        atomic_folder(config.out, record="search.json") as work,
+        atomic_folder(config.out, record=SearchRecord.file_name) as work,
         own_folder(folder),
         stop_on_signals() as stop,
     ):
@@ -123,28 +124,27 @@ def search(config: SearchConfig) -> SearchResult:
         best = _best(trials, config)
         place = trials.index(best) + 1
         counts = _counts(trials, config.trials)
-        settings = {**job.base, **best.params}
         given = {name: config.resolved()[name] for name in SHARED}
-        found = {**given, **_tuning(settings, space, config), **best.params, "seed": config.seed}
+        found = {**given, **_tuning(job.base, space, config), **best.params, "seed": config.seed}
         seconds = time.monotonic() - started
-        description = {
-            "space": {"name": space.name, "settings": space.describe()},
-            "counts": counts,
-            "best": {**_row(place, best), "settings": found},
-            "trials": [_row(number, trial) for number, trial in enumerate(trials, start=1)],
-            "importance": _importance(study),
-            "dataset_digest": examples.dataset_digest,
-            "synthetic": examples.synthetic,
-            "weights": weights.describe(),
-            "seconds": round(seconds, 3),
-            "config": config.resolved(),
-        }
-        write_json(work / "search.json", description)
+        record = SearchRecord(
+            space=SearchedSpace.model_validate({"name": space.name, "settings": space.describe()}),
+            counts=counts,
+            best=BestTrial(**dict(_trial_record(place, best)), settings=found),
+            trials=tuple(_trial_record(number, trial) for number, trial in enumerate(trials, start=1)),
+            importance=_importance(study),
+            dataset_digest=examples.dataset_digest,
+            synthetic=examples.synthetic,
+            weights=weights.record(),
+            seconds=round(seconds, 3),
+            config=config.resolved(),
+        )
+        record.write(work)
         (work / "best.yaml").write_text(_best_yaml(found, place, best), encoding="utf-8")
-        (work / "search.html").write_text(search_page(description), encoding="utf-8")
-    if stop.by_sigterm and (counts["left"] or not config.trials):
+        (work / "search.html").write_text(search_page(record), encoding="utf-8")
+    if stop.by_sigterm and (counts.left or not config.trials):
         raise PreemptedError(
-            f"stopped by SIGTERM with {counts['left']} trials left; run the same command again to go on. What there is "
+            f"stopped by SIGTERM with {counts.left} trials left; run the same command again to go on. What there is "
             f"by now is in {config.out}"
         )
     return SearchResult(config.out, counts, best.params, found, float(best.value or 0.0), seconds)
@@ -159,10 +159,9 @@ def _plan(config: SearchConfig, space: Space, examples: ExamplesIndex, weights: 
         "fine_tune_epochs": config.fine_tune_epochs if fine_tunes else 0,
         "seed": config.seed,
     }
-    origin = weights.describe()
+    origin = weights.record().content()
     size = config.input_size or get_backbone(config.backbone).input_size
-    shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
-    data = [list(examples.classes), shards]
+    data = [list(examples.classes), examples.shard_digests()]
     seen = [data, config.backbone, config.alpha, size, config.views, config.seed, origin, versions()]
     tried = [
         space.describe(),
@@ -191,9 +190,9 @@ def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _tuning(settings: dict[str, Any], space: Space, config: SearchConfig) -> dict[str, Any]:
+def _tuning(base: dict[str, Any], space: Space, config: SearchConfig) -> dict[str, Any]:
     """Return how long train is to fine-tune: as the trials did, or, where they didn't, as it does by itself."""
-    return {"fine_tune_epochs": settings["fine_tune_epochs"]} if config.fine_tune or space.fine_tunes else {}
+    return {"fine_tune_epochs": base["fine_tune_epochs"]} if config.fine_tune or space.fine_tunes else {}
 
 
 def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
@@ -209,30 +208,31 @@ def _best(trials: list[FrozenTrial], config: SearchConfig) -> FrozenTrial:
     raise DivergedError(message, reason=told) if all(map(diverged, failed)) else DataError(message)
 
 
-def _counts(trials: list[FrozenTrial], asked: int) -> dict[str, int]:
+def _counts(trials: list[FrozenTrial], asked: int) -> SearchCounts:
     states = Counter(map(state_of, trials))
-    return {
-        "asked": max(asked, len(trials)),
-        "complete": states[TrialState.COMPLETE],
-        "pruned": states[TrialState.PRUNED],
-        "failed": states[TrialState.FAIL],
-        "left": max(asked - len(trials), 0),
-    }
+    return SearchCounts(
+        asked=max(asked, len(trials)),
+        complete=states[TrialState.COMPLETE],
+        pruned=states[TrialState.PRUNED],
+        failed=states[TrialState.FAIL],
+        left=max(asked - len(trials), 0),
+    )
 
 
-def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
+def _trial_record(number: int, trial: FrozenTrial) -> TrialRecord:
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()  # type: ignore[operator]
-    return {
-        "number": number,
-        "state": state_of(trial).name.lower(),
-        "params": trial.params,
-        "valid_accuracy": trial.value if state_of(trial) is TrialState.COMPLETE else None,
-        "valid_loss": loss_of(trial),
-        "phase": trial.user_attrs.get("phase", ""),
-        "epochs": len(trial.intermediate_values),
-        "seconds": round(seconds, 3),
-        "reason": reason_of(trial),
-    }
+    state: Any = state_of(trial).name.lower()
+    return TrialRecord(
+        number=number,
+        state=state,
+        params=trial.params,
+        valid_accuracy=trial.value if state_of(trial) is TrialState.COMPLETE else None,
+        valid_loss=loss_of(trial),
+        phase=trial.user_attrs.get("phase", ""),
+        epochs=len(trial.intermediate_values),
+        seconds=round(seconds, 3),
+        reason=reason_of(trial),
+    )
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:

@@ -22,6 +22,7 @@ from sat_xception.model.features import Features
 from sat_xception.model.head import head_layers
 from sat_xception.model.input import reading
 from sat_xception.model.network import add_head, build_backbone, freeze_before
+from sat_xception.model.parts import Epoch
 from sat_xception.model.phase import Phase
 from sat_xception.model.session import Lesson, TrainingSession
 from sat_xception.model.settings import TrainConfig
@@ -142,12 +143,13 @@ def _learn(phase: str, lesson: Lesson, epochs: int, config: TrainConfig, report:
     model, batches, checks = lesson
     learning = Phase(phase, model, epochs, config.patience, NoCheckpoints(), StopRequest(), silent=True)
 
-    def tell(row: dict[str, Any]) -> None:
+    def tell(row: Epoch) -> None:
         if not learning.progress.diverged:
-            report(first_step + row["epoch"] - 1, row["val_accuracy"])
+            report(first_step + row.epoch - 1, row.score)
 
     learning.run(batches, checks, tell)
     if learning.progress.diverged:
         raise DivergedError(f"{phase}: the loss or a weight isn't finite after epoch {learning.progress.epoch}")
-    best = max(learning.progress.rows, key=lambda row: row["val_accuracy"])
-    return Outcome(best["val_accuracy"], best["val_loss"], phase)
+    best = max(learning.progress.rows, key=lambda row: row.score)
+    assert best.val_loss is not None  # else it has diverged
+    return Outcome(best.score, best.val_loss, phase)

@@ -5,14 +5,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.evaluate.decision import Decision
 from sat_xception.evaluate.evaluation import Evaluation
+from sat_xception.examples.index import ExamplesIndex
+from sat_xception.search.record import SearchRecord
 from sat_xception.storage.document import Document
 from sat_xception.storage.files import json_text
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 
 __all__ = ["DOCUMENTS", "write_schemas"]
 
-DOCUMENTS: tuple[type[Document], ...] = (Decision, Evaluation)
+DOCUMENTS: tuple[type[Document], ...] = (
+    DatasetRecord,
+    Decision,
+    Evaluation,
+    ExamplesIndex,
+    SearchRecord,
+    TrainingHistory,
+    TrainingRecord,
+)
 
 
 def write_schemas(folder: Path) -> None:

@@ -49,7 +49,7 @@ class Document(Part):
             DataError: The file is missing, damaged, or of a newer version.
         """
         path = folder / cls.file_name
-        content = read_json(path, made_by=cls.made_by)
+        content = cls._read_content(path)
         version = content.pop(_VERSION_KEY, None)
         if version is not None and (type(version) is not int or version < 1):
             raise DataError(
@@ -81,6 +81,11 @@ class Document(Part):
         versions = {"type": "integer", "const": cls.schema_version, "description": "Version of this schema."}
         schema["properties"] = {_VERSION_KEY: versions, **schema["properties"]}
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+    @classmethod
+    def _read_content(cls, path: Path) -> dict[str, Any]:
+        """Return what the file holds; a document whose earlier files had another form replaces this."""
+        return read_json(path, made_by=cls.made_by)
 
     @classmethod
     def _advice(cls) -> str:

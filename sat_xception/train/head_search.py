@@ -43,10 +43,8 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
             if config.record_divergence:  # then the failure is the result, and the trials aren't needed any more
                 shutil.rmtree(place, ignore_errors=True)
             raise
-        if found.counts["left"]:
-            raise PreemptedError(
-                f"stopped with {found.counts['left']} trials left; run the same command again to go on"
-            )
+        if found.counts.left:
+            raise PreemptedError(f"stopped with {found.counts.left} trials left; run the same command again to go on")
         _log.info("search    best validation accuracy %.4f; it is trained with %s", found.valid_accuracy, found.tried)
         yield config.model_copy(update=found.best), found
         shutil.rmtree(place, ignore_errors=True)

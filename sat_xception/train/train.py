@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from sat_xception.errors import DivergedError
-from sat_xception.examples.index import ExamplesIndex, read_index
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.log import duration, get_logger
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.checkpoint import Checkpoints, fingerprint
@@ -36,7 +36,9 @@ from sat_xception.model.settings import TrainConfig
 from sat_xception.model.stop_request import stop_on_sigterm
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.reports.charts import curves_page
-from sat_xception.storage import atomic_folder, file_digest, write_json
+from sat_xception.search.record import SearchRecord
+from sat_xception.storage import atomic_folder, file_digest
+from sat_xception.train.record import Devices, Hardware, SearchSummary, TrainingHistory, TrainingRecord
 
 if TYPE_CHECKING:
     from sat_xception.search.search import SearchResult
@@ -117,7 +119,7 @@ def train(config: TrainConfig) -> TrainResult:
         print(result.phase, result.valid_accuracy)
     """
     started = time.monotonic()
-    examples = read_index(config.examples)
+    examples = ExamplesIndex.read(config.examples)
     check_examples(examples)
     weights = find_weights(config.weights, config.backbone, config.alpha)
     if not config.search_trials:
@@ -132,7 +134,7 @@ def train(config: TrainConfig) -> TrainResult:
         if not config.record_divergence:
             raise
         choices = choose(config)
-        with atomic_folder(config.out, record="train.json") as work:
+        with atomic_folder(config.out, record=TrainingRecord.file_name) as work:
             run = _new_run(config, examples, work, choices)
             return _write(work, run, examples, weights, choices, _Learnt(failed=error.reason), started)
 
@@ -159,7 +161,7 @@ def _train(
     keras.utils.set_random_seed(config.seed)
     with (
         checkpoints.naming_what_is_kept(),
-        atomic_folder(config.out, record="train.json") as work,
+        atomic_folder(config.out, record=TrainingRecord.file_name) as work,
         stop_on_sigterm() as notice,
     ):
         run = _new_run(config, examples, work, choices, checkpoints=checkpoints, notice=notice)
@@ -217,36 +219,37 @@ def _write(
     config, model = run.config, learnt.model
     if model is not None:
         uncompiled(model).save(work / "model.keras")
-    write_json(work / "history.json", run.history)
+    TrainingHistory(epochs=tuple(run.history)).write(work)
     page = curves_page(config.backbone, run.history, examples.synthetic)
     (work / "curves.html").write_text(page, encoding="utf-8")
     seconds = time.monotonic() - started
-    description = {
-        "backbone": config.backbone,
-        "input_size": run.input_size,
-        "weights": weights.describe(),
-        "classes": run.classes,
-        "positive_label": examples.positive_label,
-        "source": examples.source,
-        "synthetic": examples.synthetic,
-        "dataset_digest": examples.dataset_digest,
-        "class_weight": run.class_weight,
-        "failed": learnt.failed or None,
-        "model": None if model is None else file_digest(work / "model.keras"),
-        "weights_digest": None if model is None else weights_digest(model),
-        "kept_phase": learnt.phase or None,
-        "valid_accuracy": learnt.accuracy,
-        "seconds": {**run.seconds, "all": round(seconds, 3)},
-        "hardware": _hardware(),
-        "devices": choices.describe(),
-        "versions": versions(),
-        "config": config.resolved(),
-    }
+    searched = found and SearchSummary(counts=found.counts, valid_accuracy=found.valid_accuracy, best=found.tried)
+    record = TrainingRecord(
+        backbone=config.backbone,
+        input_size=run.input_size,
+        weights=weights.record(),
+        classes=tuple(run.classes),
+        positive_label=examples.positive_label,
+        source=examples.source,
+        synthetic=examples.synthetic,
+        dataset_digest=examples.dataset_digest,
+        class_weight=run.class_weight,
+        failed=learnt.failed or None,
+        model=None if model is None else file_digest(work / "model.keras"),
+        weights_digest=None if model is None else weights_digest(model),
+        kept_phase=learnt.phase or None,
+        valid_accuracy=learnt.accuracy,
+        seconds={**run.seconds, "all": round(seconds, 3)},
+        hardware=_hardware(),
+        devices=Devices.model_validate(choices.describe()),
+        versions=versions(),
+        config=config.resolved(),
+        search=searched,
+    )
     if found:
-        description["search"] = {"counts": found.counts, "valid_accuracy": found.valid_accuracy, "best": found.tried}
-        for name in ("search.json", "search.html"):
+        for name in (SearchRecord.file_name, "search.html"):
             shutil.copyfile(found.folder / name, work / name)
-    write_json(work / "train.json", description)
+    record.write(work)
     origin, epochs = weights.description, len(run.history)
     return TrainResult(
         config.out, config.backbone, origin, learnt.phase, learnt.accuracy, epochs, seconds, learnt.failed
@@ -258,12 +261,11 @@ def _open_checkpoints(
 ) -> Checkpoints:
     """Return the checkpoints of this training; their fingerprint covers everything that affects the result."""
     settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
-    shards = {split: [shard.sha256 for shard in facts.shards] for split, facts in examples.splits.items()}
     name = fingerprint(
         {
-            "settings": settings | {"weights": weights.describe(), **choices.describe()},
+            "settings": settings | {"weights": weights.record().content(), **choices.describe()},
             "classes": list(examples.classes),
-            "shards": shards,
+            "shards": examples.shard_digests(),
             "versions": versions(),
         }
     )
@@ -300,8 +302,9 @@ def _train_head(run: TrainingSession, features: keras.Model, head: Sequence[kera
     config = run.config
     started = time.monotonic()
     train, valid = run.features(features)
-    run.seconds["features"] = round(time.monotonic() - started, 3)
-    _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(run.seconds["features"]))
+    seconds = round(time.monotonic() - started, 3)
+    run.seconds["features"] = seconds
+    _log.info("features  %s in %s", f"{len(train.rows):,} views of tiles", duration(seconds))
     accuracy = run.fit("head", *run.head_training(head, train, valid), config.head_epochs)
     return _found(accuracy, "head", config.head_learning_rate)
 
@@ -342,9 +345,9 @@ def weights_digest(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware() -> Hardware:
     gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in _gpus()]
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpus": gpus}
+    return Hardware(machine=platform.machine(), cores=os.cpu_count(), gpus=tuple(gpus))
 
 
 def _gpus() -> list[Any]:

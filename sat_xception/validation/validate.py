@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sat_xception.errors import ConfigError, DataError
-from sat_xception.examples.index import check_shards, read_index
+from sat_xception.examples.index import ExamplesIndex, check_shards
 from sat_xception.log import duration, get_logger
 from sat_xception.storage import atomic_folder, write_json
 from sat_xception.validation.anomalies import accept_anomalies, explain, parse_pattern
@@ -68,7 +68,7 @@ def validate(config: ValidateConfig) -> ValidationResult:
     patterns = [parse_pattern(text) for text in config.accept]
     if config.schema_file is not None and not config.schema_file.is_file():
         raise ConfigError(f"--schema-file {config.schema_file} is no file (seen from {Path.cwd()})")
-    index = read_index(config.examples)
+    index = ExamplesIndex.read(config.examples)
     baseline = Baseline() if config.baseline is None else read_baseline(config.baseline)
     schema_file = config.schema_file or baseline.schema_file
     _say_unused_limits(config, schema_file)

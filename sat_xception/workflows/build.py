@@ -18,14 +18,16 @@ from typing import Any
 
 from sat_xception import __version__
 from sat_xception.dataset.assemble import assemble
+from sat_xception.dataset.record import DatasetCounts, DatasetRecord
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError
 from sat_xception.examples.convert import convert
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.imagery import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.settings.config import StepConfig, load_config
-from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json, read_json_file, write_json_file
+from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json_file, write_json_file
 from sat_xception.storage.files import json_text
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.validate import validate
@@ -56,7 +58,7 @@ class BuildResult:
     """
 
     folder: Path
-    counts: dict[str, Any]
+    counts: DatasetCounts
     examples: dict[str, int]
     anomalies: int
     kept: tuple[str, ...]
@@ -64,10 +66,10 @@ class BuildResult:
 
     def summary(self) -> str:
         """Return the counts, the parts that were kept, and the paths of the pages."""
-        by_status = "  ".join(f"{number:,} {status}" for status, number in self.counts["by_status"].items())
+        by_status = "  ".join(f"{number:,} {status}" for status, number in self.counts.by_status.items())
         by_split = "  ".join(f"{split} {number:,}" for split, number in self.examples.items())
         lines = [
-            f"build     {self.counts['considered']:,} tiles: {by_status} | {by_split} | "
+            f"build     {self.counts.considered:,} tiles: {by_status} | {by_split} | "
             f"{self.anomalies} anomalies{', all accepted' if self.anomalies else ''} | {duration(self.seconds)}"
         ]
         if self.kept:
@@ -90,20 +92,18 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     dataset, examples, validation = (config.out / name for name in ("dataset", "examples", "validation"))
     settings = {name: getattr(config, name) for name in AssembleConfig.model_fields} | {"out": dataset}
     layers = (config.labels, config.negatives_within, config.negatives_lookalikes, config.negatives_review)
-    parts.make("assemble", settings, layers if config.labels else None, dataset / "dataset.json")
+    dataset_record, examples_index = dataset / DatasetRecord.file_name, examples / ExamplesIndex.file_name
+    parts.make("assemble", settings, layers if config.labels else None, dataset_record)
     settings = {"dataset": dataset, "shard_mb": config.shard_mb, "out": examples}
-    parts.make("convert", settings, (dataset / "dataset.json",), examples / "examples.json")
+    parts.make("convert", settings, (dataset_record,), examples_index)
     settings = {name: getattr(config, name) for name in ("schema_file", "accept", "max_skew", "max_drift", "baseline")}
     settings |= {"examples": examples, "out": validation}
-    read = None if config.baseline else (examples / "examples.json", config.schema_file)
+    read = None if config.baseline else (examples_index, config.schema_file)
     parts.make("validate", settings, read, validation / "anomalies.json")
     return BuildResult(
         folder=config.out,
-        counts=read_json(_here(dataset / "dataset.json"), made_by="assemble")["counts"],
-        examples={
-            split: facts["count"]
-            for split, facts in read_json(_here(examples / "examples.json"), made_by="convert")["splits"].items()
-        },
+        counts=DatasetRecord.read(_here(dataset_record).parent).counts,
+        examples={name: split.count for name, split in ExamplesIndex.read(_here(examples_index).parent).splits.items()},
         anomalies=int(parts.record["anomalies"]),
         kept=tuple(parts.kept),
         seconds=time.monotonic() - started,

@@ -25,6 +25,7 @@ from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 from tests.small_models import write_small_model
 
@@ -145,9 +146,9 @@ def test_its_name_its_weights_and_its_rates_are_known_everywhere(weights):
 
 
 def test_it_is_trained_in_both_phases_from_its_weights(trained):
-    facts, phases = read(trained, "train.json"), [row["phase"] for row in read(trained, "history.json")]
-    assert (facts["backbone"], facts["weights"]["kind"]) == (NAME, "file")
-    assert phases == ["head"] * 3 + ["fine-tune"]
+    record, history = TrainingRecord.read(trained), TrainingHistory.read(trained)
+    assert (record.backbone, record.weights.kind) == (NAME, "file")
+    assert [epoch.phase for epoch in history.epochs] == ["head"] * 3 + ["fine-tune"]
 
 
 def test_the_gate_judges_three_and_names_the_others(decision):

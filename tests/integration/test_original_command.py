@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 from tests.conftest import SHARED, draw_tile, encode
 
 REPOSITORY = Path(__file__).parents[2]
@@ -98,13 +99,13 @@ def only(folder):
 def test_it_trains_and_packages_and_says_how_good_the_best_model_is(original):
     run, stdout = original
     trained = only(run.folder / "models")
-    facts, history = read(trained / "train.json"), read(trained / "history.json")
-    best = max(row["val_accuracy"] for row in history)
+    record = TrainingRecord.read(trained)
+    best = max(epoch.score for epoch in TrainingHistory.read(trained).epochs)
     assert f"best validation accuracy {best:.4f} (mobilenetv2, scratch)" in stdout
-    assert facts["valid_accuracy"] == best
-    assert facts["weights"]["kind"] == "none"
-    assert (facts["config"]["alpha"], facts["input_size"]) == (0.35, 32)
-    assert facts["classes"] == ["not-school", "school"]
+    assert record.valid_accuracy == best
+    assert record.weights.kind == "none"
+    assert (record.config["alpha"], record.input_size) == (0.35, 32)
+    assert record.classes == ("not-school", "school")
 
 
 def test_it_counts_the_tiles_of_both_folders(original):
@@ -180,7 +181,7 @@ def test_imagenet_weights_come_from_the_folder_that_the_environment_names(tmp_pa
     run = start(tmp_path, command, tiles=4, SAT_XCEPTION_IMAGENET_DIR=str(weights))
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
-    facts = read(only(tmp_path / "models") / "train.json")
-    assert facts["weights"]["kind"] == "file"
-    assert "xception_imagenet_no_top.weights.h5" in facts["weights"]["description"]
+    weights = TrainingRecord.read(only(tmp_path / "models")).weights
+    assert weights.kind == "file"
+    assert "xception_imagenet_no_top.weights.h5" in weights.description
     assert "best validation accuracy" in stdout and "(xception, " in stdout

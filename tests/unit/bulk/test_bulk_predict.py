@@ -25,6 +25,7 @@ from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.server import RunningServer
 from tests.bulk_tiles import images, package_version, write_imagery
+from tests.datasets import write_index
 from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, serve_config
 from tests.tile_server import TileServer
@@ -317,8 +318,7 @@ def test_the_folder_of_scores_below_others_is_that_of_plan_and_model(planned, pa
 def test_the_examples_of_a_calibration_are_part_of_an_engine(tmp_path):
     for name, digest in (("one", "a"), ("other", "b")):
         (tmp_path / name).mkdir()
-        content = {"splits": {"train": {"shards": [{"file": "x", "sha256": digest}]}}}
-        (tmp_path / name / "examples.json").write_text(json.dumps(content))
+        write_index(tmp_path / name, {"train": ([], [{"file": "x", "count": 0, "sha256": digest}])}, ["a", "b"], [])
     one, other = (engine_identity("openvino", "int8", tmp_path / name) for name in ("one", "other"))
     assert one != other and one["made_by"].startswith("openvino ")
     # It has no say in exact numbers.

@@ -20,7 +20,7 @@ from PIL import Image
 from sat_xception.dataset import assemble as module
 from sat_xception.dataset.assemble import AssembleResult, assemble, choose_positive_label
 from sat_xception.dataset.images import encode_for_tensorflow, probe_image
-from sat_xception.dataset.manifest import read_dataset
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.sample.tiles import write_sample
@@ -98,18 +98,14 @@ def test_every_tile_is_stored_once_with_its_own_bytes_and_a_row_in_the_manifest(
 
 def test_the_description_says_what_was_made_of_what(data):
     result = run(data(SCHOOLS), seed=4)
-    described = read_dataset(result.folder)
-    assert {key: described[key] for key in ("name", "synthetic", "classes", "positive_label")} == {
-        "name": "data",
-        "synthetic": False,
-        "classes": ["not-school", "school"],
-        "positive_label": "school",
-    }
-    assert described["counts"] == result.counts
-    assert described["digest"] == result.digest
-    assert described["config"]["seed"] == 4
+    described = DatasetRecord.read(result.folder)
+    assert (described.name, described.synthetic) == ("data", False)
+    assert (described.classes, described.positive_label) == (("not-school", "school"), "school")
+    assert described.counts == result.counts
+    assert described.digest == result.digest
+    assert described.config["seed"] == 4
     shard = result.folder / "tiles-00000-of-00001.parquet"
-    assert described["shards"] == {shard.name: file_digest(shard)}
+    assert described.shards == {shard.name: file_digest(shard)}
     others = {"dataset.json", "manifest.parquet", "report.html"}
     assert {path.name for path in result.folder.iterdir()} == {shard.name, *others}
 
@@ -134,15 +130,15 @@ def test_stored_order_mixes_classes_and_follows_from_content_and_seed(data):
 
 def test_three_classes_without_a_positive_one_are_fine(data):
     result = run(data({"field": range(20), "town": range(20, 40), "water": range(40, 60)}))
-    described = read_dataset(result.folder)
-    assert (described["classes"], described["positive_label"]) == (["field", "town", "water"], "")
-    assert {label for counts in result.counts["by_split"].values() for label in counts} == set(described["classes"])
+    described = DatasetRecord.read(result.folder)
+    assert (described.classes, described.positive_label) == (("field", "town", "water"), "")
+    assert {label for counts in result.counts.by_split.values() for label in counts} == set(described.classes)
 
 
 @pytest.mark.parametrize("negative", ["not-school", "not_school"])
 def test_both_spellings_of_the_other_class_work(data, negative):
-    described = read_dataset(run(data({"school": range(20), negative: range(100, 120)})).folder)
-    assert (described["classes"], described["positive_label"]) == ([negative, "school"], "school")
+    described = DatasetRecord.read(run(data({"school": range(20), negative: range(100, 120)})).folder)
+    assert (described.classes, described.positive_label) == ((negative, "school"), "school")
 
 
 @pytest.mark.parametrize(
@@ -237,9 +233,9 @@ def test_an_unreadable_file_is_a_row_with_its_reason_and_the_counts_close(data, 
     }
     assert rows["school/page.jpg"]["sha256"] == hashlib.sha256(b"<html>404</html>").hexdigest()
     assert rows["school/gone.jpg"]["sha256"] == ""
-    assert result.counts["considered"] == len(rows) == 46
-    assert result.counts["by_status"] == {"duplicate": 1, "failed": 5, "ok": 40}
-    assert sum(sum(counts.values()) for counts in result.counts["by_split"].values()) == 40
+    assert result.counts.considered == len(rows) == 46
+    assert result.counts.by_status == {"duplicate": 1, "failed": 5, "ok": 40}
+    assert sum(sum(counts.values()) for counts in result.counts.by_split.values()) == 40
     assert len(list(read_tiles(result.folder))) == 40
     assert "left out  school/empty.jpg: the file is empty" in caplog.messages
 
@@ -257,7 +253,7 @@ def test_too_many_unreadable_files_stop_the_run_with_advice_and_leave_nothing(da
 
 def test_the_limit_of_unreadable_files_is_inclusive(data):
     folder = data({"a": range(9), "b": range(100, 109), "a/x.jpg": b"", "b/x.jpg": b""})
-    assert run(folder, max_failed=0.1).counts["by_status"] == {"failed": 2, "ok": 18}
+    assert run(folder, max_failed=0.1).counts.by_status == {"failed": 2, "ok": 18}
     with pytest.raises(DataError):
         run(folder, max_failed=0.09)
 
@@ -326,13 +322,13 @@ def test_duplicates_never_leak_between_splits_that_folders_give(data):
     }
     contents = [row["sha256"] for row in rows.values() if row["status"] == "ok"]
     assert len(contents) == len(set(contents)) == len(list(read_tiles(result.folder)))
-    assert result.counts["considered"] == sum(result.counts["by_status"].values()) == 27
+    assert result.counts.considered == sum(result.counts.by_status.values()) == 27
 
 
 def test_duplicates_in_unsplit_folders_are_dealt_once(data, caplog):
     copies = {f"school/copy-{number}.jpg": tile(number) for number in range(20)}
     result = run(data({**SCHOOLS, **copies}))
-    assert result.counts["by_status"] == {"duplicate": 20, "ok": 40}
+    assert result.counts.by_status == {"duplicate": 20, "ok": 40}
     assert {name for name, row in manifest(result).items() if row["status"] == "duplicate"} == set(copies)
     assert "left out  20 duplicate tiles; the manifest says of which" in caplog.messages
 
@@ -357,7 +353,7 @@ def test_the_originals_two_folders_are_training_and_validation(data, tmp_path):
     data({"school": range(5), "not_school": range(100, 105)}, root="a/train")
     data({"school": range(5, 9), "not_school": range(105, 109)}, root="a/test")
     result = run(None, tmp_path / "out", train=tmp_path / "a" / "train", valid=tmp_path / "a" / "test")
-    assert result.counts["by_split"] == {
+    assert result.counts.by_split == {
         "train": {"not_school": 5, "school": 5},
         "valid": {"not_school": 4, "school": 4},
     }
@@ -378,7 +374,7 @@ def test_no_tile_moves_when_tiles_are_added(data, tmp_path):
 
 
 def test_a_fraction_of_zero_makes_no_split(data):
-    assert set(run(data(SCHOOLS), fractions=(0.8, 0.2, 0)).counts["by_split"]) == {"train", "valid"}
+    assert set(run(data(SCHOOLS), fractions=(0.8, 0.2, 0)).counts.by_split) == {"train", "valid"}
     with pytest.raises(DataError, match="is left in the train split; add tiles, change --fractions"):
         run(data(SCHOOLS), fractions=(0, 0.5, 0.5))
 
@@ -397,8 +393,8 @@ def test_the_place_and_age_of_the_files_change_nothing_but_the_sources(data, tmp
     moved = {name: range(numbers.stop - 1, numbers.start - 1, -1) for name, numbers in reversed(SCHOOLS.items())}
     second = run(data(moved, root="elsewhere/data"), tmp_path / "out" / "b")
     assert second.digest == first.digest
-    assert read_dataset(second.folder)["shards"] == read_dataset(first.folder)["shards"]
-    described = [{**read_dataset(result.folder), "config": None} for result in (first, second)]
+    assert DatasetRecord.read(second.folder).shards == DatasetRecord.read(first.folder).shards
+    described = [DatasetRecord.read(result.folder).model_copy(update={"config": {}}) for result in (first, second)]
     assert described[0] == described[1]
     rows = [manifest(result) for result in (first, second)]
     assert rows[0] != rows[1]
@@ -425,8 +421,8 @@ def test_the_sample_is_the_same_every_time_and_says_that_it_is_synthetic(tmp_pat
         result = assemble(AssembleConfig(data="sample", out=tmp_path / "out"))
         digests.append(folder_digests(result.folder))
     assert digests[0] == digests[1]
-    described = read_dataset(result.folder)
-    assert (described["name"], described["synthetic"]) == ("synthetic sample", True)
+    described = DatasetRecord.read(result.folder)
+    assert (described.name, described.synthetic) == ("synthetic sample", True)
     assert {row["source"] for row in manifest(result).values()} == {"drawn"}
 
 
@@ -437,7 +433,7 @@ def test_an_earlier_dataset_is_replaced_whole(data, tmp_path):
     run(data(SCHOOLS), tmp_path / "out")
     (tmp_path / "out" / "tiles-00003-of-00009.parquet").write_text("left over")
     result = run(data({"school": range(20, 25)}), tmp_path / "out")
-    assert result.counts["considered"] == 45
+    assert result.counts.considered == 45
     assert [path.name for path in result.folder.glob("*.parquet")].count("tiles-00003-of-00009.parquet") == 0
     assert len(list(result.folder.iterdir())) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
@@ -482,7 +478,7 @@ def test_an_interrupted_run_leaves_nothing_half_and_can_be_run_again(data, tmp_p
         meanwhile(patch, stop)
         run(folder)
     assert nothing_left(tmp_path)
-    assert run(folder).counts["by_status"] == {"ok": 40}
+    assert run(folder).counts.by_status == {"ok": 40}
 
 
 def test_an_interrupted_run_leaves_the_earlier_dataset(data, tmp_path, monkeypatch):

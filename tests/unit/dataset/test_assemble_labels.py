@@ -89,7 +89,7 @@ def test_labels_and_negatives_become_a_dataset(tmp_path, schools, imagery):
     rows = _manifest(result)
     assert sum(row["label"] == "school" for row in rows) == 100
     assert sum(row["label"] == "not-school" for row in rows) == 100
-    assert result.counts["considered"] == sum(result.counts["by_status"].values()) == 200
+    assert result.counts.considered == sum(result.counts.by_status.values()) == 200
     row = next(row for row in rows if (row["x"], row["y"]) == SCHOOLS[5])
     assert row["id"] == f"{ZOOM}/{SCHOOLS[5][0]}/{SCHOOLS[5][1]}"
     assert (row["lon"], row["lat"]) == pytest.approx(_centre(*SCHOOLS[5]))
@@ -250,7 +250,7 @@ def test_slices_are_carried_through(tmp_path, imagery):
     labels = _table(tmp_path / "labels.csv", _rows())
     result = _run(tmp_path / "out", labels, imagery, label="", slice_columns=("setting",))
     assert {row["slice/setting"] for row in _manifest(result)} == {"rural", "urban"}
-    assert result.counts["by_slice"] == {"setting": {"rural": 266, "urban": 134}}
+    assert result.counts.by_slice == {"setting": {"rural": 266, "urban": 134}}
     assert "<td>rural</td>" in (result.folder / "report.html").read_text()
     assert "slice/setting" in pq.read_table(next(result.folder.glob("tiles-*.parquet"))).column_names
 
@@ -422,7 +422,7 @@ def test_a_tile_of_one_colour_is_blank_and_a_missing_one_failed(tmp_path, imager
     rows = {(row["x"], row["y"]): row for row in _manifest(result)}
     assert rows[X, Y]["status"] == "blank"
     assert rows[X, Y + 2]["status"] == "failed"
-    assert result.counts["by_status"] == {"blank": 1, "failed": 1, "ok": 398}
+    assert result.counts.by_status == {"blank": 1, "failed": 1, "ok": 398}
 
 
 def test_what_failed_is_asked_for_again_by_the_next_run(tmp_path, imagery):
@@ -435,13 +435,13 @@ def test_what_failed_is_asked_for_again_by_the_next_run(tmp_path, imagery):
             _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0)
     finally:
         missing.write_bytes(content)
-    assert _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0).counts["by_status"] == {"ok": 400}
+    assert _run(tmp_path / "out", labels, imagery, label="", max_failed=0.0).counts.by_status == {"ok": 400}
 
 
 def test_rows_without_a_place_are_left_out(tmp_path, imagery, caplog):
     rows = _rows([{"lon": "", "lat": "", "label": "school", "setting": "urban"}])
     result = _run(tmp_path / "out", _table(tmp_path / "labels.csv", rows), imagery, label="")
-    assert result.counts["considered"] == 400
+    assert result.counts.considered == 400
     assert "1 rows of" in caplog.text
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from sat_xception.dataset.manifest import DatasetSummary, ManifestRow
+from sat_xception.dataset.record import DatasetRecord
 from sat_xception.dataset.report import DatasetPage
 from tests.conftest import draw_tile, encode
 
@@ -16,7 +17,7 @@ def row(index, label="school", **changes):
 @pytest.fixture
 def page():
     def make(rows, classes=("not-school", "school"), image=None, **changes):
-        page = DatasetPage(classes)
+        page = DatasetPage(classes, block_zoom=12)
         for item in rows:
             page.offer(item)
             if item.status == "ok":
@@ -27,15 +28,15 @@ def page():
         description = {
             "name": "tiles",
             "synthetic": False,
-            "classes": list(classes),
+            "classes": classes,
             "positive_label": "school",
             "attribution": "",
             "counts": summary.counts(),
             "digest": "d" * 64,
-            "config": {"block_zoom": 12},
+            "shards": {},
             **changes,
         }
-        return page.render(description)
+        return page.render(DatasetRecord(**description))
 
     return make
 

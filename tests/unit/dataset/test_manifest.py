@@ -1,7 +1,6 @@
 """The dataset on disk."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,11 +10,10 @@ from sat_xception.dataset.manifest import (
     DatasetSummary,
     ManifestRow,
     TileWriter,
-    read_dataset,
     write_manifest,
 )
+from sat_xception.dataset.record import DatasetCounts, DatasetRecord
 from sat_xception.errors import DataError
-from sat_xception.storage import write_json
 from tests import datasets
 from tests.datasets import read_tiles
 
@@ -122,13 +120,13 @@ def test_counts_are_by_status_and_of_usable_tiles_by_split_and_class():
         row(5, slices={"setting": "urban"}, status="failed", split=""),
         row(6, status="duplicate"),
     ]
-    assert summary(rows).counts() == {
-        "considered": 6,
-        "by_status": {"duplicate": 1, "failed": 1, "ok": 4},
-        "by_split": {"train": {"field": 1, "school": 2}, "valid": {"school": 1}},
-        "by_slice": {"setting": {"rural": 3, "urban": 1}},
-    }
-    assert summary([]).counts() == {"considered": 0, "by_status": {}, "by_split": {}, "by_slice": {}}
+    assert summary(rows).counts() == DatasetCounts(
+        considered=6,
+        by_status={"duplicate": 1, "failed": 1, "ok": 4},
+        by_split={"train": {"field": 1, "school": 2}, "valid": {"school": 1}},
+        by_slice={"setting": {"rural": 3, "urban": 1}},
+    )
+    assert summary([]).counts() == DatasetCounts(considered=0, by_status={}, by_split={}, by_slice={})
 
 
 # Damage
@@ -143,8 +141,9 @@ def refusal(folder: Path) -> str:
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path):
     assert "dataset.json is missing" in refusal(tmp_path)
     (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(DataError, match=r"dataset\.json isn't what assemble writes: it has no 'name'; run assemble"):
-        read_dataset(tmp_path)
+    advice = "run `sat_xception assemble` again"
+    with pytest.raises(DataError, match=rf"dataset\.json was written by an earlier .*: name: Field required.*{advice}"):
+        DatasetRecord.read(tmp_path)
 
 
 def test_a_missing_shard_is_refused(tmp_path):
@@ -184,9 +183,9 @@ def test_files_that_the_dataset_does_not_list_are_not_read(tmp_path):
 
 def test_no_tile_is_given_before_its_shard_was_checked(tmp_path):
     folder = write_dataset(tmp_path / "dataset", 150)
-    described = json.loads((folder / "dataset.json").read_text())
-    described["shards"]["tiles-00001-of-00002.parquet"] = "0" * 64
-    write_json(folder / "dataset.json", described)
+    record = DatasetRecord.read(folder)
+    shards = {**record.shards, "tiles-00001-of-00002.parquet": "0" * 64}
+    record.model_copy(update={"shards": shards}).write(folder)
     tiles = read_tiles(folder)
     assert [next(tiles)["id"] for _ in range(100)][-1] == "school/99.jpg"
     with pytest.raises(DataError, match="00001-of-00002"):

@@ -1,13 +1,16 @@
 """The source of a run's dataset: the same address for the same data, whatever else has changed."""
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from sat_xception.dataset.source import find_source, take_dataset
 from sat_xception.errors import DataError
 from sat_xception.storage import folder_digests
+from sat_xception.storage.files import json_text
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def test_without_a_store_every_run_has_a_source_of_its_own_and_assembles(class_f
     assert sources[0] != sources[1]
     assert json.loads(sources[0])["run"] == "run-1"
     result = take_dataset(sources[0], tmp_path / "dataset")
-    assert result.counts["by_status"]["ok"] == 80
+    assert result.counts.by_status["ok"] == 80
     assert (tmp_path / "dataset" / "report.html").is_file()
 
 
@@ -36,7 +39,7 @@ def test_the_same_data_has_the_same_address_in_every_run_and_is_stored_once(clas
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == written
     result = take_dataset(first, tmp_path / "dataset")
     assert result.digest == json.loads((tmp_path / "dataset" / "dataset.json").read_text())["digest"]
-    assert result.counts["by_status"]["ok"] == 80
+    assert result.counts.by_status["ok"] == 80
     assert folder_digests(tmp_path / "dataset") == folder_digests(store / first.rpartition("/")[2])
 
 
@@ -72,6 +75,26 @@ def test_a_dataset_that_was_changed_in_the_store_is_refused(class_folders, store
     path.write_text(path.read_text().replace('"school"', '"church"'))
     with pytest.raises(DataError, match="was changed after it was stored; remove it and start the run again"):
         take_dataset(source, tmp_path / "dataset")
+
+
+def test_a_dataset_that_an_earlier_version_stored_is_taken(class_folders, store, tmp_path):
+    address = Path(find_source(settings(class_folders), str(store), "run-1"))
+    record = address / "dataset.json"
+    # Without a version, and without what that version didn't know.
+    content = json.loads(record.read_text())
+    del content["schema_version"], content["attribution"]
+    record.write_text(json_text(content))
+    seen = json_text({**content, "config": {"block_zoom": content["config"]["block_zoom"]}})
+    stored = address.rename(address.with_name(hashlib.sha256(seen.encode()).hexdigest()))
+    assert take_dataset(str(stored), tmp_path / "dataset").digest == content["digest"]
+
+
+def test_the_version_of_the_document_is_not_in_the_address(class_folders, store):
+    address = Path(find_source(settings(class_folders), str(store), "run-1"))
+    content = json.loads((address / "dataset.json").read_text())
+    del content["schema_version"]
+    seen = json_text({**content, "config": {"block_zoom": content["config"]["block_zoom"]}})
+    assert hashlib.sha256(seen.encode()).hexdigest() == address.name
 
 
 def test_a_dataset_that_is_gone_from_the_store_is_named(class_folders, store, tmp_path):

@@ -24,10 +24,11 @@ from sat_xception.evaluate.metrics import compute_metrics
 from sat_xception.evaluate.predictions import read_outcomes
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.examples.convert import convert
-from sat_xception.examples.index import shard_files
+from sat_xception.examples.index import ExamplesIndex, shard_files
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.storage import folder_digests
+from sat_xception.train.record import TrainingRecord
 from tests.conftest import draw_tile, encode
 from tests.small_models import SIDE, write_small_model
 
@@ -151,12 +152,11 @@ def test_the_size_of_a_batch_changes_no_figure(run, batch_size):
 
 def test_an_evaluation_says_what_was_scored(run, small, examples):
     evaluation = run().evaluation
-    facts = json.loads((small / "train.json").read_text())
-    described = json.loads((examples / "examples.json").read_text())
+    index = ExamplesIndex.read(examples)
     assert evaluation.split == "valid"
-    assert evaluation.model == facts["model"]
-    assert evaluation.dataset_digest == described["dataset_digest"]
-    assert evaluation.metrics.count == described["splits"]["valid"]["count"]
+    assert evaluation.model == TrainingRecord.read(small).model
+    assert evaluation.dataset_digest == index.dataset_digest
+    assert evaluation.metrics.count == index.count("valid")
     assert len(evaluation.training.history) == 2
     assert evaluation.training.total_seconds == 2
     assert evaluation.config["batch_size"] == 32
@@ -326,7 +326,7 @@ def test_a_model_that_answers_no_numbers_is_refused_with_advice(examples, tmp_pa
 
 def test_a_trained_network_is_evaluated_as_a_small_one_is(evaluated, trained):
     evaluation = Evaluation.read(evaluated)
-    assert evaluation.metrics.accuracy == json.loads((trained / "train.json").read_text())["valid_accuracy"]
+    assert evaluation.metrics.accuracy == TrainingRecord.read(trained).valid_accuracy
     assert sorted(path.name for path in evaluated.iterdir()) == [
         "evaluation.json",
         "predictions.parquet",

@@ -12,14 +12,16 @@ import pytest
 from PIL import Image
 
 from sat_xception.errors import DataError
-from sat_xception.evaluate.evaluation import Evaluation, Hardware
+from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.evaluate.gate import decide
 from sat_xception.evaluate.report import decision_markdown, device_minutes, run_report
 from sat_xception.evaluate.settings import GateConfig
 from sat_xception.kubeflow.run_result import RunResult
+from sat_xception.model.parts import Epoch
 from sat_xception.package.card import model_card, model_card_json
 from sat_xception.reports.charts import confusion_chart, curves_chart, curves_page
 from sat_xception.reports.page import render_page, thumbnail
+from sat_xception.train.record import Hardware
 
 NASTY = ["a|b", "<script>alert(1)</script>", "[x](http://example.org) `c` **d** \\", '"&amp;', "$\\frac$", "学校", "$$"]
 
@@ -43,6 +45,11 @@ class Tags(HTMLParser):
 def cells(line: str) -> list[str]:
     """Split a row of a Markdown table as GitHub does: a pipe after a backslash is text."""
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def epochs(evaluation):
+    """Return the history of an evaluation, given as `evaluation.json` holds it."""
+    return [Epoch.model_validate(row) for row in evaluation["training"]["history"]]
 
 
 @pytest.fixture
@@ -121,8 +128,8 @@ def test_a_run_report_has_a_candidate_whose_training_failed(make_evaluation, mak
 
 
 def test_curves_are_drawn_of_no_epoch_and_of_epochs_without_a_figure(make_failed):
-    (row,) = make_failed()["training"]["history"]
-    for history in ([], [row], [{**row, "accuracy": None, "val_accuracy": None}]):
+    (row,) = epochs(make_failed())
+    for history in ([], [row], [row.model_copy(update={"accuracy": None, "val_accuracy": None})]):
         assert "<svg" in curves_chart(history)
 
 
@@ -302,7 +309,7 @@ def test_the_same_figures_make_the_same_drawing():
 
 
 def test_learning_curves_are_self_contained_and_mark_where_a_phase_ends(make_evaluation):
-    history = make_evaluation()["training"]["history"]
+    history = epochs(make_evaluation())
     page = curves_page("<x>", history, synthetic=False)
     assert_stands_alone(page)
     assert "<x>" not in page
@@ -315,9 +322,9 @@ def test_learning_curves_are_self_contained_and_mark_where_a_phase_ends(make_eva
 
 
 def test_learning_curves_are_drawn_of_one_epoch_and_of_losses_that_are_no_numbers(make_evaluation):
-    history = make_evaluation()["training"]["history"]
+    history = epochs(make_evaluation())
     assert "<svg" in curves_chart(history[:1])
-    assert "<svg" in curves_chart([*history, {**history[-1], "loss": None, "val_loss": None}])
+    assert "<svg" in curves_chart([*history, history[-1].model_copy(update={"loss": None, "val_loss": None})])
 
 
 def test_text_is_escaped_unless_it_is_a_drawing_of_ours():

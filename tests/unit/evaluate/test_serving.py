@@ -16,6 +16,7 @@ from sat_xception.package.settings import PackageConfig
 from sat_xception.serve import client
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
+from sat_xception.train.record import TrainingRecord
 from tests.odd_answers import OddAnswers
 from tests.small_models import write_small_model
 
@@ -58,7 +59,7 @@ def test_the_newest_version_of_a_model_root_is_scored_as_it_answers(score, serve
         "name": NAME,
         "version": 7,
     }
-    assert found.model == json.loads((model / "train.json").read_text())["model"]
+    assert found.model == TrainingRecord.read(model).model
     assert found.metrics.confusion_matrix == own.metrics.confusion_matrix
     # It was packaged without a decision, so as it was trained; its own evaluation is calibrated.
     assert found.calibration.temperature == 1

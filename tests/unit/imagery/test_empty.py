@@ -192,6 +192,6 @@ def test_the_edge_of_an_orthophoto_is_the_same_in_every_kind_of_imagery(tmp_path
             path.write_bytes(data)
     settings = {"imagery": str(imagery), "zoom": Z, "block_zoom": 17, "max_failed": 0.5, "out": tmp_path / "out"}
     result = assemble(AssembleConfig(labels=tmp_path / "labels.csv", **settings))
-    assert result.counts["by_status"] == {"failed": 72, "ok": 72}
+    assert result.counts.by_status == {"failed": 72, "ok": 72}
     rows = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()
     assert {(row["x"] % 4, row["reason"]) for row in rows} == {(0, COLUMNS[160]), (1, NOTHING), (2, ""), (3, "")}

@@ -183,7 +183,7 @@ def test_one_damaged_block_is_one_failed_row(scene, tmp_path):
     path.write_bytes(data)
     settings = {"block_zoom": ZOOM, "fractions": (0.5, 0.5, 0), "max_failed": 0.1, "out": tmp_path / "out"}
     result = assemble(AssembleConfig(labels=tmp_path / "labels.csv", imagery=str(path), zoom=ZOOM, **settings))
-    assert result.counts["by_status"] == {"failed": 1, "ok": 15}
+    assert result.counts.by_status == {"failed": 1, "ok": 15}
 
 
 def test_of_a_file_cut_short_the_tiles_that_are_there_are_read(scene):

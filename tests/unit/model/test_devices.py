@@ -14,6 +14,7 @@ from sat_xception.evaluate.evaluate import load_model
 from sat_xception.model import devices
 from sat_xception.model.devices import DevicePlan, choose, device_scope
 from sat_xception.model.settings import TrainConfig
+from sat_xception.train.record import TrainingRecord
 from sat_xception.train.train import train
 
 SETTINGS = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 1}
@@ -44,7 +45,7 @@ for replicas in (1, 2):
         place = pathlib.Path(sys.argv[1])
         phase = Phase("head", model, 3, 3, Checkpoints(place, str(replicas), 0), StopRequest())
         phase.run(data, valid, lambda row: None)
-    ends.append([phase.progress.rows, [weight.tolist() for weight in model.get_weights()]])
+    ends.append([[row.content() for row in phase.progress.rows], [weight.tolist() for weight in model.get_weights()]])
 print(json.dumps(ends))
 """
 
@@ -89,8 +90,7 @@ def test_the_policy_is_put_back():
 
 def test_what_learnt_in_mixed_precision_is_kept_and_answers_in_float32(examples, tmp_path):
     result = train(TrainConfig(examples=examples, out=tmp_path / "model", precision="mixed_float16", **SETTINGS))
-    facts = json.loads((result.folder / "train.json").read_text())
-    assert facts["devices"]["precision"] == "mixed_float16"
+    assert TrainingRecord.read(result.folder).devices.precision == "mixed_float16"
     model = load_model(result.folder)[0]
     layers = [*model.layers, *model.get_layer("mobilenetv2").layers]
     assert {layer.compute_dtype for layer in layers if layer.weights} == {"float32"}

@@ -1,6 +1,5 @@
 """The head: its layers, its loss and its optimizer, in every phase; and a file that needs nothing of ours."""
 
-import json
 import zipfile
 
 import keras
@@ -11,6 +10,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import load_config
+from sat_xception.train.record import TrainingHistory
 from sat_xception.train.train import train
 
 SMALL = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
@@ -25,8 +25,7 @@ def classifier(settings, width=4, classes=3):
 
 
 def history(folder, phase):
-    rows = json.loads((folder / "history.json").read_text())
-    return [{name: row[name] for name in ("loss", "val_loss")} for row in rows if row["phase"] == phase]
+    return [(row.loss, row.val_loss) for row in TrainingHistory.read(folder).epochs if row.phase == phase]
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,10 @@ def learn(folder, sound_epochs, on_epoch=lambda row: None):
 
 def test_an_epoch_that_diverges_is_the_last_one_and_never_the_best(tmp_path, caplog):
     phase, model, rows = learn(tmp_path, sound_epochs=2)
-    assert rows[-1]["val_accuracy"] == 1, "the largest of NaN is the first class, which is right here"
-    assert rows[-1]["val_loss"] is None
-    assert len(rows) < 9 and all(row["val_loss"] is not None for row in rows[:-1])
-    assert phase.progress.best == max(row["val_accuracy"] for row in rows[:-1]) < 1
+    assert rows[-1].val_accuracy == 1, "the largest of NaN is the first class, which is right here"
+    assert rows[-1].val_loss is None
+    assert len(rows) < 9 and all(row.val_loss is not None for row in rows[:-1])
+    assert phase.progress.best == max(row.val_accuracy for row in rows[:-1]) < 1
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert model.evaluate(VALID, verbose=0, return_dict=True)["accuracy"] == pytest.approx(phase.progress.best)
     assert f"ended: the loss or a weight isn't finite after epoch {len(rows)}" in caplog.text
@@ -72,10 +72,10 @@ def test_weights_that_are_not_finite_are_never_kept_whatever_the_loss_says(tmp_p
 
     def spoil(phase, *given):
         row = run_epoch(phase, *given)
-        if row["epoch"] == 2:
+        if row.epoch == 2:
             kernel = phase.model.layers[-1].kernel
             kernel.assign(tf.fill(kernel.shape, np.inf))
-            row["val_accuracy"] = 1.0
+            return row.model_copy(update={"val_accuracy": 1.0})
         return row
 
     monkeypatch.setattr(Phase, "_run_epoch", spoil)
@@ -86,7 +86,7 @@ def test_weights_that_are_not_finite_are_never_kept_whatever_the_loss_says(tmp_p
 
 def test_an_epoch_that_cant_be_shown_is_kept_and_the_error_names_where(tmp_path):
     def show(row):
-        if row["epoch"] == 3:
+        if row.epoch == 3:
             raise ServiceError("no space left while writing events")
 
     undisturbed, model, _ = learn(tmp_path / "a", sound_epochs=5)
@@ -98,7 +98,7 @@ def test_an_epoch_that_cant_be_shown_is_kept_and_the_error_names_where(tmp_path)
         "the same command goes on from there"
     )
     again, twin, rows = learn(tmp_path / "b", sound_epochs=5)
-    assert rows[0]["epoch"] == 4 and len(again.progress.rows) == len(undisturbed.progress.rows)
+    assert rows[0].epoch == 4 and len(again.progress.rows) == len(undisturbed.progress.rows)
     for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -9,9 +9,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sat_xception.errors import ServiceError
+from sat_xception.model.parts import Epoch
 from sat_xception.model.tensorboard import TensorBoardWriter
 
-ROW = {"loss": 0.5, "accuracy": 0.75, "learning_rate": 1e-3, "val_loss": None, "val_accuracy": 0.5}
+FIGURES = {"loss": 0.5, "accuracy": 0.75, "learning_rate": 1e-3, "val_loss": None, "val_accuracy": 0.5}
 
 
 def tags(folder):
@@ -22,7 +23,7 @@ def tags(folder):
 def test_a_phase_shows_its_figures_its_tiles_and_its_confusion(tmp_path):
     with TensorBoardWriter(tmp_path) as board:
         for epoch in (1, 2):
-            board.add({**ROW, "epoch": epoch})
+            board.add(Epoch(phase="head", epoch=epoch, **FIGURES))
         board.show_samples(np.zeros((3, 16, 16, 3), np.uint8))
         scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
         board.show_confusion(np.array([0, 1, 1]), scores, ["a", "b"])
@@ -63,7 +64,7 @@ def files_of_at_most(size):
 def test_events_that_dont_get_into_the_file_are_an_error_at_once(tmp_path, more):
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     board = TensorBoardWriter(tmp_path)
-    board.add({**ROW, "epoch": 1})
+    board.add(Epoch(phase="head", epoch=1, **FIGURES))
     size = max(path.stat().st_size for path in tmp_path.rglob("events.*"))
     told = r"(is larger than this system lets it be|for TensorBoard are missing in).*--tensorboard"
     with files_of_at_most(size + more), pytest.raises(ServiceError, match=told), board:
@@ -73,7 +74,7 @@ def test_events_that_dont_get_into_the_file_are_an_error_at_once(tmp_path, more)
 
 def test_events_that_are_dropped_without_a_word_are_an_error(tmp_path, monkeypatch):
     with TensorBoardWriter(tmp_path) as board:
-        board.add({**ROW, "epoch": 1})
+        board.add(Epoch(phase="head", epoch=1, **FIGURES))
         monkeypatch.setattr(tf.summary, "scalar", lambda name, value: None)
         with pytest.raises(ServiceError, match=r"3 of 7 events for TensorBoard are missing in .*is its disk full"):
-            board.add({**ROW, "epoch": 2})
+            board.add(Epoch(phase="head", epoch=2, **FIGURES))

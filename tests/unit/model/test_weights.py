@@ -71,9 +71,9 @@ def test_a_fitting_file_is_found_and_described_with_its_digest(tmp_path):
     path = write_values(tmp_path / "w.h5", SMALLEST)
     origin = find_weights(str(path), "mobilenetv2", 0.35)
     assert (origin.kind, origin.path) == ("file", path)
-    described = origin.describe()
-    assert "w.h5" in described["description"]
-    assert described["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    described = origin.record()
+    assert "w.h5" in described.description
+    assert described.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_alpha_means_nothing_to_a_network_that_has_none(tmp_path):
@@ -89,10 +89,10 @@ def test_no_file_is_an_error_and_no_reason_to_start_from_something_else(tmp_path
 
 
 def test_none_is_random_weights_and_imagenet_without_a_folder_is_a_download():
-    assert find_weights("none", "xception", 1.0).describe() == {"kind": "none", "description": "random weights"}
+    assert find_weights("none", "xception", 1.0).record().content() == {"kind": "none", "description": "random weights"}
     origin = find_weights("imagenet", "xception", 1.0)
     assert (origin.kind, origin.path) == ("imagenet", None)
-    assert "sha256" not in origin.describe()
+    assert "sha256" not in origin.record().content()
 
 
 def test_a_folder_of_imagenet_weights_is_looked_in_by_content_not_by_name(tmp_path, monkeypatch):

@@ -13,11 +13,13 @@ from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.gate import gate
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.examples.index import ExamplesIndex
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.package.package import package
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.storage import file_digest
+from sat_xception.train.record import TrainingRecord
 from tests.small_models import SIDE, write_small_model
 
 NAME = "school-classifier"
@@ -152,16 +154,16 @@ def test_the_card_as_json_tells_the_same_figures(version):
 
 def test_model_json_says_where_it_comes_from(version, contest):
     served = read(version / "model.json")
-    facts, decision = read(contest["winner"] / "train.json"), read(contest["decision"] / "decision.json")
+    record, decision = TrainingRecord.read(contest["winner"]).content(), read(contest["decision"] / "decision.json")
     for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic", "model"):
-        assert served[key] == facts[key]
+        assert served[key] == record[key]
     assert (served["name"], served["version"]) == (NAME, 7)
-    assert served["training"]["weights"] == facts["weights"]
+    assert served["training"]["weights"] == record["weights"]
     assert served["metrics"]["valid"] == next(
         row["metrics"] for row in decision["candidates"] if row["backbone"] == decision["winner"]
     )
-    described = read(contest["examples"] / "examples.json")
-    assert served["tiles"] == {split: facts["count"] for split, facts in described["splits"].items()}
+    index = ExamplesIndex.read(contest["examples"])
+    assert served["tiles"] == {split: index.count(split) for split in index.splits}
 
 
 def test_people_find_the_same_figures_in_the_card_and_in_the_report(version):
@@ -240,8 +242,8 @@ def test_a_trained_network_packages_as_a_small_one_does(packaged, trained):
     version = packaged / NAME / "1"
     golden = read(version / "golden.json")
     assert read(version / "model.json")["model"] == file_digest(trained / "model.keras")
-    model, facts = load_model(trained)
-    assert facts["input_size"] == model.input_shape[1] == 32
+    model, record = load_model(trained)
+    assert record.input_size == model.input_shape[1] == 32
     images = np.array([base64.b64decode(tile["image_bytes"]["b64"]) for tile in golden["tiles"]], dtype=object)
     with SavedModelSession(version) as session:
         answer = session.predict("classify", {"image_bytes": images})

@@ -15,9 +15,11 @@ from optuna.trial import TrialState
 
 from sat_xception.errors import ConfigError, DataError, DivergedError, ModelError, PreemptedError
 from sat_xception.model.settings import TrainConfig
+from sat_xception.search.record import SearchRecord
 from sat_xception.search.search import search
 from sat_xception.search.settings import SearchConfig
 from sat_xception.settings.config import load_config
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 
 TRIALS = 6
@@ -49,31 +51,31 @@ def whole(settings, tmp_path_factory):
 
 
 def read(result):
-    return json.loads((result.folder / "search.json").read_text())
+    return SearchRecord.read(result.folder)
 
 
 def tried(result):
     """Return what must not depend on how often a search was stopped."""
-    return [(row["state"], row["params"], row["valid_accuracy"], row["epochs"]) for row in read(result)["trials"]]
+    return [(row.state, row.params, row.valid_accuracy, row.epochs) for row in read(result).trials]
 
 
 def test_the_counts_close_and_the_best_is_the_best(whole):
     found = read(whole)
-    counts = found["counts"]
-    assert counts["asked"] == TRIALS == counts["complete"] + counts["pruned"] + counts["failed"] + counts["left"]
-    assert counts["failed"] == counts["left"] == 0 and counts["pruned"] > 0
-    complete = [row for row in found["trials"] if row["state"] == "complete"]
-    best = max(complete, key=lambda row: (row["valid_accuracy"], -row["valid_loss"]))
-    assert found["best"]["params"] == best["params"]
-    assert whole.valid_accuracy == best["valid_accuracy"]
+    counts = found.counts
+    assert counts.asked == TRIALS == counts.complete + counts.pruned + counts.failed + counts.left
+    assert counts.failed == counts.left == 0 and counts.pruned > 0
+    complete = [row for row in found.trials if row.state == "complete"]
+    best = max(complete, key=lambda row: (row.valid_accuracy, -row.valid_loss))
+    assert found.best.params == best.params
+    assert whole.valid_accuracy == best.valid_accuracy
     # Trials are pruned from the eleventh epoch on, where they are below the median of the others.
-    assert all(10 < row["epochs"] <= 14 for row in found["trials"] if row["state"] == "pruned")
-    assert all(row["epochs"] == 14 for row in complete)
-    assert sum(found["importance"].values()) == pytest.approx(1, abs=1e-3)
+    assert all(10 < row.epochs <= 14 for row in found.trials if row.state == "pruned")
+    assert all(row.epochs == 14 for row in complete)
+    assert sum(found.importance.values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_first_trial_is_what_train_does_by_itself(whole):
-    params = read(whole)["trials"][0]["params"]
+    params = read(whole).trials[0].params
     assert params == {name: TrainConfig.model_fields[name].default for name in params}
     assert params.keys() == {"optimizer", "head_learning_rate", "head_units", "head_activation", "dropout"}
 
@@ -81,15 +83,15 @@ def test_the_first_trial_is_what_train_does_by_itself(whole):
 def test_the_best_settings_feed_train(whole, settings, tmp_path):
     places = {"examples": settings["examples"], "out": tmp_path / "model", "fine_tune_epochs": 0}
     config = load_config(TrainConfig, whole.folder / "best.yaml", places)
-    best = read(whole)["best"]
-    assert {name: getattr(config, name) for name in best["params"]} == best["params"]
+    best = read(whole).best
+    assert {name: getattr(config, name) for name in best.params} == best.params
     assert (config.alpha, config.input_size, config.head_epochs, config.seed) == (0.35, 32, 14, 9)
     assert whole.best == yaml.safe_load((whole.folder / "best.yaml").read_text())
     # The same head on the same features, from the same first weights.
-    assert train(config).valid_accuracy == best["valid_accuracy"]
-    history = json.loads((tmp_path / "model" / "history.json").read_text())
-    losses = [row["val_loss"] for row in history if row["val_accuracy"] == best["valid_accuracy"]]
-    assert losses[0] == pytest.approx(best["valid_loss"], rel=1e-4)
+    assert train(config).valid_accuracy == best.valid_accuracy
+    history = TrainingHistory.read(tmp_path / "model").epochs
+    losses = [row.val_loss for row in history if row.val_accuracy == best.valid_accuracy]
+    assert losses[0] == pytest.approx(best.valid_loss, rel=1e-4)
 
 
 def test_the_page_stands_alone_and_shows_every_trial(whole):
@@ -119,8 +121,8 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, settings
         search(config)
     thread.join()
     assert caught.value.exit_code == 75
-    stopped = json.loads((config.out / "search.json").read_text())
-    assert stopped["counts"]["left"] == TRIALS - stopped["counts"]["complete"] > 0
+    stopped = SearchRecord.read(config.out)
+    assert stopped.counts.left == TRIALS - stopped.counts.complete > 0
     with (tmp_path / "found.study" / "journal.log").open("ab") as journal:
         journal.write(b'{"op_code":6,"worker_id":"ab')  # as a power cut may leave it
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -150,9 +152,9 @@ def test_workers_share_the_trials_and_one_that_is_killed_costs_its_trial_alone(s
     thread.start()
     found = read(search(config))
     thread.join()
-    assert found["counts"]["failed"] == 1
-    assert found["counts"]["complete"] == 3
-    assert [row["reason"] for row in found["trials"] if row["reason"]] == ["its process ended with code -9"]
+    assert found.counts.failed == 1
+    assert found.counts.complete == 3
+    assert [row.reason for row in found.trials if row.reason] == ["its process ended with code -9"]
 
 
 def test_trials_that_fail_are_counted_with_their_reason(settings, tmp_path):
@@ -187,15 +189,15 @@ def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(setti
     # The same study: results of an earlier run are replaced.
     second = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes, "trials": 5})))
     for found, asked in ((first, 3), (second, 5)):
-        counts = found["counts"]
-        assert counts["complete"] + counts["failed"] == counts["asked"] == asked and counts["failed"] > 0
-        assert found["best"]["params"]["head_learning_rate"] == 1e-3
-        for row in found["trials"]:
-            exploded = row["params"]["head_learning_rate"] == 1e38
-            assert row["state"] == ("fail" if exploded else "complete")
-            assert ("isn't finite" in row["reason"]) == exploded
-            assert (row["valid_accuracy"] is None) == (row["valid_loss"] is None) == exploded
-    told = {row["reason"] for row in second["trials"][:3]} - {""}
+        counts = found.counts
+        assert counts.complete + counts.failed == counts.asked == asked and counts.failed > 0
+        assert found.best.params["head_learning_rate"] == 1e-3
+        for row in found.trials:
+            exploded = row.params["head_learning_rate"] == 1e38
+            assert row.state == ("fail" if exploded else "complete")
+            assert ("isn't finite" in row.reason) == exploded
+            assert (row.valid_accuracy is None) == (row.valid_loss is None) == exploded
+    told = {row.reason for row in second.trials[:3]} - {""}
     own = "head: the loss or a weight isn't finite after epoch 1"
     assert told == {"its loss isn't finite" if journal == "old" else own}
 
@@ -205,15 +207,15 @@ def test_a_trial_may_fine_tune_and_is_as_good_as_its_better_phase(settings, tmp_
     space.write_text("fine_tune_learning_rate: [1e-3]\nfine_tune_from: [Conv_1]\nhead_learning_rate: [1e-9]\n")
     changes = {"trials": 1, "head_epochs": 1, "fine_tune_epochs": 1, "space": str(space)}
     found = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes})))
-    assert found["trials"][0]["epochs"] == 2
-    assert found["best"]["phase"] in ("head", "fine-tune")
-    assert found["best"]["settings"]["fine_tune_epochs"] == 1
+    assert found.trials[0].epochs == 2
+    assert found.best.phase in ("head", "fine-tune")
+    assert found.best.settings["fine_tune_epochs"] == 1
 
 
 def test_other_settings_are_another_study(settings, whole, tmp_path):
     study = whole.folder.with_name("found.study")
     config = SearchConfig(out=tmp_path / "found", study=study, **{**settings, "trials": 1, "head_epochs": 2})
-    assert len(read(search(config))["trials"]) == 1
+    assert len(read(search(config)).trials) == 1
 
 
 def test_two_searches_in_one_folder_are_refused(settings, tmp_path):
@@ -242,19 +244,19 @@ def test_what_cannot_be_searched_is_refused(wrong, told):
 def test_minutes_end_a_search_too(settings, tmp_path):
     config = SearchConfig(out=tmp_path / "found", **{**settings, "trials": 0, "minutes": 1 / 60, "head_epochs": 1})
     result = search(config)
-    assert result.counts["complete"] == result.counts["asked"] >= 1 and result.counts["left"] == 0
+    assert result.counts.complete == result.counts.asked >= 1 and result.counts.left == 0
 
 
 def test_a_training_that_searches_first_is_trained_with_the_best(whole, settings, tmp_path):
     shared = {name: value for name, value in settings.items() if name != "trials"}
     config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
     result = train(config)
-    facts = json.loads((tmp_path / "model" / "train.json").read_text())
-    best = read(whole)["best"]
-    assert facts["search"]["best"] == best["params"]
-    assert {name: facts["config"][name] for name in best["params"]} == best["params"]
-    assert result.valid_accuracy == best["valid_accuracy"] == facts["search"]["valid_accuracy"]
-    assert json.loads((tmp_path / "model" / "search.json").read_text())["counts"]["complete"] > 0
+    facts = TrainingRecord.read(tmp_path / "model")
+    best = read(whole).best
+    assert facts.search.best == best.params
+    assert {name: facts.config[name] for name in best.params} == best.params
+    assert result.valid_accuracy == best.valid_accuracy == facts.search.valid_accuracy
+    assert SearchRecord.read(tmp_path / "model").counts.complete > 0
     assert (tmp_path / "model" / "search.html").is_file()
     assert not (tmp_path / "model.search").exists() and not (tmp_path / "model.checkpoints").exists()
 
@@ -281,8 +283,8 @@ def test_a_training_that_was_stopped_in_its_search_goes_on(whole, settings, tmp_
     assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
     train(config)
     assert trials() == TRIALS
-    facts = json.loads((tmp_path / "model" / "train.json").read_text())
-    assert facts["search"]["best"] == read(whole)["best"]["params"]
+    facts = TrainingRecord.read(tmp_path / "model")
+    assert facts.search.best == read(whole).best.params
 
 
 def test_a_search_of_which_every_trial_diverged_is_recorded_where_that_is_asked_for(settings, tmp_path, monkeypatch):
@@ -297,9 +299,9 @@ def test_a_search_of_which_every_trial_diverged_is_recorded_where_that_is_asked_
         train(config)
     assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
     result = train(config.model_copy(update={"record_divergence": True}))
-    facts = json.loads((tmp_path / "model" / "train.json").read_text())
-    assert result.failed == facts["failed"] == told
-    assert json.loads((tmp_path / "model" / "history.json").read_text()) == []
+    facts = TrainingRecord.read(tmp_path / "model")
+    assert result.failed == facts.failed == told
+    assert TrainingHistory.read(tmp_path / "model").epochs == ()
     assert "<svg" in (tmp_path / "model" / "curves.html").read_text()
     assert not (tmp_path / "model.search").exists()
 

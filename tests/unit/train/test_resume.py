@@ -1,6 +1,5 @@
 """A training that is killed at any moment goes on from there, and ends as if nothing had happened."""
 
-import json
 import random
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from sat_xception.model.phase import Phase
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.stop_request import StopRequest, stop_on_sigterm
 from sat_xception.storage import GcsPath, list_files
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 from tests.storage_proxy import running_emulator
 
@@ -70,7 +70,7 @@ def run_phase(folder, after_steps=None, notice=None, patience=3, at_step=None):
 
     model.make_train_function = make_mortal
     phase.run(DATA, VALID, lambda row: None)
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in phase.progress.rows]
+    rows = [{name: value for name, value in row if name != "seconds"} for row in phase.progress.rows]
     return rows, [weight.tobytes() for weight in model.get_weights()]
 
 
@@ -246,7 +246,7 @@ def test_checkpoints_come_by_time_and_at_epochs_unless_that_is_too_often(tmp_pat
 
 
 def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undisturbed_one(trained, examples, tmp_path):
-    settings = json.loads((trained / "train.json").read_text())["config"]
+    settings = TrainingRecord.read(trained).config
     names = ("backbone", "weights", "alpha", "input_size", "scratch_epochs")
     flags = [item for name in names for item in (f"--{name.replace('_', '-')}", str(settings[name]))]
     command = [sys.executable, "-m", "sat_xception", "train", "--examples", str(examples), "--out", str(tmp_path / "m")]
@@ -263,9 +263,8 @@ def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undistur
     train(TrainConfig(examples=examples, out=tmp_path / "m", **{name: settings[name] for name in names}))
     ends = []
     for folder in (trained, tmp_path / "m"):
-        rows = json.loads((folder / "history.json").read_text())
-        ends.append([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
-        ends[-1].append(json.loads((folder / "train.json").read_text())["weights_digest"])
+        epochs = [row.model_copy(update={"seconds": None}) for row in TrainingHistory.read(folder).epochs]
+        ends.append((epochs, TrainingRecord.read(folder).weights_digest))
     assert ends[0] == ends[1]
     assert not (tmp_path / "m.checkpoints").exists()
 

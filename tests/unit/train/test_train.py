@@ -16,10 +16,11 @@ from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.checkpoint import Checkpoints
+from sat_xception.model.parts import Weights
 from sat_xception.model.session import TrainingSession
 from sat_xception.model.settings import TrainConfig
+from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train, weights_digest
-from tests.small_models import write_small_model
 
 COMMON = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
 # A head that hardly learns, so that fine-tuning must.
@@ -110,12 +111,12 @@ def head_only(train_head):
 def test_fine_tuning_learns_the_task_and_is_kept_where_it_is_better(tuned, examples, tmp_path):
     assert tuned.phase == "fine-tune"
     assert tuned.valid_accuracy >= 0.85
-    history = read(tuned.folder, "history.json")
-    assert [(row["phase"], row["epoch"]) for row in history] == [("head", 1), *(("fine-tune", n) for n in (1, 2, 3, 4))]
+    history = TrainingHistory.read(tuned.folder).epochs
+    assert [(row.phase, row.epoch) for row in history] == [("head", 1), *(("fine-tune", n) for n in (1, 2, 3, 4))]
     # It has risen after the first epoch, and falls along a cosine to nothing.
-    assert [row["learning_rate"] for row in history] == pytest.approx([1e-9, 2e-3, 1.5e-3, 0.5e-3, 0], abs=1e-9)
-    assert tuned.valid_accuracy == max(row["val_accuracy"] for row in history)
-    assert read(tuned.folder, "train.json")["seconds"].keys() == {"features", "head", "fine-tune", "all"}
+    assert [row.learning_rate for row in history] == pytest.approx([1e-9, 2e-3, 1.5e-3, 0.5e-3, 0], abs=1e-9)
+    assert tuned.valid_accuracy == max(row.val_accuracy for row in history)
+    assert TrainingRecord.read(tuned.folder).seconds.keys() == {"features", "head", "fine-tune", "all"}
     assert accuracy_of(tuned.folder, examples, tmp_path / "evaluation") == tuned.valid_accuracy
 
 
@@ -134,12 +135,12 @@ def test_fine_tuning_changes_the_layers_from_the_named_one_on_and_no_batch_norm(
 
 def test_a_phase_without_a_finite_loss_is_thrown_away(ruined, examples, tmp_path):
     assert ruined.valid_accuracy >= 0.85
-    history = read(ruined.folder, "history.json")
-    head = max(row["val_accuracy"] for row in history if row["phase"] == "head")
-    tuned = [row["val_loss"] for row in history if row["phase"] == "fine-tune"]
+    history = TrainingHistory.read(ruined.folder).epochs
+    head = max(row.val_accuracy for row in history if row.phase == "head")
+    tuned = [row.val_loss for row in history if row.phase == "fine-tune"]
     assert tuned == [None], "it ended after the first of two epochs"
     assert (ruined.phase, ruined.valid_accuracy) == ("head", head)
-    assert read(ruined.folder, "train.json")["kept_phase"] == "head"
+    assert TrainingRecord.read(ruined.folder).kept_phase == "head"
     assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == head
 
 
@@ -169,14 +170,14 @@ def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, mobile
     settings = {**COMMON, "weights": str(mobilenet_weights), "input_size": 96, "fine_tune_epochs": 0, "patience": 100}
     config = TrainConfig(examples=tmp_path / "examples", out=tmp_path / "model", head_epochs=25, **settings)
     result = train(config)
-    shares = [row["val_accuracy"] for row in read(result.folder, "history.json")]
+    shares = [row.val_accuracy for row in TrainingHistory.read(result.folder).epochs]
     assert shares[-1] < max(shares) == result.valid_accuracy
     assert accuracy_of(result.folder, tmp_path / "examples", tmp_path / "evaluation") == result.valid_accuracy
 
 
 def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
-    tuned = [row for row in read(ruined.folder, "history.json") if row["phase"] == "fine-tune"]
-    assert [row["val_loss"] for row in tuned] == [None]
+    tuned = [row for row in TrainingHistory.read(ruined.folder).epochs if row.phase == "fine-tune"]
+    assert [row.val_loss for row in tuned] == [None]
     assert "<svg" in (ruined.folder / "curves.html").read_text()
 
 
@@ -195,27 +196,27 @@ def test_a_network_without_a_finite_loss_is_an_error_that_names_the_rate(unbalan
 
 
 def assert_records_its_failure(result, examples, tmp_path, phase):
-    facts = read(result.folder, "train.json")
-    assert result.failed == facts["failed"] == f"no epoch had a finite loss ({phase}, learning rate 1e+38)"
-    assert [facts[name] for name in ("model", "weights_digest", "kept_phase", "valid_accuracy")] == [None] * 4
+    facts = TrainingRecord.read(result.folder)
+    assert result.failed == facts.failed == f"no epoch had a finite loss ({phase}, learning rate 1e+38)"
+    assert (facts.model, facts.weights_digest, facts.kept_phase, facts.valid_accuracy) == (None,) * 4
     assert (result.phase, result.valid_accuracy) == ("", None)
-    assert f"failed, there is no model: {facts['failed']}" in result.summary()
+    assert f"failed, there is no model: {facts.failed}" in result.summary()
     assert {path.name for path in result.folder.iterdir()} == {
         "train.json",
         "history.json",
         "curves.html",
         "tensorboard",
     }
-    (row,) = read(result.folder, "history.json")
-    assert None in (row["loss"], row["val_loss"])
+    (row,) = TrainingHistory.read(result.folder).epochs
+    assert None in (row.loss, row.val_loss)
     assert not result.folder.with_name(f"{result.folder.name}.checkpoints").exists()
     with pytest.raises(ModelError, match="holds no model, since its training failed: no epoch had a finite loss"):
         load_model(result.folder)
     judged = evaluate(EvaluateConfig(model=result.folder, examples=examples, out=tmp_path / "evaluation"))
     evaluation = read(judged.folder, "evaluation.json")
-    assert (evaluation["failed"], evaluation["metrics"], evaluation["model"]) == (facts["failed"], None, None)
+    assert (evaluation["failed"], evaluation["metrics"], evaluation["model"]) == (facts.failed, None, None)
     assert evaluation["backbone"] == "mobilenetv2"
-    assert evaluation["training"]["history"] == read(result.folder, "history.json")
+    assert evaluation["training"]["history"] == [row.content()]
     for text in (judged.summary(), (judged.folder / "report.html").read_text()):
         assert "no epoch had a finite loss" in text
 
@@ -234,8 +235,8 @@ def test_a_network_that_diverged_is_recorded_where_that_is_asked_for(unbalanced,
 
 def test_a_rate_beyond_float32_is_null_in_the_history(train_head):
     result = train_head("infinite", head_learning_rate=1e39, record_divergence=True)
-    assert [row["learning_rate"] for row in read(result.folder, "history.json")] == [None]
-    assert read(result.folder, "train.json")["config"]["head_learning_rate"] == 1e39
+    assert [row.learning_rate for row in TrainingHistory.read(result.folder).epochs] == [None]
+    assert TrainingRecord.read(result.folder).config["head_learning_rate"] == 1e39
 
 
 def test_no_other_failure_is_recorded(random_weights, unbalanced, tmp_path):
@@ -246,46 +247,42 @@ def test_no_other_failure_is_recorded(random_weights, unbalanced, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(transfer, tuned, train_head, head_only):
-    digest = read(transfer("again", **TUNED).folder, "train.json")["weights_digest"]
-    assert digest == read(tuned.folder, "train.json")["weights_digest"] == weights_digest(load_model(tuned.folder)[0])
-    others = [read(result.folder, "train.json")["weights_digest"] for result in (head_only, train_head("1", seed=1))]
+    digest = TrainingRecord.read(transfer("again", **TUNED).folder).weights_digest
+    assert digest == TrainingRecord.read(tuned.folder).weights_digest == weights_digest(load_model(tuned.folder)[0])
+    others = [TrainingRecord.read(result.folder).weights_digest for result in (head_only, train_head("1", seed=1))]
     assert len({digest, *others}) == 3
 
 
-def test_train_json_says_what_was_done(head_only, unbalanced, random_weights, tmp_path):
-    facts = read(head_only.folder, "train.json")
+def test_train_json_says_what_was_done(head_only, unbalanced):
+    facts = TrainingRecord.read(head_only.folder)
     described = read(unbalanced, "examples.json")
-    assert facts["backbone"] == "mobilenetv2"
-    assert facts["input_size"] == 32
-    assert facts["classes"] == ["not-school", "school"]
-    assert facts["positive_label"] == "school"
-    assert facts["dataset_digest"] == described["dataset_digest"]
-    assert facts["weights"]["kind"] == "file"
-    assert facts["weights"]["description"] == "weights file random.weights.h5"
-    assert facts["kept_phase"] == head_only.phase == "head"
-    assert facts["valid_accuracy"] == head_only.valid_accuracy
-    assert facts["seconds"].keys() == {"features", "head", "all"}
-    assert facts["seconds"]["all"] >= facts["seconds"]["features"] + facts["seconds"]["head"]
-    assert facts["hardware"]["cores"] >= 1
-    assert facts["config"]["head_epochs"] == 2
+    assert facts.backbone == "mobilenetv2"
+    assert facts.input_size == 32
+    assert facts.classes == ("not-school", "school")
+    assert facts.positive_label == "school"
+    assert facts.dataset_digest == described["dataset_digest"]
+    assert facts.weights.kind == "file"
+    assert facts.weights.description == "weights file random.weights.h5"
+    assert facts.kept_phase == head_only.phase == "head"
+    assert facts.valid_accuracy == head_only.valid_accuracy
+    assert facts.seconds.keys() == {"features", "head", "all"}
+    assert facts.seconds["all"] >= facts.seconds["features"] + facts.seconds["head"]
+    assert facts.hardware.cores >= 1
+    assert facts.config["head_epochs"] == 2
     load_model(head_only.folder)  # the digest is that of the model
-    write_small_model(tmp_path / "small", unbalanced)
-    assert read(tmp_path / "small", "train.json").keys() == facts.keys()  # what other tests build on looks like this
 
 
 def test_classes_weigh_the_same_whatever_their_counts(head_only, train_head):
     # 16 tiles, 4 of not-school (index 0) and 12 of school.
-    assert read(head_only.folder, "train.json")["class_weight"] == pytest.approx(
-        {"0": 16 / (2 * 4), "1": 16 / (2 * 12)}
-    )
+    assert TrainingRecord.read(head_only.folder).class_weight == pytest.approx({0: 16 / (2 * 4), 1: 16 / (2 * 12)})
     without = train_head("unweighted", class_weights=False)
-    assert read(without.folder, "train.json")["class_weight"] is None
-    weighted, unweighted = (read(folder, "history.json") for folder in (head_only.folder, without.folder))
-    assert weighted[1]["loss"] != unweighted[1]["loss"]
+    assert TrainingRecord.read(without.folder).class_weight is None
+    weighted, unweighted = (TrainingHistory.read(folder).epochs for folder in (head_only.folder, without.folder))
+    assert weighted[1].loss != unweighted[1].loss
 
 
 def test_without_fine_tuning_there_is_one_phase(head_only):
-    assert [(row["phase"], row["epoch"]) for row in read(head_only.folder, "history.json")] == [
+    assert [(row.phase, row.epoch) for row in TrainingHistory.read(head_only.folder).epochs] == [
         ("head", 1),
         ("head", 2),
     ]
@@ -293,14 +290,14 @@ def test_without_fine_tuning_there_is_one_phase(head_only):
 
 
 def test_without_pretrained_weights_there_is_one_phase_of_the_whole_network(trained, examples, tmp_path):
-    history = read(trained, "history.json")
-    assert [(row["phase"], row["epoch"]) for row in history] == [("scratch", 1), ("scratch", 2)]
+    history = TrainingHistory.read(trained).epochs
+    assert [(row.phase, row.epoch) for row in history] == [("scratch", 1), ("scratch", 2)]
     # A cosine from the backbone's rate to nothing, as it is after each of the two epochs.
-    assert [row["learning_rate"] for row in history] == pytest.approx([2e-3, 0], abs=1e-6)
-    facts = read(trained, "train.json")
-    assert facts["weights"] == {"kind": "none", "description": "random weights"}
-    assert facts["valid_accuracy"] == max(row["val_accuracy"] for row in history)
-    assert accuracy_of(trained, examples, tmp_path / "evaluation") == facts["valid_accuracy"]
+    assert [row.learning_rate for row in history] == pytest.approx([2e-3, 0], abs=1e-6)
+    facts = TrainingRecord.read(trained)
+    assert facts.weights == Weights(kind="none", description="random weights")
+    assert facts.valid_accuracy == max(row.val_accuracy for row in history)
+    assert accuracy_of(trained, examples, tmp_path / "evaluation") == facts.valid_accuracy
 
 
 def test_tensorboards_logs_are_with_the_model_or_where_they_are_asked_for(trained, train_head, tmp_path):
@@ -320,7 +317,7 @@ def test_curves_stand_alone_and_say_synthetic_only_of_the_sample(head_only, trai
     (sample / "examples.json").write_text(json.dumps({**read(unbalanced, "examples.json"), "synthetic": True}))
     drawn = train_head("drawn", examples=sample)
     assert "synthetic sample" in (drawn.folder / "curves.html").read_text()
-    assert read(drawn.folder, "train.json")["synthetic"] is True
+    assert TrainingRecord.read(drawn.folder).synthetic is True
 
 
 def test_no_epochs_for_the_head_is_refused(train_head):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sat_xception.errors import DataError
-from sat_xception.examples.index import check_shards, read_index
+from sat_xception.examples.index import ExamplesIndex, check_shards
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def examples(tmp_path: Path) -> Path:
 
 
 def test_whole_files_are_returned_by_split(examples: Path) -> None:
-    index = read_index(examples)
+    index = ExamplesIndex.read(examples)
     assert index.classes == ("a", "b")
     assert check_shards(examples, index) == {
         split: (examples / split / "examples-00000-of-00001.tfrecord",) for split in ("train", "valid")
@@ -44,30 +44,37 @@ def test_a_missing_file_is_named(examples: Path) -> None:
     path = examples / "valid" / "examples-00000-of-00001.tfrecord"
     path.unlink()
     with pytest.raises(DataError, match=f"{path} is missing"):
-        check_shards(examples, read_index(examples))
+        check_shards(examples, ExamplesIndex.read(examples))
 
 
 def test_a_file_cut_off_is_named_with_its_size(examples: Path) -> None:
     path = examples / "train" / "examples-00000-of-00001.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=f"{path} was cut off or changed .* 499 bytes"):
-        check_shards(examples, read_index(examples))
+        check_shards(examples, ExamplesIndex.read(examples))
 
 
 def test_a_file_that_is_not_listed_is_refused(examples: Path) -> None:
     (examples / "train" / "examples-00001-of-00002.tfrecord").write_bytes(b"old")
     with pytest.raises(DataError, match=r"examples-00001-of-00002.tfrecord isn't listed"):
-        check_shards(examples, read_index(examples))
+        check_shards(examples, ExamplesIndex.read(examples))
 
 
 def test_a_folder_that_convert_did_not_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`sat_xception convert` wrote"):
-        read_index(tmp_path)
+        ExamplesIndex.read(tmp_path)
+
+
+def test_an_index_of_a_newer_version_is_refused(examples: Path) -> None:
+    content = json.loads((examples / "examples.json").read_text())
+    (examples / "examples.json").write_text(json.dumps({**content, "schema_version": 2}))
+    with pytest.raises(DataError, match="schema_version 2, of a newer version of sat-xception"):
+        ExamplesIndex.read(examples)
 
 
 def test_an_index_without_what_is_needed_is_refused(examples: Path) -> None:
     content = json.loads((examples / "examples.json").read_text())
     del content["splits"]["train"]["count"]
     (examples / "examples.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"examples.json isn't what convert writes: splits.train.count: field required"):
-        read_index(examples)
+    with pytest.raises(DataError, match=r"earlier version, or is damaged: splits.train.count: Field required; run"):
+        ExamplesIndex.read(examples)

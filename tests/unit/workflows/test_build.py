@@ -17,7 +17,7 @@ def test_what_was_done_before_a_failure_is_kept_and_the_rest_is_done(class_folde
     result = build_dataset(BuildConfig(**given, accept=("*:*:*",)))
     # Class folders may have changed, so they are read again; what came of it is the same.
     assert result.kept == ("convert",)
-    assert result.counts["by_status"] == {"ok": 80}
+    assert result.counts.by_status == {"ok": 80}
     assert sum(result.examples.values()) == 80
     assert result.summary().startswith("build     80 tiles: 80 ok | ")
     assert {path.name for path in result.folder.iterdir()} == {"build.json", "dataset", "examples", "validation"}
