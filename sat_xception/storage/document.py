@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sat_xception.errors import DataError
-from sat_xception.storage.files import read_json, write_json
+from sat_xception.storage.atomic import read_stored_bytes, write_stored_bytes
+from sat_xception.storage.files import json_text
 
 __all__ = ["Document", "Part"]
 
@@ -43,36 +45,91 @@ class Document(Part):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the document from the folder that its step wrote.
+        """Read the document from the folder that its step wrote, local or in a bucket.
 
         Raises:
+            ConfigError: The file can't be read.
             DataError: The file is missing, damaged, or of a newer version.
+            ServiceError: The bucket can't be read.
+        """
+        found = cls.find(folder)
+        if found is None:
+            raise DataError(
+                f"{folder / cls.file_name} is missing: is {folder} a folder that `sat_xception {cls.made_by}` wrote?"
+            )
+        return found
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Read the document from a folder, local or in a bucket; None where there is no such file.
+
+        Raises:
+            ConfigError: The file can't be read.
+            DataError: The file is damaged, or of a newer version.
+            ServiceError: The bucket can't be read.
         """
         path = folder / cls.file_name
-        content = cls._read_content(path)
+        text = read_stored_bytes(path)
+        return None if text is None else cls.from_json(text, str(path))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, origin: str) -> Self:
+        """Read the document from the text of its file.
+
+        Args:
+            text: The text.
+            origin: Where it is from, for messages.
+
+        Raises:
+            DataError: The text is damaged, or of a newer version.
+        """
+        try:
+            content = cls._converted(json.loads(text))
+        except ValueError as error:
+            raise DataError(f"{origin} can't be read: {error}; {cls._advice()}") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{origin} holds a {type(content).__name__}, expected an object; {cls._advice()}")
         version = content.pop(_VERSION_KEY, None)
         if version is not None and (type(version) is not int or version < 1):
             raise DataError(
-                f"{path} has the {_VERSION_KEY} {version!r}, expected a whole number from 1; {cls._advice()}"
+                f"{origin} has the {_VERSION_KEY} {version!r}, expected a whole number from 1; {cls._advice()}"
             )
         if version is not None and version > cls.schema_version:
             raise DataError(
-                f"{path} has the {_VERSION_KEY} {version}, of a newer version of sat-xception; this one reads up to "
+                f"{origin} has the {_VERSION_KEY} {version}, of a newer version of sat-xception; this one reads up to "
                 f"{cls.schema_version}. Update sat-xception, or {cls._advice()} with this version"
             )
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            origin = "was written by an earlier version, or is damaged" if version is None else "is damaged"
-            raise DataError(f"{path} {origin}: {_explain(error)}; {cls._advice()}") from None
+            why = "was written by an earlier version, or is damaged" if version is None else "is damaged"
+            raise DataError(f"{origin} {why}: {_explain(error)}; {cls._advice()}") from None
 
     def write(self, folder: Path) -> None:
-        """Write the document into a folder.
+        """Write the document into a local folder that no other process reads yet.
 
         Raises:
             DataError: A number is NaN or infinite; nothing is written.
         """
-        write_json(folder / self.file_name, {_VERSION_KEY: self.schema_version, **self.content()})
+        (folder / self.file_name).write_text(self.to_json(), encoding="utf-8")
+
+    def replace(self, folder: Path) -> None:
+        """Replace the document in a folder, local or in a bucket, in one step; the folder is made if it is absent.
+
+        Raises:
+            ConfigError: It can't be written, or there is no such bucket.
+            DataError: A number is NaN or infinite; nothing is written.
+            ServiceError: The disk is full, or the bucket can't be written.
+        """
+        write_stored_bytes(self.to_json().encode(), folder / self.file_name)
+
+    def to_json(self) -> str:
+        """Return the text of the file.
+
+        Raises:
+            DataError: A number is NaN or infinite.
+        """
+        return json_text({_VERSION_KEY: self.schema_version, **self.content()})
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -83,9 +140,9 @@ class Document(Part):
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
     @classmethod
-    def _read_content(cls, path: Path) -> dict[str, Any]:
-        """Return what the file holds; a document whose earlier files had another form replaces this."""
-        return read_json(path, made_by=cls.made_by)
+    def _converted(cls, content: Any) -> Any:  # noqa: ANN401 - any JSON type
+        """Return what a file holds in this version's form; a document whose earlier files had another replaces this."""
+        return content
 
     @classmethod
     def _advice(cls) -> str:

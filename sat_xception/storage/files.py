@@ -11,16 +11,7 @@ from typing import Any
 
 from sat_xception.errors import DataError
 
-__all__ = [
-    "dump_json",
-    "facts_digest",
-    "file_digest",
-    "folder_digests",
-    "json_text",
-    "read_json",
-    "read_json_value",
-    "write_json",
-]
+__all__ = ["dump_json", "facts_digest", "file_digest", "folder_digests", "json_text", "read_json", "write_json"]
 
 
 def file_digest(path: Path) -> str:
@@ -104,21 +95,12 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     Raises:
         DataError: Missing or damaged.
     """
-    content = read_json_value(path, made_by)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
-
-
-def read_json_value(path: Path, made_by: str) -> Any:  # noqa: ANN401 - any JSON type
-    """Read JSON of any type that an earlier step wrote; see `read_json`.
-
-    Raises:
-        DataError: Missing or damaged.
-    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: is {path.parent} a folder that `sat_xception {made_by}` wrote?") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}. Run `sat_xception {made_by}` again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -11,7 +10,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from sat_xception.model.parts import Epoch, Weights
 from sat_xception.search.record import SearchCounts
 from sat_xception.storage.document import Document, Part
-from sat_xception.storage.files import read_json_value
 
 __all__ = ["Devices", "Hardware", "SearchSummary", "TrainingHistory", "TrainingRecord"]
 
@@ -126,7 +124,6 @@ class TrainingHistory(Document):
     epochs: tuple[Epoch, ...]
 
     @classmethod
-    def _read_content(cls, path: Path) -> dict[str, Any]:
+    def _converted(cls, content: Any) -> Any:  # noqa: ANN401 - any JSON type
         # Earlier versions wrote the list of epochs alone.
-        content = read_json_value(path, made_by=cls.made_by)
-        return {"epochs": content} if isinstance(content, list) else super()._read_content(path)
+        return {"epochs": content} if isinstance(content, list) else content

@@ -6,7 +6,9 @@ from typing import ClassVar
 import pytest
 
 from sat_xception.errors import DataError
+from sat_xception.storage import GcsPath
 from sat_xception.storage.document import Document, Part
+from tests.storage_proxy import bucket_of, running_emulator
 
 
 class Figure(Part):
@@ -94,3 +96,44 @@ def test_the_schema_has_the_version_and_every_key():
     schema = Figures.json_schema()
     assert schema["properties"]["schema_version"]["const"] == 2
     assert set(schema["properties"]) == {"schema_version", "name", "figures"}
+
+
+# The client library leaves the body of a refused download unread, and its connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_a_document_in_a_bucket_is_replaced_and_read_like_a_local_one(monkeypatch):
+    with running_emulator("figures") as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        check_a_bucket(GcsPath("gs://figures/run/1"))
+
+
+def check_a_bucket(folder):
+    assert Figures.find(folder) is None
+    with pytest.raises(DataError, match=r"gs://figures/run/1/figures\.json is missing"):
+        Figures.read(folder)
+    for value in (1.0, 2.0):
+        written = Figures(name="a", figures=(Figure(value=value),))
+        written.replace(folder)
+        assert Figures.read(folder) == Figures.find(folder) == written
+    bucket_of("figures").blob("run/1/figures.json").upload_from_string(b'{"schema_version": 3}')
+    with pytest.raises(DataError, match=r"gs://figures/run/1/figures\.json has the schema_version 3"):
+        Figures.find(folder)
+
+
+def test_an_absent_document_is_none_and_a_replaced_one_makes_its_folder(tmp_path):
+    assert Figures.find(tmp_path / "a") is None
+    Figures(name="a", figures=()).replace(tmp_path / "a" / "b")
+    assert Figures.find(tmp_path / "a" / "b") == Figures(name="a", figures=())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", r"the record can't be read: .*; run `sat_xception evaluate` again"),
+        (b"\xff", r"the record can't be read: .*decode.*; run `sat_xception evaluate` again"),
+        ("[]", "the record holds a list, expected an object; run `sat_xception evaluate` again"),
+    ],
+)
+def test_text_that_is_no_object_is_refused_with_its_origin(text, message):
+    with pytest.raises(DataError, match=message):
+        Figures.from_json(text, "the record")
+    assert Figures.from_json('{"name": "a", "figures": []}', "the record") == Figures(name="a", figures=())
