@@ -8,13 +8,31 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
-from sat_xception.storage import GcsPath, read_json_file, write_json_file
+from sat_xception.storage import GcsPath
 from sat_xception.storage.address import is_address
+from sat_xception.storage.document import Document
 
-__all__ = ["LAST_RUN_FILE", "finish_run", "outcome_of"]
+__all__ = ["LastRun", "finish_run", "outcome_of"]
 
-LAST_RUN_FILE = "last-run.json"
+
+class LastRun(Document):
+    """Content of `last-run.json`.
+
+    Attributes:
+        run: Id of the run.
+        finished_at: UTC.
+        outcome: How it ended, in words.
+    """
+
+    file_name: ClassVar[str] = "last-run.json"
+    made_by: ClassVar[str] = "deploy"
+    advice: ClassVar[str] = "remove it"
+
+    run: str
+    finished_at: str
+    outcome: str
 
 
 def finish_run(baseline: str, run: str, outcome: str) -> None:
@@ -31,7 +49,7 @@ def finish_run(baseline: str, run: str, outcome: str) -> None:
     if baseline:
         finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         folder = GcsPath(baseline) if is_address(baseline) else Path(baseline)
-        write_json_file(folder / LAST_RUN_FILE, {"run": run, "finished_at": finished_at, "outcome": outcome})
+        LastRun(run=run, finished_at=finished_at, outcome=outcome).replace(folder)
 
 
 def outcome_of(baseline: Path, run: str) -> str:
@@ -40,5 +58,5 @@ def outcome_of(baseline: Path, run: str) -> str:
     Raises:
         SatXceptionError: The record is damaged or can't be read.
     """
-    record = read_json_file(baseline / LAST_RUN_FILE) or {}
-    return str(record.get("outcome", "")) if run and record.get("run") == run else ""
+    record = LastRun.find(baseline)
+    return record.outcome if record and run and record.run == run else ""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sat_xception.errors import DataError
 from sat_xception.storage.atomic import read_stored_bytes, write_stored_bytes
-from sat_xception.storage.files import json_text
+from sat_xception.storage.files import dump_json, json_text
 
 __all__ = ["Document", "Part"]
 
@@ -36,11 +36,13 @@ class Document(Part):
     Attributes:
         file_name: Name of the file.
         made_by: Verb of the step that writes it.
+        advice: What to do about a file that can't be used, for messages. Default: to run the step again.
         schema_version: Version of the file's content. A file without a version is of the first one.
     """
 
     file_name: ClassVar[str]
     made_by: ClassVar[str]
+    advice: ClassVar[str] = ""
     schema_version: ClassVar[int] = 1
 
     @classmethod
@@ -73,37 +75,37 @@ class Document(Part):
         return None if text is None else cls.from_json(text, str(path))
 
     @classmethod
-    def from_json(cls, text: str | bytes, origin: str) -> Self:
+    def from_json(cls, text: str | bytes, origin: str, advice: str = "") -> Self:
         """Read the document from the text of its file.
 
         Args:
             text: The text.
             origin: Where it is from, for messages.
+            advice: As the class's own, where the origin has a better one.
 
         Raises:
             DataError: The text is damaged, or of a newer version.
         """
+        advice = advice or cls.advice or f"run `sat_xception {cls.made_by}` again"
         try:
             content = cls._converted(json.loads(text))
         except ValueError as error:
-            raise DataError(f"{origin} can't be read: {error}; {cls._advice()}") from None
+            raise DataError(f"{origin} can't be read: {error}; {advice}") from None
         if not isinstance(content, dict):
-            raise DataError(f"{origin} holds a {type(content).__name__}, expected an object; {cls._advice()}")
+            raise DataError(f"{origin} holds a {type(content).__name__}, expected an object; {advice}")
         version = content.pop(_VERSION_KEY, None)
         if version is not None and (type(version) is not int or version < 1):
-            raise DataError(
-                f"{origin} has the {_VERSION_KEY} {version!r}, expected a whole number from 1; {cls._advice()}"
-            )
+            raise DataError(f"{origin} has the {_VERSION_KEY} {version!r}, expected a whole number from 1; {advice}")
         if version is not None and version > cls.schema_version:
             raise DataError(
                 f"{origin} has the {_VERSION_KEY} {version}, of a newer version of sat-xception; this one reads up to "
-                f"{cls.schema_version}. Update sat-xception, or {cls._advice()} with this version"
+                f"{cls.schema_version}. Update sat-xception, or {advice}"
             )
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             why = "was written by an earlier version, or is damaged" if version is None else "is damaged"
-            raise DataError(f"{origin} {why}: {_explain(error)}; {cls._advice()}") from None
+            raise DataError(f"{origin} {why}: {_explain(error)}; {advice}") from None
 
     def write(self, folder: Path) -> None:
         """Write the document into a local folder that no other process reads yet.
@@ -123,13 +125,14 @@ class Document(Part):
         """
         write_stored_bytes(self.to_json().encode(), folder / self.file_name)
 
-    def to_json(self) -> str:
-        """Return the text of the file.
+    def to_json(self, compact: bool = False) -> str:
+        """Return the text of the file, or with `compact` the same on one line.
 
         Raises:
             DataError: A number is NaN or infinite.
         """
-        return json_text({_VERSION_KEY: self.schema_version, **self.content()})
+        content = {_VERSION_KEY: self.schema_version, **self.content()}
+        return dump_json(content, ensure_ascii=False) if compact else json_text(content)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -143,10 +146,6 @@ class Document(Part):
     def _converted(cls, content: Any) -> Any:  # noqa: ANN401 - any JSON type
         """Return what a file holds in this version's form; a document whose earlier files had another replaces this."""
         return content
-
-    @classmethod
-    def _advice(cls) -> str:
-        return f"run `sat_xception {cls.made_by}` again"
 
 
 def _explain(error: ValidationError) -> str:

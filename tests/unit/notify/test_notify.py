@@ -110,7 +110,7 @@ def test_a_state_that_stayed_running_is_not_taken_for_the_end_of_a_run(webhook, 
 def test_a_record_that_cannot_be_read_keeps_nobody_from_being_told(webhook, tmp_path, caplog):
     (tmp_path / "last-run.json").write_text("{")
     assert notify(ended(state="SUCCEEDED", message="", baseline=tmp_path, run="r")).text == "training: SUCCEEDED"
-    assert "last-run.json is damaged" in caplog.text
+    assert "last-run.json can't be read" in caplog.text
     assert len(webhook.told) == 1
 
 
