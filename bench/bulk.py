@@ -177,9 +177,9 @@ def _predict(folder: Path) -> float:
 
 def _ready(folder: Path, engine: str, precision: str) -> tuple[Any, dict[str, Any], Path]:
     from sat_xception.bulk.engines import prepare_engine
-    from sat_xception.bulk.scorer import PackagedModel
+    from sat_xception.bulk.scorer import ScoringModel
 
-    model = PackagedModel.read(folder / "models" / _NAME / "1")
+    model = ScoringModel.read(folder / "models" / _NAME / "1")
     place = folder / f"{engine}-{precision}" / "engine"
     place.mkdir(parents=True, exist_ok=True)
     calibrate = None if precision == "fp32" else folder / "examples"

@@ -130,7 +130,7 @@ def _prepare_model(folder: Path) -> None:
 
 def _prepare(folder: Path) -> None:
     from sat_xception.bulk.engines import prepare_engine
-    from sat_xception.bulk.scorer import PackagedModel
+    from sat_xception.bulk.scorer import ScoringModel
     from sat_xception.dataset.assemble import assemble
     from sat_xception.dataset.settings import AssembleConfig
     from sat_xception.examples.convert import convert
@@ -149,7 +149,7 @@ def _prepare(folder: Path) -> None:
     settings = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 1}
     train(TrainConfig(examples=folder / "examples", out=folder / "model", **settings))
     package(PackageConfig(model=folder / "model", examples=folder / "examples", out=folder / "models", version=1))
-    model = PackagedModel.read(folder / "models" / _NAME / "1")
+    model = ScoringModel.read(folder / "models" / _NAME / "1")
     prepare_engine(model, "openvino", "fp32", None, folder / "engine")
 
 

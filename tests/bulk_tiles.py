@@ -1,8 +1,6 @@
 """Imagery of drawn tiles, and a packaged model that is small enough to be converted in a moment."""
 
-import base64
 import functools
-import json
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +9,17 @@ import numpy as np
 from sat_xception.geo.morton import tiles_of
 from sat_xception.package.export import export_model
 from sat_xception.storage import folder_digests, write_json
-from tests.serving_fixtures import CLASSES, NAME, VERSION, encoded, expected, pixels_of, write_version
+from tests.serving_fixtures import (
+    CLASSES,
+    NAME,
+    VERSION,
+    describe_version,
+    encoded,
+    expected,
+    pixels_of,
+    write_golden_tiles,
+    write_version,
+)
 from tests.small_models import small_network
 
 ZOOM = 16
@@ -21,8 +29,7 @@ _GOLDEN = 4
 def package_version(root: Path, version: int = VERSION, seed: int = 0) -> Path:
     """Write `root/tiny/<version>` with golden tiles and digests, as package does."""
     folder = write_version(root / NAME / str(version), seed)
-    facts = json.loads((folder / "model.json").read_text())
-    _complete(folder, facts, expected(pixels_of(_GOLDEN, seed=9), seed))
+    _complete(folder, expected(pixels_of(_GOLDEN, seed=9), seed))
     return root
 
 
@@ -32,24 +39,13 @@ def export_version(root: Path, version: int = VERSION) -> Path:
     folder.parent.mkdir(parents=True)
     model = small_network(len(CLASSES), seed=0)
     export_model(model, CLASSES, folder)
-    facts = {"name": NAME, "classes": CLASSES, "positive_label": "school", "threshold": 0.5}
-    _complete(folder, facts, np.asarray(model(pixels_of(_GOLDEN, seed=9))))
+    _complete(folder, np.asarray(model(pixels_of(_GOLDEN, seed=9))))
     return root
 
 
-def _complete(folder: Path, facts: dict[str, object], probabilities: np.ndarray) -> None:
-    write_json(folder / "model.json", facts | {"version": int(folder.name), "backbone": "mobilenetv2"})
-    tiles = [
-        {
-            "id": str(index),
-            "label": "school",
-            "image_bytes": {"b64": base64.b64encode(encoded(tile)).decode()},
-            "probabilities": row.tolist(),
-        }
-        for index, (tile, row) in enumerate(zip(pixels_of(_GOLDEN, seed=9), probabilities, strict=True))
-    ]
-    golden = {"signature_name": "serving_default", "classes": facts["classes"], "tolerance": 1e-3, "tiles": tiles}
-    write_json(folder / "golden.json", golden)
+def _complete(folder: Path, probabilities: np.ndarray) -> None:
+    describe_version(folder, version=int(folder.name))
+    write_golden_tiles(folder, [encoded(tile) for tile in pixels_of(_GOLDEN, seed=9)], probabilities, tolerance=1e-3)
     write_json(folder / "digests.json", folder_digests(folder))
 
 

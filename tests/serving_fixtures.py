@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import functools
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,8 @@ from PIL import Image
 
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.golden import EncodedImage, GoldenTile, GoldenTiles
+from sat_xception.served_model.packaged_model import PackagedModel
 
 NAME = "tiny"
 VERSION = 1
@@ -87,9 +88,55 @@ def _exported(seed: int) -> Path:
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     folder = Path(temporary) / str(VERSION)
     archive.write_out(str(folder), verbose=False)
-    facts = {"name": NAME, "version": VERSION, "classes": CLASSES, "positive_label": "school", "threshold": 0.5}
-    (folder / "model.json").write_text(json.dumps(facts))
+    describe_version(folder)
     return folder
+
+
+def describe_version(folder: Path, **facts: Any) -> PackagedModel:
+    """Write the `model.json` of a tiny model, or change what is given of the one that is there; return it."""
+    model = PackagedModel.find(folder) or PackagedModel(
+        name=NAME,
+        version=VERSION,
+        backbone="mobilenetv2",
+        model="0" * 64,
+        classes=tuple(CLASSES),
+        positive_label="school",
+        threshold=0.5,
+        dataset_digest="1" * 64,
+        tiles={"train": 8, "valid": 4},
+        metrics={},
+    )
+    model = PackagedModel.model_validate(model.content() | facts)
+    model.write(folder)
+    return model
+
+
+def write_golden_tiles(folder: Path, images: list[bytes], probabilities: np.ndarray, tolerance: float) -> None:
+    """Write the `golden.json` of a tiny model, which gives the images these probabilities."""
+    tiles = [
+        GoldenTile(
+            tile_id=f"tile-{index}",
+            label="school",
+            image_bytes=EncodedImage.of(image),
+            probabilities=tuple(row.tolist()),
+        )
+        for index, (image, row) in enumerate(zip(images, probabilities, strict=True))
+    ]
+    GoldenTiles(
+        signature_name="serving_default", classes=tuple(CLASSES), tolerance=tolerance, tiles=tuple(tiles)
+    ).write(folder)
+
+
+def reverse_golden_tiles(folder: Path, *numbers: int) -> list[str]:
+    """Expect the opposite of what the model answers, of these tiles or of all; return their ids."""
+    golden = GoldenTiles.read(folder)
+    chosen = numbers or range(len(golden.tiles))
+    tiles = tuple(
+        tile.model_copy(update={"probabilities": tile.probabilities[::-1]}) if index in chosen else tile
+        for index, tile in enumerate(golden.tiles)
+    )
+    golden.model_copy(update={"tiles": tiles}).write(folder)
+    return [golden.tiles[index].tile_id for index in chosen]
 
 
 def write_echo_version(folder: Path) -> Path:

@@ -63,4 +63,4 @@ def deploy(
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
     with reporting_errors("deploy"):
         finish_run(baseline, run, result.outcome())
-    deployment.metadata.update({"name": name, "version": str(result.record["version"])})
+    deployment.metadata.update({"name": name, "version": str(result.record.version)})

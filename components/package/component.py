@@ -36,4 +36,4 @@ def package(
     places = {"model": model.path, "examples": examples.path, "decision": decision.path, "out": served_model.path}
     result = run_step("package", name=name, **places)
     shutil.copyfile(f"{result.folder}/MODEL_CARD.md", card.path)
-    served_model.metadata.update({"name": name, "version": str(result.served["version"]), "backbone": winner})
+    served_model.metadata.update({"name": name, "version": str(result.served.version), "backbone": winner})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sat_xception.bulk.scorer import Engine, PackagedModel
+from sat_xception.bulk.scorer import Engine, ScoringModel
 from sat_xception.bulk.tiles import Pixels
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.examples.index import ExamplesIndex
@@ -64,7 +64,7 @@ def _version_of(names: Sequence[str]) -> str:
 
 
 def prepare_engine(
-    model: PackagedModel, engine: str, precision: str, calibrate: Path | None, place: Path
+    model: ScoringModel, engine: str, precision: str, calibrate: Path | None, place: Path
 ) -> dict[str, Any]:
     """Make what an engine needs, unless it is there already, and return what `scores.json` tells of it.
 
@@ -108,7 +108,7 @@ def prepare_engine(
     return facts | {"accuracy_loss": loss, **measured}
 
 
-def open_engine(model: PackagedModel, facts: dict[str, Any], place: Path, threads: int = 0) -> Engine:
+def open_engine(model: ScoringModel, facts: dict[str, Any], place: Path, threads: int = 0) -> Engine:
     """Open an engine that `prepare_engine` made ready, and prove on the package's golden tiles that it answers rightly.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sat_xception.bulk.engines import open_engine, prepare_engine
 from sat_xception.bulk.plan_file import Plan
-from sat_xception.bulk.scorer import PackagedModel, choose_engine
+from sat_xception.bulk.scorer import ScoringModel, choose_engine
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.bulk.tiles import LoadedTile, Pixels, TileSource, load_batches
 from sat_xception.errors import ServiceError
@@ -46,7 +46,7 @@ class Probe:
     backbone: str = ""
 
 
-def measure(plan: Plan, config: BulkPlanConfig, model: PackagedModel | None) -> Probe:
+def measure(plan: Plan, config: BulkPlanConfig, model: ScoringModel | None) -> Probe:
     """Fetch some tiles that are spread over the plan, and score them as long as it takes to know the rate.
 
     Raises:
@@ -90,7 +90,7 @@ def _spread_out(plan: Plan, count: int) -> Keys:
     return keys
 
 
-def _scored_per_s(model: PackagedModel, wanted: str, tiles: list[Pixels]) -> float:
+def _scored_per_s(model: ScoringModel, wanted: str, tiles: list[Pixels]) -> float:
     random = np.random.default_rng(0)
     if not tiles:
         tiles = [random.integers(0, 256, (_USUAL_SIDE, _USUAL_SIDE, 3), dtype=np.uint8)]

@@ -16,7 +16,7 @@ import shapely
 from sat_xception.bulk.already_scored import earlier_scores, scored_ids, scored_runs, scores_of
 from sat_xception.bulk.measure import measure
 from sat_xception.bulk.plan_file import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files, imagery_identity
-from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.scorer import ScoringModel
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.bulk.sizing import Estimate, estimate, read_backends
 from sat_xception.dataset.record import DatasetRecord
@@ -91,7 +91,7 @@ def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
     backends = read_backends(config.prices)
     if config.backend not in backends:
         raise ConfigError(f"--backend {config.backend} isn't known; there are {', '.join(sorted(backends))}")
-    model = PackagedModel.read(resolve_version(config.model, config.name)) if config.model else None
+    model = ScoringModel.read(resolve_version(config.model, config.name)) if config.model else None
     with atomic_folder(config.out, record=PLAN_FILE) as work:
         source = _dataset(config) if config.dataset else _grid(config)
         scored: list[Path] = []

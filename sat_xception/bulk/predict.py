@@ -17,7 +17,7 @@ from sat_xception.bulk.ledger import close_ledger
 from sat_xception.bulk.plan_file import Plan, read_plan
 from sat_xception.bulk.run import LOCK, begin_run, check_place, check_run, run_identity
 from sat_xception.bulk.score_files import count_unscored, shard_facts, shard_name
-from sat_xception.bulk.scorer import PackagedModel, choose_engine
+from sat_xception.bulk.scorer import ScoringModel, choose_engine
 from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.bulk.worker import (
@@ -112,7 +112,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     source = open_tiles(plan, config.imagery, config.workers, config.rate_per_s)
     version = resolve_version(config.model, config.name)
     check_digests(version)
-    model = PackagedModel.read(version)
+    model = ScoringModel.read(version)
     check_place(config.out, retry)
     with _locked(config.out, config.part):
         name = "" if config.endpoint else choose_engine(config.engine)
@@ -196,7 +196,7 @@ def _engine_identity(config: BulkPredictConfig, engine: str) -> dict[str, Any]:
     return engine_identity(engine, config.precision, config.calibrate)
 
 
-def _prepare_engine(config: BulkPredictConfig, model: PackagedModel, engine: str) -> dict[str, Any]:
+def _prepare_engine(config: BulkPredictConfig, model: ScoringModel, engine: str) -> dict[str, Any]:
     if engine:
         return prepare_engine(model, engine, config.precision, config.calibrate, config.out / ENGINE_FOLDER)
     from sat_xception.bulk.endpoint import EndpointScorer
@@ -208,7 +208,7 @@ def _prepare_engine(config: BulkPredictConfig, model: PackagedModel, engine: str
     return _SERVED | {"accuracy_loss": 0.0}
 
 
-def _todo(out: Path, plan: Plan, model: PackagedModel, retry: bool, run: str) -> list[tuple[int, int]]:
+def _todo(out: Path, plan: Plan, model: ScoringModel, retry: bool, run: str) -> list[tuple[int, int]]:
     """Return the shards to work on, each with its number of tiles."""
     if not retry:
         return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard, run)]
@@ -284,7 +284,7 @@ def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
         raise error
 
 
-def _address_of(model: PackagedModel, config: BulkPredictConfig) -> Path:
+def _address_of(model: ScoringModel, config: BulkPredictConfig) -> Path:
     """Return where other machines find the version: a newer one may come to the model root while they work."""
     below = (config.model / str(model.version), config.model / config.name / str(model.version))
     return next((path for path in below if has_version(path)), config.model)

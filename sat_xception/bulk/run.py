@@ -14,7 +14,7 @@ from sat_xception import __version__
 from sat_xception.bulk.engines import ENGINE_FOLDER
 from sat_xception.bulk.plan_file import Plan
 from sat_xception.bulk.score_files import RUN_FILE
-from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.scorer import ScoringModel
 from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.errors import ConfigError
 from sat_xception.imagery import file_state
@@ -36,7 +36,7 @@ _RETRIED = "retried with file"
 
 
 def run_identity(
-    config: BulkPredictConfig, plan: Plan, model: PackagedModel, engine: Mapping[str, Any]
+    config: BulkPredictConfig, plan: Plan, model: ScoringModel, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what a run must be the same in to go on from its finished shards.
 
@@ -89,7 +89,7 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
 
 
 def begin_run(
-    out: Path, plan: Plan, model: PackagedModel, engine: dict[str, Any], identity: dict[str, Any], retry: bool
+    out: Path, plan: Plan, model: ScoringModel, engine: dict[str, Any], identity: dict[str, Any], retry: bool
 ) -> dict[str, Any]:
     """Write what a run is, or take what is recorded of it by an earlier command; return it.
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from sat_xception.bulk.score_files import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ConfigError
-from sat_xception.served_model.model_root import DIGESTS_FILE, read_classes
-from sat_xception.storage import file_digest, read_json
+from sat_xception.served_model.model_root import DIGESTS_FILE, read_digests
+from sat_xception.served_model.packaged_model import PackagedModel
+from sat_xception.storage import file_digest
 
-__all__ = ["Engine", "PackagedModel", "Scorer", "choose_engine", "score_here"]
+__all__ = ["Engine", "Scorer", "ScoringModel", "choose_engine", "score_here"]
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -57,14 +58,14 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class PackagedModel:
-    """What a packaged version says of itself.
+class ScoringModel:
+    """A packaged version on this machine, as scores name it.
 
     Attributes:
         folder: The version, on this machine.
         classes: Names in the order of the probabilities.
-        positive_label: What is looked for; None where nothing is.
-        threshold: Of the positive label's probability; None where there is none.
+        positive_label: The positive class; "" without one.
+        threshold: Its decision threshold; None without one.
         name: Name that it is served as.
         version: Its number.
         digest: SHA-256 of `digests.json`, which holds that of each of its files.
@@ -73,7 +74,7 @@ class PackagedModel:
 
     folder: Path
     classes: tuple[str, ...]
-    positive_label: str | None
+    positive_label: str
     threshold: float | None
     name: str
     version: int
@@ -81,24 +82,23 @@ class PackagedModel:
     backbone: str
 
     @classmethod
-    def read(cls, folder: Path) -> PackagedModel:
+    def read(cls, folder: Path) -> ScoringModel:
         """Read a version's `model.json`.
 
         Raises:
             DataError: The folder isn't what package writes.
         """
-        served = read_json(folder / "model.json", made_by="package")
-        classes = tuple(read_classes(folder))
-        read_json(folder / DIGESTS_FILE, made_by="package")
+        read_digests(folder)
+        packaged = PackagedModel.read(folder)
         return cls(
             folder,
-            classes,
-            served.get("positive_label"),
-            served.get("threshold"),
-            str(served.get("name", folder.parent.name)),
-            int(served.get("version", folder.name)),
+            packaged.classes,
+            packaged.positive_label,
+            packaged.threshold,
+            packaged.name,
+            packaged.version,
             file_digest(folder / DIGESTS_FILE),
-            str(served.get("backbone", "")),
+            packaged.backbone,
         )
 
     def facts(self) -> dict[str, Any]:

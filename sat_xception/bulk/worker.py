@@ -20,7 +20,7 @@ import numpy as np
 from sat_xception.bulk.engines import ENGINE_FOLDER, open_engine
 from sat_xception.bulk.plan_file import Plan, read_plan
 from sat_xception.bulk.score_files import Row, probabilities_of, read_shard, shard_facts, shard_name, write_shard
-from sat_xception.bulk.scorer import Engine, PackagedModel, Scorer, score_here
+from sat_xception.bulk.scorer import Engine, Scorer, ScoringModel, score_here
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
 from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.probabilities import find_flaws
@@ -203,9 +203,9 @@ class _ModelCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: tuple[object, ...] = ()
-        self._opened: tuple[PackagedModel, Scorer] | None = None
+        self._opened: tuple[ScoringModel, Scorer] | None = None
 
-    def get(self, job: ScoringJob) -> tuple[PackagedModel, Scorer]:
+    def get(self, job: ScoringJob) -> tuple[ScoringModel, Scorer]:
         wanted = (job.version, job.engine, job.out, job.endpoint, job.in_flight, job.timeout_s, job.threads)
         with self._lock:
             if self._opened is None or self._job != wanted:
@@ -231,8 +231,8 @@ def close_scorer() -> None:
     _held.close()
 
 
-def _open(job: ScoringJob) -> tuple[PackagedModel, Scorer]:
-    model = PackagedModel.read(here(job.version))
+def _open(job: ScoringJob) -> tuple[ScoringModel, Scorer]:
+    model = ScoringModel.read(here(job.version))
     if job.endpoint:
         from sat_xception.bulk.endpoint import EndpointScorer
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sat_xception.deploy.availability import wait_until_available
+from sat_xception.deploy.deployment import CheckedPackage, Deployment
 from sat_xception.deploy.release import copy_version
 from sat_xception.deploy.report import DeployResult, NotDeployedResult, PlanResult
 from sat_xception.deploy.settings import DeployConfig
@@ -23,14 +24,15 @@ from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.settings import ServeConfig
-from sat_xception.served_model.golden import check_golden
+from sat_xception.served_model.golden import GoldenTiles, check_golden
 from sat_xception.served_model.model_root import (
     check_digests,
     known_versions,
     remove_version,
     resolve_version,
 )
-from sat_xception.storage import atomic_folder, read_json, write_json
+from sat_xception.served_model.packaged_model import PackagedModel
+from sat_xception.storage import atomic_folder
 
 __all__ = ["deploy", "deploy_locally"]
 
@@ -53,18 +55,17 @@ def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResul
         result = deploy_locally(config)
     if isinstance(result, PlanResult):
         return result
-    served = read_json(resolve_version(config.package, config.name) / "model.json", made_by="package")
-    return replace(result, failed=served.get("failed_candidates", {}))
+    return replace(result, failed=PackagedModel.read(resolve_version(config.package, config.name)).failed_candidates)
 
 
 def _check_package(config: DeployConfig) -> NotDeployedResult:
     source = resolve_version(config.package, config.name)
     check_digests(source)
-    served = read_json(source / "model.json", made_by="package")
-    record = {"target": "none", **{key: served[key] for key in ("name", "version", "backbone", "model")}}
+    served = PackagedModel.read(source)
+    record = CheckedPackage(name=served.name, version=served.version, backbone=served.backbone, model=served.model)
     if config.out:
-        with atomic_folder(config.out, record="deployment.json") as work:
-            write_json(work / "deployment.json", record)
+        with atomic_folder(config.out, record=record.file_name) as work:
+            record.write(work)
     return NotDeployedResult(record)
 
 
@@ -81,8 +82,8 @@ def deploy_locally(config: DeployConfig) -> DeployResult:
     """
     source = resolve_version(config.package, config.name)
     check_digests(source)
-    served = read_json(source / "model.json", made_by="package")
-    version = served["version"]
+    served = PackagedModel.read(source)
+    version = served.version
     target = config.model_root / config.name / str(version)
     before = max((number for number in known_versions(target.parent) if number != version), default=None)
     if before is not None and before > version:
@@ -98,22 +99,22 @@ def deploy_locally(config: DeployConfig) -> DeployResult:
             remove_version(target)
             _log.error("rolled back: version %s is out of %s again", target.name, target.parent)
         raise
-    record = {
-        "name": config.name,
-        "version": version,
-        "version_before": before,
-        "backbone": served["backbone"],
-        "model": served["model"],
-        "model_root": str(config.model_root),
-        "endpoint": config.endpoint,
-        "golden_tiles": len(read_json(source / "golden.json", made_by="package")["tiles"]),
-        "golden_difference": difference,
-        "serve_command": f"sat_xception serve --model-root {config.model_root} --name {config.name}",
-        "deployed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    record = Deployment(
+        name=config.name,
+        version=version,
+        version_before=before,
+        backbone=served.backbone,
+        model=served.model,
+        model_root=str(config.model_root),
+        endpoint=config.endpoint,
+        golden_tiles=len(GoldenTiles.read(source).tiles),
+        golden_difference=difference,
+        serve_command=f"sat_xception serve --model-root {config.model_root} --name {config.name}",
+        deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
     if config.out:
-        with atomic_folder(config.out, record="deployment.json") as work:
-            write_json(work / "deployment.json", record)
+        with atomic_folder(config.out, record=record.file_name) as work:
+            record.write(work)
     return DeployResult(record)
 
 

@@ -6,25 +6,15 @@ putting that right.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP
-from sat_xception.deploy.release import Release
-from sat_xception.errors import DataError
-from sat_xception.storage.files import dump_json
+from sat_xception.deploy.rollout_record import IN_PROGRESS, REPLACED, SERVING, RolloutRecord
 
-__all__ = ["FAILED", "INTERRUPTED", "IN_PROGRESS", "REPLACED", "SERVING", "History"]
+__all__ = ["History"]
 
-Record = dict[str, Any]
-
-IN_PROGRESS = "in progress"
-SERVING = "serving"
-REPLACED = "replaced"
-FAILED = "rolled back"
-INTERRUPTED = "interrupted"
 # A record is 1 to 3 kB, and a ConfigMap holds 1 MiB.
 _KEPT = 20
 
@@ -36,86 +26,79 @@ class History:
         """Read the history of an endpoint.
 
         Raises:
-            DataError: Somebody has damaged it.
+            DataError: Somebody has damaged it, or a newer version of sat-xception wrote it.
         """
         self._cluster, self._map = cluster, f"{name}-deploys"
         self.records = self._read()
 
-    def _read(self) -> list[Record]:
+    def _read(self) -> list[RolloutRecord]:
         found = self._cluster.get(CONFIG_MAP, self._map)
+        namespace = self._cluster.namespace
+        advice = f"remove it with `kubectl edit configmap {self._map} -n {namespace}`"
         records = []
         for key, text in sorted(((found or {}).get("data") or {}).items(), reverse=True):
-            try:
-                records.append({**json.loads(text), "id": key.removesuffix(".json")})
-            except (ValueError, TypeError):
-                raise DataError(
-                    f"record {key} in ConfigMap {self._map} of namespace {self._cluster.namespace} is damaged; remove "
-                    f"it with `kubectl edit configmap {self._map} -n {self._cluster.namespace}`"
-                ) from None
+            origin = f"record {key} in ConfigMap {self._map} of namespace {namespace}"
+            record = RolloutRecord.from_json(text, origin, advice)
+            records.append(record.model_copy(update={"id": key.removesuffix(".json")}))
         return records
 
     @property
-    def unfinished(self) -> Record | None:
+    def unfinished(self) -> RolloutRecord | None:
         """The rollout that was killed, if the last one was."""
-        return next((record for record in self.records if record["state"] == IN_PROGRESS), None)
+        return next((record for record in self.records if record.state == IN_PROGRESS), None)
 
     @property
-    def serving(self) -> Record | None:
+    def serving(self) -> RolloutRecord | None:
         """The rollout whose version serves, if there is one."""
-        return next((record for record in self.records if record["state"] == SERVING), None)
+        return next((record for record in self.records if record.state == SERVING), None)
 
-    def proved(self, version: int = 0) -> Record | None:
+    def proved(self, version: int = 0) -> RolloutRecord | None:
         """Return the newest record of a rollout that passed its proof and isn't serving now.
 
         Args:
             version: The version it must have; 0 for any.
         """
-        serving = self.serving and self.serving["version"]
+        serving = self.serving and self.serving.version
         for record in self.records:
-            passed = record["state"] in (SERVING, REPLACED)
-            if passed and (record["version"] == version if version else record["version"] != serving):
+            passed = record.state in (SERVING, REPLACED)
+            if passed and (record.version == version if version else record.version != serving):
                 return record
         return None
 
-    def begin(self, release: Release, facts: Record) -> Record:
-        """Add the record of a rollout that begins, and write it."""
+    def begin(self, record: RolloutRecord) -> RolloutRecord:
+        """Write the record of a rollout that begins; return it with its id and its time."""
         now = time.time()
         # Ordered by time, also within a second.
         number = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}.{int(now * 1000) % 1000:03d}"
-        record = {
-            **release.facts(),
-            **facts,
-            "id": f"{number}-{release.version}",
-            "state": IN_PROGRESS,
-            "reason": "",
-            "started_at": _utc(now),
-            "finished_at": "",
-        }
-        self.records.insert(0, record)
+        begun = record.model_copy(update={"id": f"{number}-{record.version}", "started_at": _utc(now)})
+        self.records.insert(0, begun)
         self.write()
-        return record
+        return begun
 
-    def end(self, record: Record, state: str, reason: str = "") -> None:
-        """Say how a rollout ended, and write it; of those that serve, the newest is the one."""
+    def change(self, record: RolloutRecord, **changes: Any) -> RolloutRecord:  # noqa: ANN401 - of any field
+        """Return a record with other values, which it has from the next `write` on."""
+        changed = record.model_copy(update=changes)
+        self.records = [changed if each.id == record.id else each for each in self.records]
+        return changed
+
+    def end(self, record: RolloutRecord, state: str, reason: str = "") -> RolloutRecord:
+        """Write how a rollout ended; of those that serve, only the newest stays so."""
         if state == SERVING:
             for earlier in self.records:
-                if earlier["state"] == SERVING:
-                    earlier["state"] = REPLACED
-        record |= {"state": state, "reason": reason, "finished_at": _utc(time.time())}
+                if earlier.state == SERVING:
+                    self.change(earlier, state=REPLACED)
+        ended = self.change(record, state=state, reason=reason, finished_at=_utc(time.time()))
         self.write()
+        return ended
 
     def write(self) -> None:
         """Write the newest records; the oldest fall out, but never one that serves or is in progress."""
-        kept = [
+        self.records = [
             record
-            for place, record in enumerate(self.records)
-            if place < _KEPT or record["state"] in (SERVING, IN_PROGRESS)
+            for index, record in enumerate(self.records)
+            if index < _KEPT or record.state in (SERVING, IN_PROGRESS)
         ]
-        self.records = kept
-        data = {
-            f"{record['id']}.json": dump_json({k: v for k, v in record.items() if k != "id"}, ensure_ascii=False)
-            for record in kept
-        }
+        data = {f"{record.id}.json": record.to_json(compact=True) for record in self.records}
         metadata = {"name": self._map, "namespace": self._cluster.namespace}
         self._cluster.apply(CONFIG_MAP, {"metadata": metadata, "data": data}, force=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from sat_xception.deploy.deployment import Deployment
 from sat_xception.deploy.history import History
 from sat_xception.deploy.inference_service import difference
 from sat_xception.deploy.k8s_client import KubernetesClient, connect
@@ -15,11 +15,12 @@ from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_ro
 from sat_xception.deploy.release import Release, copy_version, open_release, release_of
 from sat_xception.deploy.report import DeployResult, PlanResult
 from sat_xception.deploy.rollout import Rollout, ended_by_sigterm, strategy_of
+from sat_xception.deploy.rollout_record import REPLACED, SERVING, RolloutRecord
 from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.served_model.model_root import has_version, resolve_version
-from sat_xception.storage import GcsPath, atomic_folder, folder_digests, write_json
+from sat_xception.storage import GcsPath, atomic_folder, folder_digests
 from sat_xception.storage.files import dump_json
 
 __all__ = ["deploy_to_cluster", "list_deployments", "rollback"]
@@ -52,7 +53,7 @@ def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
             rollout.recover()
             copy_version(source, place)
             record = rollout.run(source, release)
-    return _told(config, release, record, config.out)
+    return _report(config, release, record, config.out)
 
 
 def rollback(config: RollbackConfig) -> DeployResult:
@@ -73,13 +74,13 @@ def rollback(config: RollbackConfig) -> DeployResult:
         with _rollout(cluster, config, report) as rollout:
             recovered = rollout.recover()
             serving = rollout.history.serving
-            if recovered and serving and config.to in (0, serving["version"]):
-                release = Release.from_facts(serving)
+            if recovered and serving and config.to in (0, serving.version):
+                release = serving.release
             else:
                 release = _earlier(rollout.history, config.to)
             place = _path(release.place)
             record = rollout.run(open_release(release, place), release, may_be_older=True)
-    return _told(config, release, record, config.out)
+    return _report(config, release, record, config.out)
 
 
 def list_deployments(config: DeploymentsConfig) -> PlanResult:
@@ -93,18 +94,18 @@ def list_deployments(config: DeploymentsConfig) -> PlanResult:
     with connect(config) as cluster:
         records = History(cluster, config.name).records
     if config.as_json:
-        return PlanResult(dump_json(records, indent=2, ensure_ascii=False))
+        return PlanResult(dump_json([record.content() for record in records], indent=2, ensure_ascii=False))
     if not records:
         return PlanResult(f"no rollout of {config.name} is on record in namespace {config.namespace}")
     cells = [("version", "state", "backbone", "strategy", "began", "why")]
     cells += [
         (
-            str(record["version"]),
-            record["state"],
-            record["backbone"],
-            record["strategy"],
-            record["started_at"],
-            " ".join(record["reason"].split()) or (record["stage"] if not record["finished_at"] else ""),
+            str(record.version),
+            record.state,
+            record.backbone,
+            record.strategy,
+            record.started_at,
+            " ".join(record.reason.split()) or (record.stage if not record.finished_at else ""),
         )
         for record in records
     ]
@@ -144,35 +145,36 @@ def _plan(cluster: KubernetesClient, config: DeployConfig, report: Preflight, re
 def _earlier(history: History, version: int) -> Release:
     record = history.proved(version)
     if record is None:
-        known = sorted({one["version"] for one in history.records if one["state"] in ("serving", "replaced")})
+        known = sorted({one.version for one in history.records if one.state in (SERVING, REPLACED)})
         wanted = f"version {version}" if version else "an earlier version"
         raise ConfigError(
             f"no rollout of {wanted} that passed its proof is on record; on record: "
             f"{', '.join(map(str, known)) or 'none'}. Deploy a package instead"
         )
-    return Release.from_facts(record)
+    return record.release
 
 
-def _told(config: RolloutConfig, release: Release, record: dict[str, Any], out: Path | None) -> DeployResult:
-    """Return the deployment record, in the form that a local deployment has, and write it where asked."""
-    told = {
-        "name": release.name,
-        "version": release.version,
-        "version_before": (record["before"] or {}).get("version"),
-        "backbone": release.backbone,
-        "model": release.model,
-        "model_root": release.storage_uri,
-        "endpoint": config.endpoint,
-        "golden_tiles": record["golden_tiles"],
-        "golden_difference": record["golden_difference"],
-        "serve_command": "",
-        "deployed_at": record["finished_at"],
-        "rollout": record,
-    }
+def _report(config: RolloutConfig, release: Release, record: RolloutRecord, out: Path | None) -> DeployResult:
+    """Return the deployment record, and write it where asked."""
+    assert record.golden_tiles is not None and record.golden_difference is not None, "it serves, so it was proved"
+    deployment = Deployment(
+        name=release.name,
+        version=release.version,
+        version_before=record.before.version if record.before else None,
+        backbone=release.backbone,
+        model=release.model,
+        model_root=release.storage_uri,
+        endpoint=config.endpoint,
+        golden_tiles=record.golden_tiles,
+        golden_difference=record.golden_difference,
+        serve_command="",
+        deployed_at=record.finished_at,
+        rollout=record,
+    )
     if out:
-        with atomic_folder(out, record="deployment.json") as work:
-            write_json(work / "deployment.json", told)
-    return DeployResult(told)
+        with atomic_folder(out, record=deployment.file_name) as work:
+            deployment.write(work)
+    return DeployResult(deployment)
 
 
 def _path(place: str) -> Path:

@@ -9,9 +9,8 @@ folder above the version. See docs/decisions/0024-one-version-a-storage-uri.md.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sat_xception.errors import DataError
 from sat_xception.served_model.model_root import (
@@ -22,7 +21,8 @@ from sat_xception.served_model.model_root import (
     new_version,
     resolve_version,
 )
-from sat_xception.storage import file_digest, folder_digests, read_json
+from sat_xception.served_model.packaged_model import PackagedModel
+from sat_xception.storage import file_digest, folder_digests
 
 __all__ = ["Release", "copy_version", "open_release", "release_of"]
 
@@ -49,16 +49,7 @@ class Release:
     digest: str
     backbone: str
     model: str
-    classes: list[str]
-
-    def facts(self) -> dict[str, Any]:
-        """Return what a record keeps, so that the release can be rolled out again."""
-        return asdict(self)
-
-    @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> Release:
-        """Return the release that a record tells of."""
-        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
+    classes: tuple[str, ...]
 
 
 def release_of(source: Path, root: Path, name: str, storage_uri: str) -> Release:
@@ -74,17 +65,17 @@ def release_of(source: Path, root: Path, name: str, storage_uri: str) -> Release
         DataError: The package is damaged.
     """
     check_digests(source)
-    served = read_json(source / "model.json", made_by="package")
-    below = f"{name}-releases/{served['version']}"
+    served = PackagedModel.read(source)
+    below = f"{name}-releases/{served.version}"
     return Release(
         name=name,
-        version=served["version"],
-        place=str(root / below / str(served["version"])),
+        version=served.version,
+        place=str(root / below / str(served.version)),
         storage_uri=f"{storage_uri or root}/{below}",
         digest=file_digest(source / DIGESTS_FILE),
-        backbone=served["backbone"],
-        model=served["model"],
-        classes=served["classes"],
+        backbone=served.backbone,
+        model=served.model,
+        classes=served.classes,
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
+from sat_xception.deploy.deployment import CheckedPackage, Deployment
+from sat_xception.deploy.rollout_record import RolloutRecord
 from sat_xception.reports.markdown import plain, table
 
 __all__ = ["DeployResult", "NotDeployedResult", "PlanResult", "deployment_markdown"]
@@ -17,30 +18,30 @@ class DeployResult:
     """What deploy did.
 
     Attributes:
-        record: The deployment record: name, version, the one before, where it answers, how near its golden tiles came.
+        record: Content of `deployment.json`.
         failed: Why other candidates of the run have no model, by backbone.
     """
 
-    record: dict[str, Any]
+    record: Deployment
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
         """Return what is deployed, in a few words, and which other candidate's training failed."""
-        what = f"{self.record['backbone']} is deployed as {self.record['name']} version {self.record['version']}"
+        what = f"{self.record.backbone} is deployed as {self.record.name} version {self.record.version}"
         return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
         """Return what answers, and how to start the endpoint."""
         record = self.record
-        where = f"at {record['endpoint']}" if record["endpoint"] else "over REST and gRPC"
+        where = f"at {record.endpoint}" if record.endpoint else "over REST and gRPC"
         lines = [
-            f"deploy    {record['name']} version {record['version']} answers its {record['golden_tiles']} golden tiles "
-            f"{where} within {record['golden_difference']:.1g}"
+            f"deploy    {record.name} version {record.version} answers its {record.golden_tiles} golden tiles "
+            f"{where} within {record.golden_difference:.1g}"
         ]
-        if record.get("rollout"):
-            lines += _rollout_lines(record["rollout"])
-        if not record["endpoint"]:
-            lines.append(f"start it  {record['serve_command']}")
+        if record.rollout:
+            lines += _rollout_lines(record.rollout)
+        if not record.endpoint:
+            lines.append(f"start it  {record.serve_command}")
         return "\n".join(lines)
 
     def markdown(self) -> str:
@@ -53,16 +54,16 @@ class NotDeployedResult:
     """A package that was checked and left where it is.
 
     Attributes:
-        record: Name and version, backbone, and digest of the Keras model.
+        record: Content of `deployment.json`.
         failed: Why other candidates of the run have no model, by backbone.
     """
 
-    record: dict[str, Any]
+    record: CheckedPackage
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
         """Return what was packaged, in a few words, and which other candidate's training failed."""
-        what = f"{self.record['backbone']} is packaged as {self.record['name']} version {self.record['version']}"
+        what = f"{self.record.backbone} is packaged as {self.record.name} version {self.record.version}"
         return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
@@ -71,9 +72,9 @@ class NotDeployedResult:
 
     def markdown(self) -> str:
         """Return what to do with the package, as a page of the Kubeflow UI."""
-        name = self.record["name"]
+        name = self.record.name
         return (
-            f"# {plain(name)} version {self.record['version']} is packaged and not deployed\n\n"
+            f"# {plain(name)} version {self.record.version} is packaged and not deployed\n\n"
             "`deploy_target` is `none`. The package is the artifact `served_model` of the task Package. Download it, "
             f"and serve it:\n\n    sat_xception serve --model-root served_model --name {name}\n"
         )
@@ -98,28 +99,24 @@ def _told_of_others(failed: Mapping[str, str]) -> str:
     return "".join(f"; the training of {backbone} failed: {reason}" for backbone, reason in failed.items())
 
 
-def deployment_markdown(record: dict[str, Any]) -> str:
-    """Return a deployment record as Markdown, with a link to the version's status and the commands to inspect it.
-
-    Args:
-        record: Content of `deployment.json`.
-    """
-    name, version, endpoint = record["name"], record["version"], record["endpoint"]
+def deployment_markdown(record: Deployment) -> str:
+    """Return a deployment record as Markdown, with a link to the version's status and the commands to inspect it."""
+    name, version, endpoint = record.name, record.version, record.endpoint
     facts = [
         ("version", str(version)),
-        ("version before", str(record["version_before"] or "none")),
-        ("backbone", record["backbone"]),
-        ("digest of the Keras model", record["model"]),
-        ("model root", record["model_root"]),
+        ("version before", str(record.version_before or "none")),
+        ("backbone", record.backbone),
+        ("digest of the Keras model", record.model),
+        ("model root", record.model_root),
         ("endpoint", endpoint or "none was given: a server was started for the proof alone"),
-        ("golden tiles", f"{record['golden_tiles']} answered within {record['golden_difference']:.1g}"),
-        ("deployed at", record["deployed_at"]),
+        ("golden tiles", f"{record.golden_tiles} answered within {record.golden_difference:.1g}"),
+        ("deployed at", record.deployed_at),
     ]
     lines = [f"# {plain(name)} version {version} answers", "", *table(("model", name), facts, numbers_from=2), ""]
-    if record.get("rollout"):
-        lines += [*_rollout_table(record["rollout"]), ""]
+    if record.rollout:
+        lines += [*_rollout_table(record.rollout), ""]
     if not endpoint:
-        return "\n".join([*lines, "Start the endpoint:", "", f"    {record['serve_command']}", ""])
+        return "\n".join([*lines, "Start the endpoint:", "", f"    {record.serve_command}", ""])
     if endpoint.startswith(("grpc://", "grpcs://")):
         return "\n".join([*lines, "It speaks gRPC; ask it:", "", f"    {_predict(name, endpoint)}", ""])
     status = f"{endpoint.rstrip('/')}/v1/models/{quote(name)}/versions/{version}"
@@ -136,25 +133,25 @@ def _predict(name: str, endpoint: str) -> str:
     return f"sat_xception predict tile.jpg --name {name} --endpoint {endpoint}"
 
 
-def _rollout_lines(rollout: dict[str, Any]) -> list[str]:
+def _rollout_lines(rollout: RolloutRecord) -> list[str]:
     return [f"traffic   {' | '.join(cells)}" for cells in _steps(rollout)]
 
 
-def _rollout_table(rollout: dict[str, Any]) -> list[str]:
+def _rollout_table(rollout: RolloutRecord) -> list[str]:
     return table(("traffic", "requests", "failed", "p95 new", "p95 old"), _steps(rollout), numbers_from=2)
 
 
-def _steps(rollout: dict[str, Any]) -> list[tuple[str, ...]]:
+def _steps(rollout: RolloutRecord) -> list[tuple[str, ...]]:
     def milliseconds(value: float | None) -> str:
         return "" if value is None else f"{value:g} ms"
 
     return [
         (
-            f"{step['percent']} %",
-            f"{step['requests']:,}",
-            f"{step['failed']:,}",
-            milliseconds(step["p95_new_ms"]),
-            milliseconds(step["p95_old_ms"]),
+            f"{step.percent} %",
+            f"{step.requests:,}",
+            f"{step.failed:,}",
+            milliseconds(step.p95_new_ms),
+            milliseconds(step.p95_old_ms),
         )
-        for step in rollout["steps"]
+        for step in rollout.steps
     ]

@@ -10,18 +10,18 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from sat_xception.deploy.availability import wait_until_available
-from sat_xception.deploy.history import FAILED, INTERRUPTED, SERVING, History
+from sat_xception.deploy.history import History
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import Planned
 from sat_xception.deploy.lock import Lock
 from sat_xception.deploy.native_canary import NativeCanary
 from sat_xception.deploy.readiness import Predictor, await_predictor
 from sat_xception.deploy.release import Release
+from sat_xception.deploy.rollout_record import FAILED, INTERRUPTED, SERVING, Agreement, RolloutRecord
 from sat_xception.deploy.settings import RolloutConfig
 from sat_xception.deploy.traffic_checks import Probe, agreement, read_tiles
 from sat_xception.deploy.two_services import TwoServices
@@ -30,7 +30,7 @@ from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXcep
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
-from sat_xception.served_model.golden import check_golden, read_golden_tiles
+from sat_xception.served_model.golden import GoldenTiles, check_golden
 
 __all__ = ["Rollout", "Strategy", "ended_by_sigterm", "strategy_of"]
 
@@ -77,7 +77,10 @@ def strategy_of(name: str, cluster: KubernetesClient, config: RolloutConfig, tem
 
 
 class Rollout:
-    """One rollout of an endpoint, by the one who holds its lock."""
+    """One rollout of an endpoint, by the process that holds its lock."""
+
+    # Of the rollout that `run` began.
+    _record: RolloutRecord
 
     def __init__(
         self, cluster: KubernetesClient, config: RolloutConfig, strategy: Strategy, template: Object, lock: Lock
@@ -92,17 +95,17 @@ class Rollout:
         record = self.history.unfinished
         if record is None:
             return False
-        _log.warning("recover   the rollout of version %s was interrupted (%s)", record["version"], record["stage"])
-        before = _predictor(record["before"])
-        strategy = strategy_of(record["strategy"], self._cluster, self._config, self._template)
-        if new := _predictor(record["new"]):
-            strategy.abort(before, new)
+        _log.warning("recover   the rollout of version %s was interrupted (%s)", record.version, record.stage)
+        before = record.before
+        strategy = strategy_of(record.strategy, self._cluster, self._config, self._template)
+        if record.new:
+            strategy.abort(before, record.new)
         answers = f"version {before.version} answers" if before else "nothing answered before"
-        self.history.end(record, INTERRUPTED, f"its process ended while it was at: {record['stage']}; {answers}")
+        self.history.end(record, INTERRUPTED, f"its process ended while it was at: {record.stage}; {answers}")
         _log.info("recover   %s", answers)
         return True
 
-    def run(self, source: Path, release: Release, may_be_older: bool = False) -> Object:
+    def run(self, source: Path, release: Release, may_be_older: bool = False) -> RolloutRecord:
         """Roll a release out; return its record.
 
         Args:
@@ -122,21 +125,19 @@ class Rollout:
             return self._prove_again(source, release, current)
         for planned in self._strategy.plan(release, current):
             self._cluster.apply(planned.kind, planned.manifest, dry_run=True, force=planned.force)
-        before = None if current is None else asdict(current)
-        facts = self._facts() | {"before": before, "new": None, "stage": "start", "steps": []}
-        record = self.history.begin(release, facts)
+        self._record = self.history.begin(self._new_record(release, before=current, stage="start"))
         try:
-            new = self._start(record, release, current)
-            self._prove(record, source, new, current)
-            self._move(record, source, new, current)
+            new = self._start(release, current)
+            self._prove(source, new, current)
+            self._move(source, new, current)
             self._lock.check()
-            self.history.end(record, SERVING)
+            self._record = self.history.end(self._record, SERVING)
         except BaseException as error:
-            self._go_back(record, error)
+            self._go_back(error)
         self._strategy.finish(new)
         removed = "; the one before is removed" if current else ""
         _log.info("serving   version %s has all the traffic%s", release.version, removed)
-        return record
+        return self._record
 
     def _check_newer(self, release: Release, current: Predictor | None) -> None:
         if current is not None and current.version > release.version:
@@ -150,25 +151,25 @@ class Rollout:
                 )
             )
 
-    def _start(self, record: Object, release: Release, current: Predictor | None) -> Predictor:
+    def _start(self, release: Release, current: Predictor | None) -> Predictor:
         # Written before it is made: whoever comes after a kill knows what to remove.
         new = self._strategy.next(release, current)
-        record["new"] = asdict(new)
-        self._stage(record, f"making {new.service}")
+        self._note(new=new)
+        self._stage(f"making {new.service}")
         generation = self._strategy.start(release, current)
-        self._stage(record, f"waiting for {new.service}")
+        self._stage(f"waiting for {new.service}")
         await_predictor(self._cluster, new, generation, self._config.start_minutes * 60, self._lock.check)
         return new
 
-    def _prove(self, record: Object, source: Path, new: Predictor, current: Predictor | None) -> None:
+    def _prove(self, source: Path, new: Predictor, current: Predictor | None) -> None:
         """Ask the new predictor itself, before it gets any traffic."""
-        self._stage(record, "golden tiles of the new predictor")
+        self._stage("golden tiles of the new predictor")
         with self._client_of(new) as client:
             wait_until_available(client, new.version, self._config.timeout_s)
             _check_signature(client)
-            record["golden_difference"] = max(check_golden(source, client) for _ in range(_PROOFS))
-            golden = read_golden_tiles(source)
-            record["golden_tiles"] = len(golden.images)
+            difference = max(check_golden(source, client) for _ in range(_PROOFS))
+            golden = GoldenTiles.read(source)
+            self._note(golden_difference=difference, golden_tiles=len(golden.tiles))
             _log.info(
                 "proved    version %s answers its %d golden tiles at %s",
                 new.version,
@@ -179,11 +180,11 @@ class Rollout:
                 tiles = [*golden.images, *read_tiles(self._config.tiles)]
                 with self._client_of(current) as old:
                     share = agreement(client, old, tiles, self._config.min_agreement)
-                record["agreement"] = {"tiles": len(tiles), "share": round(share, 4)}
+                self._note(agreement=Agreement(tiles=len(tiles), share=round(share, 4)))
                 _log.info("compared  old and new give %.0f %% of %s tiles the same class", share * 100, len(tiles))
 
-    def _move(self, record: Object, source: Path, new: Predictor, current: Predictor | None) -> None:
-        golden = read_golden_tiles(source)
+    def _move(self, source: Path, new: Predictor, current: Predictor | None) -> None:
+        golden = GoldenTiles.read(source)
         with contextlib.ExitStack() as stack:
             route = stack.enter_context(
                 EndpointClient(
@@ -212,45 +213,62 @@ class Rollout:
                 )
             probe = Probe(self._config, visitor, client, old, golden, self._lock.check)
             for percent in self._config.traffic_steps if current else (100,):
-                self._stage(record, f"{percent} % of the traffic")
+                self._stage(f"{percent} % of the traffic")
                 self._strategy.give(percent, current, new)
                 figures = probe.watch(percent, self._config.step_minutes)
-                record["steps"].append(figures.facts())
+                self._note(steps=(*self._record.steps, figures.record()))
                 _log.info("traffic   %d %% at version %s | %s", percent, new.version, figures)
 
-    def _prove_again(self, source: Path, release: Release, current: Predictor) -> Object:
+    def _prove_again(self, source: Path, release: Release, current: Predictor) -> RolloutRecord:
         """Prove what answers already; change nothing but what an earlier rollout left."""
         _log.info("deployed  version %s answers already; it is proved again", release.version)
         with self._client_of(current) as client:
             difference = check_golden(source, client)
         self._strategy.finish(current)
         found = self.history.serving
-        if found is not None and found["digest"] == release.digest:
+        if found is not None and found.digest == release.digest:
             return found
-        facts = self._facts() | {"before": None, "new": asdict(current), "stage": "", "steps": []}
-        proof = {"golden_difference": difference, "golden_tiles": len(read_golden_tiles(source).images)}
-        record = self.history.begin(release, facts | proof)
-        self.history.end(record, SERVING, "found serving, without a record")
-        return record
+        proved = {"golden_difference": difference, "golden_tiles": len(GoldenTiles.read(source).tiles)}
+        record = self._new_record(release, before=None, stage="").model_copy(update={"new": current, **proved})
+        return self.history.end(self.history.begin(record), SERVING, "found serving, without a record")
 
-    def _facts(self) -> Object:
-        return {"strategy": self._strategy.name, "by": self._lock.holder, "endpoint": self._config.endpoint}
+    def _new_record(self, release: Release, before: Predictor | None, stage: str) -> RolloutRecord:
+        return RolloutRecord(
+            name=release.name,
+            version=release.version,
+            place=release.place,
+            storage_uri=release.storage_uri,
+            digest=release.digest,
+            backbone=release.backbone,
+            model=release.model,
+            classes=release.classes,
+            strategy=self._strategy.name,
+            by=self._lock.holder,
+            endpoint=self._config.endpoint,
+            before=before,
+            new=None,
+            stage=stage,
+        )
 
-    def _stage(self, record: Object, stage: str) -> None:
+    def _note(self, **changes: Any) -> None:  # noqa: ANN401 - of any field
+        """Change the record; it is written with the next stage."""
+        self._record = self.history.change(self._record, **changes)
+
+    def _stage(self, stage: str) -> None:
         self._lock.check()
-        record["stage"] = stage
+        self._note(stage=stage)
         self.history.write()
 
-    def _go_back(self, record: Object, error: BaseException) -> NoReturn:
+    def _go_back(self, error: BaseException) -> NoReturn:
         """Give the traffic back, say why in the record, and raise the error with what answers now."""
         self._lock.check()  # whoever has it now puts things right
-        before = _predictor(record["before"])
-        _log.error("going back from version %s: %s", record["version"], error or type(error).__name__)
+        record, before = self._record, self._record.before
+        _log.error("going back from version %s: %s", record.version, error or type(error).__name__)
         try:
             with _undisturbed():
-                if new := _predictor(record["new"]):
-                    self._strategy.abort(before, new)
-                self.history.end(record, FAILED, f"{type(error).__name__}: {error} (at: {record['stage']})")
+                if record.new:
+                    self._strategy.abort(before, record.new)
+                self.history.end(record, FAILED, f"{type(error).__name__}: {error} (at: {record.stage})")
         except SatXceptionError as problem:
             _log.error(
                 "the way back failed as well: %s. Run `sat_xception rollback --name %s` when the cluster is well",
@@ -307,10 +325,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, earlier, strict=True):
             signal.signal(number, handler)
-
-
-def _predictor(facts: Object | None) -> Predictor | None:
-    return None if facts is None else Predictor(**{**facts, "conditions": tuple(facts["conditions"])})
 
 
 def _check_signature(client: EndpointClient) -> None:

@@ -6,9 +6,10 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+
+from sat_xception.deploy.rollout_record import TrafficStep
 
 __all__ = ["Answer", "StepFigures", "Tally"]
 
@@ -124,23 +125,23 @@ class StepFigures:
         self.failed += 1
         self.problems.append(str(problem))
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a record keeps."""
-        return {
-            "percent": self.percent,
-            "requests": self.requests,
-            "failed": self.failed,
-            "answered_by_new": None if self.by_new is None else round(self.by_new, 3),
-            "tiles_answered_by_new": self.tiles_by_new,
-            "p95_new_ms": _p95_ms(self.new_s),
-            "p95_old_ms": _p95_ms(self.old_s),
-        }
+    def record(self) -> TrafficStep:
+        """Return the figures for the rollout's record."""
+        return TrafficStep(
+            percent=self.percent,
+            requests=self.requests,
+            failed=self.failed,
+            answered_by_new=None if self.by_new is None else round(self.by_new, 3),
+            tiles_answered_by_new=self.tiles_by_new,
+            p95_new_ms=_p95_ms(self.new_s),
+            p95_old_ms=_p95_ms(self.old_s),
+        )
 
     def __str__(self) -> str:
         """Return the figures on one line."""
-        facts = self.facts()
+        record = self.record()
         shares = "" if self.by_new is None else f" | new answered {self.by_new:.0%}, {self.tiles_by_new:,} with tiles"
-        new, old = ("" if facts[key] is None else f"{facts[key]:g} ms" for key in ("p95_new_ms", "p95_old_ms"))
+        new, old = ("" if p95 is None else f"{p95:g} ms" for p95 in (record.p95_new_ms, record.p95_old_ms))
         times = f" | p95 {new}{f', old {old}' if old else ''}" if new else ""
         return f"{self.requests:,} requests, {self.failed:,} failed{shares}{times}"
 

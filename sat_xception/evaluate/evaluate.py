@@ -113,7 +113,12 @@ def _evaluate_model(config: EvaluateConfig, about: dict[str, Any]) -> EvaluateRe
 
 def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, about: dict[str, Any]) -> EvaluateResult:
     serving = score_serving(config, examples)
-    about |= {"backbone": "", "model": "", **serving.facts, "serving": serving.status()}
+    packaged = serving.packaged
+    about |= {
+        "backbone": packaged.backbone if packaged else "",
+        "model": packaged.model if packaged else "",
+        "serving": serving.status(),
+    }
     if serving.probabilities is None:
         return _write_unscored(config, Evaluation(**about))
     tiles = read_tiles(config.examples, config.split)

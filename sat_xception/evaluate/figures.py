@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from sat_xception.served_model.packaged_model import SplitAccuracy
 from sat_xception.storage.document import Part
 
 __all__ = [
@@ -173,7 +174,7 @@ class SliceMetrics(Part):
         return content
 
 
-class Metrics(Part):
+class Metrics(SplitAccuracy):
     """All figures of a scored split.
 
     Attributes:
@@ -195,9 +196,9 @@ class Metrics(Part):
         slices: Figures by slice, those with most tiles first.
     """
 
-    count: int
+    model_config = ConfigDict(extra="ignore")
+
     blocks: int
-    accuracy: float
     confusion_matrix: tuple[tuple[int, ...], ...]
     by_class: dict[str, ClassMetrics]
     macro: MeanMetrics

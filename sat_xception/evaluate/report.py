@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from markupsafe import Markup
 
 from sat_xception.evaluate.decision import Candidate, Decision
 from sat_xception.evaluate.evaluation import Evaluation
-from sat_xception.evaluate.figures import Interval, Reliability, SliceMetrics
+from sat_xception.evaluate.figures import Interval, Metrics, Reliability, SliceMetrics, Threshold
 from sat_xception.reports.charts import (
     confusion_chart,
     curves_chart,
@@ -22,7 +22,14 @@ from sat_xception.reports.markdown import plain
 from sat_xception.reports.page import render_page
 from sat_xception.train.record import Hardware
 
-__all__ = ["SYNTHETIC_NOTE", "decision_markdown", "device_minutes", "evaluation_report", "run_report"]
+__all__ = [
+    "SYNTHETIC_NOTE",
+    "PackagedWinner",
+    "decision_markdown",
+    "device_minutes",
+    "evaluation_report",
+    "run_report",
+]
 
 # Maximum number of checks in the Markdown, which the Kubeflow UI cuts after 50 KB.
 _MAX_ROWS = 120
@@ -30,6 +37,34 @@ SYNTHETIC_NOTE = (
     "> **Synthetic sample.** Trained on drawn tiles: this model shows that the system works and must not be used on "
     "imagery.\n"
 )
+
+
+class PackagedWinner(Protocol):
+    """Parts of `model.json` that the page of a run shows; `ModelRecord` has them."""
+
+    @property
+    def name(self) -> str:
+        """Name that it is served as."""
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+
+    @property
+    def test(self) -> Metrics | None:
+        """Figures of the test split."""
+
+    @property
+    def temperature(self) -> float:
+        """Temperature in the exported graph."""
+
+    @property
+    def threshold_choice(self) -> Threshold | None:
+        """Threshold with its goal."""
+
+    @property
+    def export_tolerance(self) -> float:
+        """Maximum difference that was allowed between the export and Keras."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +80,12 @@ def evaluation_report(evaluation: Evaluation) -> str:
     return render_page("evaluation", synthetic=evaluation.synthetic, evaluation=evaluation, charts=_charts(evaluation))
 
 
-def run_report(decision: Decision, served: dict[str, Any] | None = None) -> str:
+def run_report(decision: Decision, served: PackagedWinner | None = None) -> str:
     """Return the page of a run.
 
     Args:
         decision: The gate's decision.
-        served: Content of `model.json`, if the winner has been packaged.
+        served: The winner, if it has been packaged.
     """
     now = decision.serving
     trainings = {each.backbone: each.training for each in decision.candidates}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import Code, RequestError, VersionStatus
-from sat_xception.served_model.model_root import has_version, here, known_versions, read_classes
-from sat_xception.storage import read_json
+from sat_xception.served_model.model_root import has_version, here, known_versions
+from sat_xception.served_model.packaged_model import PackagedModel
 
 __all__ = ["Serving", "score_serving"]
 
@@ -48,7 +48,7 @@ class Serving:
         name: Name of the served model.
         version: Version; None if nothing is serving or the endpoint doesn't report it.
         probabilities: `float32 [n, classes]` of the split's tiles in stored order; None if it wasn't scored.
-        facts: `backbone` and `model` of its `model.json`; empty if the model root doesn't hold the version.
+        packaged: Its description; None if the model root doesn't hold the version.
     """
 
     state: Literal["scored", "nothing", "other classes", "no probabilities"]
@@ -57,7 +57,7 @@ class Serving:
     name: str
     version: int | None = None
     probabilities: npt.NDArray[np.float32] | None = None
-    facts: dict[str, str] = field(default_factory=dict)
+    packaged: PackagedModel | None = None
 
     def status(self) -> ServingStatus:
         """Return the status for `evaluation.json`."""
@@ -81,19 +81,20 @@ def score_serving(config: EvaluateConfig, examples: ExamplesIndex) -> Serving:
         _log.info("serving   nothing: %s", reason)
         return Serving("nothing", reason, place, config.name)
     version = here(folder) if folder else None
-    facts = _facts(version or _packaged(config, served.version))
+    known = version or _packaged(config, served.version)
+    packaged = PackagedModel.read(known) if known else None
     try:
         with _saved_model(version, examples) if version else _endpoint(config, served.version, examples) as ask:
             probabilities = _score(ask, config, examples)
     except _OtherClassesError as error:
         reason = f"{config.name} at {place} {error}"
         _log.warning("serving   not compared: %s", reason)
-        return Serving("other classes", reason, place, config.name, served.version, None, facts)
+        return Serving("other classes", reason, place, config.name, served.version, None, packaged)
     if reason := _no_probabilities(probabilities):
         reason = f"{config.name} at {place} {reason}"
         _log.warning("serving   not compared: %s", reason)
-        return Serving("no probabilities", reason, place, config.name, served.version, None, facts)
-    return Serving("scored", "", place, config.name, served.version, probabilities, facts)
+        return Serving("no probabilities", reason, place, config.name, served.version, None, packaged)
+    return Serving("scored", "", place, config.name, served.version, probabilities, packaged)
 
 
 def _no_probabilities(answers: npt.NDArray[np.float32]) -> str:
@@ -109,13 +110,6 @@ def _score(ask: _Predict, config: EvaluateConfig, examples: ExamplesIndex) -> np
     batches = encoded_examples(config.examples, config.split).batch(config.batch_size).as_numpy_iterator()
     total = -(-examples.count(config.split) // config.batch_size)
     return np.concatenate([ask(data) for _, data, _ in track(batches, "serving", total)])
-
-
-def _facts(version: Path | None) -> dict[str, str]:
-    if version is None:
-        return {}
-    described = read_json(version / "model.json", made_by="package")
-    return {key: str(described.get(key, "")) for key in ("backbone", "model")}
 
 
 def _packaged(config: EvaluateConfig, number: int | None) -> Path | None:
@@ -151,7 +145,7 @@ def _answering(config: EvaluateConfig) -> VersionStatus | None:
 
 @contextmanager
 def _saved_model(version: Path, examples: ExamplesIndex) -> Iterator[_Predict]:
-    classes = read_classes(version)
+    classes = list(PackagedModel.read(version).classes)
     if classes != list(examples.classes):
         raise _OtherClassesError(f"knows {classes}, the examples hold {list(examples.classes)}")
     with SavedModelSession(version) as session:

@@ -6,13 +6,14 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from sat_xception.deploy.deployment import Deployment
 from sat_xception.evaluate.decision import Decision
 from sat_xception.log import duration
+from sat_xception.served_model.packaged_model import PackagedModel
 
 __all__ = ["RunResult"]
 
@@ -24,15 +25,15 @@ class RunResult:
     Attributes:
         folder: The run's folder: outputs of every step, `run.log`, `report.html`.
         decision: What the gate decided.
-        served: `model.json` of the packaged model; None when there was no model to deploy.
+        served: The packaged model; None when there was no model to deploy.
         deployment: The deployment record; None when there was no model to deploy.
         seconds: Whole time.
     """
 
     folder: Path
     decision: Decision
-    served: dict[str, Any] | None
-    deployment: dict[str, Any] | None
+    served: PackagedModel | None
+    deployment: Deployment | None
     seconds: float
 
     def summary(self) -> str:
@@ -52,17 +53,17 @@ class RunResult:
         ]
         lines.append(f"winner    {self.decision.winner}")
         if self.served and self.deployment:
-            test = self.served["metrics"].get("test")
-            accuracy = f", test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else ""
-            lines.append(f"model     {self.served['name']} version {self.served['version']}{accuracy}")
-            over = "REST" if self.deployment["endpoint"] else "REST and gRPC"
-            lines.append(f"answers   its golden tiles over {over} within {self.deployment['golden_difference']:.1g}")
+            test = self.served.metrics.get("test")
+            accuracy = f", test accuracy {test.accuracy:.4f} on {test.count:,} tiles" if test else ""
+            lines.append(f"model     {self.served.name} version {self.served.version}{accuracy}")
+            over = "REST" if self.deployment.endpoint else "REST and gRPC"
+            lines.append(f"answers   its golden tiles over {over} within {self.deployment.golden_difference:.1g}")
         else:
             lines.append(f"          {self.decision.reason}; nothing was packaged or deployed")
         lines.append(f"report    {self.folder}/report.html")
         lines.append(f"took      {duration(self.seconds)}")
         if self.deployment:
-            lines.append(f"serve it  {self.deployment['serve_command']}")
+            lines.append(f"serve it  {self.deployment.serve_command}")
         return buffer.getvalue() + "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sat_xception.deploy.deployment import Deployment
 from sat_xception.evaluate.decision import NO_WINNER, Decision
 from sat_xception.kubeflow.checkout import local_images, pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_path, check_steps_ran, run_pipeline
@@ -19,6 +19,7 @@ from sat_xception.kubeflow.run_result import RunResult
 from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
 from sat_xception.log import get_logger
 from sat_xception.notify.settings import NotifyConfig
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.settings.step import TERMINATION_LOG_ENV
 
 __all__ = ["StepFailedError", "run"]
@@ -66,9 +67,9 @@ def run(config: RunConfig) -> RunResult:
     report = outputs / "gate" / "decision" / "report.html"
     if decision.to_deploy != NO_WINNER:
         check_steps_ran(outputs, _STEPS_OF_A_WINNER)
-        deployment = _read(outputs / "deploy" / "deployment" / "deployment.json")
-        version = outputs / "package" / "served_model" / config.name / str(deployment["version"])
-        served, report = _read(version / "model.json"), version / "report.html"
+        deployment = Deployment.read(outputs / "deploy" / "deployment")
+        version = outputs / "package" / "served_model" / config.name / str(deployment.version)
+        served, report = PackagedModel.read(version), version / "report.html"
     shutil.copyfile(report, folder / "report.html")
     return RunResult(config.out / run_id, decision, served, deployment, time.monotonic() - started)
 
@@ -98,8 +99,3 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
     with step_containers(folder, server, read, write, failure | secrets) as (runner, endpoint):
         arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
         yield runner
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -6,13 +6,14 @@ schema v0.0.2 of Google's Model Card Toolkit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from sat_xception.evaluate.figures import Interval, Metrics, SliceMetrics
 from sat_xception.evaluate.report import SYNTHETIC_NOTE, device_minutes
+from sat_xception.package.record import AppliedCalibration, ModelRecord
 from sat_xception.reports.markdown import plain, table
-from sat_xception.train.record import Hardware
 
 __all__ = ["model_card", "model_card_json"]
 
@@ -27,32 +28,30 @@ _LIMITS = (
     "their own test",
     "Figures of slices with few tiles are unsure, and a slice that the data doesn't name isn't looked at",
 )
+# Figures of the positive class, under their names in `Metrics.positive` and in `Metrics.intervals`.
+_POSITIVE = ("precision", "recall", "f1", "roc_auc", "pr_auc")
 _RISKS = (
     ("Places that the training data lacks may be missed more often", "Compare the slices, and label where it is weak"),
     ("Locations of people or institutions may be sensitive", "Publish candidates only once reviewed and agreed"),
 )
 
 
-def model_card(served: Mapping[str, Any]) -> str:
-    """Return the model card as Markdown.
-
-    Args:
-        served: Content of `model.json`.
-    """
-    training, calibration = served["training"], served["calibration"]
-    cost = device_minutes(training["seconds"]["all"], Hardware.model_validate(training["hardware"]))
-    lines = [f"# {served['name']} {served['version']}", ""]
-    if served["synthetic"]:
+def model_card(served: ModelRecord) -> str:
+    """Return the model card as Markdown."""
+    training = served.training
+    cost = device_minutes(training.total_seconds, training.hardware)
+    lines = [f"# {served.name} {served.version}", ""]
+    if served.synthetic:
         lines += [SYNTHETIC_NOTE]
     lines += [
         "## Model details",
         "",
-        f"- Network: {served['backbone']}, input {training['input_size']} x {training['input_size']} pixels",
-        f"- Started from: {plain(training['weights']['description'])}",
-        f"- Weights kept from the phase: {training['kept_phase']}",
-        f"- Classes, in the order of the output: {plain(', '.join(served['classes']))}",
-        f"- Looked for: {plain(served['positive_label']) or 'no class in particular'}{_from_threshold(served)}",
-        f"- Probabilities: {_calibrated(calibration)}",
+        f"- Network: {served.backbone}, input {training.input_size} x {training.input_size} pixels",
+        f"- Started from: {plain(training.weights.description)}",
+        f"- Weights kept from the phase: {training.kept_phase}",
+        f"- Classes, in the order of the output: {plain(', '.join(served.classes))}",
+        f"- Looked for: {plain(served.positive_label) or 'no class in particular'}{_from_threshold(served)}",
+        f"- Probabilities: {_calibrated(served.calibration)}",
         f"- Device-minutes of training: {cost}",
         "",
         "## Intended use",
@@ -66,14 +65,14 @@ def model_card(served: Mapping[str, Any]) -> str:
         "## Metrics",
         "",
         "Accuracy is of the most probable class; precision, recall and F1 are of "
-        f"{plain(served['positive_label']) or 'the mean over classes'}{_from_threshold(served)}. Brackets are 95 % "
+        f"{plain(served.positive_label) or 'the mean over classes'}{_from_threshold(served)}. Brackets are 95 % "
         "intervals: whole blocks of neighbouring tiles are drawn anew. The calibration error is the expected one, "
         "in 10 bins.",
         "",
         "## Training and evaluation data",
         "",
-        f"- {plain(served['source'])}, dataset `{served['dataset_digest']}`",
-        *(f"- {split}: {number:,} tiles" for split, number in served["tiles"].items()),
+        f"- {plain(served.source)}, dataset `{served.dataset_digest}`",
+        *(f"- {split}: {number:,} tiles" for split, number in served.tiles.items()),
         "",
         "## Quantitative analyses",
         "",
@@ -90,40 +89,35 @@ def model_card(served: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def model_card_json(served: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the model card in the field names of the Model Card Toolkit.
-
-    Args:
-        served: Content of `model.json`.
-    """
-    training = served["training"]
-    size = training["input_size"]
-    synthetic = " Trained on drawn tiles of a synthetic sample; not for imagery." if served["synthetic"] else ""
+def model_card_json(served: ModelRecord) -> dict[str, Any]:
+    """Return the model card in the field names of the Model Card Toolkit."""
+    size = served.training.input_size
+    synthetic = " Trained on drawn tiles of a synthetic sample; not for imagery." if served.synthetic else ""
     return {
         "schema_version": _SCHEMA_VERSION,
         "model_details": {
-            "name": served["name"],
-            "overview": f"{served['backbone']} that tells {', '.join(served['classes'])} apart.{synthetic}",
-            "documentation": f"Started from {training['weights']['description']}. "
-            f"Probabilities: {_calibrated(served['calibration'])}.",
-            "version": {"name": str(served["version"]), **_date(served["version"])},
+            "name": served.name,
+            "overview": f"{served.backbone} that tells {', '.join(served.classes)} apart.{synthetic}",
+            "documentation": f"Started from {served.training.weights.description}. "
+            f"Probabilities: {_calibrated(served.calibration)}.",
+            "version": {"name": str(served.version), **_date(served.version)},
             "references": [{"reference": "https://arxiv.org/abs/1810.03993"}],
         },
         "model_parameters": {
-            "model_architecture": f"{served['backbone']}, input {size} x {size} pixels",
+            "model_architecture": f"{served.backbone}, input {size} x {size} pixels",
             "data": [
                 {
-                    "name": f"{served['source']}, {split} split",
-                    "description": f"{number:,} tiles, dataset {served['dataset_digest']}",
+                    "name": f"{served.source}, {split} split",
+                    "description": f"{number:,} tiles, dataset {served.dataset_digest}",
                 }
-                for split, number in served["tiles"].items()
+                for split, number in served.tiles.items()
             ],
             "input_format": "image_bytes: string [n], encoded images of any size",
-            "output_format": f"probabilities: float32 [n, {len(served['classes'])}], {', '.join(served['classes'])}",
+            "output_format": f"probabilities: float32 [n, {len(served.classes)}], {', '.join(served.classes)}",
         },
         "quantitative_analysis": {
             "performance_metrics": [
-                row for split, metrics in served["metrics"].items() for row in _performance(split, metrics)
+                row for split, metrics in served.metrics.items() for row in _performance(split, metrics)
             ]
         },
         "considerations": {
@@ -135,25 +129,32 @@ def model_card_json(served: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _performance(split: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    intervals = metrics["intervals"]
-    for name, value in (
-        ("accuracy", metrics["accuracy"]),
-        *((name, metrics["positive"][name]) for name in ("precision", "recall", "f1", "roc_auc", "pr_auc")),
-        ("calibration_error", metrics["calibration_error"]),
-    ):
-        yield _metric(name, value, split, intervals.get(name))
-    for row in metrics["slices"]:
-        where = f"{split}, {row['slice']}={row['value'] or 'unknown'}"
-        for name, bounds in row["intervals"].items():
-            if row[name] is not None:
-                yield _metric(name, row[name], where, bounds)
+def _performance(split: str, metrics: Metrics) -> Iterator[dict[str, Any]]:
+    intervals = metrics.intervals
+    yield _metric("accuracy", metrics.accuracy, split, intervals.accuracy)
+    for name in _POSITIVE:
+        yield _metric(name, getattr(metrics.positive, name), split, getattr(intervals, name))
+    yield _metric("calibration_error", metrics.calibration_error, split, None)
+    for row in metrics.slices:
+        where = f"{split}, {row.slice}={row.value or 'unknown'}"
+        for name, value, bounds in _slice_figures(row):
+            if value is not None:
+                yield _metric(name, value, where, bounds)
 
 
-def _metric(name: str, value: float, where: str, bounds: list[float] | None) -> dict[str, Any]:
+def _slice_figures(row: SliceMetrics) -> tuple[tuple[str, float | None, Interval | None], ...]:
+    """Return name, value and interval of each figure of a slice."""
+    return (
+        ("accuracy", row.accuracy, row.intervals.accuracy),
+        ("recall", row.recall, row.intervals.recall),
+        ("precision", row.precision, row.intervals.precision),
+    )
+
+
+def _metric(name: str, value: float, where: str, bounds: Interval | None) -> dict[str, Any]:
     row: dict[str, Any] = {"type": name, "value": value, "slice": where}
     if bounds:
-        row["confidence_interval"] = {"lower_bound": bounds[0], "upper_bound": bounds[1]}
+        row["confidence_interval"] = {"lower_bound": bounds.low, "upper_bound": bounds.high}
     return row
 
 
@@ -165,35 +166,35 @@ def _date(version: int) -> dict[str, str]:
         return {}
 
 
-def _from_threshold(served: Mapping[str, Any]) -> str:
-    if served["threshold"] is None:
+def _from_threshold(served: ModelRecord) -> str:
+    if served.threshold is None:
         return ""
-    choice = served["threshold_choice"]
-    goal = f" ({choice['goal']}{'' if choice['reached'] else ', which could not be reached'})" if choice else ""
-    return f", from probability {served['threshold']:.3f} on{goal}"
+    choice = served.threshold_choice
+    goal = f" ({choice.goal}{'' if choice.reached else ', which could not be reached'})" if choice else ""
+    return f", from probability {served.threshold:.3f} on{goal}"
 
 
-def _calibrated(calibration: Mapping[str, Any]) -> str:
-    if not calibration["fitted_on"]:
+def _calibrated(calibration: AppliedCalibration) -> str:
+    if not calibration.fitted_on:
         return "as trained, not calibrated"
-    return f"calibrated with temperature {calibration['temperature']:.3f}, fitted on the validation split"
+    return f"calibrated with temperature {calibration.temperature:.3f}, fitted on the validation split"
 
 
-def _factors(served: Mapping[str, Any]) -> str:
-    names = sorted({row["slice"] for metrics in served["metrics"].values() for row in metrics["slices"]})
+def _factors(served: ModelRecord) -> str:
+    names = sorted({row.slice for metrics in served.metrics.values() for row in metrics.slices})
     if not names:
         return "The data names no slices, such as setting or region: how figures differ between them isn't known."
     return f"Figures are told by {plain(', '.join(names))}."
 
 
-def _figures(served: Mapping[str, Any]) -> list[str]:
-    if not served["metrics"]:
+def _figures(served: ModelRecord) -> list[str]:
+    if not served.metrics:
         return ["None: it was packaged without a gate's decision, and the data has no test split."]
-    tested = "The test split was scored once, through the exported model." if "test" in served["metrics"] else ""
+    tested = "The test split was scored once, through the exported model." if served.test else ""
     head = ("split", "tiles", "accuracy", "precision", "recall", "F1", "calibration error")
-    lines = table(head, (_figures_row(split, metrics) for split, metrics in served["metrics"].items()), numbers_from=1)
+    lines = table(head, (_figures_row(split, metrics) for split, metrics in served.metrics.items()), numbers_from=1)
     lines += ["", tested]
-    rows = [_slice_row(split, row) for split, metrics in served["metrics"].items() for row in metrics["slices"]]
+    rows = [_slice_row(split, row) for split, metrics in served.metrics.items() for row in metrics.slices]
     if rows:
         lines += ["", *table(("split", "slice", "tiles", "accuracy", "recall", "precision"), rows[:_MAX_SLICES], 2)]
     if len(rows) > _MAX_SLICES:
@@ -201,24 +202,25 @@ def _figures(served: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _figures_row(split: str, metrics: Mapping[str, Any]) -> list[object]:
-    bounds = metrics["intervals"]
+def _figures_row(split: str, metrics: Metrics) -> list[object]:
+    positive, intervals = metrics.positive, metrics.intervals
     return [
         split,
-        metrics["count"],
-        _share(metrics["accuracy"], bounds["accuracy"]),
-        *(_share(metrics["positive"][name], bounds[name]) for name in ("precision", "recall", "f1")),
-        f"{metrics['calibration_error']:.4f}",
+        metrics.count,
+        _share(metrics.accuracy, intervals.accuracy),
+        _share(positive.precision, intervals.precision),
+        _share(positive.recall, intervals.recall),
+        _share(positive.f1, intervals.f1),
+        f"{metrics.calibration_error:.4f}",
     ]
 
 
-def _slice_row(split: str, row: Mapping[str, Any]) -> list[object]:
-    where = f"{row['slice']}={row['value'] or 'unknown'}"
-    figures = (_share(row.get(name), row["intervals"].get(name)) for name in ("accuracy", "recall", "precision"))
-    return [split, where, row["count"], *figures]
+def _slice_row(split: str, row: SliceMetrics) -> list[object]:
+    where = f"{row.slice}={row.value or 'unknown'}"
+    return [split, where, row.count, *(_share(value, bounds) for _, value, bounds in _slice_figures(row))]
 
 
-def _share(value: float | None, bounds: list[float] | None) -> str:
+def _share(value: float | None, bounds: Interval | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")
+    return f"{value:.4f}" + (f" ({bounds.low:.3f} to {bounds.high:.3f})" if bounds else "")

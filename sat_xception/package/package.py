@@ -6,12 +6,12 @@ served.
 
 from __future__ import annotations
 
-import base64
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -20,7 +20,7 @@ from sat_xception import __version__
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
 from sat_xception.evaluate.decision import Candidate, Decision
 from sat_xception.evaluate.evaluate import load_model, measure
-from sat_xception.evaluate.figures import Threshold
+from sat_xception.evaluate.figures import Metrics, Threshold
 from sat_xception.evaluate.report import run_report
 from sat_xception.evaluate.threshold import DEFAULT_THRESHOLD
 from sat_xception.evaluate.tiles import read_tiles
@@ -30,8 +30,10 @@ from sat_xception.model.input import encoded_examples, reading
 from sat_xception.package.batching import write_batching
 from sat_xception.package.card import model_card, model_card_json
 from sat_xception.package.export import EXPORT_TOLERANCE, check_export, export_model, write_warmup
+from sat_xception.package.record import AppliedCalibration, ModelRecord, PackagedTraining
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.models import SavedModelSession
+from sat_xception.served_model.golden import EncodedImage, GoldenTile, GoldenTiles
 from sat_xception.served_model.model_root import DIGESTS_FILE, has_version, new_version
 from sat_xception.storage import folder_digests, write_json
 from sat_xception.train.record import TrainingRecord
@@ -53,16 +55,46 @@ class PackageResult:
     """
 
     folder: Path
-    served: dict[str, Any]
+    served: ModelRecord
 
     def summary(self) -> str:
         """Return the version and its test accuracy."""
-        test = self.served["metrics"].get("test")
-        accuracy = f"test accuracy {test['accuracy']:.4f} on {test['count']:,} tiles" if test else "no test split"
+        test = self.served.test
+        accuracy = f"test accuracy {test.accuracy:.4f} on {test.count:,} tiles" if test else "no test split"
         return (
-            f"package   {self.served['name']} version {self.served['version']} ({self.served['backbone']}) | {accuracy}"
+            f"package   {self.served.name} version {self.served.version} ({self.served.backbone}) | {accuracy}"
             f" | signatures equal Keras within {EXPORT_TOLERANCE:g}\nwrote     {self.folder}"
         )
+
+
+class _Tile(NamedTuple):
+    tile_id: str
+    label: str
+    data: bytes
+
+
+class _Choice(NamedTuple):
+    """The threshold and temperature of the decision; without one the model is exported as trained."""
+
+    candidate: Candidate | None = None
+
+    @property
+    def calibration(self) -> AppliedCalibration:
+        found = self.candidate.calibration if self.candidate else None
+        if found is None:
+            return AppliedCalibration(temperature=1.0, fitted_on="")
+        before, after = found.before.error, found.after.error
+        return AppliedCalibration(
+            temperature=found.temperature, fitted_on="valid", error_before=before, error_after=after
+        )
+
+    @property
+    def threshold(self) -> Threshold | None:
+        return self.candidate.threshold if self.candidate else None
+
+    @property
+    def metrics(self) -> Metrics | None:
+        return self.candidate.metrics if self.candidate else None
 
 
 def package(config: PackageConfig) -> PackageResult:
@@ -83,68 +115,76 @@ def package(config: PackageConfig) -> PackageResult:
         )
         print(result.folder)
     """
-    model, record = load_model(config.model)
+    model, trained = load_model(config.model)
     examples = ExamplesIndex.read(config.examples)
-    if record.dataset_digest != examples.dataset_digest:
+    if trained.dataset_digest != examples.dataset_digest:
         raise DataError(
             f"{config.model} was trained on another dataset than {config.examples} holds; give its own examples"
         )
-    decision = _read_decision(config.decision, record) if config.decision else None
-    # The threshold and temperature of the decision; without one the model is exported as trained.
-    chosen = _winner(decision) if decision else None
-    calibration = chosen.calibration if chosen else None
-    temperature = calibration.temperature if calibration else 1.0
-    threshold = chosen.threshold if chosen else None
+    decision = _read_decision(config.decision, trained) if config.decision else None
+    choice = _Choice(_winner(decision)) if decision else _Choice()
     version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     folder = config.out / config.name / str(version)
     if has_version(folder):
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")
     with new_version(folder) as work, reading(config.examples):
-        export_model(model, record.classes, work / "export", temperature)
-        for item in (work / "export").iterdir():
-            item.rename(work / item.name)
-        (work / "export").rmdir()
-        golden = _golden_tiles(config, examples)
-        expected = check_export(model, record.classes, work, [tile["data"] for tile in golden], temperature)
-        write_batching(work)
-        write_warmup(work, config.name, [tile["data"] for tile in golden])
-        write_json(work / "golden.json", _describe_golden(golden, expected.tolist(), list(record.classes)))
-        trained = record.content()
-        served = {
-            **{
-                key: trained[key]
-                for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic")
-            },
-            "name": config.name,
-            "version": version,
-            "model": record.model,
-            "training": {
-                key: trained[key] for key in ("weights", "kept_phase", "input_size", "seconds", "hardware", "versions")
-            },
-            "tiles": {split: info.count for split, info in examples.splits.items()},
-            "calibration": {
-                "temperature": temperature,
-                "fitted_on": "valid" if chosen else "",
-                **(
-                    {"error_before": calibration.before.error, "error_after": calibration.after.error}
-                    if calibration
-                    else {}
-                ),
-            },
-            "threshold": threshold.value if threshold else DEFAULT_THRESHOLD if record.positive_label else None,
-            "threshold_choice": threshold.content() if threshold else None,
-            "metrics": _metrics(work, config, examples, chosen, threshold),
-            "failed_candidates": _failed_candidates(decision),
-            "export_tolerance": EXPORT_TOLERANCE,
-            "packaged_by": f"sat_xception {__version__}, tensorflow {tf.__version__}",
-        }
-        write_json(work / "model.json", served)
-        (work / "MODEL_CARD.md").write_text(model_card(served), encoding="utf-8")
-        write_json(work / "model_card.json", model_card_json(served))
-        if decision:
-            (work / "report.html").write_text(run_report(decision, served), encoding="utf-8")
-        write_json(work / DIGESTS_FILE, folder_digests(work))
-    return PackageResult(folder, served)
+        _write_saved_model(work, model, examples, config, choice.calibration.temperature)
+        record = ModelRecord(
+            name=config.name,
+            version=version,
+            backbone=trained.backbone,
+            model=trained.model or "",
+            classes=trained.classes,
+            positive_label=trained.positive_label,
+            source=trained.source,
+            synthetic=trained.synthetic,
+            dataset_digest=trained.dataset_digest,
+            training=PackagedTraining.of(trained),
+            tiles={split: info.count for split, info in examples.splits.items()},
+            calibration=choice.calibration,
+            threshold=_threshold(choice, trained.positive_label),
+            threshold_choice=choice.threshold,
+            metrics=_metrics(work, config, examples, choice),
+            failed_candidates=_failed_candidates(decision),
+            export_tolerance=EXPORT_TOLERANCE,
+            packaged_by=f"sat_xception {__version__}, tensorflow {tf.__version__}",
+        )
+        _write_documents(work, record, decision)
+    return PackageResult(folder, record)
+
+
+def _write_saved_model(
+    work: Path, model: keras.Model, examples: ExamplesIndex, config: PackageConfig, temperature: float
+) -> None:
+    """Export the model and check it; write what TensorFlow Serving reads beside it, and the golden tiles."""
+    export_model(model, examples.classes, work / "export", temperature)
+    for item in (work / "export").iterdir():
+        item.rename(work / item.name)
+    (work / "export").rmdir()
+    tiles = _first_tiles(config, examples)
+    images = [tile.data for tile in tiles]
+    expected = check_export(model, examples.classes, work, images, temperature)
+    write_batching(work)
+    write_warmup(work, config.name, images)
+    golden = [
+        GoldenTile(
+            tile_id=tile.tile_id, label=tile.label, image_bytes=EncodedImage.of(tile.data), probabilities=tuple(row)
+        )
+        for tile, row in zip(tiles, expected.tolist(), strict=True)
+    ]
+    GoldenTiles(
+        signature_name="serving_default", classes=examples.classes, tolerance=_GOLDEN_TOLERANCE, tiles=tuple(golden)
+    ).write(work)
+
+
+def _write_documents(work: Path, record: ModelRecord, decision: Decision | None) -> None:
+    """Describe the model, for machines and for people; write the digests of all files last."""
+    record.write(work)
+    (work / "MODEL_CARD.md").write_text(model_card(record), encoding="utf-8")
+    write_json(work / "model_card.json", model_card_json(record))
+    if decision:
+        (work / "report.html").write_text(run_report(decision, record), encoding="utf-8")
+    write_json(work / DIGESTS_FILE, folder_digests(work))
 
 
 def _read_decision(folder: Path, record: TrainingRecord) -> Decision:
@@ -167,38 +207,25 @@ def _failed_candidates(decision: Decision | None) -> dict[str, str]:
     return {each.backbone: each.failed for each in candidates if each.failed}
 
 
-def _golden_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[dict[str, Any]]:
+def _threshold(choice: _Choice, positive_label: str) -> float | None:
+    if not positive_label:
+        return None
+    return choice.threshold.value if choice.threshold else DEFAULT_THRESHOLD
+
+
+def _first_tiles(config: PackageConfig, examples: ExamplesIndex) -> list[_Tile]:
     """Return the first validation tiles. Stored order is shuffled, so they are of several classes."""
     stored = encoded_examples(config.examples, "valid").take(config.golden_tiles).as_numpy_iterator()
-    return [{"id": tile_id.decode(), "data": data, "label": examples.classes[label]} for tile_id, data, label in stored]
+    return [_Tile(tile_id.decode(), examples.classes[label], data) for tile_id, data, label in stored]
 
 
-def _describe_golden(tiles: list[dict[str, Any]], expected: list[list[float]], classes: list[str]) -> dict[str, Any]:
-    rows = [
-        {
-            "id": tile["id"],
-            "label": tile["label"],
-            "image_bytes": {"b64": base64.b64encode(tile["data"]).decode()},
-            "probabilities": probabilities,
-        }
-        for tile, probabilities in zip(tiles, expected, strict=True)
-    ]
-    return {"signature_name": "serving_default", "classes": classes, "tolerance": _GOLDEN_TOLERANCE, "tiles": rows}
-
-
-def _metrics(
-    saved_model: Path,
-    config: PackageConfig,
-    examples: ExamplesIndex,
-    chosen: Candidate | None,
-    threshold: Threshold | None,
-) -> dict[str, Any]:
+def _metrics(saved_model: Path, config: PackageConfig, examples: ExamplesIndex, choice: _Choice) -> dict[str, Metrics]:
     """Return the figures by split: validation from the gate's decision, test from the exported model."""
-    found = {"valid": chosen.metrics.content()} if chosen and chosen.metrics else {}
+    found = {"valid": choice.metrics} if choice.metrics else {}
     if examples.count("test"):
         scored = _score_test(saved_model, config.examples, examples)
         tiles = read_tiles(config.examples, "test")
-        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, threshold).content()
+        found["test"] = measure(tiles, scored, examples.classes, examples.positive_label, choice.threshold)
     return found
 
 

@@ -28,7 +28,8 @@ from sat_xception.serve.probabilities import find_flaws
 from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, Classification, Code, RequestError
 from sat_xception.serve.rows import Value, check_suffix, open_rows
 from sat_xception.serve.settings import PredictConfig
-from sat_xception.served_model.model_root import read_classes, resolve_version
+from sat_xception.served_model.model_root import resolve_version
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.storage import GcsPath, fetch_file, fetch_folder
 
 __all__ = ["PredictResult", "find_images", "predict"]
@@ -176,7 +177,7 @@ class _ModelScorer:
         # Imported here: with an endpoint, scoring needs no TensorFlow.
         from sat_xception.serve.models import SavedModelSession
 
-        self.classes = read_classes(version)
+        self.classes = list(PackagedModel.read(version).classes)
         self.model = SavedModelSession(version)
 
     def classify(self, images: Sequence[bytes]) -> Classification:

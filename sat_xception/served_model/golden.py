@@ -1,20 +1,22 @@
-"""Ask a model for its golden tiles: proof that what answers is what was packaged."""
+"""`golden.json`: tiles with their expected answers, which prove that what answers is what was packaged."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, field_validator, model_validator
 
-from sat_xception.errors import DataError, ModelError
-from sat_xception.storage import read_json
+from sat_xception.errors import ModelError
+from sat_xception.storage.document import Document, Part
 
-__all__ = ["GoldenTiles", "check_answers", "check_golden", "read_golden_tiles"]
+__all__ = ["EncodedImage", "GoldenTile", "GoldenTiles", "check_answers", "check_golden"]
 
 
 class _Endpoint(Protocol):
@@ -28,26 +30,91 @@ class _Endpoint(Protocol):
         """Return probabilities `float32 [n, classes]` of encoded images."""
 
 
-@dataclass(frozen=True)
-class GoldenTiles:
-    """The golden tiles of a version: images, the answers that were recorded, and how near others must come."""
+class EncodedImage(Part):
+    """An image's file in base64, in the form that TensorFlow Serving's REST interface takes."""
 
-    images: list[bytes]
-    expected: npt.NDArray[np.float32]
-    tolerance: float
+    b64: str
+
+    @classmethod
+    def of(cls, data: bytes) -> EncodedImage:
+        """Return the image of a file's bytes."""
+        return cls(b64=base64.b64encode(data).decode())
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return base64.b64decode(self.b64)
+
+    @field_validator("b64")
+    @classmethod
+    def _is_base64(cls, value: str) -> str:
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"isn't base64: {error}") from None
+        return value
 
 
-def read_golden_tiles(version: Path) -> GoldenTiles:
-    """Return the golden tiles of a packaged version.
+class GoldenTile(Part):
+    """A tile, its class, and the probabilities that Keras gives it, calibrated."""
 
-    Raises:
-        DataError: There are none.
+    tile_id: str = Field(alias="id")
+    label: str
+    image_bytes: EncodedImage
+    probabilities: tuple[float, ...]
+
+
+class GoldenTiles(Document):
+    """Content of `golden.json`.
+
+    Attributes:
+        signature_name: Signature that gives the answers.
+        classes: Names in the order of the probabilities.
+        tolerance: Maximum difference of a probability.
+        tiles: At least one tile.
+
+    Example:
+        golden = GoldenTiles.read(Path("models/serving/school-classifier/20260101120000"))
+        client.predict(golden.images) - golden.expected  # float32 [n, classes], each within golden.tolerance
     """
-    content = _read(version)
-    tiles = content["tiles"]
-    images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
-    expected = np.array([tile["probabilities"] for tile in tiles], dtype=np.float32)
-    return GoldenTiles(images, expected, float(content["tolerance"]))
+
+    file_name: ClassVar[str] = "golden.json"
+    made_by: ClassVar[str] = "package"
+
+    signature_name: str
+    classes: tuple[str, ...]
+    tolerance: float
+    tiles: tuple[GoldenTile, ...]
+
+    @cached_property
+    def images(self) -> list[bytes]:
+        """The images' files."""
+        return [tile.image_bytes.data for tile in self.tiles]
+
+    @cached_property
+    def expected(self) -> npt.NDArray[np.float32]:
+        """The answers, `float32 [n, classes]`."""
+        return np.array([tile.probabilities for tile in self.tiles], dtype=np.float32)
+
+    @field_validator("tiles")
+    @classmethod
+    def _has_tiles(cls, tiles: tuple[GoldenTile, ...]) -> tuple[GoldenTile, ...]:
+        if not tiles:
+            raise ValueError(
+                "there are none, so nothing could prove that this model answers; give package examples with a "
+                "validation split"
+            )
+        return tiles
+
+    @model_validator(mode="after")
+    def _has_a_probability_of_each_class(self) -> GoldenTiles:
+        for tile in self.tiles:
+            if len(tile.probabilities) != len(self.classes):
+                raise ValueError(
+                    f"tile {tile.tile_id} has {len(tile.probabilities)} probabilities, expected {len(self.classes)}, "
+                    "one of each class"
+                )
+        return self
 
 
 def check_golden(version: Path, client: _Endpoint) -> float:
@@ -58,7 +125,7 @@ def check_golden(version: Path, client: _Endpoint) -> float:
         client: Client of the endpoint, pinned to the version.
 
     Raises:
-        DataError: There is no `golden.json`.
+        DataError: There is no `golden.json`, or it is damaged.
         ModelError: A difference is larger than the tolerance: another model answers, or it answers wrongly.
         ServiceError: The endpoint doesn't answer.
     """
@@ -76,38 +143,27 @@ def check_answers(
     Args:
         version: Packaged version, with `golden.json`.
         predict: Returns probabilities `float32 [n, classes]` of encoded images.
-        who: Who answers, for messages.
-        tolerance: Largest difference that is right. Default: the package's own.
+        who: Name of what answers, for messages.
+        tolerance: Maximum difference. Default: the package's own.
 
     Raises:
-        DataError: There are no golden tiles.
+        DataError: There is no `golden.json`, or it is damaged.
         ModelError: A difference is larger than the tolerance.
     """
-    golden = _read(version)
-    expected = np.array([tile["probabilities"] for tile in golden["tiles"]], dtype=np.float32)
-    answered = predict([base64.b64decode(tile["image_bytes"]["b64"]) for tile in golden["tiles"]])
-    if answered.shape != expected.shape:
+    golden = GoldenTiles.read(version)
+    answered = predict(golden.images)
+    if answered.shape != golden.expected.shape:
         raise ModelError(
-            f"{who} answers golden tiles with {answered.shape[1]} classes, {version} has {expected.shape[1]}"
+            f"{who} answers golden tiles with {answered.shape[1]} classes, {version} has {len(golden.classes)}"
             ": another model is behind this address"
         )
-    differences = np.abs(answered - expected).max(axis=1)
+    differences = np.abs(answered - golden.expected).max(axis=1)
     worst = int(differences.argmax())
-    allowed = golden["tolerance"] if tolerance is None else tolerance
+    allowed = golden.tolerance if tolerance is None else tolerance
     if not differences[worst] <= allowed:
-        found, right = (array[worst].round(4).tolist() for array in (answered, expected))
+        found, right = (array[worst].round(4).tolist() for array in (answered, golden.expected))
         raise ModelError(
-            f"{who} answers golden tile {golden['tiles'][worst]['id']} with {found}, expected {right} "
+            f"{who} answers golden tile {golden.tiles[worst].tile_id} with {found}, expected {right} "
             f"within {allowed:g}: it isn't the model in {version}"
         )
     return float(differences[worst])
-
-
-def _read(version: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(version / "golden.json", made_by="package")
-    if not content["tiles"]:
-        raise DataError(
-            f"{version / 'golden.json'} holds no tiles, so nothing could prove that this model answers; package it "
-            "again from examples with a validation split"
-        )
-    return content

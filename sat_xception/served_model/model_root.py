@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.errors import ConfigError, DataError
 from sat_xception.storage import (
     GcsPath,
     atomic_folder,
@@ -35,7 +35,7 @@ __all__ = [
     "here",
     "known_versions",
     "new_version",
-    "read_classes",
+    "read_digests",
     "remove_version",
     "resolve_version",
 ]
@@ -158,13 +158,29 @@ def resolve_version(path: Path, name: str) -> Path:
     )
 
 
+def read_digests(version: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a version, by its path relative to the version, as package wrote them.
+
+    Raises:
+        DataError: There are none, or their file is damaged.
+    """
+    digests = read_json(version / DIGESTS_FILE, made_by="package")
+    for name, digest in digests.items():
+        if not isinstance(digest, str):
+            raise DataError(
+                f"{version / DIGESTS_FILE} has {digest!r} as the digest of {name}, expected hexadecimal digits; "
+                "package the model again"
+            )
+    return digests
+
+
 def check_digests(version: Path) -> int:
     """Compare a version's files with the digests that package wrote beside them; return how many there are.
 
     Raises:
         DataError: A file is missing, changed or too many.
     """
-    expected = read_json(version / DIGESTS_FILE, made_by="package")
+    expected = read_digests(version)
     found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -177,18 +193,3 @@ def check_digests(version: Path) -> int:
             )
             raise DataError(f"{version}/{name} {state} since it was packaged; package the model again")
     return len(found)
-
-
-def read_classes(version: Path) -> list[str]:
-    """Return the class names of a packaged version in the order of its probabilities, from its model.json.
-
-    Raises:
-        DataError: No model.json, or a damaged one.
-        ModelError: It doesn't list the classes.
-    """
-    classes = read_json(version / "model.json", made_by="package").get("classes")
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise ModelError(
-            f"{version / 'model.json'} lists no classes (found {classes!r}); run `sat_xception package` again"
-        )
-    return classes

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.served_model.model_root import known_versions, remove_version
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.served_model.settings import ListModelsConfig, RemoveModelsConfig, ShowModelConfig
 from sat_xception.storage import read_stored_bytes
 from sat_xception.storage.files import dump_json
@@ -42,10 +41,11 @@ def list_models(config: ListModelsConfig) -> Report:
         DataError: A version's `model.json` is damaged.
         ServiceError: The bucket can't be read.
     """
-    rows = [_described(path) for path in reversed(_versions(config).values())]
+    found = {path: PackagedModel.read(path) for path in reversed(_versions(config).values())}
     if config.as_json:
+        rows = [{"place": str(path), **model.content()} for path, model in found.items()]
         return Report(dump_json(rows, indent=2, ensure_ascii=False))
-    cells = [_COLUMNS, *(_cells(row) for row in rows)]
+    cells = [_COLUMNS, *map(_cells, found.values())]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return Report("\n".join(lines))
@@ -59,7 +59,7 @@ def show_model(config: ShowModelConfig) -> Report:
         DataError: The file is missing.
         ServiceError: The bucket can't be read.
     """
-    name = "model.json" if config.as_json else "MODEL_CARD.md"
+    name = PackagedModel.file_name if config.as_json else "MODEL_CARD.md"
     path = find_version(config) / name
     content = read_stored_bytes(path)
     if content is None:
@@ -108,18 +108,7 @@ def find_version(config: ShowModelConfig) -> Path:
     return versions[number]
 
 
-def _described(version: Path) -> dict[str, Any]:
-    content = read_stored_bytes(version / "model.json")
-    try:
-        facts: dict[str, Any] = json.loads(content or b"")
-        return {"place": str(version), **facts}
-    except ValueError as error:
-        raise DataError(f"{version}/model.json can't be read: {error}; package the model again") from None
-
-
-def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
-    accuracies = [
-        f"{facts['metrics'][split]['accuracy']:.4f}" if split in facts["metrics"] else "-" for split in _SCORED
-    ]
-    tiles = f"{facts['tiles'].get('train', 0):,}"
-    return (str(facts["version"]), facts["backbone"], *accuracies, tiles, facts["dataset_digest"][:12])
+def _cells(model: PackagedModel) -> tuple[str, ...]:
+    accuracies = [f"{model.metrics[split].accuracy:.4f}" if split in model.metrics else "-" for split in _SCORED]
+    tiles = f"{model.tiles.get('train', 0):,}"
+    return (str(model.version), model.backbone, *accuracies, tiles, model.dataset_digest[:12])

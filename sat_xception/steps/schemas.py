@@ -6,33 +6,50 @@ import sys
 from pathlib import Path
 
 from sat_xception.dataset.record import DatasetRecord
+from sat_xception.deploy.deployment import CheckedPackage, Deployment
+from sat_xception.deploy.rollout_record import RolloutRecord
 from sat_xception.evaluate.decision import Decision
 from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.examples.index import ExamplesIndex
+from sat_xception.notify.last_run import LastRun
+from sat_xception.package.record import ModelRecord
 from sat_xception.search.record import SearchRecord
+from sat_xception.served_model.golden import GoldenTiles
 from sat_xception.storage.document import Document
 from sat_xception.storage.files import json_text
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 
-__all__ = ["DOCUMENTS", "write_schemas"]
+__all__ = ["DOCUMENTS", "schema_file", "write_schemas"]
 
 DOCUMENTS: tuple[type[Document], ...] = (
+    CheckedPackage,
     DatasetRecord,
     Decision,
+    Deployment,
     Evaluation,
     ExamplesIndex,
+    GoldenTiles,
+    LastRun,
+    ModelRecord,
+    RolloutRecord,
     SearchRecord,
     TrainingHistory,
     TrainingRecord,
 )
+# Documents that share the name of their file with another.
+_NAMES: dict[type[Document], str] = {CheckedPackage: "deployment-none"}
 
 
 def write_schemas(folder: Path) -> None:
-    """Write the schema of each document into a folder, as `<name>.schema.json`."""
+    """Write the schema of each document into a folder, as `schema_file` names it."""
     folder.mkdir(parents=True, exist_ok=True)
     for document in DOCUMENTS:
-        path = folder / Path(document.file_name).with_suffix(".schema.json")
-        path.write_text(json_text(document.json_schema()), encoding="utf-8")
+        (folder / schema_file(document)).write_text(json_text(document.json_schema()), encoding="utf-8")
+
+
+def schema_file(document: type[Document]) -> str:
+    """Return the file name of a document's schema: `model.schema.json` for `model.json`."""
+    return f"{_NAMES.get(document, Path(document.file_name).stem)}.schema.json"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def checkout(tmp_path_factory):
     ("changed", "affected"),
     [
         ("sat_xception/evaluate/gate.py", {"gate"}),
-        ("sat_xception/served_model/golden.py", {"deploy", "bulk_plan", "bulk_predict"}),
+        ("sat_xception/served_model/golden.py", {"package", "deploy", "bulk_plan", "bulk_predict"}),
         ("sat_xception/train/train.py", {"train", "train-gpu"}),
         (
             "sat_xception/model/preprocess.py",

@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from dataclasses import asdict
 
 import pytest
 
@@ -11,6 +12,7 @@ from sat_xception.deploy.k8s_client import connect
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, POD, Kind
 from sat_xception.deploy.release import Release
+from sat_xception.deploy.rollout_record import RolloutRecord
 from sat_xception.deploy.traffic import read_weights
 from sat_xception.errors import ConfigError
 from tests.deploy.api_servers import NAMESPACE, api_server
@@ -129,14 +131,13 @@ def test_leases_are_created_once_and_replaced_only_as_they_were_read(cluster, na
 
 def test_a_history_is_read_as_it_was_written(cluster, name):
     history = History(cluster, name)
-    release = Release(name, 7, "/7", "gs://bucket/7", "0" * 64, "xception", "1" * 64, ["a", "b"])
-    record = history.begin(
-        release, {"strategy": "two-services", "before": None, "new": None, "stage": "start", "steps": []}
-    )
-    assert History(cluster, name).unfinished["version"] == 7
-    history.end(record, "serving")
+    release = Release(name, 7, "/7", "gs://bucket/7", "0" * 64, "xception", "1" * 64, ("a", "b"))
+    how = {"strategy": "two-services", "by": "me", "endpoint": "", "before": None, "new": None, "stage": "start"}
+    record = history.begin(RolloutRecord(**asdict(release), **how))
+    assert History(cluster, name).unfinished.version == 7
+    record = history.end(record, "serving")
     found = History(cluster, name)
-    assert found.unfinished is None and found.serving == record and Release.from_facts(found.serving) == release
+    assert found.unfinished is None and found.serving == record and found.serving.release == release
     assert cluster.get(CONFIG_MAP, f"{name}-deploys") is not None
 
 

@@ -189,7 +189,9 @@ def test_several_problems_are_told_in_one_table(cluster, roll_out):
 
 def test_a_damaged_history_says_which_record(cluster, roll_out):
     cluster.api.put("configmaps", {"metadata": {"name": f"{NAME}-deploys"}, "data": {"2026-1.json": "{"}})
-    with pytest.raises(DataError, match=r"record 2026-1.json in ConfigMap school-classifier-deploys .* is damaged"):
+    with pytest.raises(
+        DataError, match=r"record 2026-1.json in ConfigMap school-classifier-deploys .* can't be read.*; remove"
+    ):
         roll_out(1)
 
 

@@ -16,7 +16,7 @@ from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
-from sat_xception.served_model.golden import read_golden_tiles
+from sat_xception.served_model.golden import GoldenTiles
 from tests.deploy.packages import NAME, write_package
 from tests.deploy.test_rollout import load
 from tests.gateways import Affinity, Late, RandomChoice, SmoothRoundRobin
@@ -67,7 +67,7 @@ def step(cluster, servers):
         config = RolloutConfig(
             **{"name": NAME, "endpoint": cluster.endpoint, "timeout_s": 5, "max_slowdown": 0, **changes}
         )
-        golden = read_golden_tiles(root / NAME / "2")
+        golden = GoldenTiles.read(root / NAME / "2")
         with contextlib.ExitStack() as stack:
             client = lambda address, **more: stack.enter_context(EndpointClient(address, NAME, **more))  # noqa: E731
             route = client(cluster.endpoint, timeout_s=5, tries_again=False, as_new_client=True)
@@ -178,9 +178,9 @@ def test_two_versions_with_the_same_answers_roll_out_by_turns(cluster, roll_out,
     roll_out(1)
     cluster.use_gateway(SmoothRoundRobin())
     # Without other users, whose requests would change whose turn it is.
-    steps = roll_out(2, package=alike).record["rollout"]["steps"]
-    assert [step["percent"] for step in steps] == [10, 50, 100]
-    assert all(step["tiles_answered_by_new"] >= 5 and step["failed"] == 0 for step in steps)
+    steps = roll_out(2, package=alike).record.rollout.steps
+    assert [step.percent for step in steps] == [10, 50, 100]
+    assert all(step.tiles_answered_by_new >= 5 and step.failed == 0 for step in steps)
     assert cluster.weights[ROUTE] == {NEW: 100}
 
 

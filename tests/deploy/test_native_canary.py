@@ -34,8 +34,8 @@ def test_the_canary_gets_its_shares_and_becomes_the_stable_predictor(cluster, ro
     with load(cluster.endpoint) as answered:
         record = roll_out(2).record
     assert set(answered) == {200}
-    assert record["rollout"]["strategy"] == "canary"
-    assert [step["percent"] for step in record["rollout"]["steps"]] == [10, 50, 100]
+    assert record.rollout.strategy == "canary"
+    assert [step.percent for step in record.rollout.steps] == [10, 50, 100]
     assert spec(cluster)["predictor"]["name"] == "v2" and "canary" not in spec(cluster)
     assert spec(cluster)["predictor"]["model"]["storageUri"].endswith(f"{NAME}-releases/2")
     assert spec(cluster)["predictor"]["maxReplicas"] == 3  # which a canary hasn't
@@ -273,7 +273,7 @@ TEMPLATE = {
         }
     },
 }
-RELEASE = Release(NAME, 2, "/root/2/2", "gs://bucket/models/2", "0" * 64, "xception", "0" * 64, ["a", "b"])
+RELEASE = Release(NAME, 2, "/root/2/2", "gs://bucket/models/2", "0" * 64, "xception", "0" * 64, ("a", "b"))
 
 
 def test_manifests_fit_the_definition_of_kserve(schema):

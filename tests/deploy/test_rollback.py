@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sat_xception.deploy.deployment import Deployment
 from sat_xception.deploy.kserve import list_deployments, rollback
 from sat_xception.deploy.settings import DeploymentsConfig, RollbackConfig
 from sat_xception.errors import ConfigError, DataError, ModelError
@@ -38,9 +39,9 @@ def test_rollback_goes_to_the_version_before_and_twice_to_where_it_was(cluster, 
     roll_out(1)
     roll_out(2)
     record = go_back(out=tmp_path / "deployment").record
-    assert (record["version"], record["version_before"]) == (1, 2)
+    assert (record.version, record.version_before) == (1, 2)
     assert cluster.weights[ROUTE] == {A: 100} and serving(cluster) == "1"
-    assert json.loads((tmp_path / "deployment" / "deployment.json").read_text())["version"] == 1
+    assert Deployment.read(tmp_path / "deployment") == record
     go_back()
     assert serving(cluster) == "2"
 

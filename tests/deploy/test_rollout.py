@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from sat_xception.deploy.history import FAILED, History
+from sat_xception.deploy.history import History
+from sat_xception.deploy.rollout_record import FAILED
 from sat_xception.deploy.traffic_checks import agreement
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
@@ -63,7 +64,7 @@ def test_a_first_version_gets_all_the_traffic(cluster, roll_out, caplog):
     assert "has all the traffic" in caplog.text and "is removed" not in caplog.text
     assert cluster.weights[ROUTE] == {A: 100}
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-a", f"{NAME}-template"]
-    assert result.record["version"] == 1 and result.record["version_before"] is None
+    assert result.record.version == 1 and result.record.version_before is None
     assert "answers its 3 golden tiles" in result.summary()
 
 
@@ -74,8 +75,8 @@ def test_the_next_version_takes_over_in_steps_and_no_request_of_a_user_fails(clu
     assert len(answered) > 50 and set(answered) == {200}
     assert cluster.weights[ROUTE] == {B: 100}
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-b", f"{NAME}-template"]
-    assert [step["percent"] for step in record["rollout"]["steps"]] == [10, 50, 100]
-    assert 0 < record["rollout"]["steps"][0]["answered_by_new"] < 0.4
+    assert [step.percent for step in record.rollout.steps] == [10, 50, 100]
+    assert 0 < record.rollout.steps[0].answered_by_new < 0.4
     assert [one["state"] for one in records(cluster)] == ["serving", "replaced"]
     with EndpointClient(cluster.endpoint, NAME) as client:
         assert [status.version for status in client.status()] == [2]
@@ -182,7 +183,7 @@ def test_a_gateway_that_asks_for_a_token_gets_it_and_predictors_dont(cluster, ro
 def test_deploying_the_same_version_again_proves_it_and_changes_nothing(cluster, roll_out):
     roll_out(1)
     before = cluster.api.read("inferenceservices", f"{NAME}-a", KSERVE)["metadata"]["uid"], records(cluster)
-    assert roll_out(1).record["version"] == 1
+    assert roll_out(1).record.version == 1
     assert (cluster.api.read("inferenceservices", f"{NAME}-a", KSERVE)["metadata"]["uid"], records(cluster)) == before
 
 
@@ -256,12 +257,12 @@ def test_the_oldest_records_fall_out_but_never_the_one_that_serves(cluster, roll
     with connect(Settings()) as api:
         history = History(api, NAME)
         history.records = [
-            *({**history.records[0], "id": f"2030-{number:03d}"} for number in range(30)),
+            *(history.records[0].model_copy(update={"id": f"2030-{number:03d}"}) for number in range(30)),
             *history.records,
         ]
         history.write()
         kept = History(api, NAME).records
-    assert len(kept) == 21 and kept[-1]["state"] == "serving"
+    assert len(kept) == 21 and kept[-1].state == "serving"
 
 
 def test_weights_of_the_route_are_the_only_thing_that_a_rollout_owns_of_it(cluster, roll_out):

@@ -1,6 +1,5 @@
 """A backbone is added by one entry: a tiny network that expects other pixels, from its weights to its answers."""
 
-import base64
 import io
 import json
 
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sat_xception.bulk.engines import open_engine, prepare_engine
-from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.scorer import ScoringModel
 from sat_xception.bulk.sizing import read_backends
 from sat_xception.evaluate.calibrate import apply_temperature
 from sat_xception.evaluate.evaluate import evaluate, load_model
@@ -21,10 +20,12 @@ from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import identify_weights
 from sat_xception.package.package import package
+from sat_xception.package.record import ModelRecord
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.golden import GoldenTiles
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 from tests.small_models import write_small_model
@@ -121,9 +122,8 @@ def read(folder, name):
 
 
 def golden(version):
-    tiles = read(version, "golden.json")["tiles"]
-    images = [base64.b64decode(tile["image_bytes"]["b64"]) for tile in tiles]
-    return images, np.array([tile["probabilities"] for tile in tiles])
+    tiles = GoldenTiles.read(version)
+    return tiles.images, tiles.expected
 
 
 def answers_of(model, images, temperature, scaled):
@@ -162,7 +162,7 @@ def test_the_gate_judges_three_and_names_the_others(decision):
 
 def test_the_package_scales_pixels_as_this_backbone_expects_them(trained, version):
     images, expected = golden(version)
-    temperature = read(version, "model.json")["calibration"]["temperature"]
+    temperature = ModelRecord.read(version).temperature
     model, _ = load_model(trained)
     own = answers_of(model, images, temperature, lambda pixels: (pixels / 255 - MEAN) / STD)
     np.testing.assert_allclose(own, expected, atol=1e-4)
@@ -178,7 +178,7 @@ def test_it_is_served(version):
 
 
 def test_the_bulk_engine_answers_alike(version, tmp_path):
-    model = PackagedModel.read(version)
+    model = ScoringModel.read(version)
     assert model.backbone == NAME
     images, expected = golden(version)
     facts = prepare_engine(model, "tensorflow", "fp32", None, tmp_path)

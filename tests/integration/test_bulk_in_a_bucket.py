@@ -8,7 +8,7 @@ import pytest
 from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
-from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.scorer import ScoringModel
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.bulk.worker import FAILED
 from sat_xception.served_model.model_root import new_version
@@ -65,4 +65,4 @@ def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
     # The next plan leaves out what is scored, and finds it as it is fetched.
     folder = fetch_folder(GcsPath("gs://bulk/scores"), "scores.json")
     assert sum(pq.read_metadata(path).num_rows for path in folder.glob("scores-*")) == 90
-    assert PackagedModel.read(version).facts() == result.facts["model"]
+    assert ScoringModel.read(version).facts() == result.facts["model"]

@@ -13,7 +13,7 @@ import pytest
 
 from sat_xception.bulk.engines import prepare_engine
 from sat_xception.bulk.plan import plan_tiles
-from sat_xception.bulk.scorer import PackagedModel
+from sat_xception.bulk.scorer import ScoringModel
 from sat_xception.bulk.settings import BulkPlanConfig
 from tests.bulk_tiles import export_version, images
 from tests.serving_fixtures import NAME
@@ -30,7 +30,7 @@ def made(tmp_path_factory):
     """A model root, the network that OpenVINO takes of it, and a list of tiles."""
     folder = tmp_path_factory.mktemp("bulk")
     root = export_version(folder / "models")
-    model = PackagedModel.read(root / NAME / "1")
+    model = ScoringModel.read(root / NAME / "1")
     prepare_engine(model, "openvino", "fp32", None, folder / "engine")
     (folder / "tiles.txt").write_text("\n".join(f"10/{x}/{y}" for x in range(18) for y in range(18)))
     return folder

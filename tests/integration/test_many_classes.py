@@ -1,7 +1,6 @@
 """More than two classes, of real tiles, from folders to an endpoint's answer."""
 
 import csv
-import json
 import shutil
 
 import numpy as np
@@ -17,6 +16,7 @@ from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.package import package
+from sat_xception.package.record import ModelRecord
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.client import EndpointClient
 from sat_xception.serve.server import RunningServer
@@ -67,9 +67,9 @@ def test_several_classes_go_from_folders_to_an_endpoints_answer(tiles, mobilenet
 
     places = {"model": tmp_path / "model", "examples": tmp_path / "examples", "decision": tmp_path / "decision"}
     version = package(PackageConfig(**places, out=tmp_path / "root", name="land-use", version=1)).folder
-    served = json.loads((version / "model.json").read_text())
-    assert (served["threshold"], served["threshold_choice"]) == (None, None)
-    assert served["metrics"]["test"]["accuracy"] > 0.5
+    served = ModelRecord.read(version)
+    assert (served.threshold, served.threshold_choice) == (None, None)
+    assert served.test.accuracy > 0.5
     page = (version / "report.html").read_text()
     card = (version / "MODEL_CARD.md").read_text()
     for name in CLASSES:

@@ -92,8 +92,8 @@ def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples,
     settings = ServeConfig(model_root=ROOT, name=NAME, rest_port=0, grpc_port=0, poll_s=0.1, wait=True)
     with RunningServer(settings) as server:
         deployed = deploy(DeployConfig(package=PACKAGED, model_root=ROOT, endpoint=server.rest_url))
-        assert deployed.record["golden_difference"] < 1e-5
-        assert deployed.record["serve_command"].endswith("--model-root gs://models/serving --name school-classifier")
+        assert deployed.record.golden_difference < 1e-5
+        assert deployed.record.serve_command.endswith("--model-root gs://models/serving --name school-classifier")
         for label in ("school", "not-school"):
             tile = encode(draw_tile(label, 1))
             bucket_of("models").blob(f"tiles/{label}.jpg").upload_from_string(tile)
@@ -110,7 +110,7 @@ def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples,
     assert [row[1] for row in served] == [row[1] for row in local]
     assert float(served[1][2]) == pytest.approx(float(local[1][2]), abs=1e-5)
     again = deploy(DeployConfig(package=PACKAGED, model_root=ROOT))  # proves it once more, and changes nothing
-    assert again.record["version"] == 7
+    assert again.record.version == 7
     look = {verb: step.run({"model_root": ROOT}).summary() for verb, step in MODELS_VERBS.items()}
     assert look["list"].splitlines()[1].startswith("7 ")
     assert look["show"].startswith("# school-classifier 7")

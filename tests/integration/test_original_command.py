@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from tests.conftest import SHARED, draw_tile, encode
 
@@ -125,9 +126,9 @@ def test_models_and_tensorboard_get_a_folder_of_the_run_and_nothing_else_is_left
     for kind in ("train", "validation"):
         assert list((logs / "scratch" / kind).glob("events.out.tfevents.*"))
     version = only(only(trained / "saved_model"))
-    served = read(version / "model.json")
-    assert (served["name"], served["backbone"]) == ("mobilenetv2", "mobilenetv2")
-    assert served["tiles"] == {"train": 16, "valid": 8}
+    served = PackagedModel.read(version)
+    assert (served.name, served.backbone) == ("mobilenetv2", "mobilenetv2")
+    assert served.tiles == {"train": 16, "valid": 8}
     assert (version / "saved_model.pb").is_file()
 
 
@@ -155,9 +156,9 @@ def test_other_names_of_classes_come_from_the_folders(runs):
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
     assert "best validation accuracy" in stdout
-    served = read(only(only(only(run.folder / "models") / "saved_model")) / "model.json")
-    assert served["classes"] == ["not_school", "school", "water tower"]
-    assert served["positive_label"] == "school"
+    served = PackagedModel.read(only(only(only(run.folder / "models") / "saved_model")))
+    assert served.classes == ("not_school", "school", "water tower")
+    assert served.positive_label == "school"
 
 
 def test_weights_that_cant_be_downloaded_are_told_with_advice_and_nothing_stays(runs):

@@ -76,8 +76,8 @@ def test_a_model_that_passes_is_packaged_and_answers(accepted):
     config, result = accepted
     assert steps_that_ran(result) >= BEFORE_THE_GATE | {"package", "deploy"}
     assert result.decision.winner in ("xception", "mobilenetv2")
-    assert result.deployment["golden_difference"] < 1e-3
-    version = config.model_root / config.name / str(result.deployment["version"])
+    assert result.deployment.golden_difference < 1e-3
+    version = config.model_root / config.name / str(result.deployment.version)
     assert (version / "saved_model.pb").is_file()
 
 
@@ -88,7 +88,7 @@ def test_the_summary_says_what_happened_and_what_to_do_next(accepted):
         assert expected in text
     assert f"sat_xception serve --model-root {config.model_root}" in text
     report = (result.folder / "report.html").read_text()
-    assert str(result.deployment["version"]) in report
+    assert str(result.deployment.version) in report
 
 
 def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
@@ -128,7 +128,7 @@ def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_n
     assert again.decision.winner == before.decision.winner
     assert again.decision.model == before.decision.model
     assert again.decision.already_serving
-    version = before.deployment["version"]
+    version = before.deployment.version
     assert f"it is serving already, as version {version}: there is nothing to deploy" in again.summary()
     assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log)
 
@@ -138,7 +138,7 @@ def test_with_other_gate_limits_nothing_is_trained(refused):
     again = run(config.model_copy(update={"max_calibration_error": 1.0}))
     assert not steps_that_ran(again) & {"assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"}
     assert steps_that_ran(again) >= {"gate", "package", "deploy"}
-    assert again.deployment["golden_difference"] < 1e-3
+    assert again.deployment.golden_difference < 1e-3
 
 
 def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sat_xception.steps.schemas import DOCUMENTS, write_schemas
+from sat_xception.steps.schemas import DOCUMENTS, schema_file, write_schemas
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -12,7 +12,7 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_schema_in_the_docs_is_the_documents_own(document, tmp_path):
     write_schemas(tmp_path)
-    name = document.file_name.replace(".json", ".schema.json")
+    name = schema_file(document)
     advice = "run python -m sat_xception.steps.schemas docs/schemas"
     assert (SCHEMAS / name).read_text() == (tmp_path / name).read_text(), advice
 

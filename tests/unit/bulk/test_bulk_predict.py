@@ -27,7 +27,7 @@ from sat_xception.serve.server import RunningServer
 from tests.bulk_tiles import images, package_version, write_imagery
 from tests.datasets import write_index
 from tests.odd_answers import OddAnswers
-from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, serve_config
+from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, reverse_golden_tiles, serve_config
 from tests.tile_server import TileServer
 
 BROKEN = {3: b"\xff\xd8 no image", 41: images(1)[0][:200], 79: b""}
@@ -375,12 +375,10 @@ def test_an_engine_that_answers_otherwise_than_the_package_scores_nothing(planne
     from sat_xception.storage import folder_digests, write_json
 
     version = model_copy / NAME / "1"
-    golden = json.loads((version / "golden.json").read_text())
-    golden["tiles"][2]["probabilities"].reverse()
-    write_json(version / "golden.json", golden)
+    (tile_id,) = reverse_golden_tiles(version, 2)
     (version / "digests.json").unlink()
     write_json(version / "digests.json", folder_digests(version))
-    with pytest.raises(ModelError, match="the engine tensorflow answers golden tile 2"):
+    with pytest.raises(ModelError, match=f"the engine tensorflow answers golden tile {tile_id} with"):
         predict_tiles(config(planned(5), model=model_copy))
 
 

@@ -15,7 +15,7 @@ from sat_xception.bulk import engines, openvino_engine, scorer
 from sat_xception.bulk.engines import open_engine, prepare_engine
 from sat_xception.bulk.frozen import network_of
 from sat_xception.bulk.openvino_engine import OpenVinoEngine, write_network
-from sat_xception.bulk.scorer import PackagedModel, choose_engine
+from sat_xception.bulk.scorer import ScoringModel, choose_engine
 from sat_xception.errors import ConfigError, ModelError
 from sat_xception.serve.models import SavedModelSession
 from tests.bulk_tiles import export_version, package_version
@@ -27,7 +27,7 @@ pytest.importorskip("openvino")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A network with random weights, as package exports it."""
-    return PackagedModel.read(export_version(tmp_path_factory.mktemp("models")) / NAME / "1")
+    return ScoringModel.read(export_version(tmp_path_factory.mktemp("models")) / NAME / "1")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from sat_xception.deploy.deploy import deploy
+from sat_xception.deploy.deployment import Deployment
 from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.package.package import package
@@ -20,6 +21,7 @@ from sat_xception.serve.settings import ServeConfig
 from sat_xception.served_model.golden import check_golden
 from sat_xception.steps import STEPS
 from sat_xception.storage import file_digest, folder_digests
+from tests.serving_fixtures import reverse_golden_tiles
 from tests.small_models import write_small_model
 
 NAME = "school-classifier"
@@ -99,23 +101,15 @@ def wait_until(true, seconds=20.0):
         time.sleep(0.05)
 
 
-def rewrite_golden(version):
-    """Expect the opposite of what the model says."""
-    golden = json.loads((version / "golden.json").read_text())
-    for tile in golden["tiles"]:
-        tile["probabilities"].reverse()
-    (version / "golden.json").write_text(json.dumps(golden))
-
-
 def test_a_first_version_is_copied_whole_and_proven(run, packages, root, tmp_path):
     result = run(out=tmp_path / "record")
     assert folder_digests(root / NAME / "1") == folder_digests(packages / "1" / NAME / "1")
-    record = json.loads((tmp_path / "record" / "deployment.json").read_text())
+    record = Deployment.read(tmp_path / "record")
     assert record == result.record
-    assert (record["name"], record["version"], record["version_before"]) == (NAME, 1, None)
-    assert (record["backbone"], record["golden_tiles"]) == ("mobilenetv2", 3)
-    assert record["model"] == file_digest(packages / "model-1" / "model.keras")
-    assert 0 <= record["golden_difference"] < 1e-5
+    assert (record.name, record.version, record.version_before) == (NAME, 1, None)
+    assert (record.backbone, record.golden_tiles) == ("mobilenetv2", 3)
+    assert record.model == file_digest(packages / "model-1" / "model.keras")
+    assert 0 <= record.golden_difference < 1e-5
     assert "over REST and gRPC" in result.summary()
     assert f"sat_xception serve --model-root {root} --name {NAME}" in result.summary()
 
@@ -123,13 +117,13 @@ def test_a_first_version_is_copied_whole_and_proven(run, packages, root, tmp_pat
 def test_deploying_the_same_version_again_proves_it_again_and_changes_nothing(run, root):
     run()
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert run().record["version_before"] is None
+    assert run().record.version_before is None
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_a_newer_version_comes_beside_the_one_before(run, packages, root):
     run()
-    assert run(packages / "2").record["version_before"] == 1
+    assert run(packages / "2").record.version_before == 1
     assert versions(root) == ["1", "2"]
 
 
@@ -187,7 +181,7 @@ def test_a_folder_without_a_package_is_refused(run, tmp_path):
 
 def test_a_version_is_what_its_description_says_whatever_its_folder_is_called(run, packages, root, tmp_path):
     copy = shutil.copytree(packages / "2" / NAME / "2", tmp_path / "my model")
-    assert run(copy).record["version"] == 2
+    assert run(copy).record.version == 2
     assert versions(root) == ["2"]
 
 
@@ -203,14 +197,14 @@ def test_a_model_that_answers_wrongly_is_taken_out_and_the_one_before_answers_ag
     run()
     running = server()
     with pytest.raises(ModelError, match=r"answers golden tile .* with \[.*expected \[.*it isn't the model in"):
-        run(damaged(rewrite_golden), endpoint=running.rest_url, timeout_s=30)
+        run(damaged(reverse_golden_tiles), endpoint=running.rest_url, timeout_s=30)
     assert versions(root) == ["1"]
     wait_until(lambda: answers_as(running.rest_url, packages / "1" / NAME / "1"))
 
 
 def test_a_model_that_answers_wrongly_is_taken_out_without_an_endpoint_too(run, damaged, root):
     with pytest.raises(ModelError, match="answers golden tile"):
-        run(damaged(rewrite_golden))
+        run(damaged(reverse_golden_tiles))
     assert versions(root) == []
 
 
@@ -228,7 +222,7 @@ def test_a_running_endpoint_takes_the_new_version_over(run, packages, server):
     running = server()
     result = run(packages / "2", endpoint=running.rest_url, timeout_s=30)
     assert answers_as(running.rest_url, packages / "2" / NAME / "2")
-    assert result.record["endpoint"] == running.rest_url
+    assert result.record.endpoint == running.rest_url
     assert f"at {running.rest_url}" in result.summary()
     assert "start it" not in result.summary()
 
@@ -236,7 +230,7 @@ def test_a_running_endpoint_takes_the_new_version_over(run, packages, server):
 def test_an_endpoint_may_be_asked_over_grpc(run, server):
     run()
     address = f"grpc://{server().grpc_address}"
-    assert run(endpoint=address, timeout_s=30).record["golden_difference"] < 1e-5
+    assert run(endpoint=address, timeout_s=30).record.golden_difference < 1e-5
 
 
 def test_an_endpoint_that_never_gets_the_version_is_told_in_time(run, packages, root, server, tmp_path):
@@ -301,4 +295,4 @@ def test_an_interrupted_deployment_leaves_no_version_that_wasnt_proven(run, root
 
 
 def test_a_trained_network_deploys_as_a_small_one_does(run, packaged):
-    assert run(packaged).record["golden_difference"] < 1e-4
+    assert run(packaged).record.golden_difference < 1e-4

@@ -79,4 +79,4 @@ def test_figures_say_what_they_have():
     assert str(figures) == "70 requests, 1 failed | p95 100 ms"
     figures.by_new, figures.tiles_by_new = 0.1, 22
     assert str(figures) == "70 requests, 1 failed | new answered 10%, 22 with tiles | p95 100 ms"
-    assert figures.facts()["tiles_answered_by_new"] == 22
+    assert figures.record().tiles_answered_by_new == 22

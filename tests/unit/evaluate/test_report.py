@@ -19,6 +19,7 @@ from sat_xception.evaluate.settings import GateConfig
 from sat_xception.kubeflow.run_result import RunResult
 from sat_xception.model.parts import Epoch
 from sat_xception.package.card import model_card, model_card_json
+from sat_xception.package.record import ModelRecord
 from sat_xception.reports.charts import confusion_chart, curves_chart, curves_page
 from sat_xception.reports.page import render_page, thumbnail
 from sat_xception.train.record import Hardware
@@ -71,18 +72,21 @@ def decided(evaluations, folder):
 def served(make_evaluation):
     def make(**changes):
         evaluation = make_evaluation(**changes)
-        return {
+        training = {"versions": {"tensorflow": "2.21.0"}, **evaluation["training"]}
+        described = {
             **evaluation,
             "name": "school-classifier",
             "version": 7,
+            "training": training,
             "tiles": {"train": 1234, "valid": 20},
             "metrics": {"valid": evaluation["metrics"], "test": {**evaluation["metrics"], "accuracy": 0.8765}},
             "export_tolerance": 1e-5,
             "calibration": {"temperature": 1.5, "fitted_on": "valid", "error_before": 0.2, "error_after": 0.1},
             "threshold": evaluation["threshold"]["value"] if evaluation["threshold"] else None,
             "threshold_choice": evaluation["threshold"],
-            **changes,
+            "packaged_by": "sat_xception 0.1.0, tensorflow 2.21.0",
         }
+        return ModelRecord.model_validate(described | changes)
 
     return make
 
@@ -150,7 +154,7 @@ def test_a_run_report_says_what_is_served(decision, served):
 
 def test_a_run_report_works_without_a_test_split_and_without_a_roc_curve(served, make_evaluation, tmp_path):
     described = served()
-    del described["metrics"]["test"]
+    described = described.model_copy(update={"metrics": {"valid": described.metrics["valid"]}})
     evaluation = make_evaluation()
     evaluation["metrics"] |= {"roc": [], "pr": []}
     page = run_report(decided([evaluation], tmp_path), described)
@@ -234,8 +238,9 @@ def test_a_model_card_has_the_sections_of_the_paper_and_says_what_was_chosen(ser
 
 
 def test_the_card_of_many_slices_stays_short(served):
-    row = served()["metrics"]["valid"]["slices"][0]
-    metrics = {**served()["metrics"]["valid"], "slices": [{**row, "value": f"region {index}"} for index in range(200)]}
+    metrics = served().metrics["valid"]
+    slices = tuple(metrics.slices[0].model_copy(update={"value": f"region {index}"}) for index in range(200))
+    metrics = metrics.model_copy(update={"slices": slices})
     card = model_card(served(metrics={"valid": metrics}))
     assert "140 more slices are in model_card.json" in card
     assert len(card) < 50_000
@@ -264,8 +269,8 @@ def test_the_card_as_json_has_the_toolkits_fields_and_every_figure_with_its_inte
     rows = card["quantitative_analysis"]["performance_metrics"]
     accuracy = next(row for row in rows if (row["type"], row["slice"]) == ("accuracy", "test"))
     assert accuracy["value"] == 0.8765
-    bounds = served()["metrics"]["test"]["intervals"]["accuracy"]
-    assert accuracy["confidence_interval"] == {"lower_bound": bounds[0], "upper_bound": bounds[1]}
+    bounds = served().test.intervals.accuracy
+    assert accuracy["confidence_interval"] == {"lower_bound": bounds.low, "upper_bound": bounds.high}
     assert {row["slice"] for row in rows} == {
         f"{split}{where}" for split in ("valid", "test") for where in ("", ", setting=rural", ", setting=urban")
     }
@@ -279,8 +284,7 @@ def test_what_a_training_cost_is_counted_on_every_device():
 
 
 def test_a_model_card_doesnt_speak_of_a_test_split_that_isnt_there(served):
-    evaluation = served()["metrics"]["valid"]
-    assert "scored once" not in model_card(served(metrics={"valid": evaluation}))
+    assert "scored once" not in model_card(served(metrics={"valid": served().metrics["valid"]}))
     assert "| split |" not in model_card(served(metrics={}))
     assert "names no slices" in model_card(served(metrics={}))
 

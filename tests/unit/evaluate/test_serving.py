@@ -16,6 +16,7 @@ from sat_xception.package.settings import PackageConfig
 from sat_xception.serve import client
 from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.train.record import TrainingRecord
 from tests.odd_answers import OddAnswers
 from tests.small_models import write_small_model
@@ -82,7 +83,7 @@ def test_an_endpoint_answers_the_same_over_rest(score, served, tmp_path, monkeyp
             for place in (root, tmp_path / "kserve")
         }
     # Which model answers is known where the model root has its version, as both targets of deploy lay it out.
-    assert set(known.values()) == {json.loads((root / NAME / "7" / "model.json").read_text())["model"]}
+    assert set(known.values()) == {PackagedModel.read(root / NAME / "7").model}
     assert result.evaluation.model == ""
     assert result.evaluation.serving.version == 7
     assert result.evaluation.serving.place == server.rest_url

@@ -1,6 +1,5 @@
 """The package step: what a version holds, that it is what was trained, and what is refused."""
 
-import base64
 import json
 import re
 import shutil
@@ -10,14 +9,19 @@ import pytest
 
 from sat_xception.errors import ConfigError, DataError, GateRefusedError, ModelError
 from sat_xception.evaluate.calibrate import apply_temperature
+from sat_xception.evaluate.decision import Decision
 from sat_xception.evaluate.evaluate import evaluate, load_model
+from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.evaluate.gate import gate
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.examples.index import ExamplesIndex
 from sat_xception.model.preprocess import decode_and_resize
 from sat_xception.package.package import package
+from sat_xception.package.record import ModelRecord, PackagedTraining
 from sat_xception.package.settings import PackageConfig
 from sat_xception.serve.models import SavedModelSession
+from sat_xception.served_model.golden import GoldenTiles
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.storage import file_digest
 from sat_xception.train.record import TrainingRecord
 from tests.small_models import SIDE, write_small_model
@@ -98,80 +102,79 @@ def test_digests_cover_every_file(version):
 
 
 def test_golden_answers_are_those_of_keras(version, contest):
-    golden = read(version / "golden.json")
-    assert (golden["signature_name"], golden["classes"]) == ("serving_default", ["not-school", "school"])
-    assert len(golden["tiles"]) == 5
-    images = np.array([base64.b64decode(tile["image_bytes"]["b64"]) for tile in golden["tiles"]], dtype=object)
-    expected = np.array([tile["probabilities"] for tile in golden["tiles"]])
+    golden = GoldenTiles.read(version)
+    assert (golden.signature_name, golden.classes) == ("serving_default", ("not-school", "school"))
+    assert len(golden.tiles) == 5
+    images = np.array(golden.images, dtype=object)
     with SavedModelSession(version) as session:
         answered = session.predict("serving_default", {"image_bytes": images})["probabilities"]
-    np.testing.assert_allclose(answered, expected, atol=1e-5)
-    assert len({tile["id"] for tile in golden["tiles"]}) == 5
-    assert all(tile["id"].split("/")[0] == tile["label"] for tile in golden["tiles"])
-    assert 0 < golden["tolerance"] <= 1e-3
+    np.testing.assert_allclose(answered, golden.expected, atol=1e-5)
+    assert len({tile.tile_id for tile in golden.tiles}) == 5
+    assert all(tile.tile_id.split("/")[0] == tile.label for tile in golden.tiles)
+    assert 0 < golden.tolerance <= 1e-3
 
 
 def test_test_figures_of_the_exported_model_are_those_that_evaluate_finds(version, contest, tmp_path):
     places = {"model": contest["winner"], "examples": contest["examples"], "out": tmp_path / "evaluation"}
     evaluation = evaluate(EvaluateConfig(**places, split="test")).evaluation
-    expected, found = evaluation.content()["metrics"], read(version / "model.json")["metrics"]["test"]
-    assert found["confusion_matrix"] == expected["confusion_matrix"]
-    assert found["accuracy"] == expected["accuracy"]
-    assert found["intervals"]["accuracy"] == expected["intervals"]["accuracy"]
-    assert found["calibration_error"] == pytest.approx(expected["calibration_error"], abs=1e-5)
-    assert found["calibration_error"] != pytest.approx(evaluation.calibration.before.error, abs=1e-3)
-    assert found["positive"] == pytest.approx(expected["positive"], abs=1e-6)
+    expected, found = evaluation.metrics, ModelRecord.read(version).test
+    assert found.confusion_matrix == expected.confusion_matrix
+    assert found.accuracy == expected.accuracy
+    assert found.intervals.accuracy == expected.intervals.accuracy
+    assert found.calibration_error == pytest.approx(expected.calibration_error, abs=1e-5)
+    assert found.calibration_error != pytest.approx(evaluation.calibration.before.error, abs=1e-3)
+    assert found.positive.content() == pytest.approx(expected.positive.content(), abs=1e-6)
 
 
 def test_what_is_served_is_calibrated_and_has_the_threshold_of_validation(version, contest):
-    served = read(version / "model.json")
-    evaluation = read(contest["winner"].with_name(f"{served['backbone']}-evaluation") / "evaluation.json")
-    temperature = evaluation["calibration"]["temperature"]
+    served = ModelRecord.read(version)
+    evaluation = Evaluation.read(contest["winner"].with_name(f"{served.backbone}-evaluation"))
+    temperature = evaluation.calibration.temperature
     assert abs(temperature - 1) > 0.05
-    assert served["calibration"] == {
+    assert served.calibration.content() == {
         "temperature": temperature,
         "fitted_on": "valid",
-        "error_before": evaluation["calibration"]["before"]["error"],
-        "error_after": evaluation["calibration"]["after"]["error"],
+        "error_before": evaluation.calibration.before.error,
+        "error_after": evaluation.calibration.after.error,
     }
-    assert served["threshold_choice"] == evaluation["threshold"]
-    assert served["threshold"] == evaluation["threshold"]["value"]
-    golden = read(version / "golden.json")["tiles"]
+    assert served.threshold_choice == evaluation.threshold
+    assert served.threshold == evaluation.threshold.value
+    golden = GoldenTiles.read(version)
     model, _ = load_model(contest["winner"])
-    pixels = np.stack([decode_and_resize(base64.b64decode(tile["image_bytes"]["b64"]), SIDE) for tile in golden])
+    pixels = np.stack([decode_and_resize(image, SIDE) for image in golden.images])
     raw = model(pixels, training=False).numpy()
-    found = np.array([tile["probabilities"] for tile in golden])
-    np.testing.assert_allclose(found, apply_temperature(raw, temperature), atol=1e-6)
-    assert np.abs(found - raw).max() > 1e-3
+    np.testing.assert_allclose(golden.expected, apply_temperature(raw, temperature), atol=1e-6)
+    assert np.abs(golden.expected - raw).max() > 1e-3
 
 
 def test_the_card_as_json_tells_the_same_figures(version):
-    served, card = read(version / "model.json"), read(version / "model_card.json")
+    served, card = ModelRecord.read(version), read(version / "model_card.json")
     rows = card["quantitative_analysis"]["performance_metrics"]
     accuracy = {row["slice"]: row["value"] for row in rows if row["type"] == "accuracy"}
-    assert accuracy == {split: served["metrics"][split]["accuracy"] for split in ("valid", "test")}
+    assert accuracy == {split: served.metrics[split].accuracy for split in ("valid", "test")}
 
 
 def test_model_json_says_where_it_comes_from(version, contest):
-    served = read(version / "model.json")
-    record, decision = TrainingRecord.read(contest["winner"]).content(), read(contest["decision"] / "decision.json")
+    served = ModelRecord.read(version)
+    record, decision = TrainingRecord.read(contest["winner"]), Decision.read(contest["decision"])
     for key in ("backbone", "classes", "positive_label", "dataset_digest", "source", "synthetic", "model"):
-        assert served[key] == record[key]
-    assert (served["name"], served["version"]) == (NAME, 7)
-    assert served["training"]["weights"] == record["weights"]
-    assert served["metrics"]["valid"] == next(
-        row["metrics"] for row in decision["candidates"] if row["backbone"] == decision["winner"]
+        assert getattr(served, key) == getattr(record, key)
+    assert (served.name, served.version) == (NAME, 7)
+    assert served.training == PackagedTraining.of(record)
+    assert served.training.weights == record.weights
+    assert served.metrics["valid"] == next(
+        each.metrics for each in decision.candidates if each.backbone == decision.winner
     )
     index = ExamplesIndex.read(contest["examples"])
-    assert served["tiles"] == {split: index.count(split) for split in index.splits}
+    assert served.tiles == {split: index.count(split) for split in index.splits}
 
 
 def test_people_find_the_same_figures_in_the_card_and_in_the_report(version):
-    served, card = read(version / "model.json"), (version / "MODEL_CARD.md").read_text()
+    served, card = ModelRecord.read(version), (version / "MODEL_CARD.md").read_text()
     report = (version / "report.html").read_text()
-    accuracy = f"{served['metrics']['test']['accuracy']:.4f}"
+    accuracy = f"{served.test.accuracy:.4f}"
     assert f"# {NAME} 7" in card
-    assert f"| test | {served['metrics']['test']['count']} | {accuracy} (" in card
+    assert f"| test | {served.test.count} | {accuracy} (" in card
     assert accuracy in report
     assert "Served model" in report
 
@@ -186,11 +189,11 @@ def test_a_version_never_changes(version, refused, contest):
 def test_by_default_a_version_is_a_time(contest, tmp_path):
     places = {"model": contest["winner"], "examples": contest["examples"], "out": tmp_path}
     result = package(PackageConfig(**places, golden_tiles=1))
-    assert 20200101000000 < result.served["version"] < 30000101000000
+    assert 20200101000000 < result.served.version < 30000101000000
     assert "report.html" not in {path.name for path in result.folder.iterdir()}  # there is no decision to report
-    assert "valid" not in result.served["metrics"]
-    assert result.served["calibration"] == {"temperature": 1.0, "fitted_on": ""}
-    assert (result.served["threshold"], result.served["threshold_choice"]) == (0.5, None)
+    assert "valid" not in result.served.metrics
+    assert result.served.calibration.content() == {"temperature": 1.0, "fitted_on": ""}
+    assert (result.served.threshold, result.served.threshold_choice) == (0.5, None)
     assert "| valid |" not in (result.folder / "MODEL_CARD.md").read_text()
 
 
@@ -232,7 +235,7 @@ def test_without_a_test_split_there_is_no_test_figure(contest, tmp_path):
     (without / "examples.json").write_text(json.dumps(described))
     places = {"model": contest["winner"], "examples": without, "decision": contest["decision"]}
     result = package(PackageConfig(**places, out=tmp_path / "out", golden_tiles=1))
-    assert result.served["metrics"].keys() == {"valid"}
+    assert result.served.metrics.keys() == {"valid"}
     assert "no test split" in result.summary()
     assert "test accuracy" not in (result.folder / "report.html").read_text()
     assert "| test |" not in (result.folder / "MODEL_CARD.md").read_text()
@@ -240,12 +243,11 @@ def test_without_a_test_split_there_is_no_test_figure(contest, tmp_path):
 
 def test_a_trained_network_packages_as_a_small_one_does(packaged, trained):
     version = packaged / NAME / "1"
-    golden = read(version / "golden.json")
-    assert read(version / "model.json")["model"] == file_digest(trained / "model.keras")
+    golden = GoldenTiles.read(version)
+    assert PackagedModel.read(version).model == file_digest(trained / "model.keras")
     model, record = load_model(trained)
     assert record.input_size == model.input_shape[1] == 32
-    images = np.array([base64.b64decode(tile["image_bytes"]["b64"]) for tile in golden["tiles"]], dtype=object)
+    images = np.array(golden.images, dtype=object)
     with SavedModelSession(version) as session:
         answer = session.predict("classify", {"image_bytes": images})
-    expected = np.array([tile["probabilities"] for tile in golden["tiles"]])
-    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    np.testing.assert_allclose(answer["probabilities"], golden.expected, atol=1e-5)

@@ -11,12 +11,12 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from sat_xception.errors import ConfigError, DataError, ModelError
+from sat_xception.errors import ConfigError, ModelError
 from sat_xception.serve.models import SavedModelSession
 from sat_xception.serve.protocol import Code, RequestError
 from sat_xception.serve.tensor_protos import array_to_proto, proto_to_array
 from sat_xception.serve.warmup import WARMUP_FILE, warm_up
-from sat_xception.served_model.model_root import find_versions, read_classes, resolve_version
+from sat_xception.served_model.model_root import find_versions, resolve_version
 from tests.serving_fixtures import CLASSES, NAME, expected, pixels_of, pngs, tiny_keras_model, write_version
 
 pytest_plugins = ["tests.serving_fixtures"]
@@ -263,15 +263,6 @@ def test_a_version_is_found_from_any_of_its_folders(tmp_path):
     for path, name in ((tmp_path / "root", "other"), (tmp_path / "nowhere", NAME), (tmp_path, NAME)):
         with pytest.raises(ConfigError, match="no packaged model at"):
             resolve_version(path, name)
-
-
-def test_class_names_come_from_model_json(tiny_root, tmp_path):
-    assert read_classes(tiny_root / NAME / "1") == CLASSES
-    with pytest.raises(DataError, match=r"model\.json is missing"):
-        read_classes(tmp_path)
-    (tmp_path / "model.json").write_text('{"classes": []}')
-    with pytest.raises(ModelError, match="lists no classes"):
-        read_classes(tmp_path)
 
 
 def test_keras_is_the_reference_that_the_fixture_claims():

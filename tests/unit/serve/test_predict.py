@@ -17,7 +17,16 @@ from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import PredictConfig
 from sat_xception.settings.config import load_config
 from tests.odd_answers import OddAnswers
-from tests.serving_fixtures import CLASSES, NAME, TOO_HIGH, expected, pixels_of, serve_config, write_version
+from tests.serving_fixtures import (
+    CLASSES,
+    NAME,
+    TOO_HIGH,
+    describe_version,
+    expected,
+    pixels_of,
+    serve_config,
+    write_version,
+)
 
 pytest_plugins = ["tests.serving_fixtures"]
 COUNT = 7
@@ -227,8 +236,7 @@ def test_the_same_run_gives_the_same_bytes(tiles, tmp_path, tiny_root):
 
 def test_a_run_that_fails_leaves_no_half_file(tiles, tmp_path, tiny_root):
     root = tmp_path / "root"
-    write_version(root / NAME / "1")
-    (root / NAME / "1" / "model.json").write_text('{"classes": ["a", "b", "c"]}')
+    describe_version(write_version(root / NAME / "1"), classes=["a", "b", "c"])
     with pytest.raises(ModelError, match=r"shape \[3, 2\], its model\.json has 3 names"):
         run(tiles, tmp_path / "scores.csv", model=root)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "tiles"]

@@ -8,8 +8,10 @@ import pytest
 from sat_xception.errors import ConfigError, DataError, ModelError
 from sat_xception.package.package import package
 from sat_xception.package.settings import PackageConfig
+from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.steps import MODELS_VERBS
 from sat_xception.storage import folder_digests
+from tests.serving_fixtures import describe_version, reverse_golden_tiles
 from tests.small_models import write_small_model
 
 NAME = "school-classifier"
@@ -28,8 +30,7 @@ def root(made, tmp_path):
     """Versions 1, 2 and 10, the same but for their number."""
     for number in (1, 2, 10):
         version = shutil.copytree(made / NAME / "1", tmp_path / "root" / NAME / str(number))
-        facts = json.loads((version / "model.json").read_text())
-        (version / "model.json").write_text(json.dumps({**facts, "version": number}))
+        describe_version(version, version=number)
         _sign(version)
     return tmp_path / "root"
 
@@ -47,17 +48,22 @@ def test_versions_are_listed_the_newest_first_with_their_figures(root):
     head, *rows = run("list", root).splitlines()
     assert head.split() == ["version", "backbone", "valid", "test", "tiles", "data"]
     assert [row.split()[0] for row in rows] == ["10", "2", "1"]
-    facts = json.loads((root / NAME / "10" / "model.json").read_text())
-    accuracy = f"{facts['metrics']['test']['accuracy']:.4f}"
+    model = PackagedModel.read(root / NAME / "10")
+    accuracy = f"{model.metrics['test'].accuracy:.4f}"
     assert rows[0].split()[1:] == [
         "mobilenetv2",
         "-",
         accuracy,
-        str(facts["tiles"]["train"]),
-        facts["dataset_digest"][:12],
+        str(model.tiles["train"]),
+        model.dataset_digest[:12],
     ]
     listed = json.loads(run("list", root, as_json=True))
     assert (listed[0]["version"], listed[0]["place"]) == (10, str(root / NAME / "10"))
+    # Everything that package wrote, also what is read by nobody.
+    stored = json.loads((root / NAME / "10" / "model.json").read_text())
+    assert {"training", "calibration", "threshold_choice", "packaged_by"} <= stored.keys()
+    assert "by_class" in stored["metrics"]["test"]
+    assert {**listed[0], "schema_version": 1} == {**stored, "place": listed[0]["place"]}
 
 
 def test_a_version_shows_its_card_or_its_facts(root):
@@ -80,11 +86,9 @@ def test_a_damaged_file_is_named(root):
 
 def test_a_model_that_answers_otherwise_than_when_it_was_packaged_is_told(root):
     path = root / NAME / "10" / "golden.json"
-    golden = json.loads(path.read_text())
-    golden["tiles"][1]["probabilities"].reverse()
-    path.write_text(json.dumps(golden))
+    (tile_id,) = reverse_golden_tiles(path.parent, 1)
     _sign(path.parent)
-    with pytest.raises(ModelError, match=f"answers golden tile {golden['tiles'][1]['id']} with"):
+    with pytest.raises(ModelError, match=f"answers golden tile {tile_id} with"):
         run("verify", root)
 
 
