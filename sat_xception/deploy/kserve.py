@@ -123,7 +123,7 @@ def _rollout(cluster: KubernetesClient, config: RolloutConfig, report: Preflight
 
 def _plan(cluster: KubernetesClient, config: DeployConfig, report: Preflight, release: Release) -> str:
     """Return what a rollout would do, as far as the cluster lets it be asked."""
-    if any(problem for _, problem, _ in report.rows):
+    if report.problems:
         return "plan      none, until the problems above are put right"
     strategy = strategy_of(report.strategy, cluster, config, report.template)
     current = strategy.current()

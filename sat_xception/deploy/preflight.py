@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
 from sat_xception.deploy.k8s_client import KubernetesClient
@@ -46,6 +46,14 @@ _CLUSTER_LOCAL = "cluster-local"
 _CLUSTER_DOMAIN = "svc.cluster.local"
 
 
+class Row(NamedTuple):
+    """One check: its subject, the problem ("" for none), and what was found."""
+
+    subject: str
+    problem: str
+    found: str
+
+
 @dataclass
 class Preflight:
     """What was found.
@@ -53,22 +61,27 @@ class Preflight:
     Attributes:
         strategy: How traffic will be split: "two-services" or "canary".
         template: The template InferenceService; {} when it isn't there.
-        rows: What was looked at, what is wrong with it ("" for nothing), and what was found.
+        rows: The checks, in order.
         outside: Whether a problem is of the kind that isn't a setting: no answer, no permission, a rollout in progress.
     """
 
     strategy: str = "two-services"
     template: Object = field(default_factory=dict)
-    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     outside: bool = False
 
     def table(self) -> str:
         """Return the rows as text."""
-        width = max(len(what) for what, _, _ in self.rows)
+        width = max(len(row.subject) for row in self.rows)
         return "\n".join(
-            f"{what.ljust(width)}  {'PROBLEM' if problem else 'ok     '}  {problem or found}"
-            for what, problem, found in self.rows
+            f"{row.subject.ljust(width)}  {'PROBLEM' if row.problem else 'ok     '}  {row.problem or row.found}"
+            for row in self.rows
         )
+
+    @property
+    def problems(self) -> int:
+        """Number of checks with a problem."""
+        return sum(1 for row in self.rows if row.problem)
 
     def check(self) -> None:
         """Make sure that nothing is wrong.
@@ -77,20 +90,20 @@ class Preflight:
             ConfigError: Something is wrong that a setting or a manifest puts right.
             ServiceError: The cluster doesn't answer or doesn't allow something, or a rollout is in progress.
         """
-        problems = sum(1 for _, problem, _ in self.rows if problem)
-        if problems:
+        if self.problems:
             error = ServiceError if self.outside else ConfigError
             raise error(
-                f"the cluster isn't ready for a rollout, nothing was changed: {problems} to put right\n{self.table()}"
+                f"the cluster isn't ready for a rollout, nothing was changed: {self.problems} to put right\n"
+                f"{self.table()}"
             )
 
     def look(self, what: str, look: Callable[[], str]) -> bool:
         """Add a row: what `look` returns was found, what it raises is a problem; return whether it is well."""
         try:
-            self.rows.append((what, "", look()))
+            self.rows.append(Row(what, "", look()))
         except SatXceptionError as error:
             self.outside = self.outside or isinstance(error, ServiceError)
-            self.rows.append((what, str(error), ""))
+            self.rows.append(Row(what, str(error), ""))
             return False
         return True
 

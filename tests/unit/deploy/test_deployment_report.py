@@ -1,9 +1,12 @@
 """What people read of a deployment."""
 
+import json
+
 import pytest
 
 from sat_xception.deploy.deployment import CheckedPackage, Deployment
 from sat_xception.deploy.readiness import Predictor
+from sat_xception.deploy.release import Release
 from sat_xception.deploy.report import deployment_markdown
 from sat_xception.deploy.rollout_record import Agreement, RolloutRecord, TrafficStep
 from sat_xception.errors import DataError
@@ -109,6 +112,21 @@ def test_records_are_read_as_they_were_written(record, tmp_path):
         written.write(tmp_path)
         assert Deployment.read(tmp_path) == written
     assert RolloutRecord.from_json(ROLLOUT.to_json(compact=True), "the history") == ROLLOUT
+
+
+def test_records_of_the_version_before_are_read(record, tmp_path):
+    """It wrote no `schema_version`, and no `id` into a ConfigMap, whose keys have it."""
+    stored = json.loads(ROLLOUT.to_json())
+    del stored["schema_version"], stored["id"]
+    del stored["new"]["min_replicas"], stored["new"]["max_replicas"]
+    found = RolloutRecord.from_json(json.dumps(stored), "the history")
+    assert found == ROLLOUT.model_copy(update={"id": ""})
+    assert found.release == Release(
+        "school-classifier", 2, "/root/2/2", "gs://models/2", "0" * 64, "xception", "d" * 64, ("not-school", "school")
+    )
+    stored = record(rollout=ROLLOUT).content()
+    (tmp_path / "deployment.json").write_text(json.dumps(stored))
+    assert Deployment.read(tmp_path) == record(rollout=ROLLOUT)
 
 
 def test_figures_that_arent_known_are_left_out_as_before(record):
