@@ -82,13 +82,21 @@ class History:
         return changed
 
     def end(self, record: RolloutRecord, state: str, reason: str = "") -> RolloutRecord:
-        """Write how a rollout ended; of those that serve, only the newest stays so."""
+        """Write how a rollout ended; of those that serve, only the newest stays so.
+
+        Where it can't be written, it hasn't ended: what served before does so still.
+        """
+        before = self.records
         if state == SERVING:
-            for earlier in self.records:
+            for earlier in before:
                 if earlier.state == SERVING:
                     self.change(earlier, state=REPLACED)
         ended = self.change(record, state=state, reason=reason, finished_at=_utc(time.time()))
-        self.write()
+        try:
+            self.write()
+        except BaseException:
+            self.records = before
+            raise
         return ended
 
     def write(self) -> None:
