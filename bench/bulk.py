@@ -175,7 +175,7 @@ def _predict(folder: Path) -> float:
     return len(found) / (time.perf_counter() - started)
 
 
-def _ready(folder: Path, engine: str, precision: str) -> tuple[Any, dict[str, Any], Path]:
+def _ready(folder: Path, engine: str, precision: str) -> tuple[Any, Any, Path]:
     from sat_xception.bulk.engines import prepare_engine
     from sat_xception.bulk.scorer import ScoringModel
 
@@ -218,7 +218,7 @@ def _bulk(folder: Path, engine: str, precision: str, processes: int) -> tuple[fl
     from sat_xception.bulk.predict import predict_tiles
     from sat_xception.bulk.settings import BulkPredictConfig
 
-    _, facts, place = _ready(folder, engine, precision)
+    _, prepared, place = _ready(folder, engine, precision)
     out = folder / f"scores-{engine}-{precision}-{processes}"
     shutil.copytree(place, out / "engine")
     calibrate = None if precision == "fp32" else folder / "examples"
@@ -226,7 +226,7 @@ def _bulk(folder: Path, engine: str, precision: str, processes: int) -> tuple[fl
     settings |= {"model": folder / "models", "plan": folder / "plan", "calibrate": calibrate, "out": out}
     predict_tiles(BulkPredictConfig(**settings))
     finished = sorted(path.stat().st_mtime for path in out.glob("scores-*"))
-    note = f"accuracy loss {facts['accuracy_loss']:.4f}" if precision != "fp32" else ""
+    note = f"accuracy loss {prepared.accuracy_loss:.4f}" if precision != "fp32" else ""
     count = sum(1 for _ in (folder / "tiles.txt").open())
     # Two processes finish their first shards at about the same time.
     return (count - processes * _SHARD) / (finished[-1] - finished[processes - 1]), note

@@ -63,4 +63,4 @@ def serving(out: Path, port: int = 0) -> Iterator[str]:
 def sites(out: Path) -> Sequence[str]:
     """Return the candidates of a page, the best first."""
     data = read_data(out)
-    return [f"{data['zoom']}/{x}/{y}" for x, y in zip(data["x"], data["y"], strict=True)]
+    return [f"{data.zoom}/{x}/{y}" for x, y in zip(data.x, data.y, strict=True)]

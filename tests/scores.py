@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from sat_xception.bulk.plan_document import ModelId
+from sat_xception.bulk.run_document import BulkScores, PreparedEngine, ScoredImagery
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.storage import write_json
 
@@ -44,17 +46,22 @@ def write_scores(
 def describe_scores(
     classes: Sequence[str], planned: int, failed: int, zoom: int, imagery: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    return {
-        "classes": list(classes),
-        "positive_label": classes[-1],
-        "threshold": 0.5,
-        "model": {"name": "school-classifier", "version": 7, "digest": "0" * 64},
-        "planned": planned,
-        "scored": planned - failed,
-        "failed": failed,
-        "imagery": dict(imagery or {"url": "", "attribution": ""}),
-        "zoom": zoom,
-    }
+    document = BulkScores(
+        classes=tuple(classes),
+        positive_label=classes[-1],
+        threshold=0.5,
+        model=ModelId(name="school-classifier", version=7, digest="0" * 64),
+        engine=PreparedEngine(name="tensorflow", precision="fp32", made_by="tensorflow 2"),
+        planned=planned,
+        tile_ids_digest="1" * 64,
+        imagery=ScoredImagery(**(imagery or {})),
+        zoom=zoom,
+        run="2" * 64,
+        scored=planned - failed,
+        failed=failed,
+        reasons={"HTTP 404": failed} if failed else {},
+    )
+    return document.content()
 
 
 def score_table(x: np.ndarray, y: np.ndarray, z: np.ndarray, score: np.ndarray, classes: Sequence[str]) -> pa.Table:

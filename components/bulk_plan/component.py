@@ -75,5 +75,5 @@ def bulk_plan(
     settings = {key: value for key, value in given.items() if key not in ("plan", "summary", "parts")}
     result = run_step("bulk_plan", out=plan.path, **settings)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
-    plan.metadata.update({"planned": result.facts["planned"], "shards": result.facts["shards"]})
+    plan.metadata.update({"planned": result.plan.planned, "shards": result.plan.shards})
     return list(result.parts(parts))

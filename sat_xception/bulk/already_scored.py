@@ -1,4 +1,4 @@
-"""What earlier runs have scored already, to leave it out of a plan."""
+"""Tiles that earlier runs have scored, to leave them out of a plan."""
 
 from __future__ import annotations
 
@@ -11,62 +11,67 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sat_xception.bulk.score_files import SCORES_FILE
+from sat_xception.bulk.plan_document import ModelId
+from sat_xception.bulk.run_document import BulkScores
 from sat_xception.errors import DataError
 from sat_xception.geo.morton import Keys, keys_of, runs_of, united
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, list_files, read_json_file
+from sat_xception.storage import GcsPath, fetch_folder, list_files
 
-__all__ = ["earlier_scores", "scored_ids", "scored_runs", "scores_of"]
+__all__ = ["check_scored", "find_scored", "scored_ids", "scored_runs"]
 
 _log = get_logger(__name__)
 _COLUMNS = ("tile_id", "x", "y", "z", "status", "model_version")
 
 
-def earlier_scores(root: Path, model: Mapping[str, Any], imagery: Mapping[str, Any]) -> list[Path]:
-    """Return the folders of finished runs below a folder in which a model scored an imagery; here, even of a bucket.
+def find_scored(root: Path, model: ModelId, imagery: Mapping[str, Any]) -> list[Path]:
+    """Return the folders, below another one, of finished runs of a model on an imagery; a bucket's are downloaded.
 
     Args:
         root: Folder of folders that `sat_xception bulk predict` wrote.
-        model: Name, version and digest of the model.
-        imagery: Address of the imagery and how it is read, as the plan's identity has them.
+        model: The model.
+        imagery: The imagery's part of the plan's identity, and `file`, the state of its file.
 
     Raises:
+        DataError: A `scores.json` is damaged.
         ServiceError: The bucket can't be read.
     """
     found = []
     for path in list_files(root):
-        if path.name == SCORES_FILE and path.parent.parent == root:
-            facts = read_json_file(path) or {}
-            if facts.get("model") == model and _is_of(facts, imagery):
+        if path.name == BulkScores.file_name and path.parent.parent == root:
+            scores = BulkScores.find(path.parent)
+            if scores and scores.model == model and _is_of(scores, imagery):
                 found.append(path.parent)
-    return [fetch_folder(place, SCORES_FILE) if isinstance(place, GcsPath) else place for place in found]
+    return [fetch_folder(folder, BulkScores.file_name) if isinstance(folder, GcsPath) else folder for folder in found]
 
 
-def scores_of(folders: Sequence[Path], model: Mapping[str, Any], imagery: Mapping[str, Any]) -> list[Path]:
-    """Return those of some folders in which a model scored tiles; tell of other models', and of other imagery.
+def check_scored(folders: Sequence[Path], model: ModelId, imagery: Mapping[str, Any]) -> list[Path]:
+    """Return those of some folders that a model scored; log a warning for other models, and for other imagery.
 
     Args:
         folders: What `sat_xception bulk predict` wrote.
-        model: Name, version and digest of the model.
-        imagery: As in `earlier_scores`; tiles of other imagery are left out all the same, as whoever names it wants.
+        model: The model.
+        imagery: As in `find_scored`; folders of other imagery are returned too, since they were named.
+
+    Raises:
+        DataError: A folder doesn't hold scores.
     """
     found = []
     for folder in folders:
-        facts = read_json_file(folder / SCORES_FILE) or {}
-        if facts.get("model") != model:
+        scores = BulkScores.read(folder)
+        if scores.model != model:
             _log.warning("scored    %s: by another model, so none of its tiles is left out", folder)
             continue
-        if not _is_of(facts, imagery):
+        if not _is_of(scores, imagery):
             _log.warning("scored    %s: of other imagery than is planned; its tiles are left out all the same", folder)
         found.append(folder)
     return found
 
 
-def _is_of(facts: Mapping[str, Any], imagery: Mapping[str, Any]) -> bool:
+def _is_of(scores: BulkScores, imagery: Mapping[str, Any]) -> bool:
     """Return whether scores are of an imagery: its address and all that changes what is read there."""
-    seen = facts.get("imagery") or {}
-    return {name: seen.get(name) for name in imagery} == dict(imagery)
+    scored = scores.imagery.content()
+    return {name: scored.get(name) for name in imagery} == dict(imagery)
 
 
 def scored_runs(folders: Sequence[Path], version: str, zoom: int) -> tuple[Keys, Keys]:

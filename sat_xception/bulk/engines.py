@@ -1,4 +1,4 @@
-"""Make engines ready: convert and measure once a run, open in each process, and prove before a tile is scored."""
+"""Prepare engines: convert and measure once per run, open in each process, check before a tile is scored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
 
+from sat_xception.bulk.run_document import EngineId, PreparedEngine
 from sat_xception.bulk.scorer import Engine, ScoringModel
 from sat_xception.bulk.tiles import Pixels
 from sat_xception.errors import ConfigError, DataError
@@ -29,7 +32,7 @@ from sat_xception.storage import (
     write_stored_bytes,
 )
 
-__all__ = ["ENGINE_FOLDER", "engine_identity", "open_engine", "prepare_engine"]
+__all__ = ["ENGINE_FOLDER", "engine_id", "open_engine", "prepare_engine"]
 
 _log = get_logger(__name__)
 ENGINE_FOLDER = "engine"
@@ -37,23 +40,71 @@ _RECORD = "engine.json"
 # NNCF's own number for a calibration, https://docs.openvino.ai "Basic Quantization Flow".
 _CALIBRATION_TILES = 300
 _MEASURE_BATCH = 32
-# Whatever differs from the package in 8 or 16 bits is told by the accuracy that was measured, not by golden tiles.
+# Loose tolerance for lower precisions: their loss is measured as accuracy, not on golden tiles.
 _COARSE = 0.5
 
 
-def engine_identity(engine: str, precision: str, calibrate: Path | None) -> dict[str, Any]:
-    """Return what an engine's answers depend on beside the model, without making it ready.
+class _Measured(NamedTuple):
+    """Accuracy on validation tiles, what is lost of it against 32-bit numbers, and the number of tiles."""
+
+    accuracy_loss: float
+    accuracy: float
+    validation_tiles: int
+
+    def figures(self) -> dict[str, int | float]:
+        """Return accuracy and number of tiles, for `engine.json`."""
+        return {"accuracy": self.accuracy, "validation_tiles": self.validation_tiles}
+
+
+class _Tiles(NamedTuple):
+    """Tiles `uint8 [n, size, size, 3]`, and the indices of their classes `int64 [n]`."""
+
+    pixels: Pixels
+    labels: npt.NDArray[np.int64]
+
+
+class _ExampleTiles(NamedTuple):
+    """Tiles of two splits."""
+
+    train: _Tiles
+    valid: _Tiles
+
+
+class _Conversion(EngineId):
+    """Content of `engine.json`, beside a converted network.
+
+    Attributes:
+        model: Digest of the model.
+        accuracy_loss: As in `PreparedEngine`.
+        measured: `accuracy` and `validation_tiles`; empty where they weren't measured.
+    """
+
+    model: str
+    accuracy_loss: float
+    measured: dict[str, int | float]
+
+    def engine(self) -> PreparedEngine:
+        """Return the engine."""
+        return PreparedEngine(**(self.content() | self.measured))
+
+    def is_of(self, engine: EngineId, model: ScoringModel) -> bool:
+        """Return whether the network was made of a model, and for an engine."""
+        return self.model == model.digest and EngineId(**self.content()) == engine
+
+
+def engine_id(engine: str, precision: str, calibrate: Path | None) -> EngineId:
+    """Return what an engine's answers depend on beside the model, without preparing it.
 
     Args:
         engine: "tensorflow" or "openvino".
         precision: "fp32", "bf16" or "int8".
-        calibrate: Examples, which have a say in numbers that are less exact.
+        calibrate: Examples, which affect the numbers of lower precisions.
     """
     names = ("tensorflow", "tensorflow-cpu") if engine == "tensorflow" else (engine,)
-    facts = {"name": engine, "precision": precision, "made_by": _version_of(names)}
+    calibrated_on = None
     if calibrate and precision != "fp32":
-        facts["calibrated_on"] = facts_digest(ExamplesIndex.read(calibrate).content()["splits"])
-    return facts
+        calibrated_on = facts_digest(ExamplesIndex.read(calibrate).content()["splits"])
+    return EngineId(name=engine, precision=precision, made_by=_version_of(names), calibrated_on=calibrated_on)
 
 
 def _version_of(names: Sequence[str]) -> str:
@@ -64,69 +115,82 @@ def _version_of(names: Sequence[str]) -> str:
 
 
 def prepare_engine(
-    model: ScoringModel, engine: str, precision: str, calibrate: Path | None, place: Path
-) -> dict[str, Any]:
-    """Make what an engine needs, unless it is there already, and return what `scores.json` tells of it.
+    model: ScoringModel, engine: str, precision: str, calibrate: Path | None, folder: Path
+) -> PreparedEngine:
+    """Make what an engine needs, unless it is there already.
 
     Args:
         model: The packaged version.
         engine: "tensorflow" or "openvino".
         precision: "fp32", "bf16" or "int8".
-        calibrate: Examples, for numbers that are less exact.
-        place: Folder, here or in a bucket, that all workers read.
+        calibrate: Examples, for lower precisions.
+        folder: Folder, local or in a bucket, that all workers read.
 
     Raises:
         ConfigError: This processor, or what is installed, can't do it.
         ModelError: The model can't be converted, or doesn't answer as its package does.
     """
-    facts = engine_identity(engine, precision, calibrate)
+    wanted = engine_id(engine, precision, calibrate)
     if engine == "tensorflow":
-        return facts | {"accuracy_loss": 0.0}
+        return PreparedEngine(**wanted.content())
     with quiet_imports():
         from sat_xception.bulk.openvino_engine import NETWORK_FILE, check_precision, write_network
     check_precision(precision)
-    made_of = facts | {"model": model.digest}
-    record = read_json_file(place / _RECORD)
-    if record is not None and all(record.get(key) == value for key, value in made_of.items()):
-        return facts | {"accuracy_loss": record["accuracy_loss"], **record["measured"]}
+    earlier = _read_conversion(folder)
+    if earlier and earlier.is_of(wanted, model):
+        return earlier.engine()
     _log.info("engine    converting %s %s for OpenVINO, %s", model.name, model.version, precision)
     with scratch_folder() as work, _other_process() as other:
         graph, size = other.submit(_network_of, model.folder).result()
         tiles = other.submit(_example_tiles, calibrate, size).result() if calibrate else None
-        calibration = tiles["train"][0] if tiles and precision == "int8" else None
+        calibration = tiles.train.pixels if tiles and precision == "int8" else None
         try:
             write_network(graph, work, calibration)
         except ModuleNotFoundError as error:
             raise ConfigError(f"--precision int8 needs {error.name}: pip install 'sat-xception[openvino]'") from None
-        measured = _measure(work, graph, precision, tiles["valid"]) if tiles and precision != "fp32" else {}
+        measured = _measure(work, graph, precision, tiles.valid) if tiles and precision != "fp32" else None
         # What is there isn't whole until all of it is written.
-        write_json_file(place / _RECORD, {})
+        write_json_file(folder / _RECORD, {})
         for path in sorted(work.glob(f"{Path(NETWORK_FILE).stem}.*")):
-            write_stored_bytes(path.read_bytes(), place / path.name)
-    loss = measured.pop("accuracy_loss", 0.0)
-    write_json_file(place / _RECORD, made_of | {"accuracy_loss": loss, "measured": measured})
-    return facts | {"accuracy_loss": loss, **measured}
+            write_stored_bytes(path.read_bytes(), folder / path.name)
+    conversion = _Conversion(
+        **wanted.content(),
+        model=model.digest,
+        accuracy_loss=measured.accuracy_loss if measured else 0.0,
+        measured=measured.figures() if measured else {},
+    )
+    write_json_file(folder / _RECORD, conversion.content())
+    return conversion.engine()
 
 
-def open_engine(model: ScoringModel, facts: dict[str, Any], place: Path, threads: int = 0) -> Engine:
-    """Open an engine that `prepare_engine` made ready, and prove on the package's golden tiles that it answers rightly.
+def _read_conversion(folder: Path) -> _Conversion | None:
+    """Return what is recorded of a converted network; None where there is none, or it isn't whole."""
+    record = read_json_file(folder / _RECORD)
+    try:
+        return _Conversion.model_validate(record) if record else None
+    except ValidationError:
+        return None
+
+
+def open_engine(model: ScoringModel, prepared: EngineId, folder: Path, threads: int = 0) -> Engine:
+    """Open an engine that `prepare_engine` made, and check its answers on the package's golden tiles.
 
     Raises:
         ModelError: It can't be loaded, or answers wrongly.
     """
     engine: Engine
     with quiet_imports():
-        if facts["name"] == "tensorflow":
+        if prepared.name == "tensorflow":
             from sat_xception.bulk.tensorflow_engine import TensorFlowEngine
 
             engine = TensorFlowEngine(model.folder, threads)
         else:
             from sat_xception.bulk.openvino_engine import NETWORK_FILE, OpenVinoEngine
 
-            folder = fetch_folder(place, NETWORK_FILE) if isinstance(place, GcsPath) else place
-            engine = OpenVinoEngine(folder, facts["precision"], threads)
-    tolerance = None if facts["precision"] == "fp32" else _COARSE
-    check_answers(model.folder, lambda images: _answers(engine, images), f"the engine {facts['name']}", tolerance)
+            here = fetch_folder(folder, NETWORK_FILE) if isinstance(folder, GcsPath) else folder
+            engine = OpenVinoEngine(here, prepared.precision, threads)
+    tolerance = None if prepared.precision == "fp32" else _COARSE
+    check_answers(model.folder, lambda images: _answers(engine, images), f"the engine {prepared.name}", tolerance)
     return engine
 
 
@@ -135,28 +199,30 @@ def _answers(engine: Engine, images: list[bytes]) -> Any:  # noqa: ANN401 - floa
     return np.concatenate([engine.run(engine.fit(decode_tile(data, check).pixels)[np.newaxis]) for data in images])
 
 
-def _measure(folder: Path, graph: bytes, precision: str, valid: tuple[Pixels, Any]) -> dict[str, Any]:
-    """Return what is lost in accuracy on validation tiles against 32-bit numbers, in shares of 1, and on how many."""
+def _measure(folder: Path, graph: bytes, precision: str, valid: _Tiles) -> _Measured:
+    """Return the accuracy on validation tiles, and what is lost of it against 32-bit numbers."""
     from sat_xception.bulk.openvino_engine import OpenVinoEngine, write_network
 
     pixels, labels = valid
     if not len(labels):
         raise DataError("--calibrate has no validation tiles to measure the loss of accuracy on; give other examples")
-    accuracy = {}
+
+    def accuracy_of(network: Path, numbers: str) -> float:
+        engine = OpenVinoEngine(network, numbers)
+        found = np.concatenate(
+            [engine.run(pixels[at : at + _MEASURE_BATCH]) for at in range(0, len(pixels), _MEASURE_BATCH)]
+        )
+        return float((found.argmax(axis=1) == labels).mean())
+
     with scratch_folder() as exact:
         write_network(graph, exact)
-        for kind, place in (("fp32", exact), (precision, folder)):
-            engine = OpenVinoEngine(place, kind)
-            found = np.concatenate(
-                [engine.run(pixels[at : at + _MEASURE_BATCH]) for at in range(0, len(pixels), _MEASURE_BATCH)]
-            )
-            accuracy[kind] = float((found.argmax(axis=1) == labels).mean())
-    loss = accuracy["fp32"] - accuracy[precision]
+        in_fp32 = accuracy_of(exact, "fp32")
+    accuracy = accuracy_of(folder, precision)
     _log.info(
         "engine    %s: accuracy %.4f, %.4f in fp32, on %s validation tiles",
-        *(precision, accuracy[precision], accuracy["fp32"], f"{len(labels):,}"),
+        *(precision, accuracy, in_fp32, f"{len(labels):,}"),
     )
-    return {"accuracy_loss": loss, "accuracy": accuracy[precision], "validation_tiles": len(labels)}
+    return _Measured(in_fp32 - accuracy, accuracy, len(labels))
 
 
 @contextlib.contextmanager
@@ -182,16 +248,17 @@ def _network_of(version: Path) -> tuple[bytes, int]:
     return network_of(version)
 
 
-def _example_tiles(folder: Path, size: int) -> dict[str, tuple[Pixels, Any]]:
-    """Return `uint8 [n, size, size, 3]` and `int64 [n]` by split: all of valid, and as many of train as calibrate."""
+def _example_tiles(folder: Path, size: int) -> _ExampleTiles:
+    """Return tiles of `size` pixels: all of valid, and as many of train as calibrate."""
     with quiet_imports():
         from sat_xception.model.input import evaluation_batches, reading
-    found = {}
+
+    def read(split: str, limit: int | None) -> _Tiles:
+        batches = evaluation_batches(folder, split, size, _MEASURE_BATCH).unbatch()
+        tiles = list((batches.take(limit) if limit else batches).as_numpy_iterator())
+        if not tiles:
+            raise DataError(f"{folder} has no {split} tiles; give examples with train and valid as --calibrate")
+        return _Tiles(np.stack([pixels for pixels, _ in tiles]), np.array([label for _, label in tiles]))
+
     with reading(folder):
-        for split, most in (("train", _CALIBRATION_TILES), ("valid", None)):
-            batches = evaluation_batches(folder, split, size, _MEASURE_BATCH).unbatch()
-            tiles = list((batches.take(most) if most else batches).as_numpy_iterator())
-            if not tiles:
-                raise DataError(f"{folder} has no {split} tiles; give examples with train and valid as --calibrate")
-            found[split] = np.stack([pixels for pixels, _ in tiles]), np.array([label for _, label in tiles])
-    return found
+        return _ExampleTiles(read("train", _CALIBRATION_TILES), read("valid", None))

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.bulk.plan_file import IdDigest
-from sat_xception.bulk.score_files import RUN_FILE, SCORES_FILE, facts_of, read_shard, shard_facts, shard_name
+from sat_xception.bulk.run_document import BulkRun, BulkScores
+from sat_xception.bulk.score_files import facts_of, read_shard, shard_facts, shard_name
 from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
-from sat_xception.storage import read_json_file, write_json_file
 from sat_xception.storage.files import dump_json
 
 __all__ = ["BulkStatus", "close_ledger", "has_tiles", "report_status"]
 
-_SHOWN = 5
+# Reasons to fail that are kept, and that are shown.
+_REASONS, _SHOWN = 20, 5
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,20 @@ class BulkStatus:
         return "\n".join(lines)
 
 
-def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
+def close_ledger(out: Path, run: BulkRun) -> BulkScores:
     """Read every shard, prove that each planned tile is there exactly once, and write `scores.json`.
 
     Args:
         out: Folder of the scores.
-        run: What `run.json` says.
-
-    Returns:
-        What was written.
+        run: The run.
 
     Raises:
         DataError: A shard is missing or damaged, or the tiles aren't those of the plan.
     """
     digest, counts, reasons = IdDigest(), Counter[str](), Counter[str]()
     versions: set[str] = set()
-    for shard in track(range(run["shards"]), "ledger", run["shards"]):
-        path = out / shard_name(shard, run["shards"])
+    for shard in track(range(run.shards), "ledger", run.shards):
+        path = out / shard_name(shard, run.shards)
         try:
             rows = read_shard(path, ("tile_id", "status", "reason", "model_version"))
         except (pa.ArrowInvalid, pa.ArrowKeyError, TypeError, OSError):
@@ -92,57 +89,60 @@ def close_ledger(out: Path, run: dict[str, Any]) -> dict[str, Any]:
                 f"{path} is missing or damaged; run `sat_xception bulk predict` again: it scores that shard alone"
             ) from None
         facts = facts_of(rows.schema.metadata)
-        if facts is None or facts.run != run["run"]:
-            raise DataError(f"{path} is of another run than {RUN_FILE}; remove it, and run `bulk predict` again")
+        if facts is None or facts.run != run.run:
+            raise DataError(
+                f"{path} is of another run than {BulkRun.file_name}; remove it, and run `bulk predict` again"
+            )
         for chunk in rows["tile_id"].chunks:
             digest.add(chunk)
         counts.update(_counts(rows["status"]))
         reasons.update(_counts(rows["reason"].drop_null()))
         versions.update(rows["model_version"].unique().to_pylist())
-    planned, scored, failed = run["planned"], counts["scored"], counts["failed"]
+    planned, scored, failed = run.planned, counts["scored"], counts["failed"]
     if counts.total() != planned or scored + failed != planned:
         raise DataError(f"{out} has {counts.total():,} tiles, {planned:,} were planned; remove it and predict again")
-    if digest.hexdigest() != run["digest of tile ids"]:
+    if digest.hexdigest() != run.tile_ids_digest:
         raise DataError(f"{out} has other tiles than were planned, or some twice; remove it and predict again")
-    if planned and versions != {str(run["model"]["version"])}:
+    if planned and versions != {str(run.model.version)}:
         raise DataError(f"{out} was scored by versions {sorted(versions)}; remove it and predict again")
-    told = {key: value for key, value in run.items() if key not in ("shards", "identity")}
-    told |= {"scored": scored, "failed": failed, "reasons": dict(reasons.most_common(20))}
-    write_json_file(out / SCORES_FILE, told)
-    return told
+    scores = BulkScores(**dict(run), scored=scored, failed=failed, reasons=dict(reasons.most_common(_REASONS)))
+    scores.replace(out)
+    return scores
 
 
 def has_tiles(scores: str) -> bool:
     """Return whether the plan behind a folder of scores, here or in a bucket, had any tile."""
-    place = BulkStatusConfig.model_validate({"scores": scores}).scores
-    return bool((read_json_file(place / RUN_FILE) or {}).get("planned"))
+    run = BulkRun.find(BulkStatusConfig.model_validate({"scores": scores}).scores)
+    return bool(run and run.planned)
 
 
 def report_status(config: BulkStatusConfig) -> BulkStatus:
-    """Say how far a run is, from what its finished shards say of themselves.
+    """Return how far a run is, from the metadata of its finished shards.
 
     Raises:
         ConfigError: The folder holds no run.
     """
-    run = read_json_file(config.scores / RUN_FILE)
+    run = BulkRun.find(config.scores)
     if run is None:
-        raise ConfigError(f"{config.scores} holds no {RUN_FILE}: name a folder that `sat_xception bulk predict` writes")
+        raise ConfigError(
+            f"{config.scores} holds no {BulkRun.file_name}: name a folder that `sat_xception bulk predict` writes"
+        )
     finished = scored = failed = 0
-    for shard in range(run["shards"]):
-        facts = shard_facts(config.scores / shard_name(shard, run["shards"]))
-        if facts is not None and (facts.run, facts.plan) == (run.get("run"), run["digest of tile ids"]):
+    for shard in range(run.shards):
+        facts = shard_facts(config.scores / shard_name(shard, run.shards))
+        if facts is not None and (facts.run, facts.plan) == (run.run, run.tile_ids_digest):
             finished, scored, failed = finished + 1, scored + facts.scored, failed + facts.failed
-    closed = read_json_file(config.scores / SCORES_FILE) or {}
-    reasons = dict(sorted(closed.get("reasons", {}).items(), key=lambda item: -item[1])[:_SHOWN])
+    closed = BulkScores.find(config.scores)
+    reasons = closed.reasons if closed else {}
     return BulkStatus(
         config.scores,
-        run["planned"],
+        run.planned,
         scored,
         failed,
-        run["shards"],
+        run.shards,
         finished,
-        closed.get("scored") == scored and finished == run["shards"],
-        reasons,
+        closed is not None and closed.scored == scored and finished == run.shards,
+        dict(sorted(reasons.items(), key=lambda item: -item[1])[:_SHOWN]),
         config.as_json,
     )
 

@@ -67,24 +67,23 @@ def measure(plan: Plan, config: BulkPlanConfig, model: ScoringModel | None) -> P
 
 
 def _fetched(plan: Plan, config: BulkPlanConfig) -> tuple[list[LoadedTile], float]:
-    source = TileSource(
-        config.imagery, plan.facts["imagery"], config.workers, config.rate_per_s, str(plan.facts.get("dataset", ""))
-    )
+    tiles = plan.document
+    source = TileSource(config.imagery, tiles.imagery, config.workers, config.rate_per_s, tiles.dataset or "")
     keys = _spread_out(plan, config.probe)
     started = time.monotonic()
     try:
         batches = load_batches(source, plan, keys, len(keys), lambda pixels: pixels)
-        tiles = list(itertools.chain.from_iterable(batch.tiles for batch in batches))
+        loaded = list(itertools.chain.from_iterable(batch.tiles for batch in batches))
     except ServiceError as error:
         _log.warning("probe     %s", error)
         return [], 0.0
-    return tiles, time.monotonic() - started
+    return loaded, time.monotonic() - started
 
 
 def _spread_out(plan: Plan, count: int) -> Keys:
     """Return the keys of so many tiles at equal distances in the plan."""
     places = np.unique(np.linspace(0, plan.planned - 1, min(count, plan.planned)).astype(np.int64))
-    shards, within = np.divmod(places, int(plan.facts["shard_tiles"]))
+    shards, within = np.divmod(places, plan.document.shard_tiles)
     found = [plan.keys(int(shard))[within[shards == shard]] for shard in np.unique(shards)]
     keys: Keys = np.concatenate(found)
     return keys
@@ -98,8 +97,7 @@ def _scored_per_s(model: ScoringModel, wanted: str, tiles: list[Pixels]) -> floa
     same = [tile for tile in tiles if tile.shape == shape]
     pixels = np.stack(list(itertools.islice(itertools.cycle(same), _BATCH)))
     with scratch_folder() as work:
-        facts = prepare_engine(model, choose_engine(wanted), "fp32", None, work)
-        engine = open_engine(model, facts, work)
+        engine = open_engine(model, prepare_engine(model, choose_engine(wanted), "fp32", None, work), work)
         pixels = np.stack([engine.fit(tile) for tile in pixels])
         engine.run(pixels)
         started, batches = time.monotonic(), 0

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
 
-from sat_xception.bulk.already_scored import earlier_scores, scored_ids, scored_runs, scores_of
+from sat_xception.bulk.already_scored import check_scored, find_scored, scored_ids, scored_runs
 from sat_xception.bulk.measure import measure
-from sat_xception.bulk.plan_file import PLAN_FILE, Plan, PlanWriter, dataset_columns, dataset_files, imagery_identity
-from sat_xception.bulk.scorer import ScoringModel
+from sat_xception.bulk.plan_document import BulkPlan, DatasetImages, GridImagery, PlannedTiles
+from sat_xception.bulk.plan_file import Plan, PlanWriter, dataset_columns, dataset_files
+from sat_xception.bulk.scorer import ScoringModel, model_id
 from sat_xception.bulk.settings import BulkPlanConfig
-from sat_xception.bulk.sizing import Estimate, estimate, read_backends
+from sat_xception.bulk.sizing import estimate, read_backends
 from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, Runs, keys_of, merged, runs_of, tile_ids, without
@@ -32,7 +32,7 @@ from sat_xception.log import duration, get_logger
 from sat_xception.reports.markdown import plain
 from sat_xception.served_model.model_root import resolve_version
 from sat_xception.settings.config import shown
-from sat_xception.storage import atomic_folder, write_json
+from sat_xception.storage import atomic_folder
 
 __all__ = ["BulkPlanResult", "plan_tiles"]
 
@@ -47,33 +47,31 @@ class BulkPlanResult:
 
     Attributes:
         folder: Of the plan.
-        facts: Content of `plan.json`.
-        estimate: What it takes.
+        plan: Content of `plan.json`.
         seconds: Time that planning took.
     """
 
     folder: Path
-    facts: dict[str, Any]
-    estimate: Estimate
+    plan: BulkPlan
     seconds: float
 
     def parts(self, most: int) -> list[str]:
         """Return the parts that so many tasks score side by side, "1/4" and so on; never more than there are shards."""
-        parts = max(1, min(most, int(self.facts["shards"])))
+        parts = max(1, min(most, self.plan.shards))
         return [f"{number}/{parts}" for number in range(1, parts + 1)]
 
     def markdown(self) -> str:
         """Return what the summary says, for the Kubeflow UI."""
-        return f"# Plan of {plain(str(self.facts['area']))}\n\n```\n{self.summary()}\n```\n"
+        return f"# Plan of {plain(self.plan.area)}\n\n```\n{self.summary()}\n```\n"
 
     def summary(self) -> str:
         """Return tiles, time, bytes, money, and where the plan is."""
-        left = f", {self.facts['left out']:,} scored already" if self.facts["left out"] else ""
+        left = f", {self.plan.left_out:,} scored already" if self.plan.left_out else ""
         return "\n".join(
             [
-                f"plan      {self.facts['planned']:,} tiles in {self.facts['shards']:,} shards{left} | "
+                f"plan      {self.plan.planned:,} tiles in {self.plan.shards:,} shards{left} | "
                 f"{duration(self.seconds)}",
-                *self.estimate.lines(),
+                *self.plan.estimate.lines(),
                 f"wrote     {self.folder}",
             ]
         )
@@ -92,39 +90,49 @@ def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
     if config.backend not in backends:
         raise ConfigError(f"--backend {config.backend} isn't known; there are {', '.join(sorted(backends))}")
     model = ScoringModel.read(resolve_version(config.model, config.name)) if config.model else None
-    with atomic_folder(config.out, record=PLAN_FILE) as work:
+    with atomic_folder(config.out, record=BulkPlan.file_name) as work:
         source = _dataset(config) if config.dataset else _grid(config)
-        scored: list[Path] = []
-        if model:
-            seen = imagery_identity(source.facts["imagery"]) | {"file": file_state(config.imagery) or None}
-            scored += scores_of(config.scored, model.facts(), seen)
-            if config.scored_under:
-                scored += earlier_scores(config.scored_under, model.facts(), seen)
-        if source.zoom is None:
-            done = scored_ids(scored, str(model.version)) if model else set()
-            runs = _unscored_rows(source, done) if done else source.runs
-        else:
-            first, count = scored_runs(scored, str(model.version), source.zoom) if model else (_NONE, _NONE)
-            runs = without(source.runs, first, count) if len(first) else source.runs
+        runs = _without_scored(config, source, model) if model else source.runs
         with PlanWriter(work, config.shard_tiles, source.ids) as writer:
-            for some in _told(runs, writer):
+            for some in _logged(runs, writer):
                 writer.add(*some)
-        if not writer.planned and not (config.scored_under and source.seen.tiles):
-            told = "all of its tiles are scored already" if source.seen.tiles else "there are no tiles in it"
-            raise DataError(f"nothing to plan: {told}")
-        facts = {**source.facts, **writer.facts(), "left out": source.seen.tiles - writer.planned}
-        facts |= {"model": model.facts() if model else None}
-        plan = Plan(work, facts)
-        probe = measure(plan, config if plan.planned else config.model_copy(update={"probe": 0}), model)
-        result = estimate(plan.planned, probe, backends[config.backend], config.machines)
-        write_json(work / PLAN_FILE, {**facts, "estimate": result.facts(), "config": config.resolved()})
-    return BulkPlanResult(config.out, facts, result, time.monotonic() - started)
+        if not writer.planned and not (config.scored_under and source.counter.tiles):
+            why = "all of its tiles are scored already" if source.counter.tiles else "there are no tiles in it"
+            raise DataError(f"nothing to plan: {why}")
+        tiles = PlannedTiles(
+            area=source.area,
+            zoom=source.zoom,
+            imagery=source.imagery,
+            dataset=source.dataset,
+            dataset_digest=source.dataset_digest,
+            **writer.counts()._asdict(),
+            left_out=source.counter.tiles - writer.planned,
+            model=model_id(model) if model else None,
+        )
+        probe = measure(Plan(work, tiles), config if tiles.planned else config.model_copy(update={"probe": 0}), model)
+        plan = BulkPlan(
+            **dict(tiles),
+            estimate=estimate(tiles.planned, probe, backends[config.backend], config.machines),
+            config=config.resolved(),
+        )
+        plan.write(work)
+    return BulkPlanResult(config.out, plan, time.monotonic() - started)
 
 
-_NONE: Keys = np.empty(0, np.int64)
+def _without_scored(config: BulkPlanConfig, source: _Source, model: ScoringModel) -> Runs:
+    """Return the runs of a source without the tiles that the model has scored."""
+    imagery = source.imagery.identity() | {"file": file_state(config.imagery) or None}
+    folders = check_scored(config.scored, model_id(model), imagery)
+    if config.scored_under:
+        folders += find_scored(config.scored_under, model_id(model), imagery)
+    if source.zoom is None:
+        done = scored_ids(folders, str(model.version))
+        return _unscored_rows(source, done) if done else source.runs
+    first, count = scored_runs(folders, str(model.version), source.zoom)
+    return without(source.runs, first, count) if len(first) else source.runs
 
 
-class _Seen:
+class _Counter:
     """Counts the tiles of runs as they pass."""
 
     def __init__(self) -> None:
@@ -138,38 +146,40 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Source:
-    """Tiles to be planned: their runs, how they are called, and what `plan.json` says of where they come from."""
+    """Tiles to plan: their runs, a counter of those that passed, the ids of keys, and their part of `plan.json`."""
 
     runs: Runs
-    seen: _Seen
-    ids: Any
+    counter: _Counter
+    ids: Callable[[Keys], pa.Array]
+    area: str
     zoom: int | None
-    facts: dict[str, Any]
+    imagery: GridImagery | DatasetImages
+    dataset: str | None = None
+    dataset_digest: str | None = None
 
 
 def _grid(config: BulkPlanConfig) -> _Source:
-    seen = _Seen()
+    counter = _Counter()
     zoom = config.zoom
     if config.tiles:
         keys, zoom = _listed(config.tiles)
         runs: Runs = iter([runs_of(keys)])
-        told = f"{len(keys):,} tiles of {config.tiles.name}"
+        area = f"{len(keys):,} tiles of {config.tiles.name}"
     else:
         runs = _covered(config)
-        told = config.area.name if config.area else config.bbox
-    imagery = {
-        "url": shown(config.imagery),
-        "attribution": config.imagery_attribution,
-        "token_env": config.imagery_token_env,
-        "contact": config.imagery_contact,
-        "tms": config.imagery_tms,
-        "tile_size": config.tile_size,
-        "bands": config.imagery_bands,
-        "scale": config.imagery_scale,
-        "max_pixels": config.max_pixels,
-    }
-    facts = {"area": told, "zoom": zoom, "imagery": imagery}
-    return _Source(seen(runs), seen, lambda keys: tile_ids(keys, zoom), zoom, facts)
+        area = config.area.name if config.area else config.bbox
+    imagery = GridImagery(
+        url=shown(config.imagery),
+        attribution=config.imagery_attribution,
+        token_env=config.imagery_token_env,
+        contact=config.imagery_contact,
+        tms=config.imagery_tms,
+        tile_size=config.tile_size,
+        bands=config.imagery_bands,
+        scale=config.imagery_scale,
+        max_pixels=config.max_pixels,
+    )
+    return _Source(counter(runs), counter, lambda keys: tile_ids(keys, zoom), area, zoom, imagery)
 
 
 def _covered(config: BulkPlanConfig) -> Runs:
@@ -219,18 +229,24 @@ def _dataset(config: BulkPlanConfig) -> _Source:
     folder = Path(config.dataset or "").resolve()
     record = DatasetRecord.read(folder)
     rows = dataset_files(folder)[-1][2] if record.shards else 0
-    seen = _Seen()
-    imagery = {"url": shown(str(record.config.get("imagery", ""))), "attribution": record.attribution}
-    settings = {"tile_size": 0, "max_pixels": config.max_pixels}
-    facts = {
-        "area": record.name,
-        "zoom": None,
-        "dataset": str(folder),
-        "dataset digest": record.digest,
-        "imagery": imagery | settings,
-    }
+    counter = _Counter()
+    imagery = DatasetImages(
+        url=shown(str(record.config.get("imagery", ""))),
+        attribution=record.attribution,
+        tile_size=0,
+        max_pixels=config.max_pixels,
+    )
     runs: Runs = iter([(np.array([0]), np.array([rows]))] if rows else [])
-    return _Source(seen(runs), seen, lambda keys: _names(folder, keys), None, facts)
+    return _Source(
+        counter(runs),
+        counter,
+        lambda keys: _names(folder, keys),
+        record.name,
+        None,
+        imagery,
+        str(folder),
+        record.digest,
+    )
 
 
 def _names(folder: Path, keys: Keys) -> pa.Array:
@@ -246,11 +262,11 @@ def _unscored_rows(source: _Source, done: set[str]) -> Runs:
                 yield merged(*runs_of(kept))
 
 
-def _told(runs: Runs, writer: PlanWriter) -> Iterator[tuple[Keys, Keys]]:
-    """Yield runs, and tell how many tiles there are by now; nobody knows beforehand how many there will be."""
-    told = time.monotonic()
+def _logged(runs: Runs, writer: PlanWriter) -> Iterator[tuple[Keys, Keys]]:
+    """Yield runs, and log the number of tiles so far; the total isn't known beforehand."""
+    logged_at = time.monotonic()
     for some in runs:
         yield some
-        if time.monotonic() - told >= _LOG_EVERY_S:
-            told = time.monotonic()
+        if time.monotonic() - logged_at >= _LOG_EVERY_S:
+            logged_at = time.monotonic()
             _log.info("plan      %s tiles so far", f"{writer.planned:,}")

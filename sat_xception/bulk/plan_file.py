@@ -1,45 +1,41 @@
 """A plan on disk: `plan.json`, and `runs.parquet` with the tiles of each shard as runs of keys.
 
-A key says which tile it is: its place in the order of quadkeys for tiles of the grid (see `order`), its row for tiles
-of a dataset. Runs keep the plan of a country small, and shards are cut from it without holding it in memory.
+A key names a tile: of the grid, its index in the order of quadkeys (see `geo.morton`); of a dataset, its row. Runs
+keep the plan of a country small, and shards are cut from it without holding it in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sat_xception.bulk.plan_document import BulkPlan, ModelId, PlannedTiles, identity_digest
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, tile_ids, tiles_of
-from sat_xception.storage import GcsPath, facts_digest, fetch_folder, read_json
+from sat_xception.storage import GcsPath, fetch_folder
 
 __all__ = [
-    "PLAN_FILE",
     "IdDigest",
     "Plan",
+    "PlanCounts",
     "PlanWriter",
     "dataset_columns",
     "dataset_files",
-    "imagery_identity",
     "read_plan",
 ]
 
-PLAN_FILE = "plan.json"
 _RUNS_FILE = "runs.parquet"
 _RUNS_SCHEMA = pa.schema([("shard", pa.int32()), ("first", pa.int64()), ("count", pa.int64())])
 _ROW_GROUP = 2**16
-# Of the imagery: how it is asked for and whom it is from, not what its pictures are.
-_WITHOUT_A_SAY = ("attribution", "token_env", "contact")
 # Keys that are held at once while ids are made of them.
 _PAGE = 2**18
 
@@ -73,54 +69,48 @@ class Plan:
     """What is to be scored.
 
     Attributes:
-        folder: Where it is, on this machine.
-        facts: `plan.json`: `planned`, `shards`, `shard_tiles`, `zoom`, `imagery` or `dataset`, the digest of tile ids.
+        folder: Local folder of the plan.
+        document: Content of `plan.json`.
     """
 
     folder: Path
-    facts: dict[str, Any]
+    document: PlannedTiles
 
     @property
     def planned(self) -> int:
         """Number of tiles."""
-        return int(self.facts["planned"])
+        return self.document.planned
 
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return int(self.facts["shards"])
+        return self.document.shards
 
     @property
     def digest(self) -> str:
         """Digest of the tile ids."""
-        return str(self.facts["digest of tile ids"])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All of the plan that has a say in the scores: its tiles, how they are dealt out, and how images are read."""
-        names = ("digest of tile ids", "planned", "shards", "shard_tiles", "zoom", "dataset digest")
-        facts = {name: self.facts[name] for name in names if name in self.facts}
-        return facts | {"imagery": imagery_identity(self.facts["imagery"])}
+        return self.document.tile_ids_digest
 
     def model_under(self, root: str) -> str:
-        """Return the place of the version that the plan was made for, below a model root."""
+        """Return the folder of the version that the plan was made for, below a model root."""
         model = self._model()
-        return f"{root.rstrip('/')}/{model['name']}/{model['version']}"
+        return f"{root.rstrip('/')}/{model.name}/{model.version}"
 
     def scores_under(self, root: str) -> str:
         """Return the folder of this plan's scores among those of other runs: the same for the same plan and model."""
         model = self._model()
-        return f"{root.rstrip('/')}/{model['version']}-{facts_digest([self.identity, model])[:12]}"
+        digest = identity_digest(self.document.identity, model.content())
+        return f"{root.rstrip('/')}/{model.version}-{digest[:12]}"
 
-    def _model(self) -> dict[str, Any]:
-        model: dict[str, Any] | None = self.facts.get("model")
-        if not model:
+    def _model(self) -> ModelId:
+        model = self.document.model
+        if model is None:
             raise ConfigError(f"the plan {self.folder} is for no model; give `sat_xception bulk plan` one with --model")
         return model
 
     def count(self, shard: int) -> int:
         """Return the number of tiles of a shard; only the last one has fewer than the others."""
-        return min(int(self.facts["shard_tiles"]), self.planned - shard * int(self.facts["shard_tiles"]))
+        return min(self.document.shard_tiles, self.planned - shard * self.document.shard_tiles)
 
     def keys(self, shard: int) -> Keys:
         """Return the keys of a shard's tiles, `int64 [n]`, ascending.
@@ -135,26 +125,20 @@ class Plan:
             raise DataError(f"{path} can't be read: {error}. Run `sat_xception bulk plan` again") from None
         keys = _expanded(runs["first"].to_numpy(), runs["count"].to_numpy())
         if len(keys) != self.count(shard):
-            raise DataError(f"{path} has {len(keys):,} tiles in shard {shard}, {PLAN_FILE} says {self.count(shard):,}")
+            raise DataError(
+                f"{path} has {len(keys):,} tiles in shard {shard}, {BulkPlan.file_name} says {self.count(shard):,}"
+            )
         return keys
 
     def rows(self, keys: Keys) -> pa.Table:
         """Return `tile_id`, and `x`, `y`, `z` int32 that are null where tiles have no place, of keys."""
-        if "dataset" in self.facts:
-            return _dataset_rows(Path(self.facts["dataset"]), keys)
+        if self.document.dataset is not None or self.document.zoom is None:
+            return _dataset_rows(Path(self.document.dataset or ""), keys)
         x, y = tiles_of(keys)
-        z = pa.repeat(pa.scalar(self.facts["zoom"], pa.int32()), len(keys))
-        ids = tile_ids(keys, self.facts["zoom"])
+        z = pa.repeat(pa.scalar(self.document.zoom, pa.int32()), len(keys))
+        ids = tile_ids(keys, self.document.zoom)
         places = {"x": pa.array(x, pa.int32()), "y": pa.array(y, pa.int32()), "z": z}
         return pa.table({"tile_id": ids, **places})
-
-
-def imagery_identity(imagery: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a plan says of its imagery, as JSON gives it back, without what has no say in its pictures."""
-    facts: dict[str, Any] = json.loads(
-        json.dumps({name: value for name, value in imagery.items() if name not in _WITHOUT_A_SAY})
-    )
-    return facts
 
 
 def read_plan(place: Path) -> Plan:
@@ -164,13 +148,17 @@ def read_plan(place: Path) -> Plan:
         DataError: It is none, or damaged.
         ServiceError: The bucket can't be read.
     """
-    folder = fetch_folder(place, PLAN_FILE) if isinstance(place, GcsPath) else place
-    facts = read_json(folder / PLAN_FILE, made_by="bulk plan")
-    needed = ("planned", "shards", "shard_tiles", "digest of tile ids", "imagery")
-    missing = [key for key in needed if key not in facts]
-    if missing:
-        raise DataError(f"{folder / PLAN_FILE} has no {missing[0]!r}; run `sat_xception bulk plan` again")
-    return Plan(folder, facts)
+    folder = fetch_folder(place, BulkPlan.file_name) if isinstance(place, GcsPath) else place
+    return Plan(folder, BulkPlan.read(folder))
+
+
+class PlanCounts(NamedTuple):
+    """Counts of a plan, and the digest of its tile ids; see `PlannedTiles`."""
+
+    planned: int
+    shards: int
+    shard_tiles: int
+    tile_ids_digest: str
 
 
 class PlanWriter:
@@ -220,14 +208,10 @@ class PlanWriter:
         if sum(map(len, self._waiting)) >= _ROW_GROUP:
             self._flush()
 
-    def facts(self) -> dict[str, Any]:
+    def counts(self) -> PlanCounts:
         """Return the counts and the digest."""
-        return {
-            "planned": self.planned,
-            "shards": -(-self.planned // self._shard_tiles),
-            "shard_tiles": self._shard_tiles,
-            "digest of tile ids": self._digest.hexdigest(),
-        }
+        shards = -(-self.planned // self._shard_tiles)
+        return PlanCounts(self.planned, shards, self._shard_tiles, self._digest.hexdigest())
 
     def _flush(self) -> None:
         if self._waiting:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sat_xception import errors
-from sat_xception.bulk.engines import ENGINE_FOLDER, engine_identity, prepare_engine
+from sat_xception.bulk.engines import ENGINE_FOLDER, engine_id, prepare_engine
 from sat_xception.bulk.ledger import close_ledger
+from sat_xception.bulk.plan_document import identity_digest
 from sat_xception.bulk.plan_file import Plan, read_plan
 from sat_xception.bulk.run import LOCK, begin_run, check_place, check_run, run_identity
+from sat_xception.bulk.run_document import BulkRun, BulkScores, EngineId, PreparedEngine
 from sat_xception.bulk.score_files import count_unscored, shard_facts, shard_name
 from sat_xception.bulk.scorer import ScoringModel, choose_engine
 from sat_xception.bulk.settings import BulkPredictConfig
@@ -24,8 +26,8 @@ from sat_xception.bulk.worker import (
     FAILED,
     STOPPED,
     ScoringJob,
+    ShardFailure,
     close_scorer,
-    failure_of,
     is_finished,
     progress,
     score_shard,
@@ -37,7 +39,6 @@ from sat_xception.process import usable_cores
 from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
 from sat_xception.storage import (
     GcsPath,
-    facts_digest,
     list_files,
     read_stored_bytes,
     remove_files,
@@ -58,13 +59,13 @@ class BulkPredictResult:
 
     Attributes:
         folder: Of the scores.
-        facts: Content of `scores.json`.
+        scores: Content of `scores.json`; of a part, the counts of its shards.
         tiles: Tiles of this run; others were there.
         seconds: Time that they took, with loading the model, without converting it.
     """
 
     folder: Path
-    facts: dict[str, Any]
+    scores: BulkScores
     tiles: int
     seconds: float
 
@@ -74,13 +75,13 @@ class BulkPredictResult:
 
     def summary(self) -> str:
         """Return the counts and where the scores are."""
-        facts = self.facts
+        scores = self.scores
         rate = f"{self.tiles / max(self.seconds, 1e-9):,.1f} tiles/s" if self.tiles else "all were there"
         lines = [
-            f"predict   {facts['planned']:,} planned = {facts['scored']:,} scored + {facts['failed']:,} failed | "
-            f"{rate} | {duration(self.seconds)} | {facts['engine']['name']}"
+            f"predict   {scores.planned:,} planned = {scores.scored:,} scored + {scores.failed:,} failed | "
+            f"{rate} | {duration(self.seconds)} | {scores.engine.name}"
         ]
-        for reason, number in sorted(facts["reasons"].items(), key=lambda item: -item[1])[:3]:
+        for reason, number in sorted(scores.reasons.items(), key=lambda item: -item[1])[:3]:
             lines.append(f"failed    {number:,} x {reason}")
         return "\n".join([*lines, f"wrote     {self.folder}"])
 
@@ -116,12 +117,12 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     check_place(config.out, retry)
     with _locked(config.out, config.part):
         name = "" if config.endpoint else choose_engine(config.engine)
-        identity = run_identity(config, plan, model, _engine_identity(config, name))
+        identity = run_identity(config, plan, model, _engine_id(config, name))
         # Before an engine is made ready, in place of the one that is there.
         check_run(config.out, identity, retry)
         run = begin_run(config.out, plan, model, _prepare_engine(config, model, name), identity, retry)
         remove_files(config.out / STOPPED)
-        found = _todo(config.out, plan, model, retry, run["run"])
+        found = _todo(config.out, plan, model, retry, run.run)
         todo = [(shard, number) for shard, number in found if config.has_shard(shard)]
         tiles = sum(number for _, number in todo)
         asked = sum(map(config.has_shard, range(plan.shards)))
@@ -129,12 +130,12 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             _log.info("resumed   %s of %s shards were there", f"{asked - len(todo):,}", f"{asked:,}")
         job = ScoringJob(
             plan=config.plan,
-            digest=facts_digest(plan.identity),
-            run=run["run"],
+            digest=identity_digest(plan.document.identity),
+            run=run.run,
             out=config.out,
             version=_address_of(model, config) if config.runner else version,
             source=source,
-            engine=tuple(sorted(run["engine"].items())),
+            engine=run.engine,
             batch_size=config.batch_size,
             endpoint=config.endpoint,
             in_flight=config.in_flight,
@@ -147,26 +148,25 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
             _score_all(config, plan, todo, options, job)
         seconds = time.monotonic() - started
         if config.part:
-            return BulkPredictResult(config.out, _facts_of_part(config, plan, run), tiles, seconds)
-        facts = close_ledger(config.out, run)
+            return BulkPredictResult(config.out, _scores_of_part(config, plan, run), tiles, seconds)
+        scores = close_ledger(config.out, run)
     # What is left of an area after earlier runs may be just the tiles that never can be scored.
-    if plan.planned and not facts["scored"] and not plan.facts.get("left out"):
-        reason = next(iter(facts["reasons"]))
+    if plan.planned and not scores.scored and not plan.document.left_out:
+        reason = next(iter(scores.reasons))
         raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
-    return BulkPredictResult(config.out, facts, tiles, seconds)
+    return BulkPredictResult(config.out, scores, tiles, seconds)
 
 
-def _facts_of_part(config: BulkPredictConfig, plan: Plan, run: dict[str, Any]) -> dict[str, Any]:
+def _scores_of_part(config: BulkPredictConfig, plan: Plan, run: BulkRun) -> BulkScores:
     """Return the counts of a part, as its shards have them; their tiles are held against the plan with all others."""
     shards = [shard for shard in range(plan.shards) if config.has_shard(shard)]
     found = [facts for shard in shards if (facts := shard_facts(config.out / shard_name(shard, plan.shards)))]
-    return {
-        **run,
-        "planned": sum(map(plan.count, shards)),
-        "scored": sum(facts.scored for facts in found),
-        "failed": sum(facts.failed for facts in found),
-        "reasons": {},
-    }
+    return BulkScores(
+        **(dict(run) | {"planned": sum(map(plan.count, shards))}),
+        scored=sum(facts.scored for facts in found),
+        failed=sum(facts.failed for facts in found),
+        reasons={},
+    )
 
 
 def _score_all(
@@ -185,18 +185,18 @@ def _score_all(
     _raise_failure(config, running)
 
 
-_SERVED: dict[str, Any] = {"name": "endpoint", "precision": "the server's"}
+_SERVED = PreparedEngine(name="endpoint", precision="the server's")
 
 
-def _engine_identity(config: BulkPredictConfig, engine: str) -> dict[str, Any]:
+def _engine_id(config: BulkPredictConfig, engine: str) -> EngineId:
     if not engine:
-        return _SERVED
+        return EngineId(name=_SERVED.name, precision=_SERVED.precision)
     if config.precision != "fp32" and engine != "openvino":
         raise ConfigError(f"--precision {config.precision} is of --engine openvino, which auto didn't choose")
-    return engine_identity(engine, config.precision, config.calibrate)
+    return engine_id(engine, config.precision, config.calibrate)
 
 
-def _prepare_engine(config: BulkPredictConfig, model: ScoringModel, engine: str) -> dict[str, Any]:
+def _prepare_engine(config: BulkPredictConfig, model: ScoringModel, engine: str) -> PreparedEngine:
     if engine:
         return prepare_engine(model, engine, config.precision, config.calibrate, config.out / ENGINE_FOLDER)
     from sat_xception.bulk.endpoint import EndpointScorer
@@ -205,7 +205,7 @@ def _prepare_engine(config: BulkPredictConfig, model: ScoringModel, engine: str)
     scorer = EndpointScorer(config.endpoint, config.name, model.version, config.in_flight, config.timeout_s)
     with contextlib.closing(scorer):
         check_golden(model.folder, scorer.client)
-    return _SERVED | {"accuracy_loss": 0.0}
+    return _SERVED
 
 
 def _todo(out: Path, plan: Plan, model: ScoringModel, retry: bool, run: str) -> list[tuple[int, int]]:
@@ -271,11 +271,11 @@ def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[i
 def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
     content = read_stored_bytes(config.out / FAILED)
     if content is not None:
-        facts = failure_of(content)
-        kind: Callable[[str], Exception] = getattr(errors, facts["kind"], ServiceError)
-        if facts["kind"] == "RequestError" or not facts["kind"]:
+        failure = ShardFailure.model_validate_json(content)
+        kind: Callable[[str], Exception] = getattr(errors, failure.kind, ServiceError)
+        if failure.kind == "RequestError" or not failure.kind:
             kind = ServiceError
-        raise kind(facts["error"])
+        raise kind(failure.error)
     error = running.exception()
     if error is not None and config.runner:
         lines = str(error).strip().splitlines() or [type(error).__name__]

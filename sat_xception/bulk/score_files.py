@@ -26,8 +26,6 @@ from sat_xception.storage import read_stored_bytes, write_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = [
-    "RUN_FILE",
-    "SCORES_FILE",
     "Row",
     "ShardFacts",
     "count_unscored",
@@ -39,8 +37,6 @@ __all__ = [
     "write_shard",
 ]
 
-# What a run is, written when it begins; and what came of it, written when every tile is accounted for.
-RUN_FILE, SCORES_FILE = "run.json", "scores.json"
 _ROW_GROUP = 2**16
 _FACTS = b"sat_xception"
 # Probabilities `float32 [classes]` of a scored tile, or why it failed.

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sat_xception.bulk.run_document import BulkScores
 from sat_xception.errors import DataError
 from sat_xception.log import track
-from sat_xception.storage import read_json, scratch_folder
+from sat_xception.storage import scratch_folder
 
-__all__ = ["Scores", "TileBounds", "check_scores", "open_scores"]
+__all__ = ["ScoreFolder", "TileBounds", "check_scores", "open_scores"]
 
-_KEYS = ("classes", "positive_label", "threshold", "model", "planned", "scored", "failed", "imagery", "zoom")
 _COLUMNS = ("tile_id", "x", "y", "z", "label", "model_version", "status", "reason")
 _SHARD = re.compile(r"scores-(\d{5})-of-(\d{5})\.parquet")
 _ROWS = 65_536
@@ -30,33 +29,21 @@ _AGAIN = "run `sat_xception bulk predict` again"
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What `bulk predict` wrote.
+class ScoreFolder:
+    """A folder that `bulk predict` wrote, of tiles in the grid.
 
     Attributes:
-        folder: Where it is.
+        folder: The folder.
         shards: Its GeoParquet files, in order.
-        classes: Class names, in the model's order.
-        positive: The class that is looked for.
-        threshold: From which probability on a tile is a candidate; None when the model doesn't say.
-        model: Name, version and digest.
-        planned: Number of tiles, each a row.
-        scored: How many have probabilities.
-        failed: How many have a reason instead.
-        imagery: `url` and `attribution` of what was looked at.
-        zoom: Of all tiles.
+        document: Content of `scores.json`.
+        positive: The positive class.
+        zoom: Zoom of all tiles.
     """
 
     folder: Path
     shards: Sequence[Path]
-    classes: Sequence[str]
+    document: BulkScores
     positive: str
-    threshold: float | None
-    model: dict[str, Any]
-    planned: int
-    scored: int
-    failed: int
-    imagery: dict[str, Any]
     zoom: int
 
     def batches(self, columns: Sequence[str], what: str) -> Iterator[pa.RecordBatch]:
@@ -96,40 +83,26 @@ class TileBounds:
     bottom: int
 
 
-def open_scores(folder: Path) -> Scores:
+def open_scores(folder: Path) -> ScoreFolder:
     """Return the scores in a folder, after a look at its description and at the shards' columns and row counts.
 
     Raises:
         DataError: Something is missing, damaged or doesn't fit.
     """
-    content = read_json(folder / "scores.json", made_by="bulk predict")
-    if missing := [key for key in _KEYS if key not in content]:
-        raise DataError(f"{folder}/scores.json isn't what bulk predict writes: it has no {missing[0]!r}; {_AGAIN}")
-    if content["positive_label"] not in content["classes"]:
+    content = BulkScores.read(folder)
+    if content.positive_label is None or content.positive_label not in content.classes:
         raise DataError(
-            f"{folder}/scores.json looks for {content['positive_label']!r}, which isn't one of its classes: "
-            f"{', '.join(content['classes'])}"
+            f"{folder}/{BulkScores.file_name} looks for {content.positive_label!r}, which isn't one of its classes: "
+            f"{', '.join(content.classes)}"
         )
-    if content["planned"] != content["scored"] + content["failed"]:
+    if content.planned != content.scored + content.failed:
         raise DataError(
-            f"{folder}/scores.json says {content['planned']:,} tiles planned, {content['scored']:,} scored and "
-            f"{content['failed']:,} failed, which doesn't add up: `sat_xception bulk predict` isn't finished"
+            f"{folder}/{BulkScores.file_name} has {content.planned:,} tiles planned, {content.scored:,} scored and "
+            f"{content.failed:,} failed, which doesn't add up: `sat_xception bulk predict` isn't finished"
         )
-    if content["zoom"] is None:
-        raise DataError(f"the tiles of {folder} have no place: only tiles with x, y and z can be put on a map")
-    scores = Scores(
-        folder,
-        _shards_of(folder),
-        content["classes"],
-        content["positive_label"],
-        content["threshold"],
-        content["model"],
-        content["planned"],
-        content["scored"],
-        content["failed"],
-        content["imagery"] or {},
-        content["zoom"],
-    )
+    if content.zoom is None:
+        raise DataError(f"the tiles of {folder} have no coordinates: only tiles with x, y and z can be put on a map")
+    scores = ScoreFolder(folder, _shards_of(folder), content, content.positive_label, content.zoom)
     _check_shards(scores)
     return scores
 
@@ -149,8 +122,8 @@ def _shards_of(folder: Path) -> list[Path]:
     return [found[name] for name in wanted]
 
 
-def _check_shards(scores: Scores) -> None:
-    wanted = {*_COLUMNS, *(f"probability/{label}" for label in scores.classes)}
+def _check_shards(scores: ScoreFolder) -> None:
+    wanted = {*_COLUMNS, *(f"probability/{label}" for label in scores.document.classes)}
     rows = 0
     for shard in scores.shards:
         try:
@@ -160,13 +133,14 @@ def _check_shards(scores: Scores) -> None:
         if missing := sorted(wanted - set(schema.names)):
             raise DataError(f"{shard} has no column {missing[0]!r}; {_AGAIN}")
         rows += metadata.num_rows
-    if rows != scores.planned:
+    if rows != scores.document.planned:
         raise DataError(
-            f"the shards of {scores.folder} have {rows:,} rows and scores.json says {scores.planned:,}; {_AGAIN}"
+            f"the shards of {scores.folder} have {rows:,} rows and scores.json says {scores.document.planned:,}; "
+            f"{_AGAIN}"
         )
 
 
-def check_scores(scores: Scores) -> TileBounds | None:
+def check_scores(scores: ScoreFolder) -> TileBounds | None:
     """Look at every row's place and status; return the part of the grid that the tiles lie in, None of no tiles.
 
     Memory doesn't grow with the number of tiles: their numbers are dealt to files, and looked at a file at a time.
@@ -190,10 +164,10 @@ def check_scores(scores: Scores) -> TileBounds | None:
             _deal(x << scores.zoom | y, buckets)
         for bucket in buckets:
             _check_unique(bucket, scores)
-    if by_status != {"scored": scores.scored, "failed": scores.failed}:
+    if by_status != {"scored": scores.document.scored, "failed": scores.document.failed}:
         raise DataError(
             f"the shards of {scores.folder} have {by_status['scored']:,} scored and {by_status['failed']:,} failed "
-            f"tiles; scores.json says {scores.scored:,} and {scores.failed:,}; {_AGAIN}"
+            f"tiles; scores.json says {scores.document.scored:,} and {scores.document.failed:,}; {_AGAIN}"
         )
     if not corners:
         return None
@@ -201,7 +175,7 @@ def check_scores(scores: Scores) -> TileBounds | None:
     return TileBounds(*every[:, :2].min(axis=0).tolist(), *every[:, 2:].max(axis=0).tolist())
 
 
-def _places(batch: pa.RecordBatch, scores: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _places(batch: pa.RecordBatch, scores: ScoreFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     columns = [batch.column(axis) for axis in "xyz"]
     known = pc.and_(pc.and_(*(pc.is_valid(column) for column in columns[:2])), pc.is_valid(columns[2]))
     if (first := pc.index(known, False).as_py()) >= 0:
@@ -228,7 +202,7 @@ def _deal(keys: npt.NDArray[np.int64], buckets: Sequence[Path]) -> None:
             keys[bucket_of == index].tofile(file)
 
 
-def _check_unique(bucket: Path, scores: Scores) -> None:
+def _check_unique(bucket: Path, scores: ScoreFolder) -> None:
     if not bucket.exists():
         return
     keys, counts = np.unique(np.fromfile(bucket, dtype=np.int64), return_counts=True)

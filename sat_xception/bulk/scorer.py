@@ -6,11 +6,12 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from sat_xception.bulk.plan_document import ModelId
 from sat_xception.bulk.score_files import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ConfigError
@@ -18,7 +19,7 @@ from sat_xception.served_model.model_root import DIGESTS_FILE, read_digests
 from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.storage import file_digest
 
-__all__ = ["Engine", "Scorer", "ScoringModel", "choose_engine", "score_here"]
+__all__ = ["Engine", "Scorer", "ScoringModel", "choose_engine", "model_id", "score_here"]
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -101,9 +102,10 @@ class ScoringModel:
             packaged.backbone,
         )
 
-    def facts(self) -> dict[str, Any]:
-        """Return name, version and digest, as `scores.json` has them."""
-        return {"name": self.name, "version": self.version, "digest": self.digest}
+
+def model_id(model: ScoringModel) -> ModelId:
+    """Return the name, version and digest of a model."""
+    return ModelId(name=model.name, version=model.version, digest=model.digest)
 
 
 def choose_engine(wanted: str) -> str:

@@ -1,22 +1,21 @@
-"""What a plan takes: time, bytes and money, from measured or published rates and stated prices."""
+"""Estimates of a plan: time, bytes and money, from measured or published rates and stated prices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.bulk.measure import Probe
+from sat_xception.bulk.plan_document import Estimate
 from sat_xception.errors import ConfigError
-from sat_xception.log import duration
 from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE
 
-__all__ = ["SERVED_SHARE", "Backend", "Estimate", "estimate", "read_backends"]
+__all__ = ["SERVED_SHARE", "Backend", "estimate", "read_backends"]
 
 # What a GPU scores behind TensorFlow Serving, of what it scores alone: a V100 had 0.69 with ResNet-50
 # (blog.mapotofu.org/blogs/serving-benchmark).
@@ -62,50 +61,6 @@ _MACHINES = {
     "a100": _Machine(SERVED_SHARE, 3.7, "keras.io/api/applications, batch 32"),
     "h100": _Machine(SERVED_SHARE, 11.0, "timm on an RTX Pro 6000 Max-Q, compiled"),
 }
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a plan takes.
-
-    Attributes:
-        tiles: Tiles of the plan.
-        machines: Machines that are reckoned with.
-        tiles_per_s: Of all of them; None where no rate is known.
-        rate_source: Where the rate comes from.
-        seconds: Time; None where no rate is known.
-        bytes: Of the images.
-        bytes_source: Where their size comes from.
-        mbit_per_s: What the network must carry.
-        usd: Money for the machines; imagery that is paid by the tile isn't in it.
-        price_source: Where the price comes from.
-    """
-
-    tiles: int
-    machines: int
-    tiles_per_s: float | None
-    rate_source: str
-    seconds: float | None
-    bytes: float
-    bytes_source: str
-    mbit_per_s: float | None
-    usd: float | None
-    price_source: str
-
-    def facts(self) -> dict[str, Any]:
-        """Return all of it for `plan.json`."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """Return it as people read it."""
-        size = f"{self.bytes / 1e9:,.2f} GB of images ({self.bytes_source})"
-        if self.tiles_per_s is None or self.seconds is None:
-            return [f"time      not known: {self.rate_source}", f"bytes     {size}"]
-        return [
-            f"time      {duration(self.seconds)} at {self.tiles_per_s:,.1f} tiles/s ({self.rate_source})",
-            f"bytes     {size}, {self.mbit_per_s:,.1f} Mbit/s",
-            f"money     ${self.usd:,.2f} ({self.price_source})",
-        ]
 
 
 def read_backends(path: Path | None) -> dict[str, Backend]:
@@ -161,21 +116,21 @@ def estimate(tiles: int, probe: Probe, backend: Backend, machines: int) -> Estim
     if rate is not None and reads is not None and not backend.tiles_per_s and reads < rate:
         rate, source = reads, f"reading the imagery is slower than scoring, which is {rate:,.1f}"
     size = probe.bytes_per_tile or _USUAL_BYTES
-    told = f"{size / 1e3:,.1f} KB a tile, "
-    told += f"measured on {probe.tiles:,}" if probe.bytes_per_tile else "assumed: no tile was measured"
+    bytes_source = f"{size / 1e3:,.1f} KB a tile, "
+    bytes_source += f"measured on {probe.tiles:,}" if probe.bytes_per_tile else "assumed: no tile was measured"
     whole = None if rate is None else rate * machines
     seconds = None if whole is None else tiles / whole
     return Estimate(
-        tiles,
-        machines,
-        whole,
-        f"{source}, x {machines}" if machines > 1 else source,
-        seconds,
-        tiles * size,
-        told,
-        None if whole is None else whole * size * 8 / 1e6,
-        None if seconds is None else math.ceil(seconds * machines) / 3600 * backend.usd_per_hour,
-        f"${backend.usd_per_hour:g} an hour each; {backend.price_source}",
+        tiles=tiles,
+        machines=machines,
+        tiles_per_s=whole,
+        rate_source=f"{source}, x {machines}" if machines > 1 else source,
+        seconds=seconds,
+        bytes=tiles * size,
+        bytes_source=bytes_source,
+        mbit_per_s=None if whole is None else whole * size * 8 / 1e6,
+        usd=None if seconds is None else math.ceil(seconds * machines) / 3600 * backend.usd_per_hour,
+        price_source=f"${backend.usd_per_hour:g} an hour each; {backend.price_source}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sat_xception.bulk.plan_document import DatasetImages, GridImagery
 from sat_xception.bulk.plan_file import Plan, dataset_columns
 from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, tiles_of
-from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
+from sat_xception.imagery import ImageryConfig, ImagerySource, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchConfig, TileReader
 from sat_xception.settings.config import shown
@@ -67,42 +69,55 @@ class TileSource:
 
     Attributes:
         imagery: Address of the imagery; "" for a dataset.
-        settings: The plan's imagery settings.
+        settings: How the plan's images are read.
         workers: Tiles in flight at once.
-        rate_per_s: Most requests a second; 0 is no limit.
+        rate_per_s: Maximum requests per second; 0 is unlimited.
         dataset: Folder of the dataset; "" for imagery.
     """
 
     imagery: str
-    settings: dict[str, Any]
+    settings: GridImagery | DatasetImages
     workers: int = 16
     rate_per_s: float = 0.0
     dataset: str = ""
 
-    def config(self) -> ImageryConfig:
-        """Return the settings of the imagery."""
-        scale = self.settings["scale"]
-        return ImageryConfig(
-            token_env=self.settings["token_env"],
-            attribution=self.settings["attribution"],
-            contact=self.settings["contact"],
-            tms=self.settings["tms"],
+    def open(self) -> ImagerySource:
+        """Open the imagery.
+
+        Raises:
+            ConfigError: It can't be opened.
+            ServiceError: It can't be read now.
+        """
+        settings = self.settings
+        if not isinstance(settings, GridImagery):
+            raise ConfigError("the plan has no settings of the imagery; run `sat_xception bulk plan` again")
+        config = ImageryConfig(
+            token_env=settings.token_env,
+            attribution=settings.attribution,
+            contact=settings.contact,
+            tms=settings.tms,
             connections=self.workers,
-            tile_size=self.settings["tile_size"],
-            bands=tuple(self.settings["bands"]),
-            scale=(scale[0], scale[1]) if scale else None,
+            tile_size=settings.tile_size,
+            bands=settings.bands,
+            scale=_ends_of(settings.scale),
         )
+        return open_imagery(self.imagery, config)
 
     def check(self) -> CheckConfig:
         """Return what a tile must be."""
-        # The images of a dataset have neither: they were read when it was assembled.
-        scale = self.settings.get("scale")
+        # The images of a dataset have neither bands nor a scale: these were applied when it was assembled.
+        bands = self.settings.bands if isinstance(self.settings, GridImagery) else ()
+        scale = self.settings.scale if isinstance(self.settings, GridImagery) else ()
         return CheckConfig(
-            tile_size=self.settings["tile_size"],
-            max_pixels=self.settings["max_pixels"],
-            bands=tuple(self.settings.get("bands", ())),
-            scale=(scale[0], scale[1]) if scale else None,
+            tile_size=self.settings.tile_size,
+            max_pixels=self.settings.max_pixels,
+            bands=bands,
+            scale=_ends_of(scale),
         )
+
+
+def _ends_of(scale: Sequence[float]) -> tuple[float, float] | None:
+    return (scale[0], scale[1]) if scale else None
 
 
 def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: float = 0.0) -> TileSource:
@@ -118,24 +133,24 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
         ConfigError: The plan doesn't keep the whole address, and `imagery` isn't given; or it is for another plan.
         DataError: The plan's dataset isn't there, or is another by now.
     """
-    if "dataset" in plan.facts:
+    dataset, settings = plan.document.dataset, plan.document.imagery
+    if dataset is not None:
         if imagery:
-            raise ConfigError(f"--imagery isn't asked: the images of this plan are those of {plan.facts['dataset']}")
-        if DatasetRecord.read(Path(plan.facts["dataset"])).digest != plan.facts["dataset digest"]:
-            raise DataError(f"{plan.facts['dataset']} has changed since it was planned; plan it again")
-        return TileSource("", plan.facts["imagery"], workers, 0.0, plan.facts["dataset"])
-    settings = plan.facts["imagery"]
-    if not imagery and "***" in settings["url"]:
+            raise ConfigError(f"--imagery isn't asked: the images of this plan are those of {dataset}")
+        if DatasetRecord.read(Path(dataset)).digest != plan.document.dataset_digest:
+            raise DataError(f"{dataset} has changed since it was planned; plan it again")
+        return TileSource("", settings, workers, 0.0, dataset)
+    if not imagery and "***" in settings.url:
         raise ConfigError(
-            f"the address of the plan's imagery, {settings['url']}, has a key in it, which plans don't keep: give "
+            f"the address of the plan's imagery, {settings.url}, has a key in it, which plans don't keep: give "
             "--imagery again, or plan with {token} in its place and --imagery-token-env"
         )
-    if imagery and shown(imagery) != settings["url"]:
+    if imagery and shown(imagery) != settings.url:
         raise ConfigError(
-            f"--imagery {shown(imagery)} isn't the imagery of the plan, {settings['url']}: only a key may differ. "
+            f"--imagery {shown(imagery)} isn't the imagery of the plan, {settings.url}: only a key may differ. "
             "Leave it out, or plan again with the other imagery"
         )
-    return TileSource(imagery or settings["url"], settings, workers, rate_per_s)
+    return TileSource(imagery or settings.url, settings, workers, rate_per_s)
 
 
 def load_batches(
@@ -218,7 +233,7 @@ class _Loading:
             async with asyncio.TaskGroup() as group:
                 await self._start_batches(group, self._from_dataset)
             return
-        imagery = open_imagery(self._source.imagery, self._source.config())
+        imagery = self._source.open()
         fetching = FetchConfig(workers=self._source.workers, rate_per_s=self._source.rate_per_s)
         try:
             self._reader = TileReader(imagery, fetching, self._decoded)
@@ -234,13 +249,13 @@ class _Loading:
 
     async def _from_imagery(self, begin: int, keys: Keys) -> None:
         x, y = (axis.tolist() for axis in tiles_of(keys))
-        tiles = await asyncio.gather(*map(self._fetch, x, y))
+        tiles = await asyncio.gather(*map(self._fetch, x, y, itertools.repeat(self._plan.document.zoom or 0)))
         self._ready.put(LoadedBatch(begin, tiles))
 
-    async def _fetch(self, x: int, y: int) -> LoadedTile:
+    async def _fetch(self, x: int, y: int, zoom: int) -> LoadedTile:
         async with self._in_flight:
             try:
-                return await self._reader.read(x, y, self._plan.facts["zoom"])
+                return await self._reader.read(x, y, zoom)
             except TileFailure as failure:
                 return LoadedTile(reason=failure.reason)
 

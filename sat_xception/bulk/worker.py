@@ -5,7 +5,6 @@ A shard is finished when its file is there, so a run that was killed goes on wit
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,17 +17,20 @@ from typing import Any
 import numpy as np
 
 from sat_xception.bulk.engines import ENGINE_FOLDER, open_engine
+from sat_xception.bulk.plan_document import identity_digest
 from sat_xception.bulk.plan_file import Plan, read_plan
+from sat_xception.bulk.run_document import EngineId
 from sat_xception.bulk.score_files import Row, probabilities_of, read_shard, shard_facts, shard_name, write_shard
 from sat_xception.bulk.scorer import Engine, Scorer, ScoringModel, score_here
 from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_batches
 from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.served_model.model_root import here
-from sat_xception.storage import GcsPath, facts_digest, read_stored_bytes, write_stored_bytes
+from sat_xception.storage import GcsPath, read_stored_bytes, write_stored_bytes
+from sat_xception.storage.document import Part
 from sat_xception.storage.files import json_text
 
-__all__ = ["FAILED", "STOPPED", "ScoringJob", "close_scorer", "failure_of", "is_finished", "progress", "score_shard"]
+__all__ = ["FAILED", "STOPPED", "ScoringJob", "ShardFailure", "close_scorer", "is_finished", "progress", "score_shard"]
 
 # In the folder of the scores: why the run stopped, in a folder of its own, which can be removed in a bucket, too.
 STOPPED = "stopped"
@@ -41,12 +43,12 @@ class ScoringJob:
 
     Attributes:
         plan: Folder of the plan, here or in a bucket.
-        digest: Digest of what the plan is; see `Plan.identity`.
+        digest: Digest of the plan's identity; see `PlannedTiles.identity`.
         run: Digest of all that the scores are made of; each shard holds it.
         out: Folder of the scores, here or in a bucket.
         version: Folder of the model's version, here or in a bucket.
         source: Where the images come from.
-        engine: What `prepare_engine` returned; or `{"name": "endpoint"}`.
+        engine: The engine, or the one named "endpoint".
         batch_size: Most tiles that are scored at once.
         endpoint: Address of a server; "" scores here.
         in_flight: Requests to the server at once.
@@ -61,13 +63,25 @@ class ScoringJob:
     out: Path
     version: Path
     source: TileSource
-    engine: tuple[tuple[str, Any], ...]
+    engine: EngineId
     batch_size: int
     endpoint: str = ""
     in_flight: int = 4
     timeout_s: float = 60.0
     threads: int = 0
     retry: bool = False
+
+
+class ShardFailure(Part):
+    """A failure that stopped a run, as `score_shard` left it.
+
+    Attributes:
+        kind: Name of the class of our exception; "" for others, and where the run was interrupted.
+        error: Its message.
+    """
+
+    kind: str = ""
+    error: str = ""
 
 
 class Progress:
@@ -101,9 +115,9 @@ def score_shard(shard: int, job: ScoringJob) -> None:
             _score(shard, plan, job)
     except (SatXceptionError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, SatXceptionError) else ""
-        facts = {"kind": kind}
-        told = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
-        write_stored_bytes(json_text(facts | {"error": told}).encode(), job.out / FAILED, keep_earlier=True)
+        message = f"{error} (on {socket.gethostname()})" if isinstance(error, OSError) else str(error)
+        failure = ShardFailure(kind=kind, error=message)
+        write_stored_bytes(json_text(failure.content()).encode(), job.out / FAILED, keep_earlier=True)
 
 
 def is_finished(out: Path, plan: Plan, shard: int, run: str) -> bool:
@@ -192,7 +206,7 @@ def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
 @lru_cache(2)
 def _plan(place: Path, digest: str) -> Plan:
     plan = read_plan(place)
-    if facts_digest(plan.identity) != digest:
+    if identity_digest(plan.document.identity) != digest:
         raise DataError(f"the plan in {place} was replaced while it was carried out; run the command again")
     return plan
 
@@ -237,7 +251,7 @@ def _open(job: ScoringJob) -> tuple[ScoringModel, Scorer]:
         from sat_xception.bulk.endpoint import EndpointScorer
 
         return model, EndpointScorer(job.endpoint, model.name, model.version, job.in_flight, job.timeout_s)
-    return model, _ScorerHere(open_engine(model, dict(job.engine), job.out / ENGINE_FOLDER, job.threads))
+    return model, _ScorerHere(open_engine(model, job.engine, job.out / ENGINE_FOLDER, job.threads))
 
 
 class _ScorerHere:
@@ -253,9 +267,3 @@ class _ScorerHere:
 
     def close(self) -> None:
         self._engine.close()
-
-
-def failure_of(content: bytes) -> dict[str, Any]:
-    """Return what `score_shard` left of a failure."""
-    facts: dict[str, Any] = json.loads(content)
-    return facts

@@ -14,6 +14,7 @@ from sat_xception.geo.sites import Sites
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.geo.vectors import Layer
 from sat_xception.publish.known_places import Comparison
+from sat_xception.publish.publication import AreaRow
 
 __all__ = ["OUTSIDE", "AreaCounts"]
 
@@ -75,7 +76,7 @@ class AreaCounts:
         self._tiles.scored += np.bincount(areas[scored], minlength=len(self.names) + 1)
         self._tiles.failed += np.bincount(areas[~scored], minlength=len(self.names) + 1)
 
-    def table(self, sites: Sites, areas: Integers, comparison: Comparison | None) -> list[dict[str, Any]]:
+    def table(self, sites: Sites, areas: Integers, comparison: Comparison | None) -> list[AreaRow]:
         """Return one row per area; the last counts what lies in no area.
 
         Args:
@@ -95,6 +96,6 @@ class AreaCounts:
             columns["new"] = np.bincount(areas[~comparison.known], minlength=size)
         names = [*self.names, OUTSIDE]
         return [
-            {"area": name, **{key: int(values[index]) for key, values in columns.items()}}
+            AreaRow(area=name, **{key: int(values[index]) for key, values in columns.items()})
             for index, name in enumerate(names)
         ]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyogrio
 import shapely
 
-from sat_xception.bulk.score_reader import Scores
+from sat_xception.bulk.score_reader import ScoreFolder
 from sat_xception.geo.sites import Sites
 from sat_xception.publish.known_places import Comparison
 from sat_xception.reports.spreadsheet import write_csv
@@ -21,7 +21,7 @@ _DRIVERS = {"geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 
 
 def candidate_table(
-    sites: Sites, scores: Scores, comparison: Comparison | None, areas: Sequence[str] | None
+    sites: Sites, scores: ScoreFolder, comparison: Comparison | None, areas: Sequence[str] | None
 ) -> pa.Table:
     """Return one row per site, highest probability first.
 
@@ -54,7 +54,7 @@ def candidate_table(
             "distance_m": distance,
             "place": place,
             "area": pa.array(areas, pa.string()) if areas is not None else nothing.cast(pa.string()),
-            "model_version": pa.array([str(scores.model.get("version", ""))] * size, pa.string()),
+            "model_version": pa.array([str(scores.document.model.version)] * size, pa.string()),
         }
     )
 

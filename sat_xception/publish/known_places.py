@@ -1,4 +1,4 @@
-"""Hold what was found against places that are known: which sites are known, which are new, which places were missed."""
+"""Compare sites with known places: which sites are known, which are new, which places were missed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sat_xception.geo.sites import Sites
 from sat_xception.geo.tile_cover import in_grid
 from sat_xception.geo.tiles import lonlat_to_tiles
 from sat_xception.geo.vectors import Geometries, Layer, parts_of
+from sat_xception.publish.publication import KnownCounts, SiteCounts
 
 __all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "Comparison", "KnownPlaces"]
 
@@ -44,10 +45,16 @@ class Comparison:
     place_distance_m: Floats
     place_site: Integers
 
-    def counts(self) -> dict[str, int]:
-        """Return how many sites are known and new, and what became of the known places."""
-        places = {outcome: int((self.outcome == outcome).sum()) for outcome in (FOUND, BELOW, FAILED, NOT_PLANNED)}
-        return {"known": int(self.known.sum()), "new": int((~self.known).sum()), **places}
+    def site_counts(self) -> SiteCounts:
+        """Return how many sites there are, known and new."""
+        return SiteCounts(sites=len(self.known), known=int(self.known.sum()), new=int((~self.known).sum()))
+
+    def place_counts(self) -> KnownCounts:
+        """Return what became of the known places."""
+        found, below, failed, not_planned = (
+            int((self.outcome == outcome).sum()) for outcome in (FOUND, BELOW, FAILED, NOT_PLANNED)
+        )
+        return KnownCounts(found=found, below_threshold=below, tile_failed=failed, not_planned=not_planned)
 
 
 class KnownPlaces:

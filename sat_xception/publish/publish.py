@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sat_xception.bulk.score_reader import Scores, check_scores, open_scores
+from sat_xception.bulk.run_document import BulkScores, ScoredImagery
+from sat_xception.bulk.score_reader import ScoreFolder, check_scores, open_scores
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.sites import Sites, merge_tiles
 from sat_xception.geo.vectors import read_layer
@@ -23,22 +23,23 @@ from sat_xception.log import get_logger
 from sat_xception.publish.area_counts import AreaCounts
 from sat_xception.publish.candidate_files import candidate_table, write_candidates
 from sat_xception.publish.heat_map import HeatMap
-from sat_xception.publish.known_places import FAILED, NOT_PLANNED, Comparison, KnownPlaces
+from sat_xception.publish.known_places import Comparison, KnownPlaces
+from sat_xception.publish.publication import AreaRow, KnownCounts, Publication, ReviewCounts, SiteCounts, TileCounts
 from sat_xception.publish.report import write_reports
 from sat_xception.publish.settings import PublishConfig
 from sat_xception.reports.spreadsheet import write_csv
 from sat_xception.review.imagery import PageImagery, copy_tiles, page_imagery
 from sat_xception.review.lock import review_lock
-from sat_xception.review.page import review_data, write_page
+from sat_xception.review.page import PageHead, review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
-from sat_xception.storage import GcsPath, atomic_folder, read_json_file, write_json
+from sat_xception.storage import GcsPath, atomic_folder
 
 __all__ = ["PublishResult", "publish"]
 
 _log = get_logger(__name__)
 _MAX_REASONS_COUNTED = 1000
-# Of the imagery of scores: what may differ without other pictures.
-_NO_OTHER_PICTURES = ("attribution", "max_pixels", "retried with file")
+# Settings of the scored imagery that may differ without other pictures.
+_NO_OTHER_PICTURES = ("attribution", "max_pixels", "retried_with_file")
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -49,20 +50,20 @@ class PublishResult:
 
     Attributes:
         out: Folder of the result.
-        description: Content of `publication.json`.
+        publication: Content of `publication.json`.
     """
 
     out: Path
-    description: Mapping[str, Any]
+    publication: Publication
 
     def summary(self) -> str:
         """Return the counts and where to go on, in a few lines."""
-        tiles, sites = self.description["tiles"], self.description["candidates"]
-        parts = [f"{sites['sites']:,} candidates of {tiles['candidates']:,} tiles"]
-        if self.description["known"]:
-            parts.append(f"{sites['known']:,} known  {sites['new']:,} new")
+        tiles, sites = self.publication.tiles, self.publication.candidates
+        parts = [f"{sites.sites:,} candidates of {tiles.candidates:,} tiles"]
+        if self.publication.known:
+            parts.append(f"{sites.known:,} known  {sites.new:,} new")
         return (
-            f"publish   {tiles['planned']:,} tiles | {tiles['scored']:,} scored  {tiles['failed']:,} failed | "
+            f"publish   {tiles.planned:,} tiles | {tiles.scored:,} scored  {tiles.failed:,} failed | "
             f"{' | '.join(parts)}\nwrote     {self.out}   page: {self.out}/report.html\n"
             f"next      sat_xception review {self.out}"
         )
@@ -71,7 +72,7 @@ class PublishResult:
 class _Findings:
     """What one pass over all rows gathers; of tiles below the threshold nothing is kept."""
 
-    def __init__(self, scores: Scores, threshold: float, heat: HeatMap) -> None:
+    def __init__(self, scores: ScoreFolder, threshold: float, heat: HeatMap) -> None:
         self._scores, self._threshold, self._heat = scores, threshold, heat
         self._parts: list[tuple[Integers, Integers, npt.NDArray[np.float32]]] = []
         self.reasons: Counter[str] = Counter()
@@ -134,8 +135,8 @@ def publish(config: PublishConfig) -> PublishResult:
         known = KnownPlaces(read_layer(config.known, config.known_layer, "--known"), scores.zoom)
     if config.areas:
         areas = AreaCounts(read_layer(config.areas, config.areas_layer, "--areas"), config.area_name)
-    imagery = page_imagery(config, scores.imagery)
-    with review_lock(config.out), atomic_folder(config.out, record="publication.json") as work:
+    imagery = page_imagery(config, scores.document.imagery.url, scores.document.imagery.attribution)
+    with review_lock(config.out), atomic_folder(config.out, record=Publication.file_name) as work:
         _check_review(config.out, scores)
         bounds = check_scores(scores)
         if bounds is None:
@@ -151,59 +152,50 @@ def publish(config: PublishConfig) -> PublishResult:
         table = candidate_table(sites, scores, comparison, area_names)
         write_candidates(table, work)
         if known and comparison:
-            _tell_unseen(comparison, config)
+            _log_unseen(comparison.place_counts(), config)
             _write_comparison(table, known.missed(comparison), work)
         by_area = areas.table(sites, site_areas, comparison) if areas and site_areas is not None else []
-        description = _describe(config, scores, threshold, findings, sites, comparison) | {
-            "areas": by_area,
-            "attribution": imagery.attribution,
-            "imagery": scores.imagery,
-        }
-        description["review"] = _write_review(config, description, table, sites, imagery, work)
-        (work / "heat-map.png").write_bytes(heat.draw(_title(description), _marks(sites), imagery.attribution))
-        write_json(work / "publication.json", description)
-        write_reports(work, description, table)
-    return PublishResult(config.out, description)
+        title = f"{scores.positive}: {scores.document.model}"
+        (work / "heat-map.png").write_bytes(heat.draw(title, _marks(sites), imagery.attribution))
+        head = PageHead(scores.positive, scores.zoom, threshold, str(scores.document.model), comparison is not None)
+        review = _write_review(config, head, table, sites, imagery, work)
+        publication = _publication(config, scores, threshold, findings, sites, comparison, by_area, imagery, review)
+        publication.write(work)
+        write_reports(work, publication, table)
+    return PublishResult(config.out, publication)
 
 
-def _check_review(out: Path, scores: Scores) -> None:
+def _check_review(out: Path, scores: ScoreFolder) -> None:
     """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
     if isinstance(out, GcsPath) or not (out / RECORD).is_file():
         return
-    before = (read_json_file(out / "publication.json") or {}).get("imagery")
+    earlier, now = Publication.find(out), scores.document.imagery
+    before = earlier.imagery if earlier else None
     if before is None:
-        _log.warning(
-            "review    it isn't recorded which imagery %s is of: look whether it is %s",
-            out / RECORD,
-            scores.imagery.get("url"),
-        )
+        _log.warning("review    it isn't recorded which imagery %s is of: look whether it is %s", out / RECORD, now.url)
         return
-    different = sorted(
-        name for name in before.keys() | scores.imagery.keys() if before.get(name) != scores.imagery.get(name)
-    )
+    different = sorted(name for name in ScoredImagery.model_fields if getattr(before, name) != getattr(now, name))
     if any(name not in _NO_OTHER_PICTURES for name in different):
         raise ConfigError(
-            f"{out / RECORD} holds a review of {before.get('url')}, and these scores are of {scores.imagery.get('url')}"
+            f"{out / RECORD} holds a review of {before.url}, and these scores are of {now.url}"
             f" (they differ in: {', '.join(different)}): what was seen there need not be so here. Name a new --out"
         )
 
 
-def _tell_unseen(comparison: Comparison, config: PublishConfig) -> None:
+def _log_unseen(counts: KnownCounts, config: PublishConfig) -> None:
     """Log how many known places can't say anything of the model, since no scored tile holds them."""
-    counts = comparison.counts()
-    unseen, places = counts[NOT_PLANNED] + counts[FAILED], len(comparison.outcome)
-    if not unseen:
+    if not counts.unseen:
         return
-    told = f"{unseen:,} of {places:,} places of {config.known} are on no scored tile ({counts[NOT_PLANNED]:,} on tiles "
-    told += f"that weren't planned, {counts[FAILED]:,} on tiles that failed)"
-    if unseen == places:
+    message = f"{counts.unseen:,} of {counts.places:,} places of {config.known} are on no scored tile "
+    message += f"({counts.not_planned:,} on tiles that weren't planned, {counts.tile_failed:,} on tiles that failed)"
+    if counts.unseen == counts.places:
         _log.warning(
             "known     %s: nothing can be said of how many the model finds, and candidates count as new. "
             "Is --known of this area?",
-            told,
+            message,
         )
     else:
-        _log.info("known     %s; missed.csv names them", told)
+        _log.info("known     %s; missed.csv names them", message)
 
 
 def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:
@@ -212,58 +204,60 @@ def _write_comparison(table: pa.Table, missed: pa.Table, work: Path) -> None:
     write_csv(missed, work / "missed.csv")
 
 
-def _threshold(config: PublishConfig, scores: Scores) -> float:
-    threshold = scores.threshold if config.threshold is None else config.threshold
+def _threshold(config: PublishConfig, scores: ScoreFolder) -> float:
+    threshold = scores.document.threshold if config.threshold is None else config.threshold
     if threshold is None:
-        raise ConfigError(f"{scores.folder}/scores.json names no threshold: give one with --threshold")
+        raise ConfigError(f"{scores.folder}/{BulkScores.file_name} names no threshold: give one with --threshold")
     return threshold
 
 
-def _link_shards(scores: Scores, work: Path) -> None:
+def _link_shards(scores: ScoreFolder, work: Path) -> None:
     """Put the shards beside the maps: linked, which takes no room, or copied to another disk."""
     folder = work / "tiles"
     folder.mkdir()
-    for path in (*scores.shards, scores.folder / "scores.json"):
+    for path in (*scores.shards, scores.folder / BulkScores.file_name):
         try:
             os.link(path.resolve(), folder / path.name)
         except OSError:
             shutil.copyfile(path, folder / path.name)
 
 
-def _describe(
+def _publication(
     config: PublishConfig,
-    scores: Scores,
+    scores: ScoreFolder,
     threshold: float,
     findings: _Findings,
     sites: Sites,
     comparison: Comparison | None,
-) -> dict[str, Any]:
-    counts = comparison.counts() if comparison else {}
-    candidates = {"sites": len(sites)} | {key: counts.pop(key) for key in ("known", "new") if counts}
-    return {
-        "model": scores.model,
-        "classes": list(scores.classes),
-        "positive_label": scores.positive,
-        "threshold": threshold,
-        "zoom": scores.zoom,
-        "tiles": {
-            "planned": scores.planned,
-            "scored": scores.scored,
-            "failed": scores.failed,
-            "candidates": len(sites.x),
-            "below": scores.scored - len(sites.x),
-        },
-        "by_label": dict(sorted(findings.by_label.items())),
-        "reasons": dict(findings.reasons.most_common()),
-        "candidates": candidates,
-        "known": counts,
-        "config": config.resolved(),
-    }
-
-
-def _title(description: Mapping[str, Any]) -> str:
-    model = description["model"]
-    return f"{description['positive_label']}: {model['name']} version {model['version']}"
+    areas: list[AreaRow],
+    imagery: PageImagery,
+    review: ReviewCounts,
+) -> Publication:
+    scored = scores.document
+    tiles = TileCounts(
+        planned=scored.planned,
+        scored=scored.scored,
+        failed=scored.failed,
+        candidates=len(sites.x),
+        below=scored.scored - len(sites.x),
+    )
+    return Publication(
+        model=scored.model,
+        classes=scored.classes,
+        positive_label=scores.positive,
+        threshold=threshold,
+        zoom=scores.zoom,
+        tiles=tiles,
+        by_label=dict(sorted(findings.by_label.items())),
+        reasons=dict(findings.reasons.most_common()),
+        candidates=comparison.site_counts() if comparison else SiteCounts(sites=len(sites)),
+        known=comparison.place_counts() if comparison else None,
+        areas=tuple(areas),
+        attribution=imagery.attribution,
+        imagery=scored.imagery,
+        review=review,
+        config=config.resolved(),
+    )
 
 
 def _marks(sites: Sites) -> tuple[Floats, Floats]:
@@ -271,16 +265,12 @@ def _marks(sites: Sites) -> tuple[Floats, Floats]:
 
 
 def _write_review(
-    config: PublishConfig,
-    description: Mapping[str, Any],
-    table: pa.Table,
-    sites: Sites,
-    imagery: PageImagery,
-    work: Path,
-) -> dict[str, int]:
-    data = review_data(description, table, sites, config.most_reviewed)
+    config: PublishConfig, head: PageHead, table: pa.Table, sites: Sites, imagery: PageImagery, work: Path
+) -> ReviewCounts:
+    data = review_data(head, table, sites, config.most_reviewed)
     if imagery.source is not None:
-        data["images"] = copy_tiles(data, imagery.source, config, work / "review" / "tiles")
+        images = copy_tiles(data, imagery.source, config, work / "review" / "tiles")
+        data = data.model_copy(update={"images": images})
     write_page(work / "review", data, imagery, config)
     kept = 0
     earlier = config.out / RECORD
@@ -289,4 +279,5 @@ def _write_review(
         record = ReviewRecord(work / RECORD, data)
         kept = len(record.decisions)
         _log.info("review    %s decisions are kept, %s more of tiles that are no candidates now", kept, record.others)
-    return {"candidates": len(data["score"]), "left_out": len(sites) - len(data["score"]), "kept_decisions": kept}
+    shown = len(data.score)
+    return ReviewCounts(candidates=shown, left_out=len(sites) - shown, kept_decisions=kept)

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.imagery import ImagerySource, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
+from sat_xception.review.data import CopiedTiles, ReviewData, WebTiles
 from sat_xception.review.settings import ReviewPageConfig
 from sat_xception.settings.config import shown
 from sat_xception.storage import scratch_folder
 
-__all__ = ["PageImagery", "WebTiles", "copy_tiles", "page_imagery", "web_tiles"]
+__all__ = ["PageImagery", "copy_tiles", "page_imagery", "web_tiles"]
 
 _log = get_logger(__name__)
 _PLACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([a-z])-([a-z])|(\d)-(\d)")
 _ENDINGS = {"jpeg": "jpg"}
-
-
-@dataclass(frozen=True)
-class WebTiles:
-    """A tile server as a page asks it.
-
-    Attributes:
-        url: Template with `{z}`, `{x}`, `{y}` or `{-y}`, and perhaps `{s}`.
-        hosts: What `{s}` may be.
-        attribution: Whom its licence wants named.
-        origins: Scheme and host of every server it names, for the page's content security policy.
-    """
-
-    url: str
-    hosts: str
-    attribution: str
-    origins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,18 +40,19 @@ class PageImagery:
     source: ImagerySource | None = None
 
 
-def page_imagery(config: ReviewPageConfig, scored: Mapping[str, Any]) -> PageImagery:
+def page_imagery(config: ReviewPageConfig, url: str, attribution: str) -> PageImagery:
     """Return what the page shows.
 
     Args:
         config: Settings.
-        scored: Imagery that was scored: `url` and `attribution`.
+        url: Address of the imagery that was scored; "" if it isn't known.
+        attribution: Attribution required by its licence.
 
     Raises:
         ConfigError: The imagery can't be had, or its address can't be put on a page.
     """
-    address = config.imagery or str(scored.get("url") or "")
-    attribution = config.imagery_attribution or str(scored.get("attribution") or "")
+    address = config.imagery or url
+    attribution = config.imagery_attribution or attribution
     if not address:
         _log.warning("review    without pictures: neither scores.json nor --imagery names any")
         return PageImagery(attribution)
@@ -114,27 +98,22 @@ def web_tiles(template: str, attribution: str, flag: str, tms: bool = False) -> 
     if any(not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9a-fA-F:]+\](:\d+)?", part.netloc) for part in parts):
         raise ConfigError(f"{flag} has no plain host name; got {template!r}")
     origins = tuple(sorted({f"{part.scheme}://{part.netloc}" for part in parts}))
-    return WebTiles(template, hosts, attribution, origins)
+    return WebTiles(url=template, hosts=hosts, attribution=attribution, origins=origins)
 
 
-def copy_tiles(
-    data: Mapping[str, Any], source: ImagerySource, config: ReviewPageConfig, folder: Path
-) -> dict[str, Any]:
+def copy_tiles(data: ReviewData, source: ImagerySource, config: ReviewPageConfig, folder: Path) -> CopiedTiles:
     """Fetch the tiles that the page shows into `folder/z/x/y.ext`.
 
     Args:
-        data: What the page shows, see `review_data`.
+        data: The candidates.
         source: Where they come from; it is closed.
         config: Settings.
         folder: Where they go.
 
-    Returns:
-        `ending`, of most tiles, and `others`: the ending of each other tile by `x/y`, "" of those that can't be had.
-
     Raises:
         ServiceError: None of the tiles could be had.
     """
-    zoom = data["zoom"]
+    zoom = data.zoom
     wanted = sorted(_shown_tiles(data))
     fetching = FetchConfig(workers=config.workers, rate_per_s=config.rate_per_s)
     endings: dict[tuple[int, int], str] = {}
@@ -160,15 +139,15 @@ def copy_tiles(
     found = [ending for ending in endings.values() if ending]
     most = max(sorted(set(found)), key=found.count) if found else "jpg"
     others = {f"{x}/{y}": ending for (x, y), ending in endings.items() if ending != most}
-    return {"ending": most, "others": others}
+    return CopiedTiles(ending=most, others=others)
 
 
-def _shown_tiles(data: Mapping[str, Any]) -> set[tuple[int, int]]:
+def _shown_tiles(data: ReviewData) -> set[tuple[int, int]]:
     """Return the column and row of every tile in the rectangle around each candidate's tiles."""
-    return {tile for places in zip(data["x"], data["y"], data["beside"], strict=True) for tile in _rectangle(*places)}
+    return {tile for places in zip(data.x, data.y, data.beside, strict=True) for tile in _rectangle(*places)}
 
 
-def _rectangle(x: int, y: int, beside: list[list[int]]) -> Iterator[tuple[int, int]]:
+def _rectangle(x: int, y: int, beside: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     across, down = [0, *(place[0] for place in beside)], [0, *(place[1] for place in beside)]
     for column in range(x + min(across), x + max(across) + 1):
         for row in range(y + min(down), y + max(down) + 1):

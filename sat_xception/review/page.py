@@ -8,20 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from sat_xception.errors import DataError
 from sat_xception.geo.sites import Sites
 from sat_xception.reports.page import render_page
-from sat_xception.review.imagery import PageImagery, WebTiles, web_tiles
+from sat_xception.review.data import ReviewData
+from sat_xception.review.imagery import PageImagery, web_tiles
 from sat_xception.review.settings import ReviewPageConfig
 from sat_xception.storage.files import dump_json
 
-__all__ = ["content_policy", "read_data", "review_data", "write_page"]
+__all__ = ["PageHead", "content_policy", "read_data", "review_data", "write_page"]
 
 _STATIC = Path(__file__).parent / "static"
 _DATA = "candidates.js"
@@ -30,39 +31,55 @@ _BEFORE, _AFTER = "window.REVIEW_DATA = ", ";\n"
 _REACH = 2
 
 
-def review_data(description: Mapping[str, Any], table: pa.Table, sites: Sites, most: int) -> dict[str, Any]:
-    """Return what the page shows, as JSON types; of candidates a list a column, the best first.
+class PageHead(NamedTuple):
+    """What all candidates of a page have in common; see `ReviewData`.
 
-    `beside` has the place of a candidate's other tiles, counted from the best one, as far as they are shown; `hidden`
-    how many aren't, because they are more than two tiles away from it.
+    Attributes:
+        label: The positive class.
+        zoom: Zoom of the tiles.
+        threshold: Decision threshold.
+        model: Name and version of the model.
+        compared: Whether the candidates were compared with known places.
+    """
+
+    label: str
+    zoom: int
+    threshold: float
+    model: str
+    compared: bool
+
+
+def review_data(head: PageHead, table: pa.Table, sites: Sites, limit: int) -> ReviewData:
+    """Return the candidates of a page, without its imagery.
 
     Args:
-        description: Content of `publication.json`.
+        head: What they have in common.
         table: Candidates, as `candidate_table` makes them.
         sites: The same.
-        most: How many of them to take.
+        limit: Maximum number of candidates on the page.
     """
-    rows = table.slice(0, most)
+    rows = table.slice(0, limit)
+    columns = {name: rows[name].to_pylist() for name in ("x", "y", "score", "lon", "lat", "tiles")}
     beside, hidden = _tiles_beside(sites, len(rows))
-    names = sorted(set(rows["area"].to_pylist()) - {None})
-    place = {name: index for index, name in enumerate(names)}
-    data: dict[str, Any] = {
-        "label": description["positive_label"],
-        "zoom": description["zoom"],
-        "threshold": description["threshold"],
-        "model": f"{description['model']['name']} version {description['model']['version']}",
-        "total": len(table),
-        "areas": names,
-        "area": [place.get(name, -1) for name in rows["area"].to_pylist()] if names else [],
-        **{name: rows[name].to_pylist() for name in ("x", "y", "score", "lon", "lat", "tiles")},
-        "known": [value == "known" for value in rows["comparison"].to_pylist()] if description["known"] else [],
-        "distance_m": rows["distance_m"].to_pylist() if description["known"] else [],
-        "beside": beside,
-        "hidden": hidden,
-    }
-    places = json.dumps([data[name] for name in ("label", "zoom", "x", "y", "beside")])
-    data["key"] = hashlib.sha256(places.encode()).hexdigest()[:16]
-    return data
+    in_areas = rows["area"].to_pylist()
+    names = sorted(set(in_areas) - {None})
+    index_of = {name: index for index, name in enumerate(names)}
+    keyed = json.dumps([head.label, head.zoom, columns["x"], columns["y"], beside])
+    return ReviewData(
+        label=head.label,
+        zoom=head.zoom,
+        threshold=head.threshold,
+        model=head.model,
+        total=len(table),
+        areas=names,
+        area=[index_of.get(name, -1) for name in in_areas] if names else [],
+        **columns,
+        known=[value == "known" for value in rows["comparison"].to_pylist()] if head.compared else [],
+        distance_m=rows["distance_m"].to_pylist() if head.compared else [],
+        beside=beside,
+        hidden=hidden,
+        key=hashlib.sha256(keyed.encode()).hexdigest()[:16],
+    )
 
 
 def _tiles_beside(sites: Sites, size: int) -> tuple[list[list[list[int]]], list[int]]:
@@ -81,32 +98,23 @@ def _tiles_beside(sites: Sites, size: int) -> tuple[list[list[list[int]]], list[
     return beside, hidden
 
 
-def write_page(folder: Path, data: Mapping[str, Any], imagery: PageImagery, config: ReviewPageConfig) -> None:
+def write_page(folder: Path, data: ReviewData, imagery: PageImagery, config: ReviewPageConfig) -> None:
     """Write the page, its candidates and its scripts.
 
     Args:
         folder: Where to; it may hold the tiles already.
-        data: What `review_data` returns, with `images` where tiles were copied.
+        data: The candidates, with `images` where tiles were copied.
         imagery: What it shows.
         config: Settings: the basemap.
     """
     basemap = web_tiles(config.basemap, config.basemap_attribution, "--basemap") if config.basemap else None
     origins = {origin for tiles in (imagery.web, basemap) if tiles for origin in tiles.origins}
     shutil.copytree(_STATIC, folder, dirs_exist_ok=True)
-    content = {
-        **data,
-        "attribution": imagery.attribution,
-        "imagery": _shown(imagery.web),
-        "basemap": _shown(basemap),
-    }
-    text = dump_json(content, ensure_ascii=False, separators=(",", ":"))
+    shown = {"attribution": imagery.attribution, "imagery": imagery.web, "basemap": basemap}
+    text = dump_json(data.model_copy(update=shown).content(), ensure_ascii=False, separators=(",", ":"))
     (folder / _DATA).write_text(f"{_BEFORE}{text}{_AFTER}", encoding="utf-8")
-    page = render_page("review", label=data["label"], policy=content_policy(origins), model=data["model"])
+    page = render_page("review", label=data.label, policy=content_policy(origins), model=data.model)
     (folder / "index.html").write_text(page, encoding="utf-8")
-
-
-def _shown(tiles: WebTiles | None) -> dict[str, str] | None:
-    return {"url": tiles.url, "hosts": tiles.hosts, "attribution": tiles.attribution} if tiles else None
 
 
 def content_policy(origins: set[str]) -> str:
@@ -118,8 +126,8 @@ def content_policy(origins: set[str]) -> str:
     )
 
 
-def read_data(out: Path) -> dict[str, Any]:
-    """Return what the page of a published folder shows.
+def read_data(out: Path) -> ReviewData:
+    """Return the candidates on the page of a published folder.
 
     Raises:
         DataError: There is no page, or it is damaged.
@@ -127,9 +135,14 @@ def read_data(out: Path) -> dict[str, Any]:
     path = out / "review" / _DATA
     try:
         text = path.read_text(encoding="utf-8")
-        content: dict[str, Any] = json.loads(text.removeprefix(_BEFORE).removesuffix(_AFTER))
+        return ReviewData.model_validate_json(text.removeprefix(_BEFORE).removesuffix(_AFTER))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: is {out} a folder that `sat_xception bulk publish` wrote?") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise DataError(
+            f"{path} is damaged: {where}: {problem['msg']}. Run `sat_xception bulk publish` again"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}. Run `sat_xception bulk publish` again") from None
-    return content

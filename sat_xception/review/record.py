@@ -1,4 +1,4 @@
-"""What people said of candidates, as GeoJSON that `assemble --negatives-review` reads: a feature a tile.
+"""Decisions on candidates, as GeoJSON that `assemble --negatives-review` reads: one feature per tile.
 
 A verdict is about what was seen:
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.errors import DataError, ServiceError
 from sat_xception.geo.tiles import grid_to_lonlat
+from sat_xception.review.data import ReviewData
 from sat_xception.storage import partial_file
 from sat_xception.storage.files import dump_json
 
@@ -62,25 +63,25 @@ class ReviewRecord:
         others: How many decisions are of tiles that are no candidates; they are kept as they are.
     """
 
-    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, data: ReviewData) -> None:
         """Read the file, if it is there.
 
         Args:
             path: The file.
-            data: Candidates, as `review_data` returns them.
+            data: The candidates.
 
         Raises:
             DataError: It is damaged.
         """
         self.path = path
         self._data = data
-        zoom = data["zoom"]
-        self._place = {f"{zoom}/{x}/{y}": i for i, (x, y) in enumerate(zip(data["x"], data["y"], strict=True))}
+        places = zip(data.x, data.y, strict=True)
+        self._index = {f"{data.zoom}/{x}/{y}": index for index, (x, y) in enumerate(places)}
         self.decisions: dict[str, Decision] = {}
         self._lines: dict[str, list[str]] = {}
         if path.exists():
             self._read()
-        self.others = sum(site not in self._place for site in self._lines)
+        self.others = sum(site not in self._index for site in self._lines)
 
     def _read(self) -> None:
         try:
@@ -89,7 +90,7 @@ class ReviewRecord:
                 facts = feature["properties"]
                 site = str(facts["site"])
                 self._lines.setdefault(site, []).append(_line(feature))
-                if facts["tile_id"] == site and site in self._place:
+                if facts["tile_id"] == site and site in self._index:
                     told = {name: facts.get(name) or "" for name in ("verdict", "note", "reviewer", "time")}
                     self.decisions[site] = Decision.model_validate({"site": site, **told})
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -105,7 +106,7 @@ class ReviewRecord:
 
     def knows(self, site: str) -> bool:
         """Return whether a candidate is on the page."""
-        return site in self._place
+        return site in self._index
 
     def version(self, site: str) -> str:
         """Return the version of what is said of a candidate; "" where nothing is."""
@@ -141,9 +142,9 @@ class ReviewRecord:
             raise ServiceError(f"can't write {self.path}: {error.strerror}") from None
 
     def _features(self, decision: Decision) -> Sequence[dict[str, Any]]:
-        data, index = self._data, self._place[decision.site]
-        x, y, zoom = data["x"][index], data["y"][index], data["zoom"]
-        tiles = [(x, y), *((x + across, y + down) for across, down in data["beside"][index])]
+        data, index = self._data, self._index[decision.site]
+        x, y, zoom = data.x[index], data.y[index], data.zoom
+        tiles = [(x, y), *((x + across, y + down) for across, down in data.beside[index])]
         features = []
         for tile in tiles:
             said = decision.verdict if tile == (x, y) or decision.verdict == "no" else "unsure"
@@ -154,7 +155,7 @@ class ReviewRecord:
                 "z": zoom,
                 "verdict": said,
                 "site": decision.site,
-                "score": data["score"][index],
+                "score": data.score[index],
                 "note": decision.note,
                 "reviewer": decision.reviewer,
                 "time": decision.time,

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
+from sat_xception.review.data import ReviewData
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import read_data
 from sat_xception.review.record import RECORD, Decision, ReviewRecord
@@ -92,7 +93,7 @@ def review(config: ReviewConfig) -> ReviewResult:
     with review_lock(config.out):
         server = ReviewServer(config.out, data)
         asyncio.run(_serve_until_signal(server, config))
-        return ReviewResult(server.record.path, len(data["x"]), server.record.counts())
+        return ReviewResult(server.record.path, len(data.x), server.record.counts())
 
 
 async def _serve_until_signal(server: ReviewServer, config: ReviewConfig) -> None:
@@ -123,7 +124,7 @@ class ReviewServer:
         record: The decisions.
     """
 
-    def __init__(self, out: Path, data: dict[str, Any]) -> None:
+    def __init__(self, out: Path, data: ReviewData) -> None:
         """Read the record.
 
         Raises:

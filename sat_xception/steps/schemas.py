@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sat_xception.bulk.plan_document import BulkPlan
+from sat_xception.bulk.run_document import BulkRun, BulkScores
 from sat_xception.dataset.record import DatasetRecord
 from sat_xception.deploy.deployment import CheckedPackage, Deployment
 from sat_xception.deploy.rollout_record import RolloutRecord
@@ -13,6 +15,7 @@ from sat_xception.evaluate.evaluation import Evaluation
 from sat_xception.examples.index import ExamplesIndex
 from sat_xception.notify.last_run import LastRun
 from sat_xception.package.record import ModelRecord
+from sat_xception.publish.publication import Publication
 from sat_xception.search.record import SearchRecord
 from sat_xception.served_model.golden import GoldenTiles
 from sat_xception.storage.document import Document
@@ -22,6 +25,9 @@ from sat_xception.train.record import TrainingHistory, TrainingRecord
 __all__ = ["DOCUMENTS", "schema_file", "write_schemas"]
 
 DOCUMENTS: tuple[type[Document], ...] = (
+    BulkPlan,
+    BulkRun,
+    BulkScores,
     CheckedPackage,
     DatasetRecord,
     Decision,
@@ -31,6 +37,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     GoldenTiles,
     LastRun,
     ModelRecord,
+    Publication,
     RolloutRecord,
     SearchRecord,
     TrainingHistory,

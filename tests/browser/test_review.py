@@ -276,7 +276,7 @@ def test_filters_narrow_the_list_and_deciding_goes_on_inside_them(browser, page,
     assert text(browser, "matching") == "1 of 30 candidates" and title(browser) == "Candidate 2 of 30"
     choose(browser, "by-verdict", "")
     choose(browser, "from-score", "0.9")
-    kept = sum(score >= 0.9 for score in read_data(out)["score"])
+    kept = sum(score >= 0.9 for score in read_data(out).score)
     assert text(browser, "matching") == f"{kept} of 30 candidates"
     choose(browser, "from-score", "0.999")
     assert title(browser) == "No candidate fits the filters"
@@ -327,7 +327,7 @@ def test_a_click_on_the_map_chooses_what_is_there(browser, page, out):
     browser.execute_script(click, *lowest.tolist())
     chosen = int(title(browser).split()[1]) - 1
     data = read_data(out)
-    assert data["y"][chosen] == max(data["y"])
+    assert data.y[chosen] == max(data.y)
 
 
 def test_on_a_phone_one_part_is_shown_at_a_time_and_buttons_are_in_reach(browser, page, out):

@@ -181,8 +181,8 @@ def test_the_bulk_engine_answers_alike(version, tmp_path):
     model = ScoringModel.read(version)
     assert model.backbone == NAME
     images, expected = golden(version)
-    facts = prepare_engine(model, "tensorflow", "fp32", None, tmp_path)
-    engine = open_engine(model, facts, tmp_path)
+    prepared = prepare_engine(model, "tensorflow", "fp32", None, tmp_path)
+    engine = open_engine(model, prepared, tmp_path)
     try:
         pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in images]
         found = np.concatenate([engine.run(engine.fit(tile)[np.newaxis]) for tile in pixels])

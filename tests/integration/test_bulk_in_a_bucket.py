@@ -8,7 +8,7 @@ import pytest
 from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.predict import predict_tiles, retry_failed
-from sat_xception.bulk.scorer import ScoringModel
+from sat_xception.bulk.scorer import ScoringModel, model_id
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.bulk.worker import FAILED
 from sat_xception.served_model.model_root import new_version
@@ -47,8 +47,8 @@ def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
     here = {"plan": tmp_path / "plan", "model": tmp_path / "models", "out": tmp_path / "scores", **common}
     there = {"plan": "gs://bulk/plan", "model": "gs://bulk/models", "out": "gs://bulk/scores", **common}
     result, local = predict_tiles(BulkPredictConfig(**there)), predict_tiles(BulkPredictConfig(**here))
-    assert (result.facts["planned"], result.facts["scored"], result.facts["failed"]) == (90, 89, 1)
-    assert result.facts == local.facts
+    assert (result.scores.planned, result.scores.scored, result.scores.failed) == (90, 89, 1)
+    assert result.scores == local.scores
     names = ("scores-00000-of-00003.parquet", "scores-00001-of-00003.parquet", "scores-00002-of-00003.parquet")
     for name in names:
         assert read_stored_bytes(GcsPath("gs://bulk/scores") / name) == (tmp_path / "scores" / name).read_bytes()
@@ -61,8 +61,8 @@ def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
     assert predict_tiles(BulkPredictConfig(**there)).tiles == 40
     (tmp_path / "tiles.mbtiles").unlink()
     write_imagery(tmp_path / "tiles.mbtiles", 90)
-    assert retry_failed(BulkRetryConfig(**there)).facts["failed"] == 0
+    assert retry_failed(BulkRetryConfig(**there)).scores.failed == 0
     # The next plan leaves out what is scored, and finds it as it is fetched.
     folder = fetch_folder(GcsPath("gs://bulk/scores"), "scores.json")
     assert sum(pq.read_metadata(path).num_rows for path in folder.glob("scores-*")) == 90
-    assert ScoringModel.read(version).facts() == result.facts["model"]
+    assert model_id(ScoringModel.read(version)) == result.scores.model

@@ -12,11 +12,12 @@ import pytest
 import shapely
 from PIL import Image
 
-from sat_xception.bulk.engines import engine_identity
+from sat_xception.bulk.engines import engine_id
 from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.plan_file import read_plan
 from sat_xception.bulk.predict import predict_tiles, retry_failed
+from sat_xception.bulk.run_document import BulkRun
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.publish.publish import publish
@@ -61,7 +62,7 @@ def contents(folder):
 @pytest.mark.parametrize("count", [1, 16, 17, 100])
 def test_planned_is_scored_and_failed_for_any_number_of_tiles(planned, config, count):
     result = predict_tiles(config(planned(count)))
-    assert (result.facts["planned"], result.facts["scored"], result.facts["failed"]) == (count, count, 0)
+    assert (result.scores.planned, result.scores.scored, result.scores.failed) == (count, count, 0)
     rows = rows_of(result.folder)
     assert rows.num_rows == count
     pixels = pixels_of(min(count, 50), seed=3)
@@ -77,7 +78,7 @@ def test_broken_tiles_fail_with_a_reason_and_their_neighbours_are_scored(planned
     (tmp_path / "tiles.mbtiles").unlink()
     write_imagery(tmp_path / "tiles.mbtiles", 100, {**BROKEN, 50: None})
     result = predict_tiles(config(tmp_path / "plan", "some"))
-    assert (result.facts["scored"], result.facts["failed"]) == (96, 4)
+    assert (result.scores.scored, result.scores.failed) == (96, 4)
     rows, sound = rows_of(result.folder), rows_of(whole.folder)
     failed = {index for index, status in enumerate(rows["status"].to_pylist()) if status == "failed"}
     assert failed == {3, 41, 50, 79}
@@ -137,7 +138,7 @@ def test_failed_tiles_are_scored_again_and_nothing_else_is(planned, config, tmp_
     (tmp_path / "tiles.mbtiles").unlink()
     write_imagery(tmp_path / "tiles.mbtiles", 100, {41: b""})
     result = retry_failed(config(plan, kind=BulkRetryConfig))
-    assert (result.facts["scored"], result.facts["failed"], result.tiles) == (99, 1, 3)
+    assert (result.scores.scored, result.scores.failed, result.tiles) == (99, 1, 3)
     assert rows_of(folder)["reason"].to_pylist()[41] == "zero bytes"
     assert os.stat(folder / "scores-00002-of-00003.parquet").st_mtime_ns == old
     whole = predict_tiles(config(plan, "whole")).folder
@@ -166,11 +167,11 @@ def test_an_answer_that_is_no_probability_is_a_failed_tile_that_is_scored_again(
     told = f"the model answers with a probability that is {reason}, expected 0 to 1"
     # 40 tiles and 20 in batches of 16: the first of each batch.
     assert [place for place, why in enumerate(rows["reason"].to_pylist()) if why == told] == [0, 16, 32, 40, 56]
-    assert (result.facts["scored"], result.facts["failed"]) == (53, 7)
-    assert result.facts["reasons"][told] == 5
+    assert (result.scores.scored, result.scores.failed) == (53, 7)
+    assert result.scores.reasons[told] == 5
     assert rows["label"].null_count == rows["probability/school"].null_count == 7
     again = retry_failed(config(plan, kind=BulkRetryConfig, endpoint=server.rest_url))
-    assert (again.facts["scored"], again.facts["failed"], again.tiles) == (58, 2, 7)
+    assert (again.scores.scored, again.scores.failed, again.tiles) == (58, 2, 7)
     publish(PublishConfig(scores=result.folder, out=tmp_path / "published"))
 
 
@@ -205,7 +206,7 @@ def test_tiles_that_an_earlier_version_stored_as_scored_without_a_probability_ar
     ):
         publish(PublishConfig(scores=folder, out=tmp_path / "published"))
     result = retry_failed(config(plan, kind=BulkRetryConfig))
-    assert (result.facts["scored"], result.facts["failed"], result.tiles) == (50, 0, 2)
+    assert (result.scores.scored, result.scores.failed, result.tiles) == (50, 0, 2)
     publish(PublishConfig(scores=folder, out=tmp_path / "published"))
 
 
@@ -269,9 +270,9 @@ def test_failed_tiles_may_be_scored_from_a_mended_file_which_is_recorded(planned
     folder = predict_tiles(config(plan)).folder
     (tmp_path / "tiles.mbtiles").unlink()
     write_imagery(tmp_path / "tiles.mbtiles", 100)
-    assert retry_failed(config(plan, kind=BulkRetryConfig)).facts["failed"] == 0
+    assert retry_failed(config(plan, kind=BulkRetryConfig)).scores.failed == 0
     imagery = json.loads((folder / "scores.json").read_text())["imagery"]
-    assert imagery["file"] != imagery["retried with file"][0]
+    assert imagery["file"] != imagery["retried_with_file"][0]
     assert json.loads((folder / "run.json").read_text())["imagery"] == imagery
     assert predict_tiles(config(plan)).tiles == 0
 
@@ -319,10 +320,10 @@ def test_the_examples_of_a_calibration_are_part_of_an_engine(tmp_path):
     for name, digest in (("one", "a"), ("other", "b")):
         (tmp_path / name).mkdir()
         write_index(tmp_path / name, {"train": ([], [{"file": "x", "count": 0, "sha256": digest}])}, ["a", "b"], [])
-    one, other = (engine_identity("openvino", "int8", tmp_path / name) for name in ("one", "other"))
-    assert one != other and one["made_by"].startswith("openvino ")
+    one, other = (engine_id("openvino", "int8", tmp_path / name) for name in ("one", "other"))
+    assert one != other and one.made_by.startswith("openvino ")
     # It has no say in exact numbers.
-    assert engine_identity("openvino", "fp32", tmp_path / "one") == engine_identity("openvino", "fp32", None)
+    assert engine_id("openvino", "fp32", tmp_path / "one") == engine_id("openvino", "fp32", None)
 
 
 def test_what_another_model_scored_is_not_left_out(planned, config, model_copy, tmp_path, caplog):
@@ -339,7 +340,7 @@ def test_what_was_scored_is_left_out_of_the_next_plan(planned, config, packaged_
     settings = {"imagery": "i/{z}/{x}/{y}", "probe": 0, "model": packaged_root, "name": NAME, "scored": (folder,)}
     plan_tiles(BulkPlanConfig(tiles=tmp_path / "tiles.txt", out=tmp_path / "again", engine="tensorflow", **settings))
     facts = json.loads((tmp_path / "again" / "plan.json").read_text())
-    assert (facts["planned"], facts["left out"]) == (3, 97)
+    assert (facts["planned"], facts["left_out"]) == (3, 97)
 
 
 def test_another_plan_model_or_engine_is_refused_and_the_scores_stay(planned, config, tmp_path):
@@ -393,7 +394,7 @@ def test_lost_rows_and_foreign_ones_are_found(planned, config):
     from sat_xception.bulk.ledger import close_ledger
 
     result = predict_tiles(config(planned(100)))
-    run = json.loads((result.folder / "run.json").read_text())
+    run = BulkRun.read(result.folder)
     path = result.folder / "scores-00001-of-00003.parquet"
     table = pq.read_table(path)
     for change, told in (
@@ -423,7 +424,7 @@ def test_a_server_gives_the_scores_that_the_model_here_gives(planned, config, se
     address = f"grpc://{server.grpc_address}" if scheme == "grpc" else server.rest_url
     result = predict_tiles(config(plan, "there", endpoint=address))
     there = rows_of(result.folder)
-    assert result.facts["engine"]["name"] == "endpoint"
+    assert result.scores.engine.name == "endpoint"
     for name in ("tile_id", "label", "status", "reason", "model_version"):
         assert here[name].equals(there[name])
     both = [np.nan_to_num(rows["probability/school"].to_numpy()) for rows in (here, there)]
@@ -487,7 +488,7 @@ def test_a_server_that_goes_away_stops_the_run_keeps_what_is_finished_and_the_ru
     assert 0 < status.finished < 3
     with RunningServer(serve_config(packaged_root)) as again:
         result = predict_tiles(config(plan, endpoint=again.rest_url))
-    assert (result.facts["scored"], result.tiles) == (100, status.waiting)
+    assert (result.scores.scored, result.tiles) == (100, status.waiting)
 
 
 def test_tiles_come_from_a_server_that_fails_at_times_and_are_never_too_many_at_once(
@@ -501,7 +502,7 @@ def test_tiles_come_from_a_server_that_fails_at_times_and_are_never_too_many_at_
         assert "measured on " in plan.summary()
         tiles.most_in_flight = 0
         result = predict_tiles(config(tmp_path / "plan", workers=5, batch_size=4))
-    assert (result.facts["scored"], result.facts["failed"]) == (62, 2)
+    assert (result.scores.scored, result.scores.failed) == (62, 2)
     assert tiles.most_in_flight <= 5
     reasons = dict(
         zip(rows_of(result.folder)["tile_id"].to_pylist(), rows_of(result.folder)["reason"].to_pylist(), strict=True)

@@ -38,7 +38,7 @@ def test_every_tile_is_scored_once_and_the_rest_of_it_later(tmp_path, packaged_r
         return predict_tiles(BulkPredictConfig(plan=tmp_path / f"plan-{name}", **config))
 
     result = run("first")
-    assert (result.facts["planned"], result.facts["scored"]) == (700, 700)
+    assert (result.scores.planned, result.scores.scored) == (700, 700)
     table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "first").glob("scores-*"))])
     names = [f"12/{index}/7" if located else f"school/é {index}.png" for index in range(700)]
     assert table["tile_id"].to_pylist() == names
@@ -50,7 +50,7 @@ def test_every_tile_is_scored_once_and_the_rest_of_it_later(tmp_path, packaged_r
     model = {"model": packaged_root, "name": NAME, "engine": "tensorflow"}
     rest = run("rest", scored=(tmp_path / "first",), **model)
     table = pq.read_table(next((tmp_path / "rest").glob("scores-*")))
-    assert (rest.facts["planned"], table["tile_id"].to_pylist()) == (300, names[300:600])
+    assert (rest.scores.planned, table["tile_id"].to_pylist()) == (300, names[300:600])
 
 
 def test_another_dataset_in_its_place_is_refused(tmp_path, packaged_root):

@@ -57,24 +57,24 @@ def test_the_answer_to_a_tile_does_not_depend_on_its_batch(network):
 
 
 def test_it_is_converted_once_and_proven_on_golden_tiles(model, tmp_path, monkeypatch):
-    facts = prepare_engine(model, "openvino", "fp32", None, tmp_path)
-    assert (facts["name"], facts["precision"], facts["accuracy_loss"]) == ("openvino", "fp32", 0.0)
+    prepared = prepare_engine(model, "openvino", "fp32", None, tmp_path)
+    assert (prepared.name, prepared.precision, prepared.accuracy_loss) == ("openvino", "fp32", 0.0)
     monkeypatch.setattr(engines, "_other_process", lambda: pytest.fail("it was converted again"))
-    assert prepare_engine(model, "openvino", "fp32", None, tmp_path) == facts
-    open_engine(model, facts, tmp_path).close()
+    assert prepare_engine(model, "openvino", "fp32", None, tmp_path) == prepared
+    open_engine(model, prepared, tmp_path).close()
     right = openvino_engine.OpenVinoEngine.fit
     monkeypatch.setattr(openvino_engine.OpenVinoEngine, "fit", lambda self, pixels: 255 - right(self, pixels))
     with pytest.raises(ModelError, match="the engine openvino answers golden tile"):
-        open_engine(model, facts, tmp_path)
+        open_engine(model, prepared, tmp_path)
 
 
 def test_eight_bit_numbers_come_with_what_they_cost(model, examples, tmp_path, caplog):
     pytest.importorskip("nncf")
     caplog.set_level(logging.INFO)
-    facts = prepare_engine(model, "openvino", "int8", examples, tmp_path)
-    assert facts["validation_tiles"] > 0
-    assert -1 <= facts["accuracy_loss"] < 0.5
-    assert json.loads((tmp_path / "engine.json").read_text())["accuracy_loss"] == facts["accuracy_loss"]
+    prepared = prepare_engine(model, "openvino", "int8", examples, tmp_path)
+    assert prepared.validation_tiles > 0
+    assert -1 <= prepared.accuracy_loss < 0.5
+    assert json.loads((tmp_path / "engine.json").read_text())["accuracy_loss"] == prepared.accuracy_loss
     network = openvino_engine._core().read_model(tmp_path / "network.xml")
     assert any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops())
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sat_xception.bulk.plan import plan_tiles
+from sat_xception.bulk.plan_document import GridImagery, PlannedTiles
 from sat_xception.bulk.plan_file import IdDigest, Plan, PlanWriter, read_plan
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.errors import ConfigError, DataError
@@ -23,6 +24,11 @@ def plan_of(tmp_path, name="plan", **settings):
     return read_plan(tmp_path / name)
 
 
+IMAGERY = GridImagery(
+    url="u", attribution="", tile_size=0, max_pixels=1, token_env="", contact="", tms=False, bands=(), scale=()
+)
+
+
 def keys_in(plan):
     return [plan.keys(shard).tolist() for shard in range(plan.shards)]
 
@@ -35,13 +41,13 @@ def test_shards_hold_every_key_once_in_order(tmp_path, runs, shard_tiles):
         for first, count in runs:
             writer.add(np.array([first]), np.array([count]))
         writer.add(np.empty(0, np.int64), np.empty(0, np.int64))
-    facts = writer.facts()
-    plan = Plan(tmp_path, facts | {"zoom": 9})
+    counts = writer.counts()
+    plan = Plan(tmp_path, PlannedTiles(area="a", zoom=9, imagery=IMAGERY, **counts._asdict(), left_out=0, model=None))
     assert [key for shard in keys_in(plan) for key in shard] == keys
     assert {len(shard) for shard in keys_in(plan)[:-1]} <= {shard_tiles}
     text = "".join(f"{name}\n" for name in tile_ids(np.array(keys), 9).to_pylist())
-    assert facts["digest of tile ids"] == hashlib.sha256(text.encode()).hexdigest()
-    assert (facts["planned"], facts["shards"]) == (len(keys), -(-len(keys) // shard_tiles))
+    assert counts.tile_ids_digest == hashlib.sha256(text.encode()).hexdigest()
+    assert (counts.planned, counts.shards) == (len(keys), -(-len(keys) // shard_tiles))
 
 
 def test_the_digest_depends_on_each_id_and_not_on_how_they_come():
@@ -69,7 +75,7 @@ def test_the_same_area_gives_the_same_plan_and_another_order_of_a_list_does_too(
 def test_a_table_of_tiles_is_a_list(tmp_path):
     (tmp_path / "tiles.csv").write_text("Z,X,Y,note\n9,300,200,a\n9,300,201,b\n")
     plan = plan_of(tmp_path, tiles=tmp_path / "tiles.csv")
-    assert plan.facts["zoom"] == 9
+    assert plan.document.zoom == 9
     assert keys_in(plan) == [[int(keys_of(300, 200)), int(keys_of(300, 201))]]
 
 
@@ -112,7 +118,7 @@ def test_a_backend_that_is_not_known_is_told_before_anything_else(tmp_path):
 def test_a_key_in_the_address_is_not_kept(tmp_path):
     plan = plan_of(tmp_path, bbox="24,46,24.1,46.1", imagery="http://tiles/{z}/{x}/{y}?key=secret")
     assert "secret" not in "".join(path.read_text(errors="replace") for path in plan.folder.iterdir())
-    assert plan.facts["imagery"]["url"] == "http://tiles/{z}/{x}/{y}?key=***"
+    assert plan.document.imagery.url == "http://tiles/{z}/{x}/{y}?key=***"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -148,7 +154,9 @@ def test_a_plan_that_is_damaged_says_so(tmp_path):
     with pytest.raises(DataError, match=r"bulk plan. again"):
         plan.keys(0)
     (plan.folder / "plan.json").write_text(json.dumps({"planned": 3}))
-    with pytest.raises(DataError, match="has no 'shards'"):
+    with pytest.raises(
+        DataError, match=r"plan\.json was written by an earlier version.*area: Field required.*bulk plan` again"
+    ):
         read_plan(plan.folder)
 
 

@@ -31,7 +31,7 @@ def test_every_point_of_a_row_is_a_place():
     known = KnownPlaces(layer(shapely.MultiPoint(places[:2]), shapely.Point(places[2]), name=["two", "one"]), ZOOM)
     compared = known.compare(sites_at(places[1], places[2]), 100.0)
     assert compared.outcome.tolist() == [NOT_PLANNED, FOUND, FOUND]
-    assert compared.counts()["known"] == 2
+    assert compared.site_counts().known == 2
     missed = known.missed(compared).to_pylist()
     assert [(row["place"], row["lon"], row["name"]) for row in missed] == [(1, 24.0, "two")]
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sat_xception.bulk.score_reader import check_scores, open_scores
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.publish.publication import KnownCounts, Publication
 from sat_xception.publish.publish import publish
 from sat_xception.publish.settings import PublishConfig
 from sat_xception.review.lock import review_lock
@@ -66,9 +67,9 @@ def run(scores, tmp_path, **settings):
 
 def test_counts_close_and_sites_are_in_every_file(scores, tmp_path):
     result = run(scores, tmp_path)
-    tiles = result.description["tiles"]
-    assert tiles == {"planned": 400, "scored": 399, "failed": 1, "candidates": 3, "below": 396}
-    assert result.description["reasons"] == {"HTTP 404": 1}
+    tiles = result.publication.tiles
+    assert tiles.content() == {"planned": 400, "scored": 399, "failed": 1, "candidates": 3, "below": 396}
+    assert result.publication.reasons == {"HTTP 404": 1}
     assert "400 tiles | 399 scored  1 failed | 2 candidates of 3 tiles" in result.summary()
     out = tmp_path / "out"
     rows = read_csv(out / "candidates.csv")
@@ -93,10 +94,10 @@ def test_shards_are_there_as_they_were_without_taking_room(scores, tmp_path):
 
 def test_a_score_at_the_threshold_is_a_candidate_and_flags_overrule_the_model(tmp_path):
     scores = write_scores(tmp_path / "scores", {tile(0, 0): 0.9, tile(5, 5): 0.5, tile(9, 9): 0.2})
-    assert run(scores, tmp_path).description["tiles"]["candidates"] == 2
-    assert run(scores, tmp_path, threshold=0.9).description["tiles"]["candidates"] == 1
+    assert run(scores, tmp_path).publication.tiles.candidates == 2
+    assert run(scores, tmp_path, threshold=0.9).publication.tiles.candidates == 1
     nothing = run(scores, tmp_path, threshold=0.99)
-    assert nothing.description["candidates"] == {"sites": 0}
+    assert nothing.publication.candidates.content() == {"sites": 0}
     assert json.loads((tmp_path / "out" / "candidates.geojson").read_text())["features"] == []
 
 
@@ -104,7 +105,7 @@ def test_without_a_threshold_it_asks_for_one(tmp_path):
     scores = write_scores(tmp_path / "scores", {tile(0, 0): 0.9}, threshold=None)
     with pytest.raises(ConfigError, match="--threshold"):
         run(scores, tmp_path)
-    assert run(scores, tmp_path, threshold=0.5).description["threshold"] == 0.5
+    assert run(scores, tmp_path, threshold=0.5).publication.threshold == 0.5
 
 
 def test_known_places_are_found_missed_or_not_looked_at(scores, tmp_path):
@@ -118,9 +119,11 @@ def test_known_places_are_found_missed_or_not_looked_at(scores, tmp_path):
     ]
     known = layer(tmp_path / "known.geojson", places)
     result = run(scores, tmp_path, known=known, known_distance_m=100)
-    assert result.description["candidates"] == {"sites": 2, "known": 1, "new": 1}
-    assert result.description["known"] == {"found": 2, "below the threshold": 1, "tile failed": 1, "not planned": 1}
-    assert sum(result.description["known"].values()) == len(places)
+    assert result.publication.candidates.content() == {"sites": 2, "known": 1, "new": 1}
+    assert result.publication.known.content() == {
+        "found": 2, "below_threshold": 1, "tile_failed": 1, "not_planned": 1,
+    }  # fmt: skip
+    assert result.publication.known.places == len(places)
     out = tmp_path / "out"
     assert [row["distance_m"] for row in read_csv(out / "known.csv")] == ["0"]
     [new] = read_csv(out / "new.csv")
@@ -158,15 +161,15 @@ def test_known_places_that_no_scored_tile_holds_are_told(scores, tmp_path, caplo
 def test_how_near_a_known_place_must_be_is_a_setting(scores, tmp_path):
     # A place in the middle of the tile to the east: half a tile away, some 53 m at 46 degrees north.
     known = layer(tmp_path / "known.geojson", [("Point", list(centre(13, 5)), {})])
-    assert run(scores, tmp_path, known=known, known_distance_m=60).description["candidates"]["known"] == 1
-    assert run(scores, tmp_path, known=known, known_distance_m=40).description["candidates"]["known"] == 0
+    assert run(scores, tmp_path, known=known, known_distance_m=60).publication.candidates.known == 1
+    assert run(scores, tmp_path, known=known, known_distance_m=40).publication.candidates.known == 0
 
 
 def test_without_candidates_every_known_place_is_missed(tmp_path):
     scores = write_scores(tmp_path / "scores", {tile(0, 0): 0.1})
     known = layer(tmp_path / "known.geojson", [("Point", list(centre(0, 0)), {})])
     result = run(scores, tmp_path, known=known)
-    assert result.description["known"] == {"found": 0, "below the threshold": 1, "tile failed": 0, "not planned": 0}
+    assert result.publication.known == KnownCounts(found=0, below_threshold=1, tile_failed=0, not_planned=0)
 
 
 def test_areas_add_up_and_what_lies_in_none_is_told(scores, tmp_path):
@@ -177,7 +180,7 @@ def test_areas_add_up_and_what_lies_in_none_is_told(scores, tmp_path):
     ]
     areas = layer(tmp_path / "areas.geojson", polygons)
     result = run(scores, tmp_path, areas=areas, area_name="province")
-    rows = {row["area"]: row for row in result.description["areas"]}
+    rows = {row.area: row.content() for row in result.publication.areas}
     assert rows["North"] == {"area": "North", "tiles": 100, "scored": 99, "failed": 1, "candidates": 1}
     assert rows["South"]["tiles"] == 100 and rows["South"]["candidates"] == 0
     assert rows["outside all areas"] == {
@@ -233,7 +236,7 @@ def test_an_earlier_review_survives_and_a_folder_under_review_is_left_alone(scor
     feature = {"type": "Feature", "properties": {"tile_id": site, "site": site, "verdict": "yes"}, "geometry": None}
     review = {"type": "FeatureCollection", "features": [feature]}
     (out / "review.geojson").write_text(json.dumps(review))
-    assert run(scores, tmp_path).description["review"]["kept_decisions"] == 1
+    assert run(scores, tmp_path).publication.review.kept_decisions == 1
     assert json.loads((out / "review.geojson").read_text()) == review
     with review_lock(out), pytest.raises(ConfigError, match="stop that"):
         run(scores, tmp_path)
@@ -253,7 +256,7 @@ def test_a_review_of_other_imagery_is_not_carried_over(scores, tmp_path):
         run(scores, tmp_path)
     assert (out / "publication.json").read_bytes() == before and (out / "review.geojson").exists()
     described(bands=None, attribution="somebody")
-    assert run(scores, tmp_path).description["attribution"] == "somebody"
+    assert run(scores, tmp_path).publication.attribution == "somebody"
     assert (out / "review.geojson").exists()
 
 
@@ -266,6 +269,28 @@ def test_a_review_of_imagery_that_is_not_recorded_is_told(scores, tmp_path, capl
     write_json(out / "publication.json", facts)
     run(scores, tmp_path)
     assert "it isn't recorded which imagery" in caplog.text
+
+
+def test_a_publication_of_the_first_version_is_read(scores, tmp_path):
+    known = layer(tmp_path / "known.geojson", [("Point", list(centre(3, 3)), {})])
+    for settings in ({}, {"known": known}):
+        result = run(scores, tmp_path, **settings)
+        path = result.out / "publication.json"
+        content = json.loads(path.read_text())
+        del content["schema_version"], content["imagery"]["retried_with_file"]
+        words = {"below_threshold": "below the threshold", "tile_failed": "tile failed", "not_planned": "not planned"}
+        content["known"] = {words.get(key, key): value for key, value in (content["known"] or {}).items()}
+        path.write_text(json.dumps(content))
+        assert Publication.read(result.out) == result.publication
+    assert run(scores, tmp_path).publication.known is None
+
+
+def test_a_damaged_publication_is_not_reviewed_on(scores, tmp_path):
+    out = run(scores, tmp_path).out
+    (out / "review.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (out / "publication.json").write_text('{"schema_version": 1}')
+    with pytest.raises(DataError, match=r"publication\.json is damaged: model: .*; remove it and run"):
+        run(scores, tmp_path)
 
 
 def test_no_table_holds_a_cell_that_a_spreadsheet_runs(scores, tmp_path):

@@ -76,25 +76,25 @@ def test_tiles_of_a_folder_are_copied_with_those_between_them(tmp_path):
     copied = {path.relative_to(out / "review/tiles").as_posix() for path in (out / "review/tiles").rglob("*.jpg")}
     # The fourth of the square around the first two has no picture.
     assert copied == {f"{Z}/{X + a}/{Y + b}.jpg" for a, b in ((0, 0), (1, 1), (1, 0), (5, 5))}
-    images = read_data(out)["images"]
-    assert images == {"ending": "jpg", "others": {f"{X}/{Y + 1}": ""}}
+    images = read_data(out).images
+    assert images.content() == {"ending": "jpg", "others": {f"{X}/{Y + 1}": ""}}
 
 
 def test_tiles_of_a_server_are_linked_or_copied_and_a_token_is_in_no_file(tmp_path, monkeypatch, caplog):
     with TileServer([encode(draw_tile("school", 1))]) as server:
         template = server.template
         linked = publish_tiles(tmp_path / "linked", {(0, 0): 0.9}, pictures=False, imagery=template)
-        assert read_data(linked)["imagery"]["url"] == template
+        assert read_data(linked).imagery.url == template
         assert f"data: {server.url};" in (linked / "review" / "index.html").read_text()
         assert not server.asked
         monkeypatch.setenv("TILE_KEY", "geheim")
         settings = {"imagery": f"{template}?key={{token}}", "imagery_token_env": "TILE_KEY"}
         copied = publish_tiles(tmp_path / "copied", {(0, 0): 0.9}, pictures=False, **settings)
         assert server.keys == {"geheim"}
-        assert read_data(copied)["imagery"] is None
+        assert read_data(copied).imagery is None
         assert (copied / "review" / "tiles" / str(Z) / str(X) / f"{Y}.jpg").is_file()
         with_key = publish_tiles(tmp_path / "key", {(0, 0): 0.9}, pictures=False, imagery=f"{template}?key=geheim")
-        assert read_data(with_key)["imagery"] is None
+        assert read_data(with_key).imagery is None
         offline = publish_tiles(tmp_path / "off", {(0, 0): 0.9}, pictures=False, imagery=template, with_tiles=True)
         assert (offline / "review" / "tiles" / str(Z) / str(X) / f"{Y}.jpg").is_file()
     for path in (path for folder in (copied, with_key) for path in folder.rglob("*") if path.is_file()):
@@ -127,8 +127,8 @@ def test_only_the_best_candidates_are_on_the_page_and_the_rest_is_counted(tmp_pa
     scores = {(3 * index, 0): 0.6 + index / 100 for index in range(10)}
     out = publish_tiles(tmp_path, scores, pictures=False, most_reviewed=4)
     data = read_data(out)
-    assert (len(data["x"]), data["total"]) == (4, 10)
-    assert data["score"] == [0.69, 0.68, 0.67, 0.66]
+    assert (len(data.x), data.total) == (4, 10)
+    assert data.score == (0.69, 0.68, 0.67, 0.66)
     assert json.loads((out / "publication.json").read_text())["review"] == {
         "candidates": 4, "left_out": 6, "kept_decisions": 0,
     }  # fmt: skip
@@ -138,7 +138,7 @@ def test_only_the_best_candidates_are_on_the_page_and_the_rest_is_counted(tmp_pa
 def test_far_tiles_of_a_large_candidate_are_counted_and_not_shown(tmp_path):
     out = publish_tiles(tmp_path, {(index, 0): 0.9 - index / 100 for index in range(8)}, pictures=False)
     data = read_data(out)
-    assert data["beside"] == [[[1, 0], [2, 0]]] and data["hidden"] == [5] and data["tiles"] == [8]
+    assert data.beside == (((1, 0), (2, 0)),) and data.hidden == (5,) and data.tiles == (8,)
 
 
 def test_a_basemap_needs_its_owners_name(tmp_path):

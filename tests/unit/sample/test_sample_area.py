@@ -24,7 +24,7 @@ def test_its_tiles_are_those_of_its_outline_and_its_schools_are_on_them(tmp_path
     imagery = str(tmp_path / "area" / "imagery.mbtiles")
     settings = {"imagery": imagery, "zoom": 18, "probe": 0}
     planned = plan_tiles(BulkPlanConfig(area=tmp_path / "area" / "area.geojson", out=tmp_path / "plan", **settings))
-    assert planned.facts["planned"] == SIDE * SIDE
+    assert planned.plan.planned == SIDE * SIDE
     features = json.loads((tmp_path / "area" / "schools.geojson").read_text())["features"]
     assert len(features) == result.known
     lon, lat = np.array([feature["geometry"]["coordinates"] for feature in features]).T
