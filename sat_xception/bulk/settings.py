@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.imagery.settings import ImagerySettings
-from sat_xception.model.backbones import DEFAULT_BACKBONE
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name, setting_of, shown
 from sat_xception.settings.types import (
     Address,
@@ -29,7 +28,6 @@ __all__ = [
     "BulkPlanConfig",
     "BulkPredictConfig",
     "BulkRetryConfig",
-    "BulkSimulateConfig",
     "BulkStatusConfig",
     "EngineName",
     "EnginePrecision",
@@ -185,26 +183,6 @@ class BulkRetryConfig(BulkPredictConfig):
         if part:
             raise ValueError("all failed tiles are scored again; leave --part out")
         return part
-
-
-class BulkSimulateConfig(StepConfig):
-    """Simulate a bulk run with a queue and machines that start late and fail; print its duration and cost."""
-
-    tiles: int = Field(gt=0, description="Number of tiles to score.")
-    backend: str = Field("t4", description="Hardware profile; docs/bulk.md lists the names.")
-    backbone: str = Field(DEFAULT_BACKBONE, description="Backbone of the model.")
-    tiles_per_s: float = Field(0.0, ge=0, description="Tiles per second of one machine. Default: the published rate.")
-    machines: int = Field(1, gt=0, le=100_000, description="Maximum number of machines.")
-    min_machines: int = Field(0, ge=0, description="Number of machines at the start. Default: all of them.")
-    prestarted: bool = Field(
-        False, description="The machines are started before the run, and are not paid for until it starts."
-    )
-    startup_s: float = Field(180.0, ge=0, description="Seconds until a machine starts scoring: node, image and model.")
-    failures_per_hour: float = Field(0.0, ge=0, le=60, description="Mean number of failures per machine-hour.")
-    shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
-    prices: FileOrNone = setting_of(BulkPlanConfig, "prices")
-    seed: int = Field(0, description="Random seed.")
-    as_json: bool = Field(False, description="Print JSON.", json_schema_extra=second_name("--json"))
 
 
 class BulkStatusConfig(StepConfig):

@@ -8,7 +8,6 @@ from sat_xception.bulk.settings import (
     BulkPlanConfig,
     BulkPredictConfig,
     BulkRetryConfig,
-    BulkSimulateConfig,
     BulkStatusConfig,
 )
 from sat_xception.dataset.settings import AssembleConfig, DiffConfig, ExportFoldersConfig
@@ -78,7 +77,6 @@ BULK_VERBS: dict[str, Step] = {
     "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles"),
     "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
     "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:report_status"),
-    "simulate": Step(BulkSimulateConfig, "sat_xception.bulk.simulate:simulate"),
     "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
     "publish": Step(PublishConfig, "sat_xception.publish.publish:publish"),
 }

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from sat_xception.bulk.run_document import BulkRun
 from sat_xception.errors import PreemptedError, ServiceError
 from sat_xception.process import ending_well
+from tests.scores import describe_scores
 
 # A verb that takes its time, as `sat_xception <verb>` runs it.
 VERB = """
@@ -61,8 +63,9 @@ def test_a_disk_that_is_full_is_an_error_of_ours():
         raise OSError(28, os.strerror(28))
 
 
-def test_a_full_standard_output_ends_with_4():
-    command = [sys.executable, "-m", "sat_xception", "bulk", "simulate", "--tiles", "1000"]
+def test_a_full_standard_output_ends_with_4(tmp_path):
+    BulkRun(**describe_scores(("school",), 0, 0, 18), shards=0).write(tmp_path)
+    command = [sys.executable, "-m", "sat_xception", "bulk", "status", str(tmp_path)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     assert done.returncode == 4, done.stderr
