@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from pmtiles.tile import (
     Compression,
@@ -48,6 +48,24 @@ _DAMAGED = "the archive is damaged"
 _BROKEN = (ValueError, IndexError, EOFError, OSError, zlib.error, RecursionError)
 
 
+class _Header(NamedTuple):
+    """Fields of an archive's header that are used here: offsets and lengths in bytes, bounds in 1e-7 degrees."""
+
+    root_offset: int
+    root_length: int
+    metadata_offset: int
+    metadata_length: int
+    leaf_directory_offset: int
+    tile_data_offset: int
+    internal_compression: Compression
+    tile_compression: Compression
+    tile_type: TileType
+    min_lon_e7: int
+    min_lat_e7: int
+    max_lon_e7: int
+    max_lat_e7: int
+
+
 class PMTilesSource:
     """A PMTiles archive of JPEG, PNG or WebP tiles."""
 
@@ -72,7 +90,7 @@ class PMTilesSource:
         self._lock = threading.Lock()
         try:
             self._header = self._read_header()
-            self._root = self._directory(self._header["root_offset"], self._header["root_length"])
+            self._root = self._directory(self._header.root_offset, self._header.root_length)
             said = self._read_metadata().get("attribution", "")
         except TileFailure as failure:
             ranges.close()
@@ -84,9 +102,10 @@ class PMTilesSource:
         self.attribution = config.attribution or (said if isinstance(said, str) else "")
         self._pool = ThreadPoolExecutor(min(config.connections, 32))
 
-    def _read_header(self) -> Any:  # noqa: ANN401 - a dictionary of numbers and enumerations
+    def _read_header(self) -> _Header:
         try:
-            header = deserialize_header(self._ranges.read(0, _HEADER_BYTES))
+            content = deserialize_header(self._ranges.read(0, _HEADER_BYTES))
+            header = _Header(**{name: content[name] for name in _Header._fields})
         except MagicNumberNotFound:
             raise ConfigError(f"--imagery {self._name} is no PMTiles archive; give one of version 3") from None
         except SpecVersionUnsupported:
@@ -95,16 +114,16 @@ class PMTilesSource:
             ) from None
         except _BROKEN:
             raise TileFailure(_DAMAGED) from None
-        if header["tile_type"] not in _IMAGES:
-            kind = "vector tiles" if header["tile_type"] in (TileType.MVT, TileType.MLT) else "no images that are known"
+        if header.tile_type not in _IMAGES:
+            kind = "vector tiles" if header.tile_type in (TileType.MVT, TileType.MLT) else "no images that are known"
             raise ConfigError(f"--imagery {self._name} holds {kind}; give an archive of JPEG, PNG or WebP tiles")
-        if header["internal_compression"] not in (Compression.NONE, Compression.GZIP):
-            way = header["internal_compression"].name.lower()
+        if header.internal_compression not in (Compression.NONE, Compression.GZIP):
+            way = header.internal_compression.name.lower()
             raise ConfigError(f"--imagery {self._name} has directories in {way}, not gzip; convert it: pmtiles convert")
         return header
 
     def _read_metadata(self) -> dict[str, Any]:
-        metadata = self._part(self._header["metadata_offset"], self._header["metadata_length"])
+        metadata = self._part(self._header.metadata_offset, self._header.metadata_length)
         try:
             content = json.loads(metadata or b"{}")
         except _BROKEN:
@@ -113,9 +132,9 @@ class PMTilesSource:
 
     def bounds(self) -> tuple[float, float, float, float] | None:
         """Return the bounds that the header states."""
-        west, south, east, north = (
-            self._header[f"{end}_{axis}_e7"] / 1e7 for end in ("min", "max") for axis in ("lon", "lat")
-        )
+        header = self._header
+        ends = (header.min_lon_e7, header.min_lat_e7, header.max_lon_e7, header.max_lat_e7)
+        west, south, east, north = (end / 1e7 for end in ends)
         return (west, south, east, north) if west < east and south < north else None
 
     def host(self, x: int, y: int, z: int) -> str:
@@ -132,8 +151,8 @@ class PMTilesSource:
             raise TileFailure(MISSING)
         if entry.length > self._max_bytes:
             raise TileFailure(f"{entry.length:,} bytes, limit {self._max_bytes:,}")
-        data = self._exactly(self._header["tile_data_offset"] + entry.offset, entry.length)
-        if self._header["tile_compression"] == Compression.GZIP:
+        data = self._exactly(self._header.tile_data_offset + entry.offset, entry.length)
+        if self._header.tile_compression == Compression.GZIP:
             data = _unzip(data, self._max_bytes)
         return data
 
@@ -143,7 +162,7 @@ class PMTilesSource:
             entry = find_tile(directory, tile_id)
             if entry is None or entry.run_length:
                 return entry
-            directory = self._leaf(self._header["leaf_directory_offset"] + entry.offset, entry.length)
+            directory = self._leaf(self._header.leaf_directory_offset + entry.offset, entry.length)
         raise TileFailure(_DAMAGED)
 
     def _leaf(self, offset: int, length: int) -> list[Entry]:
@@ -177,7 +196,7 @@ class PMTilesSource:
         if length > _MAX_DIRECTORY_BYTES:
             raise TileFailure(_DAMAGED)
         data = self._exactly(offset, length)
-        if self._header["internal_compression"] == Compression.GZIP and data:
+        if self._header.internal_compression == Compression.GZIP and data:
             return _unzip(data, _MAX_DIRECTORY_BYTES)
         return data
 
