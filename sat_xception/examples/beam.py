@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import shlex
 import sys
@@ -40,21 +42,25 @@ def pipeline_options(runner: str, options: Sequence[str]) -> Any:  # noqa: ANN40
         root.addHandler(logging.NullHandler())
     with quiet_imports():
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
-    parser = _BeamArgumentParser(allow_abbrev=False, exit_on_error=False)
-    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
-        kind._add_argparse_args(parser)
-    flags = [f"--runner={runner or _LOCAL_RUNNER}", *options]
+        from apache_beam.options.pipeline_options import PipelineOptions
+    complaint = io.StringIO()
     try:
-        _, unknown = parser.parse_known_args(flags)
+        # Beam's parser writes what is wrong to stderr, below all of its options, and exits.
+        with contextlib.redirect_stderr(complaint):
+            parsed = PipelineOptions([f"--runner={runner or _LOCAL_RUNNER}", *options])
+            given = parsed.get_all_options(retain_unknown_options=True)
+            known = PipelineOptions([]).get_all_options()
     except (SystemExit, Exception) as error:
-        raise ConfigError(f"Beam {beam.__version__} doesn't take {' '.join(options)}: {error}") from None
-    if unknown:
-        raise ConfigError(
-            f"no option of Beam {beam.__version__} is called {unknown[0].partition('=')[0]!r}; see docs/convert.md for "
-            "the options of each runner"
-        )
-    return PipelineOptions(flags)
+        reason = complaint.getvalue().rpartition("error: ")[2].strip() or error
+        raise ConfigError(f"Beam {beam.__version__} doesn't take {' '.join(options)}: {reason}") from None
+    unknown = given.keys() - known.keys()
+    for flag in (option.partition("=")[0] for option in options):
+        if flag.lstrip("-").replace("-", "_") in unknown:
+            raise ConfigError(
+                f"no option of Beam {beam.__version__} is called {flag!r}; see docs/convert.md for the options of each "
+                "runner"
+            )
+    return parsed
 
 
 def run_all(
