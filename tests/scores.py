@@ -69,8 +69,8 @@ def score_table(x: np.ndarray, y: np.ndarray, z: np.ndarray, score: np.ndarray, 
     failed = np.isnan(score)
     west, north = grid_to_lonlat(x, y, int(z[0]) if len(z) else 0)
     east, south = grid_to_lonlat(x + 1, y + 1, int(z[0]) if len(z) else 0)
-    probabilities = {f"probability/{name}": (1 - score) / max(1, len(classes) - 1) for name in classes[:-1]}
-    probabilities[f"probability/{classes[-1]}"] = score
+    probabilities = {f"probability_{name}": (1 - score) / max(1, len(classes) - 1) for name in classes[:-1]}
+    probabilities[f"probability_{classes[-1]}"] = score
     labels = np.where(score >= 0.5, classes[-1], classes[0]).astype(object)
     return pa.table(
         {

@@ -30,15 +30,20 @@ __all__ = [
     "ShardFacts",
     "count_unscored",
     "facts_of",
+    "present_column",
     "probabilities_of",
+    "probability_column",
     "read_shard",
     "shard_facts",
     "shard_name",
+    "stored_columns",
     "write_shard",
 ]
 
 _ROW_GROUP = 2**16
 _FACTS = b"sat_xception"
+# Prefix of columns with probabilities, now and in files of the first version.
+_PROBABILITY, _FIRST_PROBABILITY = "probability_", "probability/"
 # Probabilities `float32 [classes]` of a scored tile, or why it failed.
 Row = npt.NDArray[np.float32] | str
 
@@ -93,7 +98,7 @@ def write_shard(
     columns: dict[str, pa.Array] = {name: tiles[name].combine_chunks() for name in ("tile_id", "x", "y", "z")}
     columns["label"] = pa.array(np.array([*classes], object)[best], pa.string(), mask=failed)
     for index, name in enumerate(classes):
-        columns[f"probability/{name}"] = pa.array(values[:, index], pa.float32(), mask=failed)
+        columns[probability_column(name)] = pa.array(values[:, index], pa.float32(), mask=failed)
     columns["model_version"] = pa.repeat(pa.scalar(version), len(rows))
     columns["status"] = pa.array(np.where(failed, "failed", "scored").tolist(), pa.string())
     columns["reason"] = pa.array([row if isinstance(row, str) else None for row in rows], pa.string())
@@ -129,19 +134,45 @@ def facts_of(metadata: Mapping[bytes, bytes] | None) -> ShardFacts | None:
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rows of a shard that is there."""
-    return pq.read_table(_opened(path), columns=None if columns is None else list(columns))
+    """Return the rows of a shard, under the present names of columns.
+
+    Raises:
+        FileNotFoundError: It isn't there.
+    """
+    content = _opened(path)
+    if content is None:
+        raise FileNotFoundError(path)
+    stored = None if columns is None else stored_columns(pq.read_schema(content).names, columns)
+    table = pq.read_table(content, columns=stored)
+    renamed = table.rename_columns(list(map(present_column, table.column_names)))
+    return renamed.replace_schema_metadata(table.schema.metadata)
+
+
+def probability_column(label: str) -> str:
+    """Return the name of the column with the probabilities of a class."""
+    return f"{_PROBABILITY}{label}"
+
+
+def present_column(name: str) -> str:
+    """Return the present name of a column of a shard, which may be of the first version."""
+    return probability_column(name.removeprefix(_FIRST_PROBABILITY)) if name.startswith(_FIRST_PROBABILITY) else name
+
+
+def stored_columns(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the names that columns have in a shard whose columns are `names`."""
+    stored = {present_column(name): name for name in names}
+    return [stored.get(column, column) for column in columns]
 
 
 def probabilities_of(table: pa.Table, classes: Sequence[str]) -> npt.NDArray[np.float32]:
     """Return the probabilities of a shard's rows, `float32 [n, classes]`; NaN where a tile failed."""
-    columns = [table[f"probability/{name}"].to_numpy() for name in classes]
+    columns = [table[probability_column(name)].to_numpy() for name in classes]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def count_unscored(path: Path, classes: Sequence[str]) -> int:
     """Return how many tiles of a shard that is there have no probabilities, whatever it says of them."""
-    table = read_shard(path, [f"probability/{name}" for name in classes])
+    table = read_shard(path, list(map(probability_column, classes)))
     return sum(map(bool, find_flaws(probabilities_of(table, classes))))
 
 

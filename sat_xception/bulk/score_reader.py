@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sat_xception.bulk.run_document import BulkScores
+from sat_xception.bulk.score_files import present_column, probability_column, stored_columns
 from sat_xception.errors import DataError
 from sat_xception.log import track
 from sat_xception.storage import scratch_folder
@@ -68,7 +69,9 @@ class ScoreFolder:
         for shard, group, _ in groups:
             try:
                 with pq.ParquetFile(shard) as file:
-                    yield from file.iter_batches(_ROWS, row_groups=[group], columns=list(columns))
+                    stored = stored_columns(file.schema_arrow.names, columns)
+                    for rows in file.iter_batches(_ROWS, row_groups=[group], columns=stored):
+                        yield rows.rename_columns(list(map(present_column, rows.schema.names)))
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{shard} is damaged: {error}; {_AGAIN}") from None
 
@@ -123,14 +126,14 @@ def _shards_of(folder: Path) -> list[Path]:
 
 
 def _check_shards(scores: ScoreFolder) -> None:
-    wanted = {*_COLUMNS, *(f"probability/{label}" for label in scores.document.classes)}
+    wanted = {*_COLUMNS, *map(probability_column, scores.document.classes)}
     rows = 0
     for shard in scores.shards:
         try:
             metadata, schema = pq.read_metadata(shard), pq.read_schema(shard)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{shard} is damaged: {error}; {_AGAIN}") from None
-        if missing := sorted(wanted - set(schema.names)):
+        if missing := sorted(wanted - set(map(present_column, schema.names))):
             raise DataError(f"{shard} has no column {missing[0]!r}; {_AGAIN}")
         rows += metadata.num_rows
     if rows != scores.document.planned:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.bulk.run_document import BulkScores, ScoredImagery
+from sat_xception.bulk.score_files import probability_column
 from sat_xception.bulk.score_reader import ScoreFolder, check_scores, open_scores
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.sites import Sites, merge_tiles
@@ -80,7 +81,7 @@ class _Findings:
 
     def read(self, known: KnownPlaces | None, areas: AreaCounts | None) -> Sites:
         """Read every row, and return the sites that the candidates make."""
-        column = f"probability/{self._scores.positive}"
+        column = probability_column(self._scores.positive)
         for batch in self._scores.batches(["x", "y", "status", "reason", "label", column], "read"):
             x, y = (batch.column(axis).to_numpy(zero_copy_only=False).astype(np.int64) for axis in "xy")
             score = self._probabilities(batch, column)

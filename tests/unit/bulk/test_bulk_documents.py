@@ -1,7 +1,9 @@
 """Documents of bulk scoring: files of the first version are read, and runs that began with them go on."""
 
+import io
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from sat_xception.bulk.ledger import has_tiles, report_status
@@ -10,6 +12,7 @@ from sat_xception.bulk.plan_document import BulkPlan, identity_digest, with_pres
 from sat_xception.bulk.plan_file import read_plan
 from sat_xception.bulk.predict import predict_tiles
 from sat_xception.bulk.run_document import BulkRun, BulkScores
+from sat_xception.bulk.score_files import read_shard
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkStatusConfig
 from sat_xception.errors import DataError
 from tests.serving_fixtures import NAME
@@ -48,9 +51,21 @@ def test_a_run_of_the_first_version_goes_on(planned, packaged_root, tmp_path):
         rewrite(path)
     assert (BulkPlan.read(plan), BulkRun.read(folder), BulkScores.read(folder)) == documents
     assert report_status(BulkStatusConfig(scores=folder)).closed and has_tiles(str(folder))
+    rename_columns(folder / "scores-00000-of-00003.parquet")
     (folder / "scores-00001-of-00003.parquet").unlink()
     assert predict_tiles(BulkPredictConfig(**settings)).tiles == 40
-    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == before
+    after = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    assert {name for name in before if before[name] != after[name]} == {"scores-00000-of-00003.parquet"}
+    assert read_shard(folder / "scores-00000-of-00003.parquet").equals(
+        pq.read_table(io.BytesIO(before["scores-00000-of-00003.parquet"]))
+    )
+
+
+def rename_columns(shard):
+    table = pq.read_table(shard)
+    names = [name.replace("probability_", "probability/") for name in table.column_names]
+    pq.write_table(table.rename_columns(names).replace_schema_metadata(table.schema.metadata), shard)
+    assert "probability/school" in pq.read_schema(shard).names
 
 
 def test_tiles_of_a_run_of_the_first_version_are_left_out(planned, packaged_root, tmp_path):

@@ -67,7 +67,7 @@ def test_planned_is_scored_and_failed_for_any_number_of_tiles(planned, config, c
     assert rows.num_rows == count
     pixels = pixels_of(min(count, 50), seed=3)
     wanted = expected(pixels)[np.arange(count) % len(pixels)]
-    found = np.stack([rows[f"probability/{name}"].to_numpy() for name in ("not-school", "school")], axis=1)
+    found = np.stack([rows[f"probability_{name}"].to_numpy() for name in ("not-school", "school")], axis=1)
     assert np.abs(found - wanted).max() < 1e-5
     names = np.array(["not-school", "school"])
     assert rows["label"].to_pylist() == names[wanted.argmax(axis=1)].tolist()
@@ -88,8 +88,8 @@ def test_broken_tiles_fail_with_a_reason_and_their_neighbours_are_scored(planned
         "zero bytes",
     ]
     kept = pa.array([index not in failed for index in range(100)])
-    for name in ("probability/school", "label", "tile_id"):
-        if name == "probability/school":
+    for name in ("probability_school", "label", "tile_id"):
+        if name == "probability_school":
             both = [part.filter(kept)[name].to_numpy() for part in (rows, sound)]
             assert np.abs(both[0] - both[1]).max() < 1e-6
         else:
@@ -101,7 +101,7 @@ def test_scores_are_geoparquet_of_the_tiles_outlines(planned, config):
     path = sorted(result.folder.glob("scores-*.parquet"))[1]
     assert path.name == "scores-00001-of-00003.parquet"
     table = pq.read_table(path)
-    assert [str(table.schema.field(name).type) for name in ("tile_id", "x", "y", "z", "probability/school")] == [
+    assert [str(table.schema.field(name).type) for name in ("tile_id", "x", "y", "z", "probability_school")] == [
         *("string", "int32", "int32", "int32", "float"),
     ]
     assert set(table["model_version"].to_pylist()) == {"1"}
@@ -169,7 +169,7 @@ def test_an_answer_that_is_no_probability_is_a_failed_tile_that_is_scored_again(
     assert [place for place, why in enumerate(rows["reason"].to_pylist()) if why == told] == [0, 16, 32, 40, 56]
     assert (result.scores.scored, result.scores.failed) == (53, 7)
     assert result.scores.reasons[told] == 5
-    assert rows["label"].null_count == rows["probability/school"].null_count == 7
+    assert rows["label"].null_count == rows["probability_school"].null_count == 7
     again = retry_failed(config(plan, kind=BulkRetryConfig, endpoint=server.rest_url))
     assert (again.scores.scored, again.scores.failed, again.tiles) == (58, 2, 7)
     publish(PublishConfig(scores=result.folder, out=tmp_path / "published"))
@@ -197,12 +197,12 @@ def test_tiles_that_an_earlier_version_stored_as_scored_without_a_probability_ar
     folder = predict_tiles(config(plan)).folder
     path = folder / "scores-00000-of-00002.parquet"
     table = pq.read_table(path)
-    place = table.column_names.index("probability/school")
-    values = table["probability/school"].to_numpy().copy()
+    place = table.column_names.index("probability_school")
+    values = table["probability_school"].to_numpy().copy()
     values[[3, 5]] = np.nan, 7.0
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(values, pa.float32())), path)
     with pytest.raises(
-        DataError, match=r"probability/school nan, expected 0 to 1; run .sat_xception bulk retry-failed"
+        DataError, match=r"probability_school nan, expected 0 to 1; run .sat_xception bulk retry-failed"
     ):
         publish(PublishConfig(scores=folder, out=tmp_path / "published"))
     result = retry_failed(config(plan, kind=BulkRetryConfig))
@@ -427,7 +427,7 @@ def test_a_server_gives_the_scores_that_the_model_here_gives(planned, config, se
     assert result.scores.engine.name == "endpoint"
     for name in ("tile_id", "label", "status", "reason", "model_version"):
         assert here[name].equals(there[name])
-    both = [np.nan_to_num(rows["probability/school"].to_numpy()) for rows in (here, there)]
+    both = [np.nan_to_num(rows["probability_school"].to_numpy()) for rows in (here, there)]
     assert np.abs(both[0] - both[1]).max() < 1e-6
 
 
@@ -443,7 +443,7 @@ def test_a_format_that_the_server_cannot_read_is_sent_as_a_png(planned, config, 
     content = io.BytesIO()
     Image.fromarray(pixels_of(1, seed=5)[0]).save(content, "BMP")
     result = predict_tiles(config(planned(4, {2: content.getvalue()}), endpoint=server.rest_url))
-    found = rows_of(result.folder)["probability/school"].to_pylist()[2]
+    found = rows_of(result.folder)["probability_school"].to_pylist()[2]
     assert found == pytest.approx(float(expected(pixels_of(1, seed=5))[0, 1]), abs=1e-5)
 
 

@@ -44,7 +44,7 @@ def test_every_tile_is_scored_once_and_the_rest_of_it_later(tmp_path, packaged_r
     assert table["tile_id"].to_pylist() == names
     assert table["x"].to_pylist() == (list(range(700)) if located else [None] * 700)
     assert (table["geometry"].null_count, table["bbox"].null_count) == ((0, 0) if located else (700, 700))
-    some = table["probability/school"].to_pylist()
+    some = table["probability_school"].to_pylist()
     assert some[:10] == pytest.approx(some[690:], abs=1e-6)
     (tmp_path / "first" / "scores-00001-of-00003.parquet").unlink()
     model = {"model": packaged_root, "name": NAME, "engine": "tensorflow"}

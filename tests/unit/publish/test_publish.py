@@ -285,6 +285,17 @@ def test_a_publication_of_the_first_version_is_read(scores, tmp_path):
     assert run(scores, tmp_path).publication.known is None
 
 
+def test_shards_of_the_first_version_are_published_like_others(scores, tmp_path):
+    table = (run(scores, tmp_path).out / "candidates.csv").read_bytes()
+    for shard in list(scores.glob("*.parquet"))[:2]:
+        rows = pq.read_table(shard)
+        shard.unlink()  # it is published as a hard link
+        pq.write_table(
+            rows.rename_columns([n.replace("probability_", "probability/") for n in rows.column_names]), shard
+        )
+    assert (run(scores, tmp_path).out / "candidates.csv").read_bytes() == table
+
+
 def test_a_damaged_publication_is_not_reviewed_on(scores, tmp_path):
     out = run(scores, tmp_path).out
     (out / "review.geojson").write_text('{"type": "FeatureCollection", "features": []}')
@@ -364,7 +375,7 @@ def damaged(name):
         import pyarrow as pa
 
         def over(table):
-            name = "probability/school"
+            name = "probability_school"
             return table.set_column(table.column_names.index(name), name, pa.array([1.5] * len(table), pa.float32()))
 
         rewrite(next(folder.glob("scores-00001-*")), over)
@@ -388,7 +399,7 @@ def damaged(name):
         ("another_zoom", "isn't in the grid at zoom 18"),
         ("unfinished", "doesn't add up"),
         ("wrong_counts", "399 scored and 1 failed"),
-        ("impossible", r"probability/school 1\.5"),
+        ("impossible", r"probability_school 1\.5"),
         ("other_class", "isn't one of its classes"),
     ],
 )
