@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,18 @@ _DEFAULT_POSITIVE = "school"
 _PAGE = 1000
 
 
+class _PlannedTile(NamedTuple):
+    """Columns of `tile_table`, without the slices."""
+
+    x: int
+    y: int
+    label: str
+    source: str
+    split: str
+    conflict: str
+    weight: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be gathered.
@@ -55,19 +68,24 @@ class Plan:
     def candidates(self) -> Iterator[Candidate]:
         """Yield the tiles one by one."""
         for page in self.tiles.to_batches(_PAGE):
-            x, y = (page.column(axis).to_numpy() for axis in ("x", "y"))
+            x, y = _addresses(page)
             lon, lat = grid_to_lonlat(x + 0.5, y + 0.5, self.zoom)
-            for tile, *centre in zip(page.to_pylist(), lon.tolist(), lat.tolist(), strict=True):
+            names = [name for name in page.schema.names if name.startswith("slice/")]
+            slices = [page.column(name).to_pylist() for name in names]
+            columns = (page.column(name).to_pylist() for name in _PlannedTile._fields)
+            for index, tile in enumerate(map(_PlannedTile._make, zip(*columns, strict=True))):
                 yield Candidate(
-                    id=f"{self.zoom}/{tile['x']}/{tile['y']}",
+                    id=f"{self.zoom}/{tile.x}/{tile.y}",
                     path=None,
-                    label=tile["label"],
-                    split=tile["split"],
-                    place=TilePlace(tile["x"], tile["y"], self.zoom, centre[0], centre[1]),
-                    labelled_by=tile["source"],
-                    slices={name.removeprefix("slice/"): tile[name] for name in tile if name.startswith("slice/")},
-                    conflict=tile["conflict"],
-                    weight=tile["weight"],
+                    label=tile.label,
+                    split=tile.split,
+                    place=TilePlace(tile.x, tile.y, self.zoom, float(lon[index]), float(lat[index])),
+                    labelled_by=tile.source,
+                    slices={
+                        name.removeprefix("slice/"): values[index] for name, values in zip(names, slices, strict=True)
+                    },
+                    conflict=tile.conflict,
+                    weight=tile.weight,
                 )
 
 
@@ -103,10 +121,15 @@ def plan_tiles(config: AssembleConfig) -> Plan:
     return Plan(tiles.sort_by([("x", "ascending"), ("y", "ascending")]), config.zoom, (west, south, east, north))
 
 
+def _addresses(tiles: pa.Table | pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return x and y of each tile."""
+    return tiles.column("x").to_numpy(), tiles.column("y").to_numpy()
+
+
 def _keys(tiles: pa.Table, zoom: int) -> npt.NDArray[np.int64]:
     """Return a number for each tile that no other has."""
-    keys: npt.NDArray[np.int64] = tiles["x"].to_numpy() << zoom | tiles["y"].to_numpy()
-    return keys
+    x, y = _addresses(tiles)
+    return x << zoom | y
 
 
 def _first_of_each(tiles: pa.Table, zoom: int) -> pa.Table:
@@ -144,7 +167,7 @@ def _reviewed(
         }
         split = kept.pop("split")
         conflict = some["conflict"].combine_chunks()
-        x, y = some["x"].to_numpy(), some["y"].to_numpy()
+        x, y = _addresses(some)
         parts.append(tile_table(x, y, label, layer.name, split=split, conflict=conflict, slices=kept, weight=weight))
     return pa.concat_tables(parts), unsure
 
@@ -163,7 +186,7 @@ def _lookalikes(config: AssembleConfig, places: Geometries, negative: str) -> pa
         config.negatives_lookalikes or Path(), config.negatives_lookalikes_layer, "--negatives-lookalikes"
     )
     found = label_tiles(layer, config.zoom, LabelColumns(every_label=negative), "")
-    x, y = found["x"].to_numpy(), found["y"].to_numpy()
+    x, y = _addresses(found)
     clear = are_clear(np.stack([x, y], axis=1), places, config.zoom, config.negatives_buffer_m)
     return tile_table(x[clear], y[clear], negative, layer.name, slices=_no_slices(config))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sat_xception.dataset.manifest import ManifestRow
 from sat_xception.dataset.map_drawing import draw_map
@@ -24,6 +25,13 @@ _MAX_LEFT_OUT = 50
 _LONGEST_TEXT = 200
 
 
+class _Sample(NamedTuple):
+    """A tile that the page shows; the image is a `data:` address."""
+
+    id: str
+    image: str
+
+
 class DatasetPage:
     """Collects what the page shows, row by row: memory stays flat however many there are."""
 
@@ -36,9 +44,7 @@ class DatasetPage:
         """
         self._classes = classes
         self._block_zoom = block_zoom
-        self._samples: dict[str, dict[str, list[dict[str, str]]]] = {
-            label: {} for label in classes[:_CLASSES_WITH_TILES]
-        }
+        self._samples: dict[str, dict[str, list[_Sample]]] = {label: {} for label in classes[:_CLASSES_WITH_TILES]}
         self._map = TileMap(classes)
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._left_out: dict[bool, list[tuple[str, str, str, str]]] = {True: [], False: []}
@@ -53,7 +59,7 @@ class DatasetPage:
             return
         taken = by_split.setdefault(row.split, [])
         if len(taken) < _TILES_OF_A_CLASS_AND_SPLIT:
-            taken.append({"id": _cut(row.id), "image": thumbnail(image)})
+            taken.append(_Sample(_cut(row.id), thumbnail(image)))
 
     def offer(self, row: ManifestRow) -> None:
         """Take a row of the manifest."""

@@ -23,9 +23,28 @@ from sat_xception.dataset.manifest import ManifestRow
 
 __all__ = ["TileHashes", "TileStaging"]
 
-_PLACE = ("x", "y", "z", "lon", "lat")
-_CANDIDATE = ("id", "path", "label", "split", *_PLACE, "labelled_by", "slices", "weight", "conflict")
-_ROW = tuple(field.name for field in fields(ManifestRow))
+
+class _StoredCandidate(NamedTuple):
+    """Columns of a candidate; the path as bytes, the slices as JSON."""
+
+    id: str
+    path: bytes | None
+    label: str
+    split: str
+    x: int | None
+    y: int | None
+    z: int | None
+    lon: float | None
+    lat: float | None
+    labelled_by: str
+    slices: str
+    weight: float
+    conflict: str
+
+
+_CANDIDATE = _StoredCandidate._fields
+_SLICES = "slices"
+_ROW = (*(field.name for field in fields(ManifestRow) if field.name != _SLICES), _SLICES)
 # What becomes known of a tile when its image is read.
 _OUTCOME = tuple(name for name in _ROW if name not in _CANDIDATE)
 _PAGE = 1000
@@ -249,37 +268,49 @@ class TileStaging:
 
 
 def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
-    path = None if candidate.path is None else os.fsencode(candidate.path)
-    return (
-        candidate.id,
-        path,
-        candidate.label,
-        candidate.split,
-        *_place_of(candidate.place),
-        candidate.labelled_by,
-        json.dumps(candidate.slices),
-        candidate.weight,
-        candidate.conflict,
-        candidate.source,
-        "duplicate" if candidate.conflict else "",
-        candidate.conflict,
+    place = candidate.place
+    stored = _StoredCandidate(
+        id=candidate.id,
+        path=None if candidate.path is None else os.fsencode(candidate.path),
+        label=candidate.label,
+        split=candidate.split,
+        x=place.x if place else None,
+        y=place.y if place else None,
+        z=place.z if place else None,
+        lon=place.lon if place else None,
+        lat=place.lat if place else None,
+        labelled_by=candidate.labelled_by,
+        slices=json.dumps(candidate.slices),
+        weight=candidate.weight,
+        conflict=candidate.conflict,
     )
-
-
-def _place_of(place: TilePlace | None) -> tuple[float | None, ...]:
-    return tuple(getattr(place, name, None) for name in _PLACE)
+    return (*stored, candidate.source, "duplicate" if candidate.conflict else "", candidate.conflict)
 
 
 def _candidate(values: tuple[Any, ...]) -> Candidate:
-    facts = dict(zip(_CANDIDATE, values, strict=True))
-    place = {name: facts.pop(name) for name in _PLACE}
-    facts["path"] = None if facts["path"] is None else Path(os.fsdecode(facts["path"]))
-    facts["slices"] = json.loads(facts["slices"])
-    return Candidate(**facts, place=None if place["z"] is None else TilePlace(**place))
+    stored = _StoredCandidate._make(values)
+    return Candidate(
+        id=stored.id,
+        path=None if stored.path is None else Path(os.fsdecode(stored.path)),
+        label=stored.label,
+        split=stored.split,
+        place=_place(stored),
+        labelled_by=stored.labelled_by,
+        slices=json.loads(stored.slices),
+        conflict=stored.conflict,
+        weight=stored.weight,
+    )
+
+
+def _place(stored: _StoredCandidate) -> TilePlace | None:
+    x, y, z, lon, lat = stored.x, stored.y, stored.z, stored.lon, stored.lat
+    if x is None or y is None or z is None or lon is None or lat is None:
+        return None
+    return TilePlace(x, y, z, lon, lat)
 
 
 def _row(values: tuple[Any, ...]) -> ManifestRow:
-    facts = dict(zip(_ROW, values, strict=True))
-    facts["slices"] = json.loads(facts["slices"])
-    # Of a tile that isn't read, what its image would say has its default.
-    return ManifestRow(**{name: value for name, value in facts.items() if value is not None})
+    *known, slices = values
+    # An image that isn't read leaves its fields empty; they have their defaults then.
+    facts = {name: value for name, value in zip(_ROW, known, strict=False) if value is not None}
+    return ManifestRow(**facts, slices=json.loads(slices))
