@@ -33,6 +33,7 @@ from sat_xception.review.imagery import PageImagery, copy_tiles, page_imagery
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import PageHead, review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
+from sat_xception.settings.config import shown
 from sat_xception.storage import GcsPath, atomic_folder
 
 __all__ = ["PublishResult", "publish"]
@@ -136,7 +137,8 @@ def publish(config: PublishConfig) -> PublishResult:
         known = KnownPlaces(read_layer(config.known, config.known_layer, "--known"), scores.zoom)
     if config.areas:
         areas = AreaCounts(read_layer(config.areas, config.areas_layer, "--areas"), config.area_name)
-    imagery = page_imagery(config, scores.document.imagery.url, scores.document.imagery.attribution)
+    config = _with_scored_imagery(config, scores.document.imagery)
+    imagery = page_imagery(config)
     with review_lock(config.out), atomic_folder(config.out, record=Publication.file_name) as work:
         _check_review(config.out, scores)
         bounds = check_scores(scores)
@@ -164,6 +166,22 @@ def publish(config: PublishConfig) -> PublishResult:
         publication.write(work)
         write_reports(work, publication, table)
     return PublishResult(config.out, publication)
+
+
+def _with_scored_imagery(config: PublishConfig, scored: ScoredImagery) -> PublishConfig:
+    """Return the settings with the imagery that was scored, read as it was scored, unless they name other imagery."""
+    if config.imagery and shown(config.imagery) != scored.url:
+        return config
+    return config.model_copy(
+        update={
+            "imagery": config.imagery or scored.url,
+            "imagery_attribution": config.imagery_attribution or scored.attribution,
+            "imagery_tms": config.imagery_tms or bool(scored.tms),
+            "imagery_bands": config.imagery_bands or scored.bands or (),
+            "imagery_scale": config.imagery_scale or scored.scale or (),
+            "tile_size": config.tile_size or scored.tile_size or 0,
+        }
+    )
 
 
 def _check_review(out: Path, scores: ScoreFolder) -> None:
@@ -280,5 +298,5 @@ def _write_review(
         record = ReviewRecord(work / RECORD, data)
         kept = len(record.decisions)
         _log.info("review    %s decisions are kept, %s more of tiles that are no candidates now", kept, record.others)
-    shown = len(data.score)
-    return ReviewCounts(candidates=shown, left_out=len(sites) - shown, kept_decisions=kept)
+    count = len(data.score)
+    return ReviewCounts(candidates=count, left_out=len(sites) - count, kept_decisions=kept)

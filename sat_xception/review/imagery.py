@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.imagery import ImagerySource, open_imagery
+from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.log import get_logger
 from sat_xception.review.data import CopiedTiles, ReviewData, WebTiles
@@ -40,19 +41,13 @@ class PageImagery:
     source: ImagerySource | None = None
 
 
-def page_imagery(config: ReviewPageConfig, url: str, attribution: str) -> PageImagery:
-    """Return what the page shows.
-
-    Args:
-        config: Settings.
-        url: Address of the imagery that was scored; "" if it isn't known.
-        attribution: Attribution required by its licence.
+def page_imagery(config: ReviewPageConfig) -> PageImagery:
+    """Return the imagery that the page shows.
 
     Raises:
         ConfigError: The imagery can't be had, or its address can't be put on a page.
     """
-    address = config.imagery or url
-    attribution = config.imagery_attribution or attribution
+    address, attribution = config.imagery, config.imagery_attribution
     if not address:
         _log.warning("review    without pictures: neither scores.json nor --imagery names any")
         return PageImagery(attribution)
@@ -67,7 +62,7 @@ def page_imagery(config: ReviewPageConfig, url: str, attribution: str) -> PageIm
         _log.warning("review    nobody is named for %s; give --imagery-attribution", shown(address))
     if is_web and not has_secret and not config.with_tiles:
         return PageImagery(attribution, web=web_tiles(address, attribution, "--imagery", config.imagery_tms))
-    source = open_imagery(address, config.model_copy(update={"imagery_attribution": attribution}).source_config())
+    source = open_imagery(address, config.source_config())
     return PageImagery(source.attribution or attribution, source=source)
 
 
@@ -115,7 +110,8 @@ def copy_tiles(data: ReviewData, source: ImagerySource, config: ReviewPageConfig
     """
     zoom = data.zoom
     wanted = sorted(_shown_tiles(data))
-    fetching = FetchConfig(workers=config.workers, rate_per_s=config.rate_per_s)
+    check = CheckConfig(tile_size=config.tile_size, bands=config.imagery_bands, scale=config.scale)
+    fetching = FetchConfig(workers=config.workers, rate_per_s=config.rate_per_s, check=check)
     endings: dict[tuple[int, int], str] = {}
     size, reason = 0, ""
     with scratch_folder() as place, FetchStore(place) as store:

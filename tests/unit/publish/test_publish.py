@@ -242,6 +242,18 @@ def test_an_earlier_review_survives_and_a_folder_under_review_is_left_alone(scor
         run(scores, tmp_path)
 
 
+def test_the_page_reads_the_imagery_as_it_was_scored_unless_the_settings_name_other_imagery(tmp_path):
+    url = "https://tiles.example/{z}/{x}/{y}.png"
+    tiles = {(X, Y, Z): 0.9, (X + 5, Y, Z): 0.1}
+    scored = {"url": url, "attribution": "A survey", "tms": True}
+    scores = write_scores(tmp_path / "scores", tiles, imagery=scored)
+    page = (run(scores, tmp_path).out / "review" / "candidates.js").read_text()
+    assert "https://tiles.example/{z}/{x}/{-y}.png" in page and "A survey" in page
+    other = {"imagery": "https://other.example/{z}/{x}/{y}.png", "imagery_attribution": "Others"}
+    page = (run(scores, tmp_path / "other", **other).out / "review" / "candidates.js").read_text()
+    assert "https://other.example/{z}/{x}/{y}.png" in page
+
+
 def test_a_review_of_other_imagery_is_not_carried_over(scores, tmp_path):
     def described(**changed):
         facts = json.loads((scores / "scores.json").read_text())
