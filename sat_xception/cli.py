@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from sat_xception import __version__
 from sat_xception.errors import SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
-from sat_xception.process import ending_well, flush_stdout
+from sat_xception.process import ending_well, flush_stdout, ignore_signals
 from sat_xception.settings.config import POSITIONAL, SECOND_NAME
 from sat_xception.settings.step import Step
 from sat_xception.steps import (
@@ -35,7 +35,7 @@ from sat_xception.steps import (
 )
 from sat_xception.storage import reporting_disk_errors
 
-__all__ = ["add_step", "app", "main", "run_app"]
+__all__ = ["add_step", "app", "console", "main", "run_app"]
 
 _log = get_logger(__name__)
 _CONFIG_HELP = "YAML file of settings; flags override it."
@@ -52,13 +52,17 @@ app = typer.Typer(
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
+def console() -> None:
+    """Run the command line as this process's only work: SIGTERM at exit doesn't change the exit code."""
     try:
-        run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
+        main()
     finally:
-        if arguments is None:  # the process ends; its exit code is decided
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ignore_signals(signal.SIGTERM)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Signal handlers are restored afterwards."""
+    run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
 
 
 def run_app(application: typer.Typer, arguments: list[str]) -> None:

@@ -1,4 +1,8 @@
-"""Process-wide behaviour: usable cores, and exits with a message and an exit code after SIGTERM or on a full disk."""
+"""The cores that a process may use, and how it ends: after SIGTERM or on a full disk with a message and an exit code.
+
+Handlers of SIGTERM and SIGINT are set here and nowhere else. Each is taken back when its block ends, and none acts in a
+child made by fork, which inherits them.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,72 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from sat_xception.errors import PreemptedError
+from sat_xception.log import get_logger
 from sat_xception.storage import reporting_disk_errors
 
-__all__ = ["ending_well", "flush_stdout", "usable_cores"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = [
+    "StopRequest",
+    "Terminated",
+    "ending_well",
+    "flush_stdout",
+    "ignore_signals",
+    "stop_event",
+    "stop_on_signals",
+    "undisturbed",
+    "usable_cores",
+]
 
 
-class _Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that no `except Exception` catches it."""
+_log = get_logger(__name__)
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure."""
+
+    def __str__(self) -> str:
+        """Return what the user reads."""
+        return "stopped by SIGTERM; run the same command again"
+
+
+class StopRequest:
+    """Whether the process was asked to end; work looks at it where it can stop without loss.
+
+    Attributes:
+        signal_number: The signal that asked, such as `signal.SIGTERM`; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        """Begin without one."""
+        self.signal_number: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the process was asked to end."""
+        return self.signal_number is not None
+
+    def raise_if_given(self, kept: object) -> None:
+        """End the work, which is kept.
+
+        Raises:
+            PreemptedError: The process was asked to end.
+        """
+        if self.given:
+            raise PreemptedError(f"stopped by SIGTERM; what was learnt is kept in {kept}: run the same command again")
 
 
 @contextlib.contextmanager
 def ending_well() -> Iterator[None]:
     """Turn the first SIGTERM, and a full or read-only disk, into our errors; steps may handle SIGTERM themselves.
 
-    A second SIGTERM is ignored, so that cleaning up isn't interrupted.
+    A second SIGTERM is ignored, so that what is cleaned up is cleaned up whole, up to the end of the outermost block.
 
     Raises:
         PreemptedError: SIGTERM came.
@@ -32,28 +85,117 @@ def ending_well() -> Iterator[None]:
     try:
         with reporting_disk_errors(), _raising_on_sigterm():
             yield
-    except _Terminated:
-        raise PreemptedError("stopped by SIGTERM; run the same command again: what was finished is kept") from None
+    except Terminated as stopped:
+        raise PreemptedError(f"{stopped}: what was finished is kept") from None
+
+
+@contextlib.contextmanager
+def stop_on_signals(*numbers: int, second_ends: bool = False, announce: str = "") -> Iterator[StopRequest]:
+    """Turn signals into a request to stop while the block runs.
+
+    Only in the main thread, where Python handles signals; elsewhere no request is ever given.
+
+    Args:
+        numbers: Signals such as `signal.SIGTERM`.
+        second_ends: Whether a second signal acts as it would without the block.
+        announce: Logged when a signal comes; "" for nothing.
+    """
+    request = StopRequest()
+    earlier: _Handlers = {}
+
+    def note(number: int) -> None:
+        request.signal_number = number
+        if announce:
+            _log.info("%s", announce)
+        if second_ends:
+            _restore(earlier)
+
+    with _handling(note, *numbers) as found:
+        earlier.update(found)
+        yield request
+
+
+@contextlib.contextmanager
+def stop_event() -> Iterator[asyncio.Event]:
+    """Yield an event of the running loop that SIGINT or SIGTERM sets, for servers."""
+    import asyncio  # costs `--help` time, and only servers need it
+
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+    with _handling(lambda _: loop.call_soon_threadsafe(event.set), signal.SIGINT, signal.SIGTERM):
+        yield event
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore the signals that would end the process while the block runs."""
+    with _handling(lambda _: None, signal.SIGTERM, signal.SIGINT):
+        yield
+
+
+def ignore_signals(*numbers: int) -> None:
+    """Ignore signals up to the end of the process: for one whose outcome is decided, or that another process ends."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _RaiseOnce:
+    """What `ending_well` does about SIGTERM."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, number: int) -> None:
+        if not self._came:
+            self._came = True
+            raise Terminated
 
 
 @contextlib.contextmanager
 def _raising_on_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    present = signal.getsignal(signal.SIGTERM)
+    if isinstance(present, _Handler) and isinstance(present.act, _RaiseOnce) and present.owner == os.getpid():
+        yield  # an outer block's, which may be cleaning up already
         return
-    owner = os.getpid()
-
-    def end(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a forked child, whose error would reach no one
-            os._exit(128 + number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Terminated
-
-    earlier = signal.signal(signal.SIGTERM, end)
-    try:
+    with _handling(_RaiseOnce(), signal.SIGTERM):
         yield
+
+
+class _Handler:
+    """A signal's handler that acts in the process that set it."""
+
+    def __init__(self, act: Callable[[int], object]) -> None:
+        self.act, self.owner = act, os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.owner:  # a child by fork, which ends as if it had no handler
+            os._exit(128 + number)
+        self.act(number)
+
+
+# As `signal.getsignal` returns them.
+_Handlers = dict[int, Callable[[int, FrameType | None], object] | int | None]
+
+
+@contextlib.contextmanager
+def _handling(act: Callable[[int], object], *numbers: int) -> Iterator[_Handlers]:
+    """Handle signals while the block runs, in the main thread only; yield the handlers that were there before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
+        return
+    handler = _Handler(act)
+    earlier: _Handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, handler)
+        yield earlier
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        _restore(earlier)
+
+
+def _restore(handlers: _Handlers) -> None:
+    for number, handler in handlers.items():
+        # None: not set by Python, which can't put it back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def flush_stdout() -> None:

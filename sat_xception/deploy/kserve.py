@@ -14,11 +14,12 @@ from sat_xception.deploy.lock import rollout_lock
 from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_row
 from sat_xception.deploy.release import Release, copy_version, open_release, release_of
 from sat_xception.deploy.report import DeployResult, PlanResult
-from sat_xception.deploy.rollout import Rollout, ended_by_sigterm, strategy_of
+from sat_xception.deploy.rollout import Rollout, strategy_of
 from sat_xception.deploy.rollout_record import REPLACED, SERVING, RolloutRecord
 from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, RollbackConfig, RolloutConfig
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
+from sat_xception.process import ending_well
 from sat_xception.served_model.model_root import has_version, resolve_version
 from sat_xception.storage import GcsPath, atomic_folder, folder_digests
 from sat_xception.storage.files import dump_json
@@ -117,7 +118,7 @@ def list_deployments(config: DeploymentsConfig) -> PlanResult:
 @contextlib.contextmanager
 def _rollout(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) -> Iterator[Rollout]:
     strategy = strategy_of(report.strategy, cluster, config, report.template)
-    with ended_by_sigterm(), rollout_lock(cluster, config.name) as lock:
+    with ending_well(), rollout_lock(cluster, config.name) as lock:
         yield Rollout(cluster, config, strategy, report.template, lock)
 
 

@@ -7,9 +7,6 @@ is at it is in the Lease. A run that finds a record "in progress" puts the traff
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -28,11 +25,12 @@ from sat_xception.deploy.two_services import TwoServices
 from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import ConfigError, ModelError, PreemptedError, SatXceptionError, ServiceError
 from sat_xception.log import get_logger
+from sat_xception.process import Terminated, undisturbed
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
 from sat_xception.served_model.golden import GoldenTiles, check_golden
 
-__all__ = ["Rollout", "Strategy", "ended_by_sigterm", "strategy_of"]
+__all__ = ["Rollout", "Strategy", "strategy_of"]
 
 _log = get_logger(__name__)
 Object = dict[str, Any]
@@ -262,10 +260,12 @@ class Rollout:
     def _go_back(self, error: BaseException) -> NoReturn:
         """Give the traffic back, say why in the record, and raise the error with what answers now."""
         self._lock.check()  # whoever has it now puts things right
+        if isinstance(error, Terminated):
+            error = PreemptedError(str(error))
         record, before = self._record, self._record.before
         _log.error("going back from version %s: %s", record.version, error or type(error).__name__)
         try:
-            with _undisturbed():
+            with undisturbed():
                 if record.new:
                     self._strategy.abort(before, record.new)
                 self.history.end(record, FAILED, f"{type(error).__name__}: {error} (at: {record.stage})")
@@ -288,43 +288,6 @@ class Rollout:
         # The token is the endpoint's: predictors, behind it, get none.
         access = Access(ca_file=Access.find().ca_file)
         return EndpointClient(address, self._config.name, predictor.version, self._config.timeout_s, access)
-
-
-@contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Turn the first SIGTERM into an error, so that the traffic goes back before the process ends.
-
-    Raises:
-        PreemptedError: SIGTERM came.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise PreemptedError("stopped by SIGTERM; run the same command again")
-
-    earlier = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Leave signals that would end the process for after the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    earlier = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, earlier, strict=True):
-            signal.signal(number, handler)
 
 
 def _check_signature(client: EndpointClient) -> None:

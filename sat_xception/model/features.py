@@ -13,7 +13,7 @@ import tensorflow as tf
 from sat_xception.log import get_logger
 from sat_xception.model.augment import view
 from sat_xception.model.checkpoint import Checkpoints, State
-from sat_xception.model.stop_request import StopRequest
+from sat_xception.process import StopRequest
 
 __all__ = ["FeatureBatches", "Features", "compute_features", "frozen"]
 

@@ -22,7 +22,7 @@ from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.checkpoint import Checkpoints, State
 from sat_xception.model.parts import Epoch
-from sat_xception.model.stop_request import StopRequest
+from sat_xception.process import StopRequest
 
 __all__ = ["Batches", "Phase", "PhaseProgress"]
 

@@ -21,8 +21,8 @@ from sat_xception.model.input import TileBatches, evaluation_batches, training_b
 from sat_xception.model.parts import Epoch
 from sat_xception.model.phase import Batches, Phase
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import StopRequest
 from sat_xception.model.tensorboard import TensorBoardWriter
+from sat_xception.process import StopRequest
 from sat_xception.storage import reporting_disk_errors
 
 __all__ = ["Lesson", "TrainingSession", "check_examples", "class_weights", "versions"]

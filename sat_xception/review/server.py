@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
 import threading
 import webbrowser
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.errors import ServiceError
 from sat_xception.log import get_logger
+from sat_xception.process import stop_event
 from sat_xception.review.data import ReviewData
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import read_data
@@ -97,19 +97,17 @@ def review(config: ReviewConfig) -> ReviewResult:
 
 
 async def _serve_until_signal(server: ReviewServer, config: ReviewConfig) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    address = await server.start(config.port)
-    _log.info("review    %s", address)
-    _log.info("saves to  %s   (stop with Ctrl+C)", server.record.path)
-    try:
-        if config.browser:
-            # A browser of the terminal, such as lynx, doesn't come back before it ends.
-            threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
-        await stopped.wait()
-    finally:
-        await server.stop()
+    with stop_event() as stopped:
+        address = await server.start(config.port)
+        _log.info("review    %s", address)
+        _log.info("saves to  %s   (stop with Ctrl+C)", server.record.path)
+        try:
+            if config.browser:
+                # A browser of the terminal, such as lynx, doesn't come back before it ends.
+                threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
+            await stopped.wait()
+        finally:
+            await server.stop()
 
 
 def _open_browser(address: str) -> None:

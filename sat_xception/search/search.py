@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sat_xception.log import duration
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.session import check_examples, class_weights, versions
 from sat_xception.model.weights import WeightsOrigin, find_weights
+from sat_xception.process import stop_on_signals
 from sat_xception.search.page import search_page
 from sat_xception.search.record import BestTrial, SearchCounts, SearchedSpace, SearchRecord, TrialRecord
 from sat_xception.search.settings import SearchConfig
@@ -41,11 +43,12 @@ from sat_xception.search.study import (
     state_of,
 )
 from sat_xception.search.trial import TrialData, prepare_features
-from sat_xception.search.workers import run_trials, stop_on_signals
+from sat_xception.search.workers import run_trials
 from sat_xception.storage import GcsPath, atomic_folder
 
 __all__ = ["SHARED", "SearchResult", "search"]
 
+_STOPPING = "stopping  with what there is; the same command goes on"
 # Settings that search has from train, and that a training with the best settings must have, too.
 SHARED = (
     "backbone",
@@ -113,12 +116,12 @@ def search(config: SearchConfig) -> SearchResult:
     with (
         atomic_folder(config.out, record=SearchRecord.file_name) as work,
         own_folder(folder),
-        stop_on_signals() as stop,
+        stop_on_signals(signal.SIGINT, signal.SIGTERM, second_ends=True, announce=_STOPPING) as stop,
     ):
         job = _plan(config, space, examples, weights, folder)
         mend_journal(job.journal)
         prepare_features(job.data, job.config({}))
-        run_trials(job, config.workers, config.minutes, stop.is_set)
+        run_trials(job, config.workers, config.minutes, lambda: stop.given)
         study = open_study(job)
         trials = closed(study)
         best = _best(trials, config)
@@ -142,7 +145,7 @@ def search(config: SearchConfig) -> SearchResult:
         record.write(work)
         (work / "best.yaml").write_text(_best_yaml(found, place, best), encoding="utf-8")
         (work / "search.html").write_text(search_page(record), encoding="utf-8")
-    if stop.by_sigterm and (counts.left or not config.trials):
+    if stop.signal_number == signal.SIGTERM and (counts.left or not config.trials):
         raise PreemptedError(
             f"stopped by SIGTERM with {counts.left} trials left; run the same command again to go on. What there is "
             f"by now is in {config.out}"

@@ -26,8 +26,8 @@ from sat_xception.model.parts import Epoch
 from sat_xception.model.phase import Phase
 from sat_xception.model.session import Lesson, TrainingSession
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import StopRequest
 from sat_xception.model.weights import WeightsOrigin
+from sat_xception.process import StopRequest
 from sat_xception.storage import scratch_folder, write_json
 
 __all__ = ["Outcome", "Report", "TrialData", "prepare_features", "run_trial"]

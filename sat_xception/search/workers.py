@@ -8,10 +8,8 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -20,10 +18,11 @@ from optuna.trial import Trial, TrialState
 
 from sat_xception.errors import DivergedError, SatXceptionError
 from sat_xception.log import duration, get_logger, set_up_logging
+from sat_xception.process import ignore_signals
 from sat_xception.search.study import DIVERGED, REASON, Job, closed, open_study, state_of
 from sat_xception.search.trial import run_trial
 
-__all__ = ["Stop", "run_trials", "stop_on_signals"]
+__all__ = ["run_trials"]
 
 _log = get_logger(__name__)
 # Optuna's default: the first guesses are random, so that TPE has something to learn from.
@@ -31,16 +30,6 @@ _RANDOM_TRIALS = 10
 _POLL_S = 0.2
 
 Stopped = Callable[[], bool]
-
-
-class Stop(threading.Event):
-    """Set when a search is to end.
-
-    Attributes:
-        by_sigterm: Whether SIGTERM set it, and not the keyboard.
-    """
-
-    by_sigterm = False
 
 
 class _Interrupted(Exception):
@@ -90,8 +79,7 @@ def _run_processes(job: Job, workers: int, deadline: float, stopped: Stopped) ->
 
 def _work_in_process(job: Job, deadline: float, stop: Any) -> None:  # noqa: ANN401 - multiprocessing's
     # The process that started this one is told to stop, and tells its own.
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+    ignore_signals(signal.SIGINT, signal.SIGTERM)
     set_up_logging()
     parent = os.getppid()
     _work(job, deadline, lambda: stop.is_set() or os.getppid() != parent)
@@ -180,28 +168,3 @@ def _close_running(study: optuna.Study, reason: str) -> None:
         if reason:
             Trial(study, trial._trial_id).set_user_attr(REASON, reason)
         study.tell(trial.number, state=TrialState.FAIL)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Yield what is set by the keyboard's interrupt or SIGTERM; a second one ends the process as ever."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        stop.by_sigterm = signum == signal.SIGTERM
-        stop.set()
-        _log.info("stopping  with what there is; the same command goes on")
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    for signum in before:
-        signal.signal(signum, end)
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
+from sat_xception.process import stop_event
 from sat_xception.serve.addresses import bound_socket, bracketed, is_loopback, port_error, reachable
 from sat_xception.serve.dispatch import Dispatcher
 from sat_xception.serve.grpc_service import grpc_server
@@ -63,19 +63,16 @@ def serve(config: ServeConfig) -> ServeResult:
 
 
 async def _serve_until_signal(config: ServeConfig) -> ServeResult:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, stopped.set)
-    server = _Server(config)
-    await server.start()
-    server.announce()
-    try:
-        await stopped.wait()
-        _log.info("serve     stopping; requests under way are finished first")
-    finally:
-        await server.stop()
-    return server.result()
+    with stop_event() as stopped:
+        server = _Server(config)
+        await server.start()
+        server.announce()
+        try:
+            await stopped.wait()
+            _log.info("serve     stopping; requests under way are finished first")
+        finally:
+            await server.stop()
+        return server.result()
 
 
 class RunningServer:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ from sat_xception.model.input import reading
 from sat_xception.model.network import add_head, build_backbone, freeze_before
 from sat_xception.model.session import TrainingSession, check_examples, class_weights, versions
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import stop_on_sigterm
 from sat_xception.model.weights import WeightsOrigin, find_weights
+from sat_xception.process import stop_on_signals
 from sat_xception.reports.charts import curves_page
 from sat_xception.search.record import SearchRecord
 from sat_xception.storage import atomic_folder, file_digest
@@ -162,7 +163,7 @@ def _train(
     with (
         checkpoints.naming_what_is_kept(),
         atomic_folder(config.out, record=TrainingRecord.file_name) as work,
-        stop_on_sigterm() as notice,
+        stop_on_signals(signal.SIGTERM) as notice,
     ):
         run = _new_run(config, examples, work, choices, checkpoints=checkpoints, notice=notice)
         with device_scope(choices), reading(config.examples):

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from sat_xception import errors
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
+from sat_xception.process import ignore_signals
 from sat_xception.storage import scratch_folder
 from sat_xception.validation.findings import Findings, TfdvRequest
 
@@ -120,7 +121,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
 def _answer(question: Path, answer: Path) -> None:
     """Do the child's work; an unexpected error ends it with a traceback and no response."""
     # Ctrl-C reaches parent and child; the parent ends both and logs it once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_signals(signal.SIGINT)
     # If the root logger has no handler, Beam adds one, which prints each of our lines a second time.
     logging.getLogger().addHandler(logging.NullHandler())
     set_up_logging()

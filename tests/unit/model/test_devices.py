@@ -28,7 +28,7 @@ from sat_xception.model import devices
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
-from sat_xception.model.stop_request import StopRequest
+from sat_xception.process import StopRequest
 devices._gpus = lambda: tf.config.list_logical_devices("CPU")
 rows = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
 labels = (rows[:, 0] > 0).astype("int64")

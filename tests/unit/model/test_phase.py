@@ -9,7 +9,7 @@ from sat_xception.errors import ServiceError
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
-from sat_xception.model.stop_request import StopRequest
+from sat_xception.process import StopRequest
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 LABELS = (ROWS[:, 0] > 0).astype(np.int64)

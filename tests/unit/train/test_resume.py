@@ -17,7 +17,7 @@ from sat_xception.model.checkpoint import Checkpoints, State, fingerprint
 from sat_xception.model.features import FeatureBatches, compute_features, frozen
 from sat_xception.model.phase import Phase
 from sat_xception.model.settings import TrainConfig
-from sat_xception.model.stop_request import StopRequest, stop_on_sigterm
+from sat_xception.process import StopRequest, stop_on_signals
 from sat_xception.storage import GcsPath, list_files
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
@@ -124,7 +124,7 @@ def test_with_both_checkpoints_damaged_it_begins_anew(undisturbed, tmp_path):
 
 
 def test_a_notice_ends_the_step_saves_and_says_what_to_do(undisturbed, tmp_path):
-    with stop_on_sigterm() as notice:
+    with stop_on_signals(signal.SIGTERM) as notice:
         with pytest.raises(PreemptedError, match=r"0123456789abcdef: run the same command again") as caught:
             run_phase(tmp_path, 3, notice, at_step=lambda: signal.raise_signal(signal.SIGTERM))
     assert caught.value.exit_code == 75
@@ -139,7 +139,7 @@ def test_a_notice_during_validation_keeps_the_epoch(undisturbed, tmp_path):
 
     def batches():
         if next(asked):  # the first batch of all is taken to make the metrics
-            notice.given = True
+            notice.signal_number = signal.SIGTERM
         yield from VALID
 
     valid = tf.data.Dataset.from_generator(batches, output_signature=VALID.element_spec)
@@ -153,12 +153,12 @@ def test_a_notice_during_validation_keeps_the_epoch(undisturbed, tmp_path):
 def test_sigterm_is_left_as_it_was_after_the_training_and_alone_in_other_threads():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
-    with stop_on_sigterm():
+    with stop_on_signals(signal.SIGTERM):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
     def elsewhere():
-        with stop_on_sigterm():
+        with stop_on_signals(signal.SIGTERM):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=elsewhere)
@@ -208,7 +208,7 @@ def test_features_are_computed_once_and_go_on_from_the_parts_that_are_whole(back
         np.testing.assert_array_equal(one.rows, other.rows)
         np.testing.assert_array_equal(one.labels, other.labels)
     given = StopRequest()
-    given.given = True
+    given.signal_number = signal.SIGTERM
     with pytest.raises(PreemptedError):
         compute(backbone, tiles, tmp_path / "asked", given, every_s=1000)
     assert len(list((tmp_path / "asked").rglob("features-train-*.npz"))) == 1
