@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -39,6 +38,7 @@ from sat_xception.process import usable_cores
 from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
 from sat_xception.storage import (
     GcsPath,
+    file_lock,
     list_files,
     read_stored_bytes,
     remove_files,
@@ -233,14 +233,10 @@ def _locked(out: Path, part: str) -> Iterator[None]:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / f"{LOCK}{part.replace('/', '-of-')}").open("a")
     except OSError as error:
         raise write_error(error, f"--out {out}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another run is writing {out}; wait for it, or name another --out") from None
+    held = f"another run is writing {out}; wait for it, or name another --out"
+    with file_lock(out / f"{LOCK}{part.replace('/', '-of-')}", held, f"--out {out}"):
         yield
 
 

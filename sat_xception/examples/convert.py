@@ -7,7 +7,6 @@ run that is killed; the same command goes on from the files in it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -40,7 +39,7 @@ from sat_xception.examples.shard_writer import (
 )
 from sat_xception.log import get_logger, track
 from sat_xception.process import usable_cores
-from sat_xception.storage import GcsPath, atomic_folder, read_json
+from sat_xception.storage import GcsPath, atomic_folder, file_lock, read_json
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -152,11 +151,7 @@ def _run_folder(config: ConvertConfig, dataset: DatasetRecord) -> Iterator[tuple
     place = Path(tempfile.gettempdir()) if isinstance(config.out, GcsPath) else config.out.resolve().parent
     folder = place / f".{config.out.name}-convert-{key}"
     folder.mkdir(exist_ok=True)
-    with (folder / RUN).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another convert is writing {config.out}; wait for it, or name another --out") from None
+    with file_lock(folder / RUN, f"another convert is writing {config.out}; wait for it, or name another --out"):
         # First: workers of a run that was killed live on for seconds, and fail when their files are taken away below.
         run = uuid.uuid4().hex
         (folder / RUN).write_text(run, encoding="utf-8")

@@ -7,7 +7,6 @@ another study in the same file.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -20,12 +19,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from sat_xception.errors import ConfigError, DataError
+from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 from sat_xception.model.settings import TrainConfig
 from sat_xception.search.space import Space
 from sat_xception.search.trial import TrialData
-from sat_xception.storage import reporting_disk_errors, write_error
+from sat_xception.storage import file_lock, reporting_disk_errors, write_error
 
 __all__ = [
     "DIVERGED",
@@ -47,6 +46,7 @@ _log = get_logger(__name__)
 REASON, DIVERGED = "reason", "diverged"
 # A process that is killed while it writes leaves the journal's lock, which others take after this time.
 _DEAD_LOCK_S = 10
+_ADVICE = "free some, or name another --study"
 # Optuna's default, and no verdict before early stopping could have one: the median of fewer epochs says little.
 _TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 5, 10
 
@@ -193,12 +193,8 @@ def own_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
     except OSError as error:
-        raise write_error(error, folder, "free some, or name another --study") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another search works in {folder}; wait for it, or name another --study") from None
+        raise write_error(error, folder, _ADVICE) from None
+    held = f"another search works in {folder}; wait for it, or name another --study"
+    with file_lock(folder / "lock", held, folder, _ADVICE):
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from sat_xception.log import duration, get_logger, set_up_logging
 from sat_xception.process import ignore_signals
 from sat_xception.search.study import DIVERGED, REASON, Job, closed, open_study, state_of
 from sat_xception.search.trial import run_trial
+from sat_xception.storage import file_lock
 
 __all__ = ["run_trials"]
 
@@ -97,9 +97,8 @@ def _work(job: Job, deadline: float, stopped: Stopped) -> None:
 
 @contextlib.contextmanager
 def _turn(job: Job) -> Iterator[None]:
-    """Let one process at a time begin a trial. A file's lock is free again when the process that has it is killed."""
-    with job.journal.with_name("turn").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Let one process at a time begin a trial."""
+    with file_lock(job.journal.with_name("turn"), held=None):
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import sys
@@ -17,7 +16,7 @@ from typing import Protocol
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.reports.spreadsheet import csv_writer
-from sat_xception.storage import GcsPath, scratch_folder, write_error, write_stored_bytes
+from sat_xception.storage import GcsPath, lock_open_file, scratch_folder, write_error, write_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = ["Value", "check_suffix", "open_rows"]
@@ -117,8 +116,7 @@ def _sweep(out: Path) -> None:
     """Remove temporary files that killed runs left: those without a lock and unchanged for a minute."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with contextlib.suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - left.stat().st_mtime > _REST_S:
+            if lock_open_file(file.fileno()) and time.time() - left.stat().st_mtime > _REST_S:
                 left.unlink()
 
 
@@ -128,8 +126,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = FileIO(path, "w")
-        with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_open_file(self._file.fileno())
         self._size = 0
         self.rows = 0
         self.failed: OSError | None = None

@@ -9,6 +9,7 @@ from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
 from sat_xception.storage.files import facts_digest, file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder
 from sat_xception.storage.json_file import read_json_file, write_json_file
+from sat_xception.storage.lock import file_lock, lock_open_file
 from sat_xception.storage.scratch import partial_file, scratch_folder
 from sat_xception.storage.writing import reporting_disk_errors, write_error
 
@@ -21,9 +22,11 @@ __all__ = [
     "fetch_folder",
     "fetch_settings",
     "file_digest",
+    "file_lock",
     "folder_digests",
     "is_committed",
     "list_files",
+    "lock_open_file",
     "marked_below",
     "partial_file",
     "read_json",

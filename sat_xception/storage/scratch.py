@@ -8,7 +8,6 @@ they are removed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sat_xception.log import get_logger
+from sat_xception.storage.lock import lock_open_file
 
 __all__ = ["new_folder", "partial_file", "scratch_folder", "sweep"]
 
@@ -101,8 +101,7 @@ def _made_file(path: Path) -> tuple[int, int, Path]:
     """Return an open file, another handle that holds its lock until both are closed, and where it is."""
     while True:
         handle, name = tempfile.mkstemp(_PART, f".{path.name}-{_mark()}-", path.parent)
-        with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_open_file(handle, wait=True)
         # Another run may have taken it for one that nobody has, before the lock was.
         if os.fstat(handle).st_nlink:
             return handle, os.dup(handle), Path(name)
@@ -160,12 +159,10 @@ def _locked(place: Path, wait: bool = False) -> int | None:
         lock = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+    if lock_open_file(lock, wait):
+        return lock
+    os.close(lock)
+    return None
 
 
 def _is_old(place: Path) -> bool:
