@@ -1,12 +1,21 @@
-"""Shared parts of all HTTP clients: no addresses in the log, and the Retry-After header."""
+"""Shared parts of all clients of servers: the retry policy, the Retry-After header, no addresses in the log."""
 
 from __future__ import annotations
 
 import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
-__all__ = ["quiet_http_clients", "retry_after_s"]
+from tenacity import RetryCallState, Retrying, retry_if_exception
+
+__all__ = ["quiet_http_clients", "retry", "retry_after_s"]
+
+T = TypeVar("T")
 
 
 def quiet_http_clients() -> None:
@@ -35,3 +44,64 @@ def retry_after_s(header: str) -> float | None:
     except ValueError:
         return None
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def retry(
+    call: Callable[[], T],
+    delays_s: Sequence[float],
+    asked_s: Callable[[BaseException], float | None],
+    *,
+    deadline: float = math.inf,
+    jitter: tuple[float, float] = (0.75, 1.25),
+    as_often_as_asked: bool = False,
+    before_wait: Callable[[BaseException, float], object] | None = None,
+) -> T:
+    """Return what a call returns, which is made again after failures that may pass.
+
+    Args:
+        call: Sends a request.
+        delays_s: Seconds to wait before the second call, the third and so on; there is one call more than delays.
+        asked_s: Returns the seconds that the server asked to wait, 0 where it didn't say; None for an error that a
+            second call doesn't mend.
+        deadline: Time of `time.monotonic` after which no call begins: one that would is not waited for.
+        jitter: Factors of the wait's shortest and longest: clients that were sent away together don't come back
+            together. The wait is never shorter than the server asked for.
+        as_often_as_asked: Whether the last delay is repeated, up to the deadline, while the server asks to wait.
+        before_wait: Gets the error and the seconds before each wait.
+
+    Raises:
+        Exception: The last call's error, as it was raised.
+
+    Example:
+        >>> retry(lambda: "answer", (1.0, 4.0), lambda error: 0.0 if isinstance(error, OSError) else None)
+        'answer'
+    """
+
+    def asked(state: RetryCallState) -> float:
+        error = _error_of(state)
+        return (asked_s(error) if error is not None else None) or 0.0
+
+    def wait_s(state: RetryCallState) -> float:
+        if not delays_s:
+            return 0.0
+        wanted, delay_s = asked(state), delays_s[min(state.attempt_number, len(delays_s)) - 1]
+        return max(wanted, max(wanted, delay_s) * random.uniform(*jitter))
+
+    def stop(state: RetryCallState) -> bool:
+        spent = state.attempt_number > len(delays_s)
+        if spent and not (as_often_as_asked and delays_s and asked(state)):
+            return True
+        return time.monotonic() + state.upcoming_sleep >= deadline
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = _error_of(state)
+        if before_wait is not None and error is not None:
+            before_wait(error, state.upcoming_sleep)
+
+    mends = retry_if_exception(lambda error: asked_s(error) is not None)
+    policy = Retrying(retry=mends, stop=stop, wait=wait_s, before_sleep=before_sleep, sleep=time.sleep, reraise=True)
+    return policy(call)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()

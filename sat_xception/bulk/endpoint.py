@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
-import time
 from collections.abc import Sequence
 
 from PIL import Image
@@ -12,6 +10,7 @@ from PIL import Image
 from sat_xception.bulk.score_files import Row
 from sat_xception.bulk.tiles import LoadedTile, Pixels
 from sat_xception.errors import ServiceError
+from sat_xception.http_clients import retry
 from sat_xception.log import get_logger
 from sat_xception.serve.access import Access
 from sat_xception.serve.client import EndpointClient
@@ -75,16 +74,13 @@ class EndpointScorer:
         self.client.close()
 
     def _asked(self, images: Sequence[bytes]) -> Sequence[Row]:
-        for delay_s in _RETRY_DELAYS_S:
-            try:
-                return list(self.client.predict(images))
-            except RequestError as error:
-                if error.code not in _MAY_PASS:
-                    raise
-                _log.info("endpoint  %s; again in %.0f s", error, delay_s)
-            time.sleep(delay_s * random.uniform(0.75, 1.25))
         try:
-            return list(self.client.predict(images))
+            return retry(
+                lambda: list(self.client.predict(images)),
+                _RETRY_DELAYS_S,
+                lambda error: 0.0 if isinstance(error, RequestError) and error.code in _MAY_PASS else None,
+                before_wait=lambda error, wait_s: _log.info("endpoint  %s; again in %.0f s", error, wait_s),
+            )
         except RequestError as error:
             if error.code is Code.RESOURCE_EXHAUSTED or error.code not in _MAY_PASS:
                 raise

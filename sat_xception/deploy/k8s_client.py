@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
@@ -17,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from sat_xception.deploy.k8s_errors import told
 from sat_xception.deploy.k8s_kinds import ACCESS_REVIEW, Kind
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.http_clients import retry_after_s
+from sat_xception.http_clients import retry, retry_after_s
 from sat_xception.log import get_logger
 
 __all__ = [
@@ -37,6 +36,7 @@ _TIMEOUT_S = (5, 30)
 # An API server sheds load for seconds, and is restarted in under a minute.
 _RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _LONGEST_RETRY_AFTER_S = 30.0
+_PASSING = (429, 500, 502, 503, 504)
 
 
 class ClusterSettings(Protocol):
@@ -268,24 +268,19 @@ class KubernetesClient:
         from kubernetes.client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
-        for delay_s in (*_RETRY_DELAYS_S, None):
-            try:
-                return call()
-            except ApiException as error:
-                pause_s = _pause(error, delay_s)
-                if pause_s is None:
-                    raise self._explained(verb, what, error) from None
-                problem = f"{error.status} {error.reason}"
-            except HTTPError as error:
-                if delay_s is None:
-                    raise ServiceError(
-                        f"the cluster at {self.address} doesn't answer: {error}. Check the network, and --kubeconfig "
-                        "and --context; then run the same command again"
-                    ) from None
-                pause_s, problem = delay_s, str(error)
+        def tell(error: BaseException, pause_s: float) -> None:
+            problem = f"{error.status} {error.reason}" if isinstance(error, ApiException) else str(error)
             _log.info("cluster   %s %s: %s; again in %.1f s", verb, what, problem, pause_s)
-            time.sleep(pause_s)
-        raise AssertionError("unreachable")
+
+        try:
+            return retry(call, _RETRY_DELAYS_S, _asked_s, before_wait=tell)
+        except ApiException as error:
+            raise self._explained(verb, what, error) from None
+        except HTTPError as error:
+            raise ServiceError(
+                f"the cluster at {self.address} doesn't answer: {error}. Check the network, and --kubeconfig "
+                "and --context; then run the same command again"
+            ) from None
 
     def _explained(self, verb: str, what: str, error: Any) -> Exception:  # noqa: ANN401 - ApiException
         try:
@@ -301,10 +296,14 @@ class _NotThereError(Exception):
     """There is no object of this name."""
 
 
-def _pause(error: Any, delay_s: float | None) -> float | None:  # noqa: ANN401 - ApiException
-    """Return how long to wait before the call is made again, or None when that would be no use."""
-    if delay_s is None or not (error.status == 429 or error.status in (500, 502, 503, 504)):
+def _asked_s(error: BaseException) -> float | None:
+    """Return how long the server asks to wait, 0 where it doesn't say; None when a second call would be no use."""
+    from kubernetes.client.rest import ApiException
+    from urllib3.exceptions import HTTPError
+
+    if isinstance(error, HTTPError):
+        return 0.0
+    if not isinstance(error, ApiException) or error.status not in _PASSING:
         return None
     asked_s = retry_after_s((error.headers or {}).get("Retry-After", "")) or 0.0
-    # Spread out, so that those who were sent away don't all come back at once.
-    return max(min(asked_s, _LONGEST_RETRY_AFTER_S), delay_s * random.uniform(0.75, 1.25))
+    return min(asked_s, _LONGEST_RETRY_AFTER_S)

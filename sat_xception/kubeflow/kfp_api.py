@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from sat_xception.errors import ConfigError
-from sat_xception.http_clients import quiet_http_clients
+from sat_xception.http_clients import quiet_http_clients, retry
 from sat_xception.kubeflow.answers import UnexpectedAnswerError, check, check_page, is_health
 from sat_xception.kubeflow.kfp_errors import KfpError, forward_hint, no_answer, not_kubeflow, refusal
 from sat_xception.kubeflow.settings import KfpConfig
@@ -146,8 +146,8 @@ class KfpClient:
         Raises:
             ClusterError: It couldn't be created, or it isn't known whether it was; the message says which.
         """
-        until = time.monotonic() + self._config.request_timeout_s
-        for pause_s in (*_PAUSES_S, None):
+
+        def attempt(_: float) -> dict[str, Any]:
             try:
                 return create()
             except KfpError as error:
@@ -158,10 +158,9 @@ class KfpClient:
                 if error.unclear and error.status in _IN_DOUBT:
                     hint = f"the {what} isn't there yet, but may still be made: look before you try again"
                     raise KfpError(error.reason, hint) from None
-                if pause_s is None or not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
-                    raise
-                _wait(error, pause_s)
-        raise AssertionError("unreachable")
+                raise
+
+        return self._patiently(attempt)
 
     def _patiently(self, request: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
         """Send a request, again after a passing failure, as long as the time of one request allows.
@@ -170,14 +169,16 @@ class KfpClient:
             request: Sends it; gets the seconds that are left.
         """
         until = time.monotonic() + self._config.request_timeout_s
-        for pause_s in _PAUSES_S:
-            try:
-                return request(until - time.monotonic())
-            except KfpError as error:
-                if not error.passing or time.monotonic() + (error.pause_s or pause_s) >= until:
-                    raise
-                _wait(error, pause_s)
-        return request(until - time.monotonic())
+        return retry(
+            lambda: request(until - time.monotonic()),
+            _PAUSES_S,
+            lambda error: error.pause_s if isinstance(error, KfpError) and error.passing else None,
+            deadline=until,
+            jitter=(1.0, 1.0),
+            before_wait=lambda error, wait_s: _log.warning(
+                "waiting   %s; trying again in %g s", getattr(error, "reason", error), wait_s
+            ),
+        )
 
     def send(
         self,
@@ -273,9 +274,3 @@ class KfpClient:
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ConfigError(f"{origin} holds no token: there is a space, a line break or a letter beyond ASCII in it")
         return token
-
-
-def _wait(error: KfpError, pause_s: float) -> None:
-    pause_s = error.pause_s or pause_s
-    _log.warning("waiting   %s; trying again in %g s", error.reason, pause_s)
-    time.sleep(pause_s)

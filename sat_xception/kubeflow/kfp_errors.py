@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from sat_xception.errors import ServiceError
+from sat_xception.http_clients import retry_after_s
 
 __all__ = ["KfpError", "forward_hint", "no_answer", "not_kubeflow", "refusal", "said"]
 
@@ -80,8 +81,7 @@ def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -
         hint = "check --endpoint: is it Kubeflow Pipelines?"
     error = KfpError(reason, hint, status, passing=status in _PASSING, unclear=status >= 500)
     error.absent = absent
-    wanted = answer.headers.get("retry-after", "")
-    error.pause_s = min(float(wanted), _LONGEST_PAUSE_S) if wanted.isdecimal() else 0.0
+    error.pause_s = min(retry_after_s(answer.headers.get("retry-after", "")) or 0.0, _LONGEST_PAUSE_S)
     return error
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import time
 from dataclasses import dataclass
 
 import httpx
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
-from sat_xception.http_clients import quiet_http_clients
+from sat_xception.http_clients import quiet_http_clients, retry, retry_after_s
 from sat_xception.log import get_logger
 from sat_xception.notify.last_run import outcome_of
 from sat_xception.notify.settings import NotifyConfig
@@ -19,6 +19,7 @@ __all__ = ["NotifyResult", "notify"]
 _log = get_logger(__name__)
 _TRIES = 3
 _PAUSE_S = 1.0
+_MAX_RETRY_AFTER_S = 30.0
 # Kubeflow's driver fills a final status in from ML Metadata (backend/src/v2/driver/resolve.go), whose states these are;
 # kfp's local runners have SUCCEEDED and FAILED.
 _STATES = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELED": "CANCELLED"}
@@ -63,19 +64,38 @@ def notify(config: NotifyConfig) -> NotifyResult:
     if not host:
         raise ConfigError(f"${config.webhook_env} doesn't hold an http(s) address")
     body = {"text": text, "pipeline": config.pipeline, "state": state, "message": message}
-    problem = ""
-    for attempt in range(1, _TRIES + 1):
+    tries = itertools.count(1)
+
+    def post() -> None:
+        number = next(tries)
         try:
             answer = httpx.post(address, json=body, timeout=config.timeout_s)
             if answer.is_success:
-                return NotifyResult(text, host)
-            problem = f"HTTP {answer.status_code}"
+                return
+            refusal = _NotTakenError(f"HTTP {answer.status_code}")
+            refusal.asked_s = min(retry_after_s(answer.headers.get("Retry-After", "")) or 0.0, _MAX_RETRY_AFTER_S)
         except httpx.HTTPError as error:
-            problem = type(error).__name__
-        _log.warning("notify    try %d of %d: %s", attempt, _TRIES, problem)
-        if attempt < _TRIES:
-            time.sleep(_PAUSE_S)
-    raise ServiceError(f"the webhook at {host} didn't take the message ({problem}); check ${config.webhook_env}")
+            refusal = _NotTakenError(type(error).__name__)
+        _log.warning("notify    try %d of %d: %s", number, _TRIES, refusal)
+        raise refusal
+
+    try:
+        retry(post, (_PAUSE_S,) * (_TRIES - 1), lambda error: getattr(error, "asked_s", None), jitter=(1.0, 1.0))
+    except _NotTakenError as error:
+        raise ServiceError(
+            f"the webhook at {host} didn't take the message ({error}); check ${config.webhook_env}"
+        ) from None
+    return NotifyResult(text, host)
+
+
+class _NotTakenError(Exception):
+    """The webhook didn't take the message.
+
+    Attributes:
+        asked_s: Seconds that it asked to wait.
+    """
+
+    asked_s = 0.0
 
 
 def _ending(config: NotifyConfig) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.http_clients import retry
 from sat_xception.log import get_logger, quiet_imports
 from sat_xception.serve.access import Access
 from sat_xception.serve.addresses import is_loopback
@@ -142,23 +141,24 @@ class EndpointClient:
     def _retried(self, call: Callable[[float], T]) -> T:
         """Call, and retry until the deadline if the server didn't process the request."""
         deadline = time.monotonic() + self._timeout_s
-        for attempt in itertools.count():
-            try:
-                return call(max(deadline - time.monotonic(), 0.001))
-            except RequestError as error:
-                if not self._tries_again:
-                    raise
-                # Without a Retry-After, it isn't known whether there is a server at all.
-                if error.retry_after_s is None or (attempt >= len(_RETRY_DELAYS_S) and not error.retry_after_s):
-                    raise
-                delay_s = max(error.retry_after_s, _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)])
-                # With jitter, so that the clients of a restarted server don't all retry at once.
-                delay_s *= random.uniform(1.0, 1.25)
-                if time.monotonic() + delay_s >= deadline:
-                    raise
-                _log.debug("endpoint  %s; again in %.1f s", error, delay_s)
-            time.sleep(delay_s)
-        raise AssertionError("unreachable: the loop doesn't end")
+        asked_before = False
+
+        def ask() -> T:
+            nonlocal asked_before
+            left_s = max(deadline - time.monotonic(), 0.001) if asked_before else self._timeout_s
+            asked_before = True
+            return call(left_s)
+
+        return retry(
+            ask,
+            _RETRY_DELAYS_S if self._tries_again else (),
+            lambda error: error.retry_after_s if isinstance(error, RequestError) else None,
+            deadline=deadline,
+            jitter=(1.0, 1.25),
+            # Without a Retry-After, it isn't known whether there is a server at all.
+            as_often_as_asked=True,
+            before_wait=lambda error, wait_s: _log.debug("endpoint  %s; again in %.1f s", error, wait_s),
+        )
 
     def _probabilities(self, outputs: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.float32]:
         try:

@@ -349,7 +349,7 @@ def test_a_redirection_to_a_login_asks_for_a_token(server, settings):
 
 def test_the_server_says_how_long_to_wait(server, settings, monkeypatch):
     slept = []
-    monkeypatch.setattr(cluster_module.time, "sleep", slept.append)
+    monkeypatch.setattr("sat_xception.http_clients.time.sleep", slept.append)
     server.faults = [Fault("GET", "/pipelines$", 429, headers={"Retry-After": "7"})]
     submit(SubmitConfig(**settings, run=False))
     assert slept == [7.0]

@@ -151,7 +151,7 @@ def test_a_webhook_that_does_not_take_the_message_is_a_failure_of_a_service(webh
 
 def test_there_is_a_pause_between_tries(webhook, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr("sat_xception.http_clients.time.sleep", pauses.append)
     webhook.codes = [500]
     with pytest.raises(ServiceError):
         notify(ended())
