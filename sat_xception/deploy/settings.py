@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from sat_xception.settings.config import StepConfig, second_name
-from sat_xception.settings.types import Address, FolderOrNone, Fraction, LocalFolderOrNone, Place, model_name
-from sat_xception.storage import Stored
+from sat_xception.settings.types import (
+    Address,
+    FolderOrNone,
+    Fraction,
+    LocalFolderOrNone,
+    Place,
+    ResultOrNone,
+    model_name,
+)
 
 __all__ = ["DeployConfig", "DeploymentsConfig", "KubernetesConfig", "RollbackConfig", "RolloutConfig"]
 
@@ -102,7 +108,7 @@ class RolloutConfig(KubernetesConfig):
     )
     force_conflicts: bool = Field(False, description="Take over fields that other managers own. Only on a cluster.")
     timeout_s: float = Field(120.0, gt=0, description="Timeout for the new version to answer, in seconds.")
-    out: Annotated[Path | None, Stored("result")] = Field(None, description="Folder to write the deployment record to.")
+    out: ResultOrNone = Field(None, description="Folder to write the deployment record to.")
 
 
 # Settings of a rollout that a local deployment uses too.

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
+from sat_xception.settings.types import LocalFileOrNone
 
 __all__ = ["ApplyConfig", "DeleteConfig", "KfpConfig", "ListConfig", "SubmitConfig"]
 
@@ -21,7 +22,7 @@ class KfpConfig(StepConfig):
     token_env: str = Field(
         "KFP_EXISTING_TOKEN", description="Environment variable that holds the bearer token, if one is needed."
     )
-    token_file: Path | None = Field(
+    token_file: LocalFileOrNone = Field(
         None, description="File that holds the bearer token; read before each request, since tokens expire."
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Timeout of one request including retries, in seconds.")
@@ -30,10 +31,10 @@ class KfpConfig(StepConfig):
 class SubmitConfig(KfpConfig):
     """Upload the training pipeline to Kubeflow, run it and wait for the result."""
 
-    file: Path | None = Field(None, description="Compiled pipeline. Default: compile pipelines/training.py now.")
+    file: LocalFileOrNone = Field(None, description="Compiled pipeline. Default: compile pipelines/training.py now.")
     experiment: str = Field("school-classifier", min_length=1, description="Experiment of the run.")
     run_name: str = Field("", description="Name of the run. Default: the pipeline's name and the UTC time.")
-    params: Path | None = Field(None, description="YAML file of pipeline parameters.")
+    params: LocalFileOrNone = Field(None, description="YAML file of pipeline parameters.")
     param: tuple[str, ...] = Field(
         (), description="A pipeline parameter as NAME=VALUE; overrides --params; repeat for more."
     )
@@ -62,7 +63,7 @@ class ApplyConfig(KfpConfig):
 class ListConfig(KfpConfig):
     """List the schedules on the server."""
 
-    file: Path | None = Field(
+    file: LocalFileOrNone = Field(
         None, description="List only the schedules of this file.", json_schema_extra=second_name("-f")
     )
     as_json: bool = Field(False, description="Print the server's JSON.", json_schema_extra=second_name("--json"))
@@ -72,7 +73,7 @@ class DeleteConfig(KfpConfig):
     """Delete schedules by name; runs that they started continue."""
 
     names: tuple[str, ...] = Field((), description="Names of schedules.", json_schema_extra=POSITIONAL)
-    file: Path | None = Field(
+    file: LocalFileOrNone = Field(
         None, description="Delete all schedules of this file instead.", json_schema_extra=second_name("-f")
     )
 

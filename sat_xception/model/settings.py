@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -11,6 +10,7 @@ from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneNa
 from sat_xception.settings.config import StepConfig
 from sat_xception.settings.types import (
     Examples,
+    LocalFolderOrNone,
     Result,
     ResultOrNone,
     Weights,
@@ -98,7 +98,9 @@ class TrainConfig(StepConfig):
     )
     gpus: int = Field(0, ge=0, description="Number of GPUs that share each step. Default: all.")
     deterministic: bool = Field(False, description="Make results repeatable on GPUs too, at some cost in speed.")
-    tensorboard: Path | None = Field(None, description="Folder for TensorBoard logs. Default: tensorboard/ in --out.")
+    tensorboard: LocalFolderOrNone = Field(
+        None, description="Folder for TensorBoard logs. Default: tensorboard/ in --out."
+    )
     profile_steps: int = Field(
         0, ge=0, description="Number of steps of each phase to profile for TensorBoard; 0 for none."
     )

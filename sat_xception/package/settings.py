@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 from pydantic import Field
 
 from sat_xception.settings.config import StepConfig
 from sat_xception.settings.types import (
+    DecisionOrNone,
     Examples,
     Place,
     TrainedModel,
     model_name,
 )
-from sat_xception.storage import Stored
 
 __all__ = ["PackageConfig"]
 
@@ -24,9 +21,7 @@ class PackageConfig(StepConfig):
 
     model: TrainedModel = Field(description="Model folder written by train.")
     examples: Examples = Field(description="Examples written by convert, for golden tiles and the test split.")
-    decision: Annotated[Path | None, Stored("folder", "decision.json")] = Field(
-        None, description="Folder written by gate; a model that didn't win is rejected."
-    )
+    decision: DecisionOrNone = Field(None, description="Folder written by gate; a model that didn't win is rejected.")
     out: Place = Field(description="Model root: the model goes to OUT/<name>/<version>/.")
     name: str = model_name()
     version: int = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from sat_xception.model.backbones import BackboneName
 from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import StepConfig, setting_of
-from sat_xception.settings.types import Examples, Result, Weights
+from sat_xception.settings.types import Examples, LocalFolderOrNone, Result, Weights
 
 __all__ = ["SearchConfig"]
 
@@ -36,7 +35,7 @@ class SearchConfig(StepConfig):
     fine_tune: bool = Field(
         False, description="Fine-tune each trial too, if the search space has no fine-tuning settings."
     )
-    study: Path | None = Field(
+    study: LocalFolderOrNone = Field(
         None, description="Folder that keeps trials and features between runs. Default: beside --out."
     )
     backbone: BackboneName = setting_of(TrainConfig, "backbone")

@@ -13,6 +13,7 @@ __all__ = [
     "Address",
     "Dataset",
     "DatasetRecords",
+    "DecisionOrNone",
     "Difference",
     "EvaluationOrNone",
     "Examples",
@@ -58,6 +59,7 @@ DatasetRecords = Annotated[Path, Stored("folder", "dataset.json", only=("dataset
 Examples = Annotated[Path, Stored("folder", "examples.json")]
 TrainedModel = Annotated[Path, Stored("folder", "train.json")]
 TrainedModelOrNone = Annotated[_MaybePath, Stored("folder", "train.json")]
+DecisionOrNone = Annotated[_MaybePath, Stored("folder", "decision.json")]
 EvaluationOrNone = Annotated[_MaybePath, Stored("folder", "evaluation.json")]
 Result = Annotated[Path, Stored("result")]
 ResultOrNone = Annotated[_MaybePath, Stored("result")]

@@ -1,16 +1,24 @@
 """Settings from YAML and flags: which one wins, and what a person is told about a wrong one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from sat_xception.errors import ConfigError
 from sat_xception.evaluate.settings import GateConfig
 from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import POSITIONAL, StepConfig, load_config, setting_of
-from sat_xception.steps import STEPS
+from sat_xception.steps import (
+    BULK_PIPELINE_VERBS,
+    BULK_VERBS,
+    DATASET_VERBS,
+    MODELS_VERBS,
+    PIPELINE_VERBS,
+    SCHEDULE_VERBS,
+    STEPS,
+)
 from sat_xception.workflows.settings import TrainFoldersConfig
 
 
@@ -46,6 +54,31 @@ def yaml_file(tmp_path):
         return path
 
     return write
+
+
+ALL_STEPS = {
+    f"{group} {verb}".strip(): step.config
+    for group, verbs in {
+        "": STEPS,
+        "dataset": DATASET_VERBS,
+        "bulk": BULK_VERBS | BULK_PIPELINE_VERBS,
+        "models": MODELS_VERBS,
+        "pipeline": PIPELINE_VERBS,
+        "schedule": SCHEDULE_VERBS,
+    }.items()
+    for verb, step in verbs.items()
+}
+
+
+@pytest.mark.parametrize("verb", ALL_STEPS)
+def test_an_empty_path_is_one_that_is_not_given_in_every_verb(verb):
+    optional = {
+        name: Annotated[field.annotation, *field.metadata, None]
+        for name, field in ALL_STEPS[verb].model_fields.items()
+        if Path in get_args(field.annotation) and type(None) in get_args(field.annotation)
+    }
+    taken = {name: TypeAdapter(annotation).validate_python("") for name, annotation in optional.items()}
+    assert taken == dict.fromkeys(optional)
 
 
 def refusal(file: Path | None = None, model: type[StepConfig] = Settings, **flags: object) -> str:
