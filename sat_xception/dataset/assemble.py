@@ -30,7 +30,7 @@ from sat_xception.dataset.leakage import (
 from sat_xception.dataset.manifest import DatasetSummary, ManifestRow, TileWriter, write_manifest
 from sat_xception.dataset.record import DatasetCounts, DatasetRecord
 from sat_xception.dataset.report import DatasetPage
-from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.dataset.settings import DEFAULT_POSITIVE_LABEL, AssembleConfig
 from sat_xception.dataset.split import SPLITS, split_by_hash, split_of, stable_fraction
 from sat_xception.dataset.staging import TileStaging
 from sat_xception.errors import ConfigError, DataError
@@ -42,7 +42,6 @@ __all__ = ["AssembleResult", "assemble", "choose_positive_label"]
 
 _log = get_logger(__name__)
 _SAMPLE = "sample"
-_DEFAULT_POSITIVE = "school"
 # So large a class has tiles in every split by chance alone, and is dealt a page at a time.
 _LARGE_CLASS = 10_000
 _NEGATIONS = ("not-", "not_", "no-", "no_", "non-", "non_")
@@ -123,8 +122,8 @@ def choose_positive_label(classes: list[str], asked: str) -> str:
         if asked not in classes:
             raise ConfigError(f"--positive-label {asked!r} is not a class; the classes are {', '.join(classes)}")
         return asked
-    if _DEFAULT_POSITIVE in classes:
-        return _DEFAULT_POSITIVE
+    if DEFAULT_POSITIVE_LABEL in classes:
+        return DEFAULT_POSITIVE_LABEL
     for label in classes:
         if len(classes) == 2 and any(f"{negation}{label}" in classes for negation in _NEGATIONS):
             return label

@@ -20,7 +20,7 @@ import shapely
 from sat_xception.dataset.folders import Candidate, TilePlace
 from sat_xception.dataset.labels import LabelColumns, label_tiles, tile_table
 from sat_xception.dataset.negatives import NegativesConfig, are_clear, draw_negatives
-from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.dataset.settings import DEFAULT_POSITIVE_LABEL, AssembleConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.geo.vectors import Geometries, Layer, read_layer
@@ -30,7 +30,6 @@ __all__ = ["Plan", "plan_tiles"]
 _VERDICT = "verdict"
 _UNSURE = "unsure"
 _ZOOM = "z"
-_DEFAULT_POSITIVE = "school"
 _PAGE = 1000
 
 
@@ -96,7 +95,7 @@ def plan_tiles(config: AssembleConfig) -> Plan:
         ConfigError: A setting doesn't fit the layers.
         DataError: A layer can't be used, there is only one class, or there is no room for the negatives.
     """
-    positive = config.positive_label or config.label or _DEFAULT_POSITIVE
+    positive = config.positive_label or config.label or DEFAULT_POSITIVE_LABEL
     negative = config.negative_label or f"not-{positive}"
     layer = read_layer(config.labels or Path(), config.labels_layer, "--labels")
     columns = LabelColumns(config.label_column, config.label, config.slice_columns, config.split_column)

@@ -22,8 +22,10 @@ from sat_xception.settings.types import (
 )
 from sat_xception.storage import GcsPath, Stored
 
-__all__ = ["AssembleConfig", "DiffConfig", "ExportFoldersConfig", "LabelsConfig"]
+__all__ = ["DEFAULT_POSITIVE_LABEL", "AssembleConfig", "DiffConfig", "ExportFoldersConfig", "LabelsConfig"]
 
+# The positive class, where a setting and the data's class names don't decide: what the original looked for.
+DEFAULT_POSITIVE_LABEL = "school"
 # What images of class folders need too.
 _ALSO_FOR_FOLDERS = ("imagery_bands", "imagery_scale")
 
@@ -138,7 +140,7 @@ class AssembleConfig(LabelsConfig):
     )
     seed: int = Field(0, description="Part of the hash that assigns tiles to splits.")
     positive_label: str = Field(
-        "", description="The positive class. Default: 'school', or X if the other class is 'not-X'."
+        "", description=f"The positive class. Default: '{DEFAULT_POSITIVE_LABEL}', or X if the other class is 'not-X'."
     )
     # Pillow itself refuses more than twice its MAX_IMAGE_PIXELS.
     max_pixels: int = Field(
