@@ -7,11 +7,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
+
+from sat_xception.clock import utc_now
 
 __all__ = ["quiet_http_clients", "retry", "retry_after_s"]
 
@@ -43,7 +45,7 @@ def retry_after_s(header: str) -> float | None:
         when = parsedate_to_datetime(header)
     except ValueError:
         return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - utc_now()).total_seconds())
 
 
 def retry(

@@ -9,11 +9,11 @@ where it is.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sat_xception.clock import timestamp
 from sat_xception.deploy.availability import wait_until_available
 from sat_xception.deploy.deployment import CheckedPackage, Deployment
 from sat_xception.deploy.release import copy_version
@@ -110,7 +110,7 @@ def deploy_locally(config: DeployConfig) -> DeployResult:
         golden_tiles=len(GoldenTiles.read(source).tiles),
         golden_difference=difference,
         serve_command=f"sat_xception serve --model-root {config.model_root} --name {config.name}",
-        deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        deployed_at=timestamp(),
     )
     if config.out:
         with atomic_folder(config.out, record=record.file_name) as work:

@@ -6,9 +6,9 @@ putting that right.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from sat_xception.clock import timestamp, utc_now
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP
 from sat_xception.deploy.rollout_record import IN_PROGRESS, REPLACED, SERVING, RolloutRecord
@@ -67,10 +67,10 @@ class History:
 
     def begin(self, record: RolloutRecord) -> RolloutRecord:
         """Write the record of a rollout that begins; return it with its id and its time."""
-        now = time.time()
+        now = utc_now()
         # Ordered by time, also within a second.
-        number = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}.{int(now * 1000) % 1000:03d}"
-        begun = record.model_copy(update={"id": f"{number}-{record.version}", "started_at": _utc(now)})
+        number = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}"
+        begun = record.model_copy(update={"id": f"{number}-{record.version}", "started_at": timestamp(now)})
         self.records.insert(0, begun)
         self.write()
         return begun
@@ -91,7 +91,7 @@ class History:
             for earlier in before:
                 if earlier.state == SERVING:
                     self.change(earlier, state=REPLACED)
-        ended = self.change(record, state=state, reason=reason, finished_at=_utc(time.time()))
+        ended = self.change(record, state=state, reason=reason, finished_at=timestamp())
         try:
             self.write()
         except BaseException:
@@ -109,7 +109,3 @@ class History:
         data = {f"{record.id}.json": record.to_json(compact=True) for record in self.records}
         metadata = {"name": self._map, "namespace": self._cluster.namespace}
         self._cluster.apply(CONFIG_MAP, {"metadata": metadata, "data": data}, force=True)
-
-
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

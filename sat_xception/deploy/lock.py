@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from sat_xception.clock import utc_now
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import LEASE
@@ -140,4 +141,4 @@ def _acquire(cluster: KubernetesClient, name: str, seconds: int) -> Object:
 
 def _now() -> str:
     """Return the time in the form of Kubernetes's MicroTime."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 1_000_000:06d}Z"
+    return f"{utc_now():%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -9,8 +9,10 @@ the API has no field for another (kubeflow/pipelines, backend/src/crd/controller
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sat_xception.clock import utc_now
 
 __all__ = ["check_cron", "cron_in_utc"]
 
@@ -59,7 +61,7 @@ def cron_in_utc(cron: str, timezone: str, now: datetime | None = None) -> str:
     Raises:
         ValueError: There is none: the zone changes its clocks, or the shift would move some of the days and not others.
     """
-    shift = -_offset_minutes(timezone, now or datetime.now(UTC))
+    shift = -_offset_minutes(timezone, now or utc_now())
     if shift == 0:
         return cron
     second, minute, hour, day, month, weekday = cron.split()

@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from sat_xception.clock import timestamp
 from sat_xception.kubeflow.kfp_api import KfpClient, equals, one_of
 from sat_xception.kubeflow.schedule_file import Schedule
 from sat_xception.kubeflow.spec import CompiledPipeline
@@ -36,9 +37,9 @@ def desired_body(
     """
     trigger: dict[str, Any] = {}
     if schedule.start:
-        trigger["start_time"] = _written(schedule.start)
+        trigger["start_time"] = timestamp(schedule.start)
     if schedule.end:
-        trigger["end_time"] = _written(schedule.end)
+        trigger["end_time"] = timestamp(schedule.end)
     if schedule.interval_s is not None:
         triggers = {"periodic_schedule": {**trigger, "interval_second": str(schedule.interval_s)}}
     else:
@@ -137,9 +138,5 @@ def retire(cluster: KfpClient, recurring_run: dict[str, Any]) -> str:
     return ""
 
 
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _moment(text: str | None) -> str:
-    return _written(datetime.fromisoformat(text)) if text else ""
+    return timestamp(datetime.fromisoformat(text)) if text else ""

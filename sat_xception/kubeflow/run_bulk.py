@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sat_xception.clock import run_stamp
 from sat_xception.kubeflow.checkout import pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, check_path, check_steps_ran, run_pipeline, whole_path
 from sat_xception.kubeflow.run_settings import BulkRunConfig
@@ -68,7 +69,7 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
         StepFailedError: A step failed; the message is its own.
     """
     started = time.monotonic()
-    run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    run_id = run_stamp()
     folder = (config.out / run_id).resolve()
     _log.info("run       tile-bulk-inference on this machine; everything goes to %s", config.out / run_id)
     check_path(folder)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sat_xception.clock import run_stamp
 from sat_xception.deploy.deployment import Deployment
 from sat_xception.evaluate.decision import NO_WINNER, Decision
 from sat_xception.kubeflow.checkout import local_images, pipeline_function
@@ -52,7 +53,7 @@ def run(config: RunConfig) -> RunResult:
         StepFailedError: A step failed; the message is its own.
     """
     started = time.monotonic()
-    run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    run_id = run_stamp()
     folder = (config.out / run_id).resolve()
     _log.info("run       school-classifier-training on this machine; everything goes to %s", config.out / run_id)
     check_path(folder)

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from sat_xception.clock import run_stamp
 from sat_xception.kubeflow.checkout import compile_pipeline, image_notes
 from sat_xception.kubeflow.failure import describe_failures, failure
 from sat_xception.kubeflow.kfp_api import KfpClient
@@ -115,7 +116,7 @@ def _start(
     experiment_id = ensure_experiment(cluster, config.experiment)["experiment_id"]
     mark = f"sat_xception submit {uuid.uuid4()}"
     body: dict[str, Any] = {
-        "display_name": config.run_name or f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
+        "display_name": config.run_name or f"{pipeline.name}-{run_stamp()}",
         "description": mark,
         "experiment_id": experiment_id,
         "runtime_config": {"parameters": parameters},

@@ -6,10 +6,10 @@ deploy, deploy when the model answers. A run that fails writes nothing.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import ClassVar
 
+from sat_xception.clock import timestamp
 from sat_xception.storage import GcsPath
 from sat_xception.storage.address import is_address
 from sat_xception.storage.document import Document
@@ -47,7 +47,7 @@ def finish_run(baseline: str, run: str, outcome: str) -> None:
         SatXceptionError: The record can't be written.
     """
     if baseline:
-        finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        finished_at = timestamp()
         folder = GcsPath(baseline) if is_address(baseline) else Path(baseline)
         LastRun(run=run, finished_at=finished_at, outcome=outcome).replace(folder)
 

@@ -6,7 +6,6 @@ served.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from sat_xception import __version__
+from sat_xception.clock import version_of
 from sat_xception.errors import ConfigError, DataError, GateRefusedError
 from sat_xception.evaluate.decision import Candidate, Decision
 from sat_xception.evaluate.evaluate import load_model, measure
@@ -123,7 +123,7 @@ def package(config: PackageConfig) -> PackageResult:
         )
     decision = _read_decision(config.decision, trained) if config.decision else None
     choice = _Choice(_winner(decision)) if decision else _Choice()
-    version = config.version or int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
+    version = config.version or version_of()
     folder = config.out / config.name / str(version)
     if has_version(folder):
         raise ConfigError(f"{folder} exists, and a version never changes; give another --version")

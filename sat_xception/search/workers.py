@@ -15,6 +15,7 @@ import optuna
 import tensorflow as tf
 from optuna.trial import Trial, TrialState
 
+from sat_xception.clock import utc_now
 from sat_xception.errors import DivergedError, SatXceptionError
 from sat_xception.log import duration, get_logger, set_up_logging
 from sat_xception.process import ignore_signals
@@ -49,7 +50,7 @@ def run_trials(job: Job, workers: int, minutes: float, stopped: Stopped) -> None
         DataError: The journal is damaged.
     """
     study = open_study(job)
-    deadline = time.time() + 60 * minutes if minutes else math.inf  # the clock that processes share
+    deadline = utc_now().timestamp() + 60 * minutes if minutes else math.inf  # the clock that processes share
     _close_running(study, "")  # of a run that was killed
     if workers == 1:
         _work(job, deadline, stopped)
@@ -104,7 +105,7 @@ def _turn(job: Job) -> Iterator[None]:
 
 def _is_spent(job: Job, study: optuna.Study, deadline: float) -> bool:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return time.time() >= deadline or 0 < job.trials <= len(closed(study)) + len(running)
+    return utc_now().timestamp() >= deadline or 0 < job.trials <= len(closed(study)) + len(running)
 
 
 def _begin(job: Job, study: optuna.Study) -> tuple[Trial, dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from sat_xception.clock import timestamp
 from sat_xception.log import get_logger
 
 __all__ = ["log_access"]
@@ -34,5 +33,5 @@ def log_access(
         outcome,
         seconds * 1e3,
         "-" if size is None else size,
-        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        timestamp(),
     )

@@ -7,12 +7,12 @@ import glob
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO, StringIO
 from pathlib import Path
 from typing import Protocol
 
+from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.reports.spreadsheet import csv_writer
@@ -116,7 +116,7 @@ def _sweep(out: Path) -> None:
     """Remove temporary files that killed runs left: those without a lock and unchanged for a minute."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with contextlib.suppress(OSError), left.open("rb") as file:
-            if lock_open_file(file.fileno()) and time.time() - left.stat().st_mtime > _REST_S:
+            if lock_open_file(file.fileno()) and utc_now().timestamp() - left.stat().st_mtime > _REST_S:
                 left.unlink()
 
 

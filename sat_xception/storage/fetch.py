@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import SCHEME, GcsPath, Stored, is_address
@@ -236,7 +236,7 @@ def _note_use(version: Path, cache: Path) -> None:
     """Note that a version is used now, and remove those that were not for long: `<bucket>/<address>/<version>`."""
     os.utime(version)
     for old in cache.glob("[!.]*/*/*"):
-        if time.time() - old.stat().st_mtime > _KEPT_S:
+        if utc_now().timestamp() - old.stat().st_mtime > _KEPT_S:
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -16,11 +16,11 @@ import shutil
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sat_xception.clock import utc_now
 from sat_xception.log import get_logger
 from sat_xception.storage.lock import lock_open_file
 
@@ -172,7 +172,7 @@ def _is_old(place: Path) -> bool:
     for path in (str(place), *inside):
         with contextlib.suppress(OSError):
             newest = max(newest, os.lstat(path).st_mtime)
-    return time.time() - newest > _OLD_S
+    return utc_now().timestamp() - newest > _OLD_S
 
 
 def _mark() -> str:

@@ -10,11 +10,11 @@ files in the folder are left alone.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.storage import GcsPath, fetch_folder, write_json_file, write_stored_bytes
@@ -82,7 +82,7 @@ def publish_baseline(folder: Path, validation: Path, facts: dict[str, object]) -
         ConfigError: The folder can't be written.
         ServiceError: The bucket can't be written.
     """
-    described = {**facts, "accepted": datetime.now(UTC).isoformat(timespec="seconds")}
+    described = {**facts, "accepted": utc_now().isoformat(timespec="seconds")}
     write_stored_bytes((validation / _SCHEMA).read_bytes(), folder / _SCHEMA, keep_earlier=True)
     write_stored_bytes((validation / _STATISTICS).read_bytes(), folder / _STATISTICS)
     write_json_file(folder / _FACTS, described)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sat_xception.clock import version_of
 from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.examples.convert import convert
@@ -59,7 +59,7 @@ def train_folders(config: TrainFoldersConfig) -> TrainFoldersResult:
     Raises:
         SatXceptionError: As the steps do.
     """
-    run = f"{config.model}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+    run = f"{config.model}-{version_of()}"
     logs = config.tensorboard / run
     with scratch_folder() as scratch:
         dataset, examples = scratch / "dataset", scratch / "examples"
