@@ -1,6 +1,6 @@
-"""The time of day, always in UTC, and the ways in which it is written into files and names.
+"""Current time in UTC, and its formats in files and names.
 
-How long something takes is measured with `time.monotonic`, which nobody sets.
+Durations are measured with `time.monotonic`, which never jumps.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ __all__ = ["run_stamp", "timestamp", "utc_now", "version_of"]
 
 
 def utc_now() -> datetime:
-    """Return the time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def timestamp(moment: datetime | None = None) -> str:
-    """Return a moment, by default now, as RFC 3339 in UTC with whole seconds.
+    """Return a time, by default the current one, as RFC 3339 in UTC with whole seconds.
 
     Example:
         >>> timestamp(datetime(2026, 11, 30, 9, 5, tzinfo=UTC))
@@ -26,7 +26,7 @@ def timestamp(moment: datetime | None = None) -> str:
 
 
 def run_stamp(moment: datetime | None = None) -> str:
-    """Return a moment, by default now, as the names of runs have it.
+    """Return a time, by default the current one, in the format of run names.
 
     Example:
         >>> run_stamp(datetime(2026, 11, 30, 9, 5, tzinfo=UTC))
@@ -36,7 +36,7 @@ def run_stamp(moment: datetime | None = None) -> str:
 
 
 def version_of(moment: datetime | None = None) -> int:
-    """Return a moment, by default now, as the number of a model's version.
+    """Return a time, by default the current one, as a model version number.
 
     Example:
         >>> version_of(datetime(2026, 11, 30, 9, 5, tzinfo=UTC))

@@ -58,21 +58,21 @@ def retry(
     as_often_as_asked: bool = False,
     before_wait: Callable[[BaseException, float], object] | None = None,
 ) -> T:
-    """Return what a call returns, which is made again after failures that may pass.
+    """Call a function, and again after transient errors; return its result.
 
     Args:
-        call: Sends a request.
-        delays_s: Seconds to wait before the second call, the third and so on; there is one call more than delays.
-        asked_s: Returns the seconds that the server asked to wait, 0 where it didn't say; None for an error that a
-            second call doesn't mend.
-        deadline: Time of `time.monotonic` after which no call begins: one that would is not waited for.
-        jitter: Factors of the wait's shortest and longest: clients that were sent away together don't come back
-            together. The wait is never shorter than the server asked for.
-        as_often_as_asked: Whether the last delay is repeated, up to the deadline, while the server asks to wait.
-        before_wait: Gets the error and the seconds before each wait.
+        call: Sends the request.
+        delays_s: Seconds to wait before the second call, the third and so on. The number of calls is one more.
+        asked_s: Returns the seconds of the error's Retry-After, or 0 without one; None if the error isn't transient.
+        deadline: Value of `time.monotonic` after which no call starts. If the wait would pass it, the error is raised
+            at once.
+        jitter: Range of the random factor of each wait, so that clients don't all retry at once. No wait is shorter
+            than the server asked for.
+        as_often_as_asked: Whether to repeat the last delay, up to the deadline, while the server sends Retry-After.
+        before_wait: Called with the error and the seconds before each wait, for logging.
 
     Raises:
-        Exception: The last call's error, as it was raised.
+        Exception: The error of the last call, unchanged.
 
     Example:
         >>> retry(lambda: "answer", (1.0, 4.0), lambda error: 0.0 if isinstance(error, OSError) else None)

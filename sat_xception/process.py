@@ -1,7 +1,7 @@
-"""The cores that a process may use, and how it ends: after SIGTERM or on a full disk with a message and an exit code.
+"""Process-wide behaviour: usable cores, signals, and exits with a message and an exit code.
 
-Handlers of SIGTERM and SIGINT are set here and nowhere else. Each is taken back when its block ends, and none acts in a
-child made by fork, which inherits them.
+All handlers of SIGTERM and SIGINT are set in this module. Each is restored when its block ends. None acts in a forked
+child, which inherits them.
 """
 
 from __future__ import annotations
@@ -39,34 +39,37 @@ _log = get_logger(__name__)
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure."""
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that no `except Exception` catches it."""
 
     def __str__(self) -> str:
-        """Return what the user reads."""
+        """Return the message for the user."""
         return "stopped by SIGTERM; run the same command again"
 
 
 class StopRequest:
-    """Whether the process was asked to end; work looks at it where it can stop without loss.
+    """Whether the process was asked to stop; loops check it at points where they can stop without loss.
 
     Attributes:
-        signal_number: The signal that asked, such as `signal.SIGTERM`; None while there was none.
+        signal_number: The last signal received, such as `signal.SIGTERM`; None before the first.
     """
 
     def __init__(self) -> None:
-        """Begin without one."""
+        """Start without a request."""
         self.signal_number: int | None = None
 
     @property
     def given(self) -> bool:
-        """Whether the process was asked to end."""
+        """Whether the process was asked to stop."""
         return self.signal_number is not None
 
     def raise_if_given(self, kept: object) -> None:
-        """End the work, which is kept.
+        """Raise an error if the process was asked to stop.
+
+        Args:
+            kept: Folder of the saved state, for the message.
 
         Raises:
-            PreemptedError: The process was asked to end.
+            PreemptedError: The process was asked to stop.
         """
         if self.given:
             raise PreemptedError(f"stopped by SIGTERM; what was learnt is kept in {kept}: run the same command again")
@@ -76,7 +79,7 @@ class StopRequest:
 def ending_well() -> Iterator[None]:
     """Turn the first SIGTERM, and a full or read-only disk, into our errors; steps may handle SIGTERM themselves.
 
-    A second SIGTERM is ignored, so that what is cleaned up is cleaned up whole, up to the end of the outermost block.
+    Until the outermost block ends, a second SIGTERM is ignored, so that cleaning up isn't interrupted.
 
     Raises:
         PreemptedError: SIGTERM came.
@@ -91,14 +94,12 @@ def ending_well() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signals(*numbers: int, second_ends: bool = False, announce: str = "") -> Iterator[StopRequest]:
-    """Turn signals into a request to stop while the block runs.
-
-    Only in the main thread, where Python handles signals; elsewhere no request is ever given.
+    """Turn signals into a stop request while the block runs. Main thread only, since Python handles signals there.
 
     Args:
-        numbers: Signals such as `signal.SIGTERM`.
-        second_ends: Whether a second signal acts as it would without the block.
-        announce: Logged when a signal comes; "" for nothing.
+        numbers: The signals, such as `signal.SIGTERM`.
+        second_ends: Whether the second signal goes to the earlier handler, which usually ends the process.
+        announce: Message to log when a signal arrives; "" logs nothing.
     """
     request = StopRequest()
     earlier: _Handlers = {}
@@ -117,8 +118,8 @@ def stop_on_signals(*numbers: int, second_ends: bool = False, announce: str = ""
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[asyncio.Event]:
-    """Yield an event of the running loop that SIGINT or SIGTERM sets, for servers."""
-    import asyncio  # costs `--help` time, and only servers need it
+    """Yield an event of the running asyncio loop that SIGINT or SIGTERM sets."""
+    import asyncio  # slow to import, and only servers need it
 
     event, loop = asyncio.Event(), asyncio.get_running_loop()
     with _handling(lambda _: loop.call_soon_threadsafe(event.set), signal.SIGINT, signal.SIGTERM):
@@ -127,19 +128,19 @@ def stop_event() -> Iterator[asyncio.Event]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore the signals that would end the process while the block runs."""
+    """Ignore SIGINT and SIGTERM while the block runs."""
     with _handling(lambda _: None, signal.SIGTERM, signal.SIGINT):
         yield
 
 
 def ignore_signals(*numbers: int) -> None:
-    """Ignore signals up to the end of the process: for one whose outcome is decided, or that another process ends."""
+    """Ignore signals until the process ends: if its exit code is decided, or if another process stops it."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 class _RaiseOnce:
-    """What `ending_well` does about SIGTERM."""
+    """Action of `ending_well`: raise on the first signal, ignore the others."""
 
     def __init__(self) -> None:
         self._came = False
@@ -154,20 +155,20 @@ class _RaiseOnce:
 def _raising_on_sigterm() -> Iterator[None]:
     present = signal.getsignal(signal.SIGTERM)
     if isinstance(present, _Handler) and isinstance(present.act, _RaiseOnce) and present.owner == os.getpid():
-        yield  # an outer block's, which may be cleaning up already
+        yield  # an outer block handles it, and may be cleaning up already
         return
     with _handling(_RaiseOnce(), signal.SIGTERM):
         yield
 
 
 class _Handler:
-    """A signal's handler that acts in the process that set it."""
+    """A signal handler that acts only in the process that set it."""
 
     def __init__(self, act: Callable[[int], object]) -> None:
         self.act, self.owner = act, os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.owner:  # a child by fork, which ends as if it had no handler
+        if os.getpid() != self.owner:  # a forked child, whose error would reach no one
             os._exit(128 + number)
         self.act(number)
 
@@ -178,7 +179,7 @@ _Handlers = dict[int, Callable[[int, FrameType | None], object] | int | None]
 
 @contextlib.contextmanager
 def _handling(act: Callable[[int], object], *numbers: int) -> Iterator[_Handlers]:
-    """Handle signals while the block runs, in the main thread only; yield the handlers that were there before."""
+    """Handle signals while the block runs, in the main thread only; yield the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
@@ -194,7 +195,7 @@ def _handling(act: Callable[[int], object], *numbers: int) -> Iterator[_Handlers
 
 def _restore(handlers: _Handlers) -> None:
     for number, handler in handlers.items():
-        # None: not set by Python, which can't put it back.
+        # None: not set from Python, so it can't be restored.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 

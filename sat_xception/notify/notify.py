@@ -92,7 +92,7 @@ class _NotTakenError(Exception):
     """The webhook didn't take the message.
 
     Attributes:
-        asked_s: Seconds that it asked to wait.
+        asked_s: Seconds of its Retry-After; 0 without one.
     """
 
     asked_s = 0.0

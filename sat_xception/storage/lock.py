@@ -1,7 +1,7 @@
-"""Locks between processes of one machine, which the system lets go of when their process ends, however it ends.
+"""Locks between processes on one machine. The system releases a lock when its process ends, even by SIGKILL.
 
-Where a file system has no locks, a lock that keeps results whole is refused with an error; one that only helps to clean
-up counts as held by somebody else.
+If the file system has no locks, `file_lock` raises an error, since results could be damaged. `lock_open_file`, which
+guards temporary files, reports the file as locked by another process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["file_lock", "lock_open_file"]
 
 @contextlib.contextmanager
 def file_lock(path: Path, held: str | None, place: object = None, advice: str | None = None) -> Iterator[None]:
-    """Hold a lock file, which is made if need be and stays, for the length of a block.
+    """Hold a lock file while the block runs. The file is created if it doesn't exist, and is kept afterwards.
 
     Args:
-        path: The lock file, in a folder that exists.
-        held: The error's message where another process holds it; None to wait.
-        place: What the error names where the file can't be written. Default: the lock file.
-        advice: What to do where the disk is full or read-only.
+        path: The lock file. Its folder must exist.
+        held: Error message if another process holds the lock; None waits for it.
+        place: Name of the output in the message if the lock file can't be written. Default: the lock file.
+        advice: Advice in the message if the disk is full or read-only.
 
     Raises:
         ConfigError: Another process holds it, it can't be written, or the file system has no locks.
@@ -38,7 +38,7 @@ def file_lock(path: Path, held: str | None, place: object = None, advice: str | 
             write(out)
     """
     try:
-        # As `open(path, "a")` does, for a file system's quota and access lists to apply; what is in it stays.
+        # Append mode keeps the content: convert's lock file also holds the id of its run.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise write_error(error, place or path, *(() if advice is None else (advice,))) from None
@@ -57,14 +57,14 @@ def file_lock(path: Path, held: str | None, place: object = None, advice: str | 
 
 
 def lock_open_file(descriptor: int, wait: bool = False) -> bool:
-    """Lock an open file or folder until its last descriptor is closed.
+    """Lock an open file or folder until all its descriptors are closed.
 
     Args:
-        descriptor: Its descriptor.
-        wait: Whether to wait for a process that holds it.
+        descriptor: File descriptor of the file or folder.
+        wait: Whether to wait if another process holds the lock.
 
     Returns:
-        Whether it is locked: not where another process holds it, nor where the file system has no locks.
+        True if locked now; False if another process holds the lock, or the file system has no locks.
     """
     try:
         return lock_descriptor(descriptor, blocking=wait)

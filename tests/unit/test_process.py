@@ -82,7 +82,7 @@ def test_a_second_signal_ends_what_a_request_to_stop_would_not():
 def test_a_child_by_fork_ends_by_sigterm_in_every_block(block):
     code = f"""
 import os, signal, time
-from sat_xception.process import *
+from sat_xception.process import ending_well, stop_on_signals, undisturbed
 with {block}:
     ready, begun = os.pipe()
     child = os.fork()
