@@ -16,7 +16,7 @@ from sat_xception.bulk.run_document import BulkScores
 from sat_xception.errors import DataError
 from sat_xception.geo.morton import Keys, keys_of, runs_of, united
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, list_files
+from sat_xception.storage import list_files, local_folder
 
 __all__ = ["check_scored", "find_scored", "scored_ids", "scored_runs"]
 
@@ -42,7 +42,7 @@ def find_scored(root: Path, model: ModelId, imagery: Mapping[str, Any]) -> list[
             scores = BulkScores.find(path.parent)
             if scores and scores.model == model and _is_of(scores, imagery):
                 found.append(path.parent)
-    return [fetch_folder(folder, BulkScores.file_name) if isinstance(folder, GcsPath) else folder for folder in found]
+    return [local_folder(folder, BulkScores.file_name) for folder in found]
 
 
 def check_scored(folders: Sequence[Path], model: ModelId, imagery: Mapping[str, Any]) -> list[Path]:

@@ -23,9 +23,8 @@ from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.log import get_logger, quiet_imports
 from sat_xception.served_model.golden import check_answers
 from sat_xception.storage import (
-    GcsPath,
     facts_digest,
-    fetch_folder,
+    local_folder,
     read_json_file,
     scratch_folder,
     write_json_file,
@@ -187,7 +186,7 @@ def open_engine(model: ScoringModel, prepared: EngineId, folder: Path, threads: 
         else:
             from sat_xception.bulk.openvino_engine import NETWORK_FILE, OpenVinoEngine
 
-            here = fetch_folder(folder, NETWORK_FILE) if isinstance(folder, GcsPath) else folder
+            here = local_folder(folder, NETWORK_FILE)
             engine = OpenVinoEngine(here, prepared.precision, threads)
     tolerance = None if prepared.precision == "fp32" else _COARSE
     check_answers(model.folder, lambda images: _answers(engine, images), f"the engine {prepared.name}", tolerance)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sat_xception.bulk.plan_document import BulkPlan, ModelId, PlannedTiles, identity_digest
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, tile_ids, tiles_of
-from sat_xception.storage import GcsPath, fetch_folder
+from sat_xception.storage import local_folder
 
 __all__ = [
     "IdDigest",
@@ -148,7 +148,7 @@ def read_plan(place: Path) -> Plan:
         DataError: It is none, or damaged.
         ServiceError: The bucket can't be read.
     """
-    folder = fetch_folder(place, BulkPlan.file_name) if isinstance(place, GcsPath) else place
+    folder = local_folder(place, BulkPlan.file_name)
     return Plan(folder, BulkPlan.read(folder))
 
 

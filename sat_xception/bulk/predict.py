@@ -37,8 +37,8 @@ from sat_xception.log import duration, get_logger, track
 from sat_xception.process import usable_cores
 from sat_xception.served_model.model_root import check_digests, has_version, resolve_version
 from sat_xception.storage import (
-    GcsPath,
     file_lock,
+    is_remote,
     list_files,
     read_stored_bytes,
     remove_files,
@@ -228,7 +228,7 @@ def _todo(out: Path, plan: Plan, model: ScoringModel, retry: bool, run: str) -> 
 @contextlib.contextmanager
 def _locked(out: Path, part: str) -> Iterator[None]:
     """Keep others from writing the same part of a folder; nobody can be kept from one in a bucket."""
-    if isinstance(out, GcsPath):
+    if is_remote(out):
         yield
         return
     try:
@@ -248,10 +248,10 @@ def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[i
     finished = 0
     try:
         while not running.done():
-            wait([running], timeout=_LOOK_EVERY_S[isinstance(out, GcsPath)])
+            wait([running], timeout=_LOOK_EVERY_S[is_remote(out)])
             here = progress.tiles - before
             if not here:  # other processes do the work
-                there = {path.name for path in (list_files(out) if isinstance(out, GcsPath) else out.glob("scores-*"))}
+                there = {path.name for path in (list_files(out) if is_remote(out) else out.glob("scores-*"))}
                 done = [shard for shard in waiting if shard_name(shard, plan.shards) in there]
                 finished += sum(waiting.pop(shard) for shard in done)
             for _ in range(min(max(here, finished), tiles) - seen):

@@ -20,7 +20,7 @@ from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.errors import ConfigError
 from sat_xception.imagery import file_state
 from sat_xception.settings.config import shown
-from sat_xception.storage import GcsPath, write_stored_bytes
+from sat_xception.storage import is_remote, write_stored_bytes
 
 __all__ = ["LOCK", "begin_run", "check_place", "check_run", "run_identity"]
 
@@ -129,7 +129,7 @@ def check_place(out: Path, retry: bool) -> None:
         return
     if retry:
         raise ConfigError(f"--out {out} holds no scores to retry; run `sat_xception bulk predict` first")
-    if not isinstance(out, GcsPath) and out.is_dir():
+    if not is_remote(out) and out.is_dir():
         for path in sorted(out.iterdir()):
             if path.name != ENGINE_FOLDER and not path.name.startswith((LOCK, f".{BulkRun.file_name}-")):
                 raise ConfigError(f"--out {out} holds something else ({path.name!r}); name a new folder")

@@ -26,7 +26,7 @@ from sat_xception.bulk.tiles import LoadedBatch, LoadedTile, TileSource, load_ba
 from sat_xception.errors import DataError, ModelError, SatXceptionError
 from sat_xception.serve.probabilities import find_flaws
 from sat_xception.served_model.model_root import here
-from sat_xception.storage import GcsPath, read_stored_bytes, write_stored_bytes
+from sat_xception.storage import is_remote, read_stored_bytes, write_stored_bytes
 from sat_xception.storage.document import Part
 from sat_xception.storage.files import json_text
 
@@ -142,7 +142,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
             return
     batches = load_batches(job.source, plan, keys[wanted], job.batch_size, scorer.fit)
     for batch, found in _score_batches(batches, scorer, len(model.classes)):
-        if not isinstance(job.out, GcsPath) and (job.out / FAILED).exists():
+        if not is_remote(job.out) and (job.out / FAILED).exists():
             return  # whoever started the run has been stopped, or another worker has failed
         for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
             rows[place] = row

@@ -20,7 +20,7 @@ from sat_xception.settings.types import (
     check_layers,
     layers_of,
 )
-from sat_xception.storage import GcsPath, Stored
+from sat_xception.storage import Stored, is_remote
 
 __all__ = ["DEFAULT_POSITIVE_LABEL", "AssembleConfig", "DiffConfig", "ExportFoldersConfig", "LabelsConfig"]
 
@@ -155,7 +155,7 @@ class AssembleConfig(LabelsConfig):
     def _has_one_source(self) -> AssembleConfig:
         if sum(map(bool, (self.data, self.train, self.labels))) != 1:
             raise ValueError("give either --data, or --train with --valid, or --labels with --imagery")
-        if self.labels and self.tile_cache is None and isinstance(self.out, GcsPath):
+        if self.labels and self.tile_cache is None and is_remote(self.out):
             raise ValueError("--labels with an --out in a bucket need --tile-cache, a folder here for fetched tiles")
         if self.labels and self.block_zoom > self.zoom:
             raise ValueError(f"--block-zoom {self.block_zoom} is above --zoom {self.zoom}")

@@ -20,8 +20,7 @@ from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.log import get_logger
 from sat_xception.settings.config import load_config
-from sat_xception.storage import GcsPath, atomic_folder, fetch_folder, read_stored_bytes, scratch_folder
-from sat_xception.storage.address import is_address
+from sat_xception.storage import atomic_folder, has_result, local_folder, scratch_folder, stored_path
 from sat_xception.storage.files import dump_json, json_text
 
 __all__ = ["find_source", "take_dataset"]
@@ -51,8 +50,8 @@ def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
         made = folder / "dataset"
         counts = _assemble({**settings, "out": made}).summary().splitlines()[:-1]
         print("\n".join(counts), flush=True)
-        address = (GcsPath(store) if is_address(store) else Path(store)) / _identity(DatasetRecord.read(made))
-        if _holds_dataset(address):
+        address = stored_path(store) / _identity(DatasetRecord.read(made))
+        if has_result(address, _RECORD):
             _log.info("dataset   unchanged: %s", address)
         else:
             _copy(made, address)
@@ -72,7 +71,7 @@ def take_dataset(source: str, out: Path) -> AssembleResult:
     """
     if source.startswith("{"):
         return _assemble({**json.loads(source)["settings"], "out": out})
-    stored = fetch_folder(GcsPath(source), _RECORD) if is_address(source) else Path(source)
+    stored = local_folder(stored_path(source), _RECORD)
     record = DatasetRecord.read(stored)
     if _identity(record) != stored.name:
         raise DataError(f"{source} was changed after it was stored; remove it and start the run again")
@@ -92,12 +91,6 @@ def _identity(record: DatasetRecord) -> str:
     """
     content = record.model_dump(mode="json", exclude={"config"}, exclude_unset=True)
     return hashlib.sha256(json_text({**content, "config": {"block_zoom": record.block_zoom}}).encode()).hexdigest()
-
-
-def _holds_dataset(address: Path) -> bool:
-    if isinstance(address, GcsPath):
-        return read_stored_bytes(address / "published.json") is not None
-    return (address / _RECORD).is_file()
 
 
 def _copy(dataset: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
 from sat_xception.process import ending_well
 from sat_xception.served_model.model_root import has_version, resolve_version
-from sat_xception.storage import GcsPath, atomic_folder, folder_digests
+from sat_xception.storage import atomic_folder, folder_digests, stored_path
 from sat_xception.storage.files import dump_json
 
 __all__ = ["deploy_to_cluster", "list_deployments", "rollback"]
@@ -42,7 +42,7 @@ def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
     """
     source = resolve_version(config.package, config.name)
     release = release_of(source, config.model_root, config.name, config.storage_uri)
-    place = _path(release.place)
+    place = stored_path(release.place)
     with connect(config) as cluster:
         report = inspect_cluster(
             cluster, config, lambda: storage_row(place, has_version(place), len(folder_digests(source)))
@@ -79,7 +79,7 @@ def rollback(config: RollbackConfig) -> DeployResult:
                 release = serving.release
             else:
                 release = _earlier(rollout.history, config.to)
-            place = _path(release.place)
+            place = stored_path(release.place)
             record = rollout.run(open_release(release, place), release, may_be_older=True)
     return _report(config, release, record, config.out)
 
@@ -176,7 +176,3 @@ def _report(config: RolloutConfig, release: Release, record: RolloutRecord, out:
         with atomic_folder(out, record=deployment.file_name) as work:
             deployment.write(work)
     return DeployResult(deployment)
-
-
-def _path(place: str) -> Path:
-    return GcsPath(place) if place.startswith("gs://") else Path(place)

@@ -39,7 +39,7 @@ from sat_xception.examples.shard_writer import (
 )
 from sat_xception.log import get_logger, track
 from sat_xception.process import usable_cores
-from sat_xception.storage import GcsPath, atomic_folder, file_lock, read_json
+from sat_xception.storage import atomic_folder, file_lock, is_remote, read_json
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -148,7 +148,7 @@ def _run_folder(config: ConvertConfig, dataset: DatasetRecord) -> Iterator[tuple
     # With the version: another one may write other features.
     facts = {"dataset": dataset.digest, "shards": dataset.shards, "shard_mb": config.shard_mb, "by": __version__}
     key = hashlib.sha256(repr((sorted(facts.items()), str(config.out))).encode()).hexdigest()[:16]
-    place = Path(tempfile.gettempdir()) if isinstance(config.out, GcsPath) else config.out.resolve().parent
+    place = Path(tempfile.gettempdir()) if is_remote(config.out) else config.out.resolve().parent
     folder = place / f".{config.out.name}-convert-{key}"
     folder.mkdir(exist_ok=True)
     with file_lock(folder / RUN, f"another convert is writing {config.out}; wait for it, or name another --out"):

@@ -13,7 +13,7 @@ from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
 from sat_xception.log import get_logger
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.weights import identify_weights
-from sat_xception.storage import GcsPath, fetch_file
+from sat_xception.storage import fetch_file, is_remote
 
 __all__ = ["pipeline_arguments"]
 
@@ -97,7 +97,7 @@ def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float
 
 def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
     """Return a setting as Kubeflow's parameters have it: paths as texts, "" where there is none."""
-    if isinstance(value, GcsPath):
+    if is_remote(value):
         return str(value)
     if isinstance(value, Path):
         return str(value.resolve())

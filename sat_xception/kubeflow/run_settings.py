@@ -18,7 +18,7 @@ from sat_xception.publish.settings import PublishConfig
 from sat_xception.serve.settings import ServeConfig
 from sat_xception.settings.config import setting_of
 from sat_xception.settings.types import Difference, Fraction, Place, ResultOrNone, ThresholdGoal
-from sat_xception.storage import GcsPath, Stored
+from sat_xception.storage import Stored, is_remote
 from sat_xception.validation.settings import ValidateConfig
 
 __all__ = ["TRAINED_BACKBONES", "BulkRunConfig", "RunConfig"]
@@ -94,7 +94,7 @@ class RunConfig(LabelsConfig):
     def _has_what_it_needs(self) -> RunConfig:
         if self.labels and self.data not in ("", "sample"):
             raise ValueError("give either --data or --labels")
-        if self.runner == "docker" and isinstance(self.model_root, GcsPath):
+        if self.runner == "docker" and is_remote(self.model_root):
             raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
         return self
 

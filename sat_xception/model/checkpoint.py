@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, list_files, read_stored_bytes, remove_files, write_stored_bytes
+from sat_xception.storage import list_files, read_stored_bytes, remove_empty_folder, remove_files, write_stored_bytes
 
 __all__ = ["Checkpoints", "NoCheckpoints", "State", "fingerprint"]
 
@@ -161,9 +161,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove every file of this training; a file that can't be removed is logged as a warning."""
         remove_files(self._removable)
-        if not isinstance(self._place, GcsPath):
-            with contextlib.suppress(OSError):  # not empty: it holds checkpoints of other trainings
-                self._place.rmdir()
+        remove_empty_folder(self._place)  # it may hold checkpoints of other trainings
 
 
 class NoCheckpoints(Checkpoints):

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sat_xception.clock import timestamp
-from sat_xception.storage import GcsPath
-from sat_xception.storage.address import is_address
+from sat_xception.storage import stored_path
 from sat_xception.storage.document import Document
 
 __all__ = ["LastRun", "finish_run", "outcome_of"]
@@ -48,7 +47,7 @@ def finish_run(baseline: str, run: str, outcome: str) -> None:
     """
     if baseline:
         finished_at = timestamp()
-        folder = GcsPath(baseline) if is_address(baseline) else Path(baseline)
+        folder = stored_path(baseline)
         LastRun(run=run, finished_at=finished_at, outcome=outcome).replace(folder)
 
 

@@ -34,7 +34,7 @@ from sat_xception.review.lock import review_lock
 from sat_xception.review.page import PageHead, review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
 from sat_xception.settings.config import shown
-from sat_xception.storage import GcsPath, atomic_folder
+from sat_xception.storage import atomic_folder, is_remote
 
 __all__ = ["PublishResult", "publish"]
 
@@ -186,7 +186,7 @@ def _with_scored_imagery(config: PublishConfig, scored: ScoredImagery) -> Publis
 
 def _check_review(out: Path, scores: ScoreFolder) -> None:
     """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
-    if isinstance(out, GcsPath) or not (out / RECORD).is_file():
+    if is_remote(out) or not (out / RECORD).is_file():
         return
     earlier, now = Publication.find(out), scores.document.imagery
     before = earlier.imagery if earlier else None

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from sat_xception.storage import GcsPath, file_lock
+from sat_xception.storage import file_lock, is_remote
 
 __all__ = ["review_lock"]
 
@@ -20,7 +20,7 @@ def review_lock(out: Path) -> Iterator[None]:
     Raises:
         ConfigError: Another process holds it, or it can't be written to.
     """
-    if isinstance(out, GcsPath) or not (out / "publication.json").is_file():
+    if is_remote(out) or not (out / "publication.json").is_file():
         yield
         return
     held = f"{out} is being reviewed, or published to, by another process: stop that `sat_xception review` first"

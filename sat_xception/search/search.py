@@ -44,7 +44,7 @@ from sat_xception.search.study import (
 )
 from sat_xception.search.trial import TrialData, prepare_features
 from sat_xception.search.workers import run_trials
-from sat_xception.storage import GcsPath, atomic_folder
+from sat_xception.storage import atomic_folder, is_remote
 
 __all__ = ["SHARED", "SearchResult", "search"]
 
@@ -258,6 +258,6 @@ def _best_yaml(settings: dict[str, Any], place: int, best: FrozenTrial) -> str:
 
 
 def _study_folder(config: SearchConfig) -> Path:
-    if config.study is None and isinstance(config.out, GcsPath):
+    if config.study is None and is_remote(config.out):
         raise ConfigError("--out is in a bucket: name a folder on this machine for the trials with --study")
     return config.study or config.out.with_name(f"{config.out.name}.study")

@@ -30,7 +30,7 @@ from sat_xception.serve.rows import Value, check_suffix, open_rows
 from sat_xception.serve.settings import PredictConfig
 from sat_xception.served_model.model_root import resolve_version
 from sat_xception.served_model.packaged_model import PackagedModel
-from sat_xception.storage import GcsPath, fetch_file, fetch_folder
+from sat_xception.storage import local_file, local_folder
 
 __all__ = ["PredictResult", "find_images", "predict"]
 
@@ -165,9 +165,7 @@ def find_images(inputs: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _here(path: Path) -> Path:
-    if not isinstance(path, GcsPath):
-        return path
-    return fetch_file(str(path)) if path.suffix.lower() in IMAGE_SUFFIXES else fetch_folder(path)
+    return local_file(path) if path.suffix.lower() in IMAGE_SUFFIXES else local_folder(path)
 
 
 class _ModelScorer:

@@ -16,7 +16,7 @@ from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.reports.spreadsheet import csv_writer
-from sat_xception.storage import GcsPath, lock_open_file, scratch_folder, write_error, write_stored_bytes
+from sat_xception.storage import is_remote, lock_open_file, scratch_folder, write_error, write_stored_bytes
 from sat_xception.storage.files import dump_json
 
 __all__ = ["Value", "check_suffix", "open_rows"]
@@ -54,7 +54,7 @@ def open_rows(out: Path | None, columns: Sequence[str]) -> Iterator[_Write]:
     check_suffix(out)
     if out is None:
         yield from _to_stdout(columns)
-    elif isinstance(out, GcsPath):
+    elif is_remote(out):
         yield from _to_bucket(out, columns)
     else:
         yield from _to_file(out, columns)
@@ -77,7 +77,7 @@ def _to_stdout(columns: Sequence[str]) -> Iterator[_Write]:
     write(rows.tail())
 
 
-def _to_bucket(out: GcsPath, columns: Sequence[str]) -> Iterator[_Write]:
+def _to_bucket(out: Path, columns: Sequence[str]) -> Iterator[_Write]:
     with scratch_folder() as folder:
         file = folder / out.name
         place = Path(tempfile.gettempdir()) / f"{out.stem}.partial.{os.getpid()}{out.suffix}"

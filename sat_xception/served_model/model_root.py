@@ -12,11 +12,11 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.storage import (
-    GcsPath,
     atomic_folder,
-    fetch_folder,
     folder_digests,
     is_committed,
+    is_remote,
+    local_folder,
     marked_below,
     read_json,
     remove_committed,
@@ -59,7 +59,7 @@ def find_versions(folder: Path) -> dict[int, Path]:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    if isinstance(folder, GcsPath):
+    if is_remote(folder):
         paths: Iterable[Path] = marked_below(folder, DIGESTS_FILE)
     else:
         paths = (path for path in sorted(folder.iterdir()) if (path / SAVED_MODEL_FILE).is_file())
@@ -78,7 +78,7 @@ def known_versions(folder: Path) -> dict[int, Path]:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    return find_versions(folder) if isinstance(folder, GcsPath) or folder.is_dir() else {}
+    return find_versions(folder) if is_remote(folder) or folder.is_dir() else {}
 
 
 def has_version(version: Path) -> bool:
@@ -88,7 +88,7 @@ def has_version(version: Path) -> bool:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    return is_committed(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version.exists()
+    return is_committed(version, DIGESTS_FILE) if is_remote(version) else version.exists()
 
 
 def here(version: Path) -> Path:
@@ -98,7 +98,7 @@ def here(version: Path) -> Path:
         DataError: It isn't whole.
         ServiceError: The bucket can't be read.
     """
-    return fetch_folder(version, DIGESTS_FILE) if isinstance(version, GcsPath) else version
+    return local_folder(version, DIGESTS_FILE)
 
 
 @contextlib.contextmanager
@@ -112,7 +112,7 @@ def new_version(version: Path) -> Iterator[Path]:
         ConfigError: The place can't be written, or another version came there meanwhile.
         ServiceError: The disk is full, or the bucket can't be written.
     """
-    if not isinstance(version, GcsPath):
+    if not is_remote(version):
         with atomic_folder(version) as work:
             yield work
         return
@@ -129,7 +129,7 @@ def remove_version(version: Path) -> None:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be written.
     """
-    if isinstance(version, GcsPath):
+    if is_remote(version):
         remove_committed(version, DIGESTS_FILE)
     else:
         shutil.rmtree(version)
@@ -147,7 +147,7 @@ def resolve_version(path: Path, name: str) -> Path:
         ConfigError: There is no version at any of these places.
         ServiceError: The bucket can't be read.
     """
-    if is_committed(path, DIGESTS_FILE) if isinstance(path, GcsPath) else (path / SAVED_MODEL_FILE).is_file():
+    if is_committed(path, DIGESTS_FILE) if is_remote(path) else (path / SAVED_MODEL_FILE).is_file():
         return here(path)
     for folder in (path, path / name):
         if versions := known_versions(folder):

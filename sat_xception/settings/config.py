@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from sat_xception.errors import ConfigError
-from sat_xception.storage import GcsPath, fetch_settings
+from sat_xception.storage import fetch_settings, is_remote
 from sat_xception.storage.address import is_address
 
 __all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of", "shown"]
@@ -58,7 +58,7 @@ class StepConfig(BaseModel):
     @classmethod
     def _is_local_unless_it_may_be_stored(cls, value: Any) -> Any:  # noqa: ANN401 - a setting of any type
         for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and is_address(path) and not isinstance(path, GcsPath):
+            if isinstance(path, Path) and is_address(path) and not is_remote(path):
                 raise ValueError("this must be a path on this machine; it can't be in a bucket")
         return value
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from sat_xception.storage.address import GcsPath, Stored
-from sat_xception.storage.atomic import list_files, read_stored_bytes, remove_files, write_stored_bytes
+from sat_xception.storage.address import GcsPath, Stored, is_remote, stored_path
+from sat_xception.storage.atomic import (
+    list_files,
+    read_stored_bytes,
+    remove_empty_folder,
+    remove_files,
+    write_stored_bytes,
+)
 from sat_xception.storage.commit_marker import is_committed, marked_below, remove_committed, upload_with_marker
-from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings
+from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings, local_file, local_folder
 from sat_xception.storage.files import facts_digest, file_digest, folder_digests, read_json, write_json
-from sat_xception.storage.folder import atomic_folder
+from sat_xception.storage.folder import atomic_folder, has_result
 from sat_xception.storage.json_file import read_json_file, write_json_file
 from sat_xception.storage.lock import file_lock, lock_open_file
 from sat_xception.storage.scratch import partial_file, scratch_folder
@@ -24,8 +30,12 @@ __all__ = [
     "file_digest",
     "file_lock",
     "folder_digests",
+    "has_result",
     "is_committed",
+    "is_remote",
     "list_files",
+    "local_file",
+    "local_folder",
     "lock_open_file",
     "marked_below",
     "partial_file",
@@ -33,9 +43,11 @@ __all__ = [
     "read_json_file",
     "read_stored_bytes",
     "remove_committed",
+    "remove_empty_folder",
     "remove_files",
     "reporting_disk_errors",
     "scratch_folder",
+    "stored_path",
     "upload_with_marker",
     "write_error",
     "write_json",

@@ -1,34 +1,38 @@
-"""Addresses in Google Cloud Storage, as paths that are no files here, and the settings that take them."""
+"""Addresses in buckets, as paths that are no local files, and the settings that accept them.
+
+Another kind of bucket is one more subclass of `RemotePath`, listed in `_REMOTE`.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["SCHEME", "GcsPath", "Stored", "is_address"]
+__all__ = ["SCHEME", "GcsPath", "RemotePath", "Stored", "is_address", "is_remote", "remote_path", "stored_path"]
 
 SCHEME = "gs://"
 # https://cloud.google.com/storage/docs/buckets#naming, without its special cases.
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
 
 
-class GcsPath(PosixPath):
-    """`gs://bucket/path/to/it`, taken apart and put together as a path.
+class RemotePath(PosixPath):
+    """`scheme://bucket/path/to/it`, with the operations of a path that need no file.
 
     Nothing on this machine has this path: whatever would open it is an error of ours, not a missing file.
     """
 
     __slots__ = ()
+    scheme: ClassVar[str]
 
     def __str__(self) -> str:
         """Return the address."""
         # As a path it has one slash, and that is also how an address comes out of a plain Path.
-        return SCHEME + super().__str__().removeprefix("gs:").lstrip("/")
+        return self.scheme + super().__str__().removeprefix(self.scheme.rstrip("/")).lstrip("/")
 
     def __fspath__(self) -> str:
         """Refuse: there is no such file here."""
@@ -37,17 +41,48 @@ class GcsPath(PosixPath):
     @property
     def bucket(self) -> str:
         """Name of the bucket."""
-        return str(self).removeprefix(SCHEME).partition("/")[0]
+        return str(self).removeprefix(self.scheme).partition("/")[0]
 
     @property
     def object(self) -> str:
         """Name of the object, or of the folder of objects, without a slash at its end."""
-        return str(self).removeprefix(SCHEME).partition("/")[2]
+        return str(self).removeprefix(self.scheme).partition("/")[2]
+
+
+class GcsPath(RemotePath):
+    """An address in Google Cloud Storage, `gs://bucket/path/to/it`."""
+
+    __slots__ = ()
+    scheme = SCHEME
+
+
+_REMOTE: tuple[type[RemotePath], ...] = (GcsPath,)
+
+
+def stored_path(value: str | Path) -> Path:
+    """Return the path of a folder or file by its name: an address in a bucket, or a local path.
+
+    Example:
+        >>> is_remote(stored_path("gs://bucket/models")), is_remote(stored_path("models"))
+        (True, False)
+    """
+    return remote_path(value) or Path(value)
+
+
+def remote_path(value: str | Path) -> RemotePath | None:
+    """Return an address in a bucket as a path; None for a local path."""
+    kind = next((kind for kind in _REMOTE if re.match(f"{kind.scheme.rstrip('/')}(/|$)", str(value))), None)
+    return None if kind is None else kind(str(value))
+
+
+def is_remote(path: object) -> TypeGuard[RemotePath]:
+    """Return whether a path is an address in a bucket, as settings and `stored_path` return it."""
+    return isinstance(path, RemotePath)
 
 
 def is_address(value: object) -> bool:
     """Return whether a setting's value names something in a bucket; a plain Path has lost one of its slashes."""
-    return isinstance(value, str | Path) and bool(re.match("gs:(/|$)", str(value)))
+    return isinstance(value, str | Path) and remote_path(value) is not None
 
 
 @dataclass(frozen=True)
@@ -73,9 +108,9 @@ class Stored:
 def _checked(value: Any) -> Any:  # noqa: ANN401 - a setting of any type goes in and out
     if isinstance(value, tuple):
         return tuple(_checked(item) for item in value)
-    if not is_address(value):
+    path = remote_path(value) if isinstance(value, str | Path) else None
+    if path is None:
         return value
-    path = GcsPath(value)
     if not _BUCKET.fullmatch(path.bucket) or not path.object or ".." in path.parts:
         raise ValueError("expected gs://bucket/path/to/folder")
     return str(path) if isinstance(value, str) else path

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger
-from sat_xception.storage.address import SCHEME, GcsPath
+from sat_xception.storage.address import RemotePath
 from sat_xception.storage.gcs import TRANSFER_TIMEOUT_S, open_bucket, query_retry, reporting_gcs_errors, transfer_retry
 from sat_xception.storage.scratch import partial_file
 from sat_xception.storage.writing import write_error
 
-__all__ = ["list_files", "read_stored_bytes", "remove_files", "write_stored_bytes"]
+__all__ = ["list_files", "read_stored_bytes", "remove_empty_folder", "remove_files", "write_stored_bytes"]
 
 _log = get_logger(__name__)
 
@@ -26,7 +26,7 @@ def read_stored_bytes(path: Path) -> bytes | None:
         ConfigError: It can't be read.
         ServiceError: The bucket can't be read.
     """
-    if isinstance(path, GcsPath):
+    if isinstance(path, RemotePath):
         return _download(path)
     try:
         return path.read_bytes()
@@ -48,7 +48,7 @@ def write_stored_bytes(content: bytes, path: Path, keep_earlier: bool = False) -
         ConfigError: It can't be written, or there is no such bucket.
         ServiceError: The disk is full or read-only, or the bucket can't be written.
     """
-    if isinstance(path, GcsPath):
+    if isinstance(path, RemotePath):
         _upload(content, path, keep_earlier)
     elif not (keep_earlier and path.exists()):
         _replace(content, path)
@@ -61,17 +61,17 @@ def list_files(folder: Path) -> list[Path]:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    if not isinstance(folder, GcsPath):
+    if not isinstance(folder, RemotePath):
         return sorted(path for path in folder.rglob("*") if path.is_file())
     with open_bucket(folder) as bucket, reporting_gcs_errors("read", folder):
         blobs = bucket.list_blobs(prefix=f"{folder.object}/", retry=query_retry())
-        return sorted(GcsPath(f"{SCHEME}{folder.bucket}/{blob.name}") for blob in blobs)
+        return sorted(type(folder)(f"{folder.scheme}{folder.bucket}/{blob.name}") for blob in blobs)
 
 
 def remove_files(folder: Path) -> None:
     """Remove a folder of files that are needed no more; what can't be removed is left, with a warning."""
     try:
-        if isinstance(folder, GcsPath):
+        if isinstance(folder, RemotePath):
             with open_bucket(folder) as bucket, reporting_gcs_errors("write", folder):
                 for blob in bucket.list_blobs(prefix=f"{folder.object}/", retry=query_retry()):
                     blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
@@ -79,6 +79,13 @@ def remove_files(folder: Path) -> None:
             shutil.rmtree(folder)
     except (SatXceptionError, OSError) as error:
         _log.warning("can't remove %s: %s; remove it by hand", folder, error)
+
+
+def remove_empty_folder(folder: Path) -> None:
+    """Remove a local folder if nothing is in it; a bucket has no empty folders."""
+    if not isinstance(folder, RemotePath):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _replace(content: bytes, path: Path) -> None:
@@ -90,7 +97,7 @@ def _replace(content: bytes, path: Path) -> None:
         raise write_error(error, path) from None
 
 
-def _download(address: GcsPath) -> bytes | None:
+def _download(address: RemotePath) -> bytes | None:
     with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
         from google.api_core.exceptions import NotFound
 
@@ -103,7 +110,7 @@ def _download(address: GcsPath) -> bytes | None:
         return content
 
 
-def _upload(content: bytes, address: GcsPath, keep_earlier: bool) -> None:
+def _upload(content: bytes, address: RemotePath, keep_earlier: bool) -> None:
     with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
         from google.api_core.exceptions import PreconditionFailed
 

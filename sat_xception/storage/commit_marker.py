@@ -12,7 +12,7 @@ from typing import Any
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import GcsPath
+from sat_xception.storage.address import RemotePath
 from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
     in_parallel,
@@ -27,7 +27,7 @@ __all__ = ["is_committed", "marked_below", "remove_committed", "upload_with_mark
 _log = get_logger(__name__)
 
 
-def is_committed(address: GcsPath, marker: str) -> bool:
+def is_committed(address: RemotePath, marker: str) -> bool:
     """Return whether a folder is whole.
 
     Raises:
@@ -40,7 +40,7 @@ def is_committed(address: GcsPath, marker: str) -> bool:
         )
 
 
-def marked_below(address: GcsPath, marker: str) -> list[GcsPath]:
+def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
     """Return the whole folders right below an address, by name.
 
     Raises:
@@ -54,7 +54,7 @@ def marked_below(address: GcsPath, marker: str) -> list[GcsPath]:
     return [address / name for name in names]
 
 
-def upload_with_marker(folder: Path, address: GcsPath, last: tuple[str, ...]) -> None:
+def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...]) -> None:
     """Upload a folder so that it is whole at once; what an interrupted upload left there is replaced.
 
     Args:
@@ -98,7 +98,7 @@ def upload_with_marker(folder: Path, address: GcsPath, last: tuple[str, ...]) ->
                 raise ConfigError(f"somebody else published {address} while this ran; name another place") from None
 
 
-def remove_committed(address: GcsPath, marker: str) -> None:
+def remove_committed(address: RemotePath, marker: str) -> None:
     """Remove a folder: its marker first, so that the rest isn't taken for a complete one.
 
     Raises:
@@ -110,11 +110,11 @@ def remove_committed(address: GcsPath, marker: str) -> None:
         _remove(bucket, address, {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)})
 
 
-def _objects(bucket: Any, address: GcsPath) -> list[Any]:  # noqa: ANN401 - the library has no types
+def _objects(bucket: Any, address: RemotePath) -> list[Any]:  # noqa: ANN401 - the library has no types
     return list(bucket.list_blobs(prefix=f"{address.object}/", retry=query_retry()))
 
 
-def _remove(bucket: Any, address: GcsPath, paths: set[str]) -> None:  # noqa: ANN401
+def _remove(bucket: Any, address: RemotePath, paths: set[str]) -> None:  # noqa: ANN401
     from google.api_core.exceptions import NotFound
 
     def remove(path: str) -> None:

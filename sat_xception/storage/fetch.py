@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import SCHEME, GcsPath, Stored, is_address
+from sat_xception.storage.address import RemotePath, Stored, is_address, remote_path
 from sat_xception.storage.files import file_digest
 from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
@@ -31,7 +31,7 @@ from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
 from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.writing import disk_errno
 
-__all__ = ["fetch_file", "fetch_folder", "fetch_settings"]
+__all__ = ["fetch_file", "fetch_folder", "fetch_settings", "local_file", "local_folder"]
 
 _log = get_logger(__name__)
 # A result that is replaced while it is read is read again from its beginning, but not forever.
@@ -73,9 +73,37 @@ def fetch_settings(config: BaseModel) -> dict[str, object]:
 
 
 def _fetch(value: Path | str, mark: Stored) -> Path | str:
-    address = GcsPath(value)
+    address = remote_path(value)
+    if address is None:
+        return value
     path = fetch_file(str(address)) if mark.kind == "file" else fetch_folder(address, mark.record, only=mark.only)
     return str(path) if isinstance(value, str) else path
+
+
+def local_folder(path: Path, record: str = "", may_be_absent: bool = False) -> Path:
+    """Return a folder on this machine: the folder itself, or a download of one in a bucket; see `fetch_folder`.
+
+    Args:
+        path: Local folder, which isn't checked, or address in a bucket.
+        record: File that a folder in a bucket must hold; "" for none.
+        may_be_absent: Whether nothing at an address is an empty folder instead of an error.
+
+    Raises:
+        ConfigError: There is nothing at the address, or the cache can't be written.
+        DataError: The record isn't there, or the folder can't be read as files.
+        ServiceError: The bucket can't be read.
+    """
+    return fetch_folder(path, record, may_be_absent=may_be_absent) if isinstance(path, RemotePath) else path
+
+
+def local_file(path: Path) -> Path:
+    """Return a file on this machine: the file itself, which isn't checked, or a download of one in a bucket.
+
+    Raises:
+        ConfigError: There is no such object, or the cache can't be written.
+        ServiceError: The bucket can't be read.
+    """
+    return fetch_file(str(path)) if isinstance(path, RemotePath) else path
 
 
 def fetch_file(uri: str, cache: Path | None = None) -> Path:
@@ -94,13 +122,13 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
             written.
         ServiceError: The bucket can't be read.
     """
-    if not uri.startswith(SCHEME):
+    address = remote_path(uri)
+    if address is None:
         path = Path(uri).expanduser()
         if not path.is_file():
             raise ConfigError(f"no file at {uri} (seen from {Path.cwd()})")
         return path
-    address = GcsPath(uri)
-    if not address.bucket or not address.object or uri.endswith("/") or uri.startswith(f"{SCHEME}/"):
+    if not address.bucket or not address.object or uri.endswith("/") or uri.startswith(f"{address.scheme}/"):
         raise ConfigError(f"{uri} names no object; expected gs://bucket/path/to/file")
     cache = cache or _cache_folder()
     with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
@@ -110,17 +138,17 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
         if not (folder / found.path).is_file():
             _log.info("fetching  %s (%.1f MB)", address, found.size / 1e6)
         with _room_for(address, cache):
-            _download(bucket, found, folder, cache)
+            _download(bucket, address.scheme, found, folder, cache)
             _note_use(folder, cache)
     return folder / found.path
 
 
-def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - the library has no types
+def _find_object(bucket: Any, address: RemotePath) -> _Object:  # noqa: ANN401 - the library has no types
     blob = bucket.get_blob(address.object, timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
     if blob is not None:
         return _Object(address.name, blob.name, int(blob.size or 0), int(blob.generation))
     for parent in list(address.parents)[:-2]:
-        published = read_pointer(bucket, GcsPath(parent)) if GcsPath(parent).object else None
+        published = read_pointer(bucket, parent) if parent.object else None
         path = str(address).removeprefix(f"{parent}/")
         if published and path in published:
             found = next(item for item in _published_objects(published) if item.path == path)
@@ -129,7 +157,7 @@ def _find_object(bucket: Any, address: GcsPath) -> _Object:  # noqa: ANN401 - th
 
 
 def fetch_folder(
-    address: GcsPath,
+    address: RemotePath,
     record: str = "",
     cache: Path | None = None,
     may_be_absent: bool = False,
@@ -184,7 +212,7 @@ def _published_objects(published: ResultPointer) -> list[_Object]:
     return [_Object(path, f"{below}/{path}", facts["size"], None, facts["sha256"]) for path, facts in files]
 
 
-def _listed_objects(bucket: Any, address: GcsPath) -> list[_Object]:  # noqa: ANN401 - the library has no types
+def _listed_objects(bucket: Any, address: RemotePath) -> list[_Object]:  # noqa: ANN401 - the library has no types
     below = f"{address.object}/"
     return [
         _Object(blob.name.removeprefix(below), blob.name, int(blob.size or 0), int(blob.generation))
@@ -193,27 +221,29 @@ def _listed_objects(bucket: Any, address: GcsPath) -> list[_Object]:  # noqa: AN
     ]
 
 
-def _check_objects(address: GcsPath, objects: list[_Object], record: str) -> None:
+def _check_objects(address: RemotePath, objects: list[_Object], record: str) -> None:
     if not objects:
         raise ConfigError(f"nothing at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
     if record and not any(item.path == record for item in objects):
         raise DataError(f"{address}/{record} is missing; give the folder that the step which writes {record} made")
     for item in objects:
         if not is_inside(item.path):
-            raise DataError(f"{SCHEME}{address.bucket}/{item.name} would be written outside its folder; rename it")
+            raise DataError(
+                f"{address.scheme}{address.bucket}/{item.name} would be written outside its folder; rename it"
+            )
 
 
-def _download_all(bucket: Any, objects: list[_Object], folder: Path, address: GcsPath, cache: Path) -> None:  # noqa: ANN401
+def _download_all(bucket: Any, objects: list[_Object], folder: Path, address: RemotePath, cache: Path) -> None:  # noqa: ANN401
     missing = [item for item in objects if not (folder / item.path).is_file()]
     if not missing:
         return
     _log.info("fetching  %s: %s files, %.1f MB", address, f"{len(missing):,}", sum(x.size for x in missing) / 1e6)
-    downloads = in_parallel(lambda item: _download(bucket, item, folder, cache), missing)
+    downloads = in_parallel(lambda item: _download(bucket, address.scheme, item, folder, cache), missing)
     for _ in track(downloads, "fetching", len(missing)):
         pass
 
 
-def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  # noqa: ANN401
+def _download(bucket: Any, scheme: str, item: _Object, folder: Path, cache: Path) -> None:  # noqa: ANN401
     """Download an object, unless it is there; the file appears whole."""
     target = folder / item.path
     if target.is_file():
@@ -227,7 +257,7 @@ def _download(bucket: Any, item: _Object, folder: Path, cache: Path) -> None:  #
         blob.download_to_filename(str(partial), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=transfer_retry())
         if item.sha256 and file_digest(partial) != item.sha256:
             raise DataError(
-                f"{SCHEME}{bucket.name}/{item.name} isn't what was published; run the step that wrote it again"
+                f"{scheme}{bucket.name}/{item.name} isn't what was published; run the step that wrote it again"
             )
         os.replace(partial, target)
 
@@ -241,7 +271,7 @@ def _note_use(version: Path, cache: Path) -> None:
 
 
 @contextlib.contextmanager
-def _room_for(address: GcsPath, cache: Path) -> Iterator[None]:
+def _room_for(address: RemotePath, cache: Path) -> Iterator[None]:
     """Report errors that keep files from being written to the cache."""
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.storage.address import GcsPath
+from sat_xception.storage.address import RemotePath
+from sat_xception.storage.atomic import read_stored_bytes
 from sat_xception.storage.gcs import open_bucket
-from sat_xception.storage.pointer import Publication, begin_publication
+from sat_xception.storage.pointer import POINTER, Publication, begin_publication
 from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
 from sat_xception.storage.writing import reporting_disk_errors, write_error
 
-__all__ = ["atomic_folder"]
+__all__ = ["atomic_folder", "has_result"]
 
 _log = get_logger(__name__)
 # One of these is in every folder that a step wrote.
@@ -49,12 +50,28 @@ def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
         ServiceError: The disk is full, or the bucket can't be written.
     """
     records = (record,) if record else _RECORDS
-    with _published_folder(out, records) if isinstance(out, GcsPath) else _local_folder(out, records) as work:
+    with _published_folder(out, records) if isinstance(out, RemotePath) else _local_folder(out, records) as work:
         yield work
 
 
+def has_result(folder: Path, record: str) -> bool:
+    """Return whether a folder holds a whole result, as `atomic_folder` makes it.
+
+    Args:
+        folder: Local folder or address in a bucket.
+        record: File that every such result holds.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read.
+    """
+    if isinstance(folder, RemotePath):
+        return read_stored_bytes(folder / POINTER) is not None
+    return (folder / record).is_file()
+
+
 @contextlib.contextmanager
-def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
+def _published_folder(out: RemotePath, records: tuple[str, ...]) -> Iterator[Path]:
     with open_bucket(out) as bucket:
         publication = begin_publication(bucket, out, records)
         with scratch_folder() as work:
@@ -64,7 +81,7 @@ def _published_folder(out: GcsPath, records: tuple[str, ...]) -> Iterator[Path]:
             _publish(publication, work, out)
 
 
-def _publish(publication: Publication, work: Path, out: GcsPath) -> None:
+def _publish(publication: Publication, work: Path, out: RemotePath) -> None:
     try:
         publication.publish(work)
     except ServiceError as error:

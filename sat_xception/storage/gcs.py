@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.storage.address import GcsPath
+from sat_xception.storage.address import RemotePath
 
 __all__ = [
     "TRANSFER_TIMEOUT_S",
@@ -38,7 +38,7 @@ _WORKERS = 8
 
 
 @contextlib.contextmanager
-def open_bucket(address: GcsPath) -> Iterator[Any]:
+def open_bucket(address: RemotePath) -> Iterator[Any]:
     """Yield the bucket of an address, and close its connections at the end; nothing is asked of the service yet.
 
     Raises:
@@ -72,7 +72,7 @@ def _retry(timeout_s: float) -> Any:  # noqa: ANN401
 
 
 @contextlib.contextmanager
-def reporting_gcs_errors(action: str, address: GcsPath) -> Iterator[None]:
+def reporting_gcs_errors(action: str, address: RemotePath) -> Iterator[None]:
     """Turn the library's errors into ours.
 
     Args:

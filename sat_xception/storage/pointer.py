@@ -22,7 +22,7 @@ from typing import Any
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import GcsPath
+from sat_xception.storage.address import RemotePath
 from sat_xception.storage.files import folder_digests, json_text
 from sat_xception.storage.gcs import (
     TRANSFER_TIMEOUT_S,
@@ -50,7 +50,7 @@ class ResultPointer:
         files: `{"size", "sha256"}` of every file, by its path below the folder.
     """
 
-    address: GcsPath
+    address: RemotePath
     generation: int = 0
     folder: str = ""
     files: dict[str, Any] | None = None
@@ -155,7 +155,7 @@ class Publication:
             _log.warning("publish   left %d old objects for the next run to remove: %s", len(names), error)
 
 
-def begin_publication(bucket: Any, address: GcsPath, records: tuple[str, ...]) -> Publication:  # noqa: ANN401
+def begin_publication(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> Publication:  # noqa: ANN401
     """Look at a place in a bucket before the work is done.
 
     Args:
@@ -182,7 +182,7 @@ def begin_publication(bucket: Any, address: GcsPath, records: tuple[str, ...]) -
     return Publication(bucket, earlier, leftovers)
 
 
-def _in_the_way(address: GcsPath, found: str) -> ConfigError:
+def _in_the_way(address: RemotePath, found: str) -> ConfigError:
     return ConfigError(f"--out {address} isn't an earlier result of this step (it holds {found!r}); name a new folder")
 
 
@@ -196,7 +196,7 @@ def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the libra
         blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
 
 
-def read_pointer(bucket: Any, address: GcsPath) -> ResultPointer:  # noqa: ANN401 - the library has no types
+def read_pointer(bucket: Any, address: RemotePath) -> ResultPointer:  # noqa: ANN401 - the library has no types
     """Return what is published at an address; the caller turns the library's errors into ours.
 
     Raises:

@@ -11,7 +11,7 @@ from sat_xception.log import get_logger
 from sat_xception.model.settings import TrainConfig
 from sat_xception.search.search import SHARED, SearchResult, search
 from sat_xception.search.settings import SearchConfig
-from sat_xception.storage import GcsPath, scratch_folder
+from sat_xception.storage import is_remote, scratch_folder
 
 __all__ = ["searched"]
 
@@ -31,7 +31,7 @@ def searched(config: TrainConfig) -> Iterator[tuple[TrainConfig, SearchResult]]:
         PreemptedError: The search was stopped before all its trials.
     """
     with scratch_folder() as scratch:
-        remote = isinstance(config.out, GcsPath)
+        remote = is_remote(config.out)
         place = scratch / "search" if remote else config.out.with_name(f"{config.out.name}.search")
         shared = {name: getattr(config, name) for name in (*SHARED, "examples", "seed")}
         _log.info("search    %s trials of heads, before the training itself", config.search_trials)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger
-from sat_xception.storage import GcsPath, fetch_folder, write_json_file, write_stored_bytes
+from sat_xception.storage import local_folder, write_json_file, write_stored_bytes
 
 __all__ = ["Baseline", "publish_baseline", "read_baseline"]
 
@@ -46,7 +46,7 @@ def read_baseline(folder: Path) -> Baseline:
         ConfigError: `folder` is a file, or a folder with other content.
         ServiceError: The bucket can't be read.
     """
-    here = fetch_folder(folder, may_be_absent=True) if isinstance(folder, GcsPath) else folder
+    here = local_folder(folder, may_be_absent=True)
     if here.exists() and not here.is_dir():
         raise ConfigError(f"--baseline {folder} is a file; name a folder")
     found = {path.name for path in here.iterdir()} if here.is_dir() else set()

@@ -27,7 +27,7 @@ from sat_xception.examples.settings import ConvertConfig
 from sat_xception.imagery import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.settings.config import StepConfig, load_config
-from sat_xception.storage import GcsPath, fetch_file, file_digest, read_json_file, write_json_file
+from sat_xception.storage import file_digest, local_file, read_json_file, write_json_file
 from sat_xception.storage.files import json_text
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.validate import validate
@@ -102,8 +102,10 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     parts.make("validate", settings, read, validation / "anomalies.json")
     return BuildResult(
         folder=config.out,
-        counts=DatasetRecord.read(_here(dataset_record).parent).counts,
-        examples={name: split.count for name, split in ExamplesIndex.read(_here(examples_index).parent).splits.items()},
+        counts=DatasetRecord.read(local_file(dataset_record).parent).counts,
+        examples={
+            name: split.count for name, split in ExamplesIndex.read(local_file(examples_index).parent).splits.items()
+        },
         anomalies=int(parts.record["anomalies"]),
         kept=tuple(parts.kept),
         seconds=time.monotonic() - started,
@@ -144,7 +146,7 @@ class _Parts:
 def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
     """Return a digest of a part's settings and input files; it doesn't reveal keys in addresses."""
     given = {name: str(value) for name, value in settings.items() if name != "out"}
-    files = [file_digest(_here(file)) for path in read if path for file in _files_of(path)]
+    files = [file_digest(local_file(file)) for path in read if path for file in _files_of(path)]
     files.append(file_state(str(settings.get("imagery") or "")))
     return hashlib.sha256(json_text([__version__, given, files]).encode()).hexdigest()
 
@@ -152,13 +154,9 @@ def _key(settings: dict[str, Any], read: tuple[Path | None, ...]) -> str:
 def _digest_of(made: Path) -> str:
     """Return the SHA-256 of a file that a part made, or "" if it is missing."""
     try:
-        return file_digest(_here(made))
+        return file_digest(local_file(made))
     except (ConfigError, FileNotFoundError):
         return ""
-
-
-def _here(path: Path) -> Path:
-    return fetch_file(str(path)) if isinstance(path, GcsPath) else path
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.storage import GcsPath, atomic_folder, fetch_file, fetch_folder, read_json_file, write_json_file
+from sat_xception.storage import (
+    GcsPath,
+    atomic_folder,
+    fetch_file,
+    fetch_folder,
+    has_result,
+    local_file,
+    local_folder,
+    read_json_file,
+    write_json_file,
+)
 from sat_xception.storage import gcs as storage_gcs
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
@@ -442,3 +452,14 @@ def test_a_damaged_record_is_told(proxy):
     bucket().blob("runs/dataset/last-run.json").upload_from_string(b"{")
     with pytest.raises(DataError, match=r"last-run\.json is damaged"):
         read_json_file(OUT / "last-run.json")
+
+
+def test_a_result_in_a_bucket_is_had_by_the_same_functions_as_one_here(proxy):
+    assert not has_result(OUT, "dataset.json")
+    assert not any(local_folder(OUT, may_be_absent=True).iterdir())
+    publish({"dataset.json": "{}", "a.txt": "a"})
+    assert has_result(OUT, "dataset.json")
+    assert (local_folder(OUT, "dataset.json") / "a.txt").read_text() == "a"
+    assert local_file(OUT / "a.txt").read_text() == "a"
+    with pytest.raises(DataError, match=r"other\.json"):
+        local_folder(OUT, "other.json")
