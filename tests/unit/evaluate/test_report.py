@@ -23,6 +23,7 @@ from sat_xception.package.record import ModelRecord
 from sat_xception.reports.charts import confusion_chart, curves_chart, curves_page
 from sat_xception.reports.page import render_page, thumbnail
 from sat_xception.train.record import Hardware
+from tests.unit.deploy.test_deployment_report import DEPLOYMENT
 
 NASTY = ["a|b", "<script>alert(1)</script>", "[x](http://example.org) `c` **d** \\", '"&amp;', "$\\frac$", "学校", "$$"]
 
@@ -144,6 +145,20 @@ def test_the_summary_of_a_run_names_a_candidate_whose_training_failed(make_evalu
     assert f"failed    xception has no model: its training failed: {why}" in text
     assert "ends with a model" in text
     assert "winner    mobilenetv2" in text
+
+
+def test_the_summary_of_a_run_says_what_answers_and_how_to_serve_it(decision, served, tmp_path):
+    packaged = served()
+    text = RunResult(tmp_path, decision(), packaged, DEPLOYMENT, 1.0).summary()
+    accuracy = f"test accuracy 0.8765 on {packaged.test.count} tiles"
+    assert f"model     school-classifier version 7, {accuracy}" in text
+    assert "answers   its golden tiles over REST and gRPC within 1e-07" in text
+    assert f"serve it  {DEPLOYMENT.serve_command}" in text
+    asked = DEPLOYMENT.model_copy(update={"endpoint": "http://models.example"})
+    alone = packaged.model_copy(update={"metrics": {}})
+    text = RunResult(tmp_path, decision(), alone, asked, 1.0).summary()
+    assert "model     school-classifier version 7\n" in text
+    assert "answers   its golden tiles over REST within" in text
 
 
 def test_a_run_report_says_what_is_served(decision, served):
