@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyogrio
 import shapely
 
-from sat_xception.bulk.score_reader import ScoreFolder
+from sat_xception.bulk.score_folder import ScoreFolder
 from sat_xception.geo.sites import Sites
 from sat_xception.publish.known_places import Comparison
 from sat_xception.reports.spreadsheet import write_csv

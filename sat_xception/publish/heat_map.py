@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from sat_xception.bulk.score_reader import TileBounds
+from sat_xception.bulk.score_folder import TileBounds
 from sat_xception.geo.tiles import grid_to_lonlat, tile_width_m
 
 __all__ = ["HeatMap"]

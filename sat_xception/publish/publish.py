@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from sat_xception.bulk.run_document import BulkScores, ScoredImagery
 from sat_xception.bulk.score_files import probability_column
-from sat_xception.bulk.score_reader import ScoreFolder, check_scores, open_scores
+from sat_xception.bulk.score_folder import ScoreFolder, check_scores, open_score_folder
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.sites import Sites, merge_tiles
 from sat_xception.geo.vectors import read_layer
@@ -130,7 +130,7 @@ def publish(config: PublishConfig) -> PublishResult:
         ConfigError: There is no threshold, or a setting doesn't fit the layers or the imagery.
         DataError: The scores or a layer can't be used; nothing was written.
     """
-    scores = open_scores(config.scores)
+    scores = open_score_folder(config.scores)
     threshold = _threshold(config, scores)
     known = areas = None
     if config.known:

@@ -13,7 +13,7 @@ import pyproj
 import pytest
 from PIL import Image
 
-from sat_xception.bulk.score_reader import check_scores, open_scores
+from sat_xception.bulk.score_folder import check_scores, open_score_folder
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.publish.publication import KnownCounts, Publication
 from sat_xception.publish.publish import publish
@@ -429,5 +429,5 @@ def test_no_tiles_at_all_are_nothing_to_publish(tmp_path):
 
 
 def test_the_bounds_are_those_of_all_tiles(scores):
-    bounds = check_scores(open_scores(scores))
+    bounds = check_scores(open_score_folder(scores))
     assert (bounds.left, bounds.top, bounds.right, bounds.bottom) == (X, Y, X + 19, Y + 19)

@@ -1,4 +1,4 @@
-"""Read the scores of many tiles: GeoParquet shards that are streamed, and `scores.json` that describes them."""
+"""Read a folder of scores: GeoParquet shards that are streamed, and `scores.json` that describes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sat_xception.errors import DataError
 from sat_xception.log import track
 from sat_xception.storage import scratch_folder
 
-__all__ = ["ScoreFolder", "TileBounds", "check_scores", "open_scores"]
+__all__ = ["ScoreFolder", "TileBounds", "check_scores", "open_score_folder"]
 
 _COLUMNS = ("tile_id", "x", "y", "z", "label", "model_version", "status", "reason")
 _SHARD = re.compile(r"scores-(\d{5})-of-(\d{5})\.parquet")
@@ -86,7 +86,7 @@ class TileBounds:
     bottom: int
 
 
-def open_scores(folder: Path) -> ScoreFolder:
+def open_score_folder(folder: Path) -> ScoreFolder:
     """Return the scores in a folder, after a look at its description and at the shards' columns and row counts.
 
     Raises:
