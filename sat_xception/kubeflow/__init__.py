@@ -1,1 +1,1 @@
-"""What talks to Kubeflow, or knows that it runs there."""
+"""Clients of Kubeflow Pipelines (submit, schedule, watch), and runs of its pipelines on this machine."""

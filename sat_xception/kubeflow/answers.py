@@ -1,8 +1,7 @@
-"""What Kubeflow Pipelines' answers must look like, as far as they are read here. Anything else is another server's.
+"""Validate responses of Kubeflow Pipelines; a response of another form comes from another server.
 
-Only the fields that are read are held against a type; the rest is let through, for newer servers send more. The API
-server leaves out what is empty, false or 0 (backend/src/apiserver/common/utils.go, CustomMarshaler), so hardly any
-field is required.
+Only the fields that are used have a type; others are ignored, since newer servers send more. The API server leaves out
+fields that are empty, false or 0 (backend/src/apiserver/common/utils.go, CustomMarshaler), so hardly any is required.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["LISTS", "UnexpectedAnswerError", "check", "check_page", "is_health"]
 
 
 class UnexpectedAnswerError(Exception):
-    """An answer isn't one of Kubeflow Pipelines; the message names the field."""
+    """A response doesn't have the form of Kubeflow Pipelines' API; the message names the field."""
 
 
 def _moment(text: str) -> str:
@@ -32,7 +31,7 @@ def _int64(value: str | int) -> str | int:
     return value
 
 
-# Ids become parts of addresses.
+# Ids become parts of URLs.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$")]
 _Int64 = Annotated[str | int, AfterValidator(_int64)]
 _Moment = Annotated[str, AfterValidator(_moment)]
@@ -175,7 +174,7 @@ _KINDS: dict[str, type[_Answer]] = {
     "run in v1beta1": _RunDetail,
     "workflow": _Workflow,
 }
-# Key of each list, and the kind of its items. One of them isn't in snake case in the API itself.
+# Kind of the items of each list, by its key. One key isn't in snake case in the API itself.
 LISTS = {
     "pipelines": "pipeline",
     "pipeline_versions": "pipeline version",
@@ -186,10 +185,10 @@ LISTS = {
 
 
 def check(kind: str, content: object, where: str = "") -> None:
-    """Hold an answer against its kind; "" is any JSON object.
+    """Check that a response has the form of its kind; "" accepts any JSON object.
 
     Raises:
-        UnexpectedAnswerError: It is something else.
+        UnexpectedAnswerError: The response has another form.
     """
     if not isinstance(content, dict):
         raise UnexpectedAnswerError(f"{where or 'the answer'} is {_shown(content)}, not an object")
@@ -206,10 +205,10 @@ def check(kind: str, content: object, where: str = "") -> None:
 
 
 def check_page(key: str, content: dict[str, Any]) -> None:
-    """Hold a page of a list against the kind of its items.
+    """Check that the items of a page have the form of their kind.
 
     Raises:
-        UnexpectedAnswerError: It is something else.
+        UnexpectedAnswerError: The page or an item has another form.
     """
     items, token = content.get(key), content.get("next_page_token")
     if items is not None and not isinstance(items, list):
@@ -221,10 +220,10 @@ def check_page(key: str, content: dict[str, Any]) -> None:
 
 
 def is_health(content: dict[str, Any]) -> bool:
-    """Return whether an answer to /healthz is Kubeflow Pipelines'.
+    """Return whether a response to /healthz comes from Kubeflow Pipelines.
 
-    The API server sends commit_sha, tag_name and multi_user; the UI's server, which answers in its stead, sends
-    apiServerReady and, when the API server answers it, multi_user (2.5 to 2.17: backend/src/apiserver/main.go,
+    The API server sends commit_sha, tag_name and multi_user. The UI's server answers itself: it sends apiServerReady
+    and, if it reaches the API server, multi_user (2.5 to 2.17: backend/src/apiserver/main.go,
     frontend/server/handlers/healthz.ts).
     """
     server = isinstance(content.get("multi_user"), bool) and isinstance(content.get("commit_sha"), str)

@@ -1,7 +1,7 @@
-"""The definitions of the pipelines and of their images, where this package runs in a checkout of the project.
+"""Access to the definitions of the pipelines and of their images, in a checkout of the project.
 
-The package doesn't install them: a cluster gets a compiled pipeline. Nothing else here imports `pipelines` or
-`components`.
+They aren't part of the installed package: a cluster gets a compiled pipeline. No other module of this package imports
+`pipelines` or `components`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["compile_pipeline", "image_notes", "local_images", "pipeline_function
 
 
 def pipeline_function(name: str) -> Any:  # noqa: ANN401 - kfp has no types
-    """Return the kfp pipeline `training` or `bulk_inference`, with the images that the environment names.
+    """Return the kfp pipeline `training` or `bulk_inference`, with the images set by environment variables.
 
     Raises:
-        ConfigError: This isn't a checkout, or the environment asks for what isn't supported.
+        ConfigError: This isn't a checkout, or an environment variable has an unsupported value.
     """
     return getattr(_module(f"pipelines.{name}"), name)
 
 
 def compile_pipeline(name: str) -> CompiledPipeline:
-    """Compile a pipeline, `training` or `bulk-inference`, with the images that the environment names, and read it.
+    """Compile the pipeline `training` or `bulk-inference`, with the images set by environment variables.
 
     Raises:
-        ConfigError: This isn't a checkout, or the environment asks for what isn't supported.
+        ConfigError: This isn't a checkout, or an environment variable has an unsupported value.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = _module("pipelines.compile").compile_pipelines(Path(folder))
@@ -38,7 +38,7 @@ def compile_pipeline(name: str) -> CompiledPipeline:
 
 
 def image_notes() -> list[str]:
-    """Return what someone who submits the training pipeline should know of its images."""
+    """Return warnings about the training pipeline's images, for `submit`."""
     images = _module("components.images")
     notes = []
     if images.image("gate").startswith(f"{images.LOCAL_REGISTRY}/"):
@@ -49,7 +49,7 @@ def image_notes() -> list[str]:
 
 
 def local_images() -> Any:  # noqa: ANN401 - a module
-    """Return the module that names the image of each step."""
+    """Return the module `components.images`, with the image of each step."""
     return _module("components.images")
 
 

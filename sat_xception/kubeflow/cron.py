@@ -1,9 +1,9 @@
-"""Cron expressions as Kubeflow's scheduler reads them, and their exact conversion to UTC.
+"""Check cron expressions for Kubeflow's scheduler, and convert them exactly to UTC.
 
 The scheduler parses them with github.com/robfig/cron: six fields, seconds first, days of the week 0-6 from Sunday. It
-takes five fields too, but as seconds to months, so that the usual `0 3 * * *` runs every hour: here that is an error.
-All schedules of a cluster share one time zone, $CRON_SCHEDULE_TIMEZONE of its scheduler, UTC unless somebody set it;
-the API has no field for another (kubeflow/pipelines, backend/src/crd/controller/scheduledworkflow/util).
+accepts five fields too, but as seconds to months, so that the usual `0 3 * * *` runs every hour: here that is an error.
+All schedules of a cluster share one time zone, $CRON_SCHEDULE_TIMEZONE of its scheduler, by default UTC; the API has no
+field for another (kubeflow/pipelines, backend/src/crd/controller/scheduledworkflow/util).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_cron(cron: str) -> str:
     """Return the expression with single spaces.
 
     Raises:
-        ValueError: The scheduler would refuse it, or read it as something else than it looks like.
+        ValueError: The scheduler would refuse the expression, or interpret it in an unexpected way.
     """
     fields = cron.split()
     if len(fields) == 5:
@@ -51,15 +51,15 @@ def check_cron(cron: str) -> str:
 
 
 def cron_in_utc(cron: str, timezone: str, now: datetime | None = None) -> str:
-    """Return a time zone's cron expression as one in UTC that fires at the very same moments.
+    """Convert a time zone's cron expression to one in UTC that fires at the same moments.
 
     Args:
         cron: Six fields, checked.
-        timezone: IANA name, as America/Bogota.
-        now: From when on the zone must keep its distance to UTC.
+        timezone: IANA name, such as America/Bogota.
+        now: Time from which on the zone's offset to UTC must be constant.
 
     Raises:
-        ValueError: There is none: the zone changes its clocks, or the shift would move some of the days and not others.
+        ValueError: There is no such expression: the zone has summer time, or only some of the days would move.
     """
     shift = -_offset_minutes(timezone, now or utc_now())
     if shift == 0:
@@ -85,7 +85,7 @@ def cron_in_utc(cron: str, timezone: str, now: datetime | None = None) -> str:
 
 
 def _values(field: str, index: int) -> set[int]:
-    """Return the values that a field stands for."""
+    """Return the values that a field matches."""
     name, lowest, highest, names = _FIELDS[index]
     found: set[int] = set()
     for part in field.split(","):
@@ -97,7 +97,7 @@ def _values(field: str, index: int) -> set[int]:
             low, high = lowest, highest
         else:
             low = _number(match["low"], lowest, names)
-            # As the scheduler has it: N/step goes on to the highest value.
+            # As in the scheduler: N/step continues to the highest value.
             high = _number(match["high"], lowest, names) if match["high"] else (highest if match["step"] else low)
         if not lowest <= low <= high <= highest or step < 1:
             raise ValueError(f"the {name}, {field!r}, must be within {lowest}-{highest}")
@@ -119,7 +119,7 @@ def _listed(values: set[int], index: int) -> str:
 
 
 def _offset_minutes(timezone: str, now: datetime) -> int:
-    """Return a zone's distance to UTC, if it keeps it for the next three years as far as its rules are known."""
+    """Return a zone's offset to UTC in minutes, if it is constant for the next three years by today's rules."""
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):

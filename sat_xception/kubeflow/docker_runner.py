@@ -1,4 +1,4 @@
-"""Run a pipeline's steps in their own images: kfp's DockerRunner, and the server that deploy proves a model against."""
+"""Run a pipeline's steps in their own images: kfp's DockerRunner, and the server that deploy checks a model with."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sat_xception.log import get_logger
 __all__ = ["Server", "check_images", "step_containers"]
 
 _log = get_logger(__name__)
-# The user of the images, for whom root runs them; everybody else runs them as themselves, and owns what they write.
+# User of the images, used if root starts them. Other users run them as themselves, so that they own the files.
 _IMAGE_USER = 65532
-# What Kubernetes' `restricted` policy asks of a pod, and a root filesystem that nothing is written to.
+# The requirements of Kubernetes' `restricted` policy, and a read-only root filesystem.
 _CONFINED: dict[str, Any] = {
     "read_only": True,
     "tmpfs": {"/tmp": "exec"},
@@ -32,7 +32,7 @@ _SERVER_REST_PORT = 8501
 
 
 def check_images(references: Iterable[str]) -> None:
-    """Check that images are on this machine.
+    """Check that images exist on this machine.
 
     Raises:
         ServiceError: No Docker daemon answers.
@@ -70,16 +70,15 @@ def step_containers(
 ) -> Iterator[tuple[local.DockerRunner, str]]:
     """Yield kfp's runner for steps in containers, and the address at which they reach a server of the model root.
 
-    Steps and server have a network of their own, and run without privileges on read-only root filesystems. They see
-    `folder`, `model_root`, what they read and what they write, each at the same path as here, and nothing else of this
-    machine.
+    Steps and server share a network of their own, and run unprivileged with read-only root filesystems. Only `folder`,
+    the model root, `read` and `write` are mounted, each at the same path as on this machine.
 
     Args:
         folder: The pipeline root, which steps write to.
         server: The server to start; its model root is the folder that deploy writes to.
         read: Files and folders that steps read.
-        write: Folders that steps write to besides these; they are made when they are absent.
-        environment: Variables of the steps.
+        write: Further folders that steps write to; missing ones are created.
+        environment: Environment variables of the steps.
 
     Raises:
         ServiceError: No Docker daemon answers, or the server can't be started.
@@ -94,7 +93,7 @@ def step_containers(
         mounts = [docker.types.Mount(str(path), str(path), "bind", read_only=True) for path in read]
         mounts += [docker.types.Mount(str(path), str(path), "bind") for path in (server.model_root, *write)]
         with _serving(client, server, shared) as host:
-            # As Kubernetes does, kfp's command takes the place of the image's entry point.
+            # As in Kubernetes, kfp's command replaces the image's entry point.
             runner = local.DockerRunner(**shared, entrypoint=[""], mounts=mounts, environment=environment)
             yield runner, f"http://{host}:{_SERVER_REST_PORT}"
 
@@ -118,7 +117,7 @@ def _network(client: Any, name: str) -> Iterator[str]:  # noqa: ANN401 - docker'
     try:
         yield name
     finally:
-        # A run that is interrupted leaves the step's container at work.
+        # After an interrupt, the step's container is still running.
         network.reload()
         for container in network.containers:
             container.remove(force=True)

@@ -1,9 +1,9 @@
-"""Which tasks of a run failed, out of what the API server keeps of it: the Argo workflow, or the list of its nodes.
+"""Find the failed tasks of a run, from its Argo workflow or from the list of its nodes.
 
 A task of the pipeline becomes several nodes of the workflow: `train-driver`, the pod that resolves its inputs; `train`,
 a DAG of one node, `executor`, its pod; with retries `executor` is a parent of `executor(0)`, `executor(1)` and so on. A
-group is a DAG with a driver of its own. What runs at the end hangs on another task's node as `….onExit`. So one failure
-shows in many nodes, and only the innermost of them has a reason.
+group is a DAG with a driver of its own. An exit task is attached to another task's node as `….onExit`. So one failure
+appears in many nodes, and only the innermost of them has a reason.
 (kubeflow/pipelines, backend/src/v2/compiler/argocompiler; argo-workflows, workflow/controller.)
 """
 
@@ -32,10 +32,10 @@ class FailedTask:
     """A task of the pipeline that failed.
 
     Attributes:
-        what: The task as the UI and the pipeline call it.
-        reason: Why it failed, as far as the workflow says.
-        pod: Pod whose log says more; "" when it isn't known, or there was none.
-        is_driver: Whether that pod is the task's driver, and the task itself never started.
+        what: Name of the task in the UI and in the pipeline.
+        reason: Reason of the failure, as far as the workflow contains it.
+        pod: Pod whose log has the details; "" if unknown, or if there was none.
+        is_driver: Whether that pod is the task's driver, so that the task itself never started.
     """
 
     what: str
@@ -46,7 +46,7 @@ class FailedTask:
 
 @dataclass(frozen=True)
 class Workflow:
-    """The Argo workflow of a run, as the API server keeps it after Kubernetes has forgotten it."""
+    """The Argo workflow of a run; the API server stores it beyond the workflow's life in Kubernetes."""
 
     name: str
     namespace: str
@@ -63,7 +63,7 @@ class Workflow:
         return [self._task(node, pipeline) for node in innermost]
 
     def _was_tried_again(self, node: dict[str, Any]) -> bool:
-        """Return whether it is an attempt that isn't the last one, or whose task succeeded in the end."""
+        """Return whether the node is an attempt that was retried."""
         match = _NUMBERED.match(node["name"])
         parent = next((other for other in self.nodes if match and other["name"] == match[1]), None)
         if match is None or parent is None or parent.get("type") != "Retry":
@@ -90,10 +90,10 @@ class Workflow:
 
 
 def read_workflow(cluster: KfpClient, run_id: str) -> Workflow:
-    """Return the workflow of a run. Only version v1beta1 of the API hands it out, for runs of either version.
+    """Return the workflow of a run. Only version v1beta1 of the API returns it, for runs of either version.
 
     Raises:
-        ClusterError: The server doesn't hand it out.
+        KfpError: The server doesn't return it.
     """
     detail = cluster.get(f"/runs/{run_id}", "run in v1beta1", api="/apis/v1beta1")
     manifest = (detail.get("pipeline_runtime") or {}).get("workflow_manifest") or ""
@@ -109,7 +109,7 @@ def read_workflow(cluster: KfpClient, run_id: str) -> Workflow:
 
 
 def failed_by_details(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[FailedTask]:
-    """Return the tasks that failed by the run's own list of nodes, which knows neither reasons nor pods."""
+    """Return the failed tasks from the run's own list of nodes, which has neither reasons nor pods."""
     details = (run.get("run_details") or {}).get("task_details") or []
     found: dict[str, FailedTask] = {}
     groups: dict[str, FailedTask] = {}

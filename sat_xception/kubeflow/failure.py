@@ -1,4 +1,4 @@
-"""What to tell whoever waited for a run that failed: which tasks, why, the end of their logs, and where more is."""
+"""The error for a failed run: the failed tasks, their reasons, the end of their logs, and links to the details."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sat_xception.kubeflow.task_logs import TaskLog, read_log
 
 __all__ = ["RunFailedError", "describe_failures", "failure"]
 
-# So many tasks are told with their log; a loop can have hundreds.
+# Maximum number of tasks in the message with their log; a loop can have hundreds.
 _WITH_LOG = 5
 _INDENT = " " * 10
 
 
 class RunFailedError(SatXceptionError):
-    """The run ended, and not well."""
+    """The run ended without success."""
 
     exit_code = 4
 
 
 def failure(cluster: KfpClient, run: dict[str, Any], pipeline: CompiledPipeline) -> RunFailedError:
-    """Return the error that says which tasks of a run failed, why, and where to look."""
+    """Return the error for a failed run: which tasks failed, why, and where to look."""
     history = [str(status.get("state")) for status in run.get("state_history") or []]
     place = f"runs/details/{run['run_id']}"
     link = f"{_INDENT}look at {cluster.link(place)}"
-    # A run that somebody stops ends as failed, like the tasks that were under way.
+    # A run that is cancelled ends as failed, like the tasks that were running.
     if run["state"] == "CANCELED" or "CANCELING" in history:
         return RunFailedError(f"the run ended {run['state']}: somebody cancelled it\n{link}")
     count, lines = describe_failures(cluster, run, pipeline)
@@ -38,7 +38,7 @@ def failure(cluster: KfpClient, run: dict[str, Any], pipeline: CompiledPipeline)
 
 
 def describe_failures(cluster: KfpClient, run: dict[str, Any], pipeline: CompiledPipeline) -> tuple[int, list[str]]:
-    """Return how many tasks of a run failed, and what there is to say of them, in lines."""
+    """Return the number of failed tasks of a run, and the lines of the message about them."""
     workflow, unknown = None, ""
     try:
         workflow = read_workflow(cluster, str(run["run_id"]))

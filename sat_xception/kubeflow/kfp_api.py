@@ -1,8 +1,8 @@
-"""A connection to the API server of Kubeflow Pipelines, over its v2beta1 REST interface.
+"""Client of the API server of Kubeflow Pipelines, over its v2beta1 REST interface.
 
-Spoken directly, because kfp's client prints, writes to the home directory, asks for health five times before it gives
-up, and knows neither timeouts nor retries. Requests that may be repeated are, when the failure is a passing one; what
-creates something never is before it was looked for (`Cluster.create_once`).
+kfp's own client isn't used: it prints, writes to the home directory, checks health five times before it gives up, and
+has neither timeouts nor retries. Idempotent requests are retried after transient failures; a request that creates
+something is only repeated after looking for the resource (`KfpClient.create_once`).
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ __all__ = ["KfpClient", "KfpError", "equals", "one_of"]
 
 _log = get_logger(__name__)
 _API = "/apis/v2beta1"
-# Pauses before another try, in seconds: a restarting API server answers again within them.
+# Pauses before retries, in seconds; in total longer than a restart of the API server.
 _PAUSES_S = (1.0, 2.0, 4.0)
-# No answer, or a gateway that gave up on one: the request may still be under way.
+# No response, or a gateway timeout: the server may still be processing the request.
 _IN_DOUBT = frozenset({0, 502, 504})
 _PAGE = 100
 quiet_http_clients()
 
 
 def equals(key: str, value: str) -> str:
-    """Return the filter of a list for one value of one field."""
+    """Return a list filter: the field has this value."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
 
 
 def one_of(key: str, values: Iterable[str]) -> str:
-    """Return the filter of a list for several values of one field."""
+    """Return a list filter: the field has one of these values."""
     return json.dumps({"predicates": [{"operation": "IN", "key": key, "string_values": {"values": sorted(values)}}]})
 
 
 class KfpClient:
-    """The API server; a context manager, for its connections."""
+    """Client of the API server; a context manager, which closes its connections."""
 
     def __init__(self, config: KfpConfig) -> None:
-        """Check where it is; nothing is sent yet.
+        """Check the address; nothing is sent yet.
 
         Raises:
-            ConfigError: No address is given, or it is none.
+            ConfigError: The address is missing or malformed.
         """
         self.namespace = config.namespace or os.environ.get("KFP_NAMESPACE", "")
         self._config = config
@@ -83,19 +83,19 @@ class KfpClient:
         self._client.close()
 
     def link(self, place: str) -> str:
-        """Return the address of a place in the UI, for instance `runs/details/<id>`."""
+        """Return the URL of a page of the UI, for instance `runs/details/<id>`."""
         return f"{self.endpoint}/#/{place}"
 
     def get(self, path: str, kind: str, api: str = _API) -> dict[str, Any]:
-        """Return a resource of a kind (see `answers`)."""
+        """Return a resource of a kind; see `answers` for the kinds."""
         return self._patiently(lambda seconds: self.send("GET", path, kind=kind, api=api, timeout_s=seconds))
 
     def page(self, path: str, key: str, **query: str | int) -> tuple[list[dict[str, Any]], str]:
-        """Return a page of a list, and the token of the next one; "" when it is the last."""
+        """Return a page of a list, and the token of the next page; "" after the last."""
         content = self._patiently(lambda seconds: self.send("GET", path, query, page_of=key, timeout_s=seconds))
         items = content.get(key) or []
         if not items:
-            # Where a list is empty, Kubeflow Pipelines answers {}, as many another server does.
+            # For an empty list Kubeflow Pipelines returns {}, as many other servers do.
             self._identify(path)
         return items, content.get("next_page_token") or ""
 
@@ -113,17 +113,17 @@ class KfpClient:
             seen.add(token)
 
     def _identify(self, path: str) -> None:
-        """Make sure, once, that the server is Kubeflow Pipelines."""
+        """Check, once, that the server is Kubeflow Pipelines."""
         if not self._identified and not is_health(self.get("/healthz", "")):
             raise self._not_kubeflow(f"{path} lists nothing, and /healthz isn't as Kubeflow Pipelines answers it")
         self._identified = True
 
     def act(self, path: str) -> None:
-        """Ask for something that comes to the same when it is asked for twice, as `…:disable`."""
+        """Send an idempotent POST request, such as `…:disable`."""
         self._patiently(lambda seconds: self.send("POST", path, timeout_s=seconds))
 
     def delete(self, path: str, **query: str) -> None:
-        """Delete a resource; that it is gone already is as good."""
+        """Delete a resource; a missing one is no error."""
         try:
             self._patiently(lambda seconds: self.send("DELETE", path, query, timeout_s=seconds))
         except KfpError as error:
@@ -133,18 +133,19 @@ class KfpClient:
     def create_once(
         self, what: str, create: Callable[[], dict[str, Any]], find: Callable[[], dict[str, Any] | None]
     ) -> dict[str, Any]:
-        """Create a resource, and not twice, whatever happens to the request.
+        """Create a resource exactly once, whatever happens to the request.
 
-        When the answer is lost or a gateway gives up, the server may have created it. So it is looked for before the
-        request is repeated; and where no answer came the request isn't repeated at all, for it may still be under way.
+        If the response is lost or a gateway times out, the server may have created the resource. So it is looked for
+        before the request is repeated. Without any response the request isn't repeated, since the server may still be
+        processing it.
 
         Args:
             what: Name of the resource, for messages.
             create: Sends the request.
-            find: Looks for what was asked for; None when it isn't there.
+            find: Returns the resource, or None if it doesn't exist.
 
         Raises:
-            ClusterError: It couldn't be created, or it isn't known whether it was; the message says which.
+            KfpError: The resource couldn't be created, or it isn't known whether it was.
         """
 
         def attempt(_: float) -> dict[str, Any]:
@@ -163,10 +164,10 @@ class KfpClient:
         return self._patiently(attempt)
 
     def _patiently(self, request: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
-        """Send a request, again after a passing failure, as long as the time of one request allows.
+        """Send a request, with retries after transient failures within the deadline.
 
         Args:
-            request: Sends it; gets the seconds that are left.
+            request: Sends the request; its argument is the remaining time in seconds.
         """
         until = time.monotonic() + self._config.request_timeout_s
         return retry(
@@ -192,21 +193,21 @@ class KfpClient:
         api: str = _API,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request, once, and return the JSON that comes back, held against what it must be.
+        """Send one request, without retries, and return the validated JSON of the response.
 
         Args:
             method: HTTP method.
-            path: What follows the version of the API.
-            query: Query of the address.
+            path: Path after the version of the API.
+            query: Query parameters.
             body: JSON to send.
             file: Pipeline to upload.
-            kind: Kind of the answer; "" is any JSON object.
-            page_of: The answer is a page of this list.
+            kind: Kind of the response; "" is any JSON object.
+            page_of: Key of the list, if the response is a page of one.
             api: Version of the API.
-            timeout_s: Deadline; None is the configured one.
+            timeout_s: Deadline. Default: as configured.
 
         Raises:
-            ClusterError: It failed, or the answer isn't one of Kubeflow Pipelines.
+            KfpError: The request failed, or the response hasn't the form of Kubeflow Pipelines' API.
         """
         files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
         request = self._client.build_request(
@@ -229,10 +230,10 @@ class KfpClient:
     def exchange(
         self, request: httpx.Request, timeout_s: float | None = None, last_bytes: int | None = None
     ) -> httpx.Response:
-        """Send a request with the bearer token, and return its answer, which is a success.
+        """Send a request with the bearer token, and return its response if it is a success.
 
         Raises:
-            ClusterError: It failed.
+            KfpError: The request failed.
         """
         timeout_s = self._config.request_timeout_s if timeout_s is None else max(timeout_s, 0.01)
         if token := self._token():
@@ -241,18 +242,18 @@ class KfpClient:
             answer = send_within(self._client, request, timeout_s, last_bytes)
         except httpx.HTTPError as error:
             raise no_answer(self.endpoint, error, timeout_s) from None
-        except UnicodeError as error:  # of the name lookup
+        except UnicodeError as error:  # from the name lookup
             raise ConfigError(f"--endpoint {self.endpoint} is no address: {error}") from None
         if not answer.is_success:
             raise refusal(self.endpoint, answer, token, self._config.token_env)
         return answer
 
     def build(self, path: str, **query: str) -> httpx.Request:
-        """Return a GET request for something beside the API, below the same endpoint."""
+        """Return a GET request for a path outside the API at the same endpoint."""
         return self._client.build_request("GET", f"{self.endpoint}{path}", params=query)
 
     def curl(self, address: str) -> str:
-        """Return the command that gets an address of this server; the token is named, not shown."""
+        """Return a curl command for a URL of this server; the token is referenced, not shown."""
         file, variable = self._config.token_file, self._config.token_env
         source = f"$(cat '{file}')" if file else f"${variable}" if self._token() else ""
         header = f'-H "Authorization: Bearer {source}" ' if source else ""
@@ -262,7 +263,7 @@ class KfpClient:
         return not_kubeflow(self.endpoint, why, self._config.token_env)
 
     def _token(self) -> str:
-        """Return the bearer token; "" when there is none."""
+        """Return the bearer token; "" if there is none."""
         path = self._config.token_file
         origin = f"--token-file {path}" if path else f"${self._config.token_env}"
         try:
@@ -270,7 +271,7 @@ class KfpClient:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"can't read the token in {origin}: {type(error).__name__}") from None
         token = token.strip()
-        # Checked here, because the HTTP library would show it in its message.
+        # Checked here, because the HTTP library's error would show the token.
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ConfigError(f"{origin} holds no token: there is a space, a line break or a letter beyond ASCII in it")
         return token

@@ -1,4 +1,4 @@
-"""What lies on the API server: pipelines, their versions, experiments. Found by name, created when absent."""
+"""Find pipelines, versions and experiments on the API server by name, and create missing ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _log = get_logger(__name__)
 
 
 def find_pipeline(cluster: KfpClient, name: str) -> dict[str, Any] | None:
-    """Return the pipeline of a name, or None."""
+    """Return the pipeline with this name, or None."""
     return _named(cluster, "/pipelines", "pipelines", name, ("name", "display_name"), _scope(cluster))
 
 
 def find_version(cluster: KfpClient, pipeline_id: str, name: str) -> dict[str, Any] | None:
-    """Return the version of a name, or None; "latest" is the newest, which the server takes by its creation time."""
+    """Return the version with this name, or None; "latest" is the one that was created last."""
     path = f"/pipelines/{pipeline_id}/versions"
     if name == "latest":
         newest, _ = cluster.page(path, "pipeline_versions", sort_by="created_at desc", page_size=1)
@@ -29,12 +29,12 @@ def find_version(cluster: KfpClient, pipeline_id: str, name: str) -> dict[str, A
 
 
 def find_experiment(cluster: KfpClient, name: str) -> dict[str, Any] | None:
-    """Return the experiment of a name, or None."""
+    """Return the experiment with this name, or None."""
     return _named(cluster, "/experiments", "experiments", name, ("display_name",), _scope(cluster))
 
 
 def ensure_experiment(cluster: KfpClient, name: str) -> dict[str, Any]:
-    """Return the experiment of a name; it is created when there is none."""
+    """Return the experiment with this name; a missing one is created."""
     body = {"display_name": name, **_scope(cluster)}
     return find_experiment(cluster, name) or cluster.create_once(
         "experiment",
@@ -44,13 +44,13 @@ def ensure_experiment(cluster: KfpClient, name: str) -> dict[str, Any]:
 
 
 def upload(cluster: KfpClient, pipeline: CompiledPipeline) -> tuple[dict[str, Any], bool]:
-    """Make sure that the pipeline, with exactly this content, is a version on the server.
+    """Upload the pipeline as a version, unless a version with exactly this content exists.
 
-    The pipeline is created empty and the version put into it, so that a first upload and a later one are the same, and
-    the first one too has a name that says its content.
+    The pipeline is created empty before the version is uploaded, so that the first version too gets a name made from
+    its content.
 
     Returns:
-        The version, and whether it was uploaded just now.
+        The version, and whether it was uploaded now.
     """
     name, version_name = pipeline.name, pipeline.version_name
     body = {"display_name": name, "description": _description(pipeline), **_scope(cluster)}
@@ -76,7 +76,7 @@ def upload(cluster: KfpClient, pipeline: CompiledPipeline) -> tuple[dict[str, An
 
 
 def pinned(cluster: KfpClient, pipeline_name: str, version_name: str) -> dict[str, Any]:
-    """Return a version of a pipeline that must be there.
+    """Return an existing version of a pipeline.
 
     Raises:
         ConfigError: The pipeline or its version isn't on the server.
@@ -104,11 +104,11 @@ def _named(
 ) -> dict[str, Any] | None:
     """Return the item of a list with this name.
 
-    A pipeline and a version have a name and another one for display; older servers know only the latter.
+    Pipelines and versions have a name and a display name; older servers have only the display name.
     """
     for field in fields:
         for item in cluster.pages(path, key, filter=equals(field, name), **query):
-            # The server's filter doesn't mind upper and lower case.
+            # The server's filter is case-insensitive.
             if item.get(field) == name:
                 return item
     return None

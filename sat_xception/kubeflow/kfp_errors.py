@@ -1,4 +1,4 @@
-"""Failures of requests to Kubeflow Pipelines: what failed, whether it may pass, and what to do about it."""
+"""Errors of requests to Kubeflow Pipelines: what failed, whether it is transient, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class KfpError(ServiceError):
     """A request to Kubeflow Pipelines failed.
 
     Attributes:
-        reason: What failed, without what to do about it.
-        status: HTTP status of the answer; 0 when there was none.
-        passing: Whether the same request may succeed a moment later.
-        unclear: Whether the server may have done what was asked all the same.
-        absent: Whether the API server itself said that there is no such thing.
-        pause_s: Seconds after which the server wants to be asked again; 0 when it didn't say.
+        reason: What failed, without the advice.
+        status: HTTP status of the response; 0 if there was none.
+        passing: Whether the failure is transient, so that the same request may succeed later.
+        unclear: Whether the server may have processed the request nevertheless.
+        absent: Whether the API server itself reported that the resource doesn't exist.
+        pause_s: Seconds of the server's Retry-After; 0 if it sent none.
     """
 
     def __init__(
         self, reason: str, hint: str = "", status: int = 0, passing: bool = False, unclear: bool = False
     ) -> None:
-        """Say what failed, and what to do about it."""
+        """Create the error; `hint` is the advice."""
         super().__init__(f"{reason}; {hint}" if hint else reason)
         self.reason = reason
         self.status = status
@@ -40,12 +40,12 @@ class KfpError(ServiceError):
 
 
 def forward_hint() -> str:
-    """Return how to reach the UI of a cluster that has no address of its own."""
+    """Return the advice for reaching the UI of a cluster without a public address."""
     return f"`{_PORT_FORWARD}` in another terminal, then --endpoint http://localhost:8080"
 
 
 def no_answer(endpoint: str, error: httpx.HTTPError, timeout_s: float) -> KfpError:
-    """Return the error for a request that got no whole answer."""
+    """Return the error for a request without a complete response."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         certificate = "CERTIFICATE" in str(error)
         hint = "set $SSL_CERT_FILE to the authority's file" if certificate else f"to reach it: {forward_hint()}"
@@ -59,7 +59,7 @@ def no_answer(endpoint: str, error: httpx.HTTPError, timeout_s: float) -> KfpErr
 
 
 def not_kubeflow(endpoint: str, why: str, token_env: str) -> KfpError:
-    """Return the error for an answer that isn't one of Kubeflow Pipelines."""
+    """Return the error for a response that hasn't the form of Kubeflow Pipelines' API."""
     return KfpError(
         f"{endpoint} doesn't speak Kubeflow Pipelines' API: {why}",
         f"check --endpoint; if that is a login, put a token into ${token_env}",
@@ -67,7 +67,7 @@ def not_kubeflow(endpoint: str, why: str, token_env: str) -> KfpError:
 
 
 def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -> KfpError:
-    """Return the error for an answer that isn't a success."""
+    """Return the error for an HTTP error status."""
     status = answer.status_code
     message = said(answer)
     message = message.replace(token, "***") if token else message
@@ -86,7 +86,7 @@ def refusal(endpoint: str, answer: httpx.Response, token: str, token_env: str) -
 
 
 def said(answer: httpx.Response) -> str:
-    """Return what the server said: the message of its JSON, or the beginning of whatever else it sent."""
+    """Return the server's message: the one in its JSON, or the beginning of the body."""
     content = _json(answer)
     if isinstance(content, dict):
         text = str(content.get("message") or content.get("error") or answer.text)
@@ -96,7 +96,7 @@ def said(answer: httpx.Response) -> str:
 
 
 def _is_api_error(answer: httpx.Response) -> bool:
-    """Return whether it has the form of the API server's errors, which hold gRPC's code."""
+    """Return whether a response has the form of the API server's errors, with a gRPC code."""
     content = _json(answer)
     return isinstance(content, dict) and isinstance(content.get("code"), int)
 

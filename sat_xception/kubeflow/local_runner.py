@@ -1,4 +1,4 @@
-"""Run a pipeline on this machine: kfp's local runner, with a log that people can read and errors that say why."""
+"""Run a pipeline on this machine with kfp's local runner, with a readable log and errors that contain the reason."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILURE", "RUN_LOG", "StepFailedError", "check_path", "check_steps_ran", "run_pipeline", "whole_path"]
 
-# Gets the reason when a step fails.
+# Environment variable with the file that a failing step writes its reason to.
 FAILURE = "failure.json"
 RUN_LOG = "run.log"
-# How kfp's log marks the lines that a step printed.
+# Patterns around the lines of a step in kfp's log.
 _STEP_STARTS = re.compile(r"Executing task '(.+)'")
 _STEP_LOG_STARTS = "Streamed logs:"
 _COLOURS = re.compile(r"\x1b\[\d+m")
@@ -38,11 +38,11 @@ class StepFailedError(SatXceptionError):
     """A step of the pipeline failed.
 
     Attributes:
-        exit_code: The step's own.
+        exit_code: Exit code of the step.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
-        """Say which step failed and why."""
+        """Create the error; `message` names the step and the reason."""
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -54,26 +54,26 @@ def run_pipeline(
     arguments: dict[str, Any],
     cache: Path | None = None,
 ) -> Path:
-    """Run a pipeline; the steps' own log lines go to stderr, and everything that kfp logs to `run.log`.
+    """Run a pipeline; the log lines of steps go to stderr, and all that kfp logs goes to `run.log`.
 
     Args:
-        pipeline: The pipeline.
+        pipeline: Pipeline to run.
         runner: kfp's runner.
-        folder: Folder of the run; the outputs of the steps go below it.
-        arguments: The pipeline's parameters.
-        cache: Folder of kfp's local cache; None runs every step.
+        folder: Folder of the run; the steps' outputs go below it.
+        arguments: Parameters of the pipeline.
+        cache: Folder of kfp's local cache; None disables caching.
 
     Returns:
         The folder with each step's outputs.
 
     Raises:
-        StepFailedError: A step failed; the message is its own.
+        StepFailedError: A step failed; the message is the step's.
     """
     from kfp import local
 
     failure = folder / FAILURE
     cached = {"enable_caching": True, "cache_root": str(cache)} if cache else {}
-    # Without a handler kfp gives the root logger one, which prints every line of ours a second time.
+    # If the root logger has no handler, kfp adds one, which prints each of our lines a second time.
     logging.getLogger().addHandler(logging.NullHandler())
     local.init(runner, pipeline_root=str(folder), **cached)
     with (
@@ -82,7 +82,7 @@ def run_pipeline(
         _printing_cache_hits(),
         warnings.catch_warnings(),
     ):
-        # It warns, for every task, that images and resources mean nothing here.
+        # It warns for every task that images and resources are ignored.
         warnings.simplefilter("ignore")
         try:
             without_retries(pipeline)(**arguments)
@@ -94,7 +94,7 @@ def run_pipeline(
 
 
 def without_retries(pipeline: GraphComponent) -> GraphComponent:
-    """Return a copy of a pipeline whose tasks are tried once: for one machine, where a retry only delays the reason."""
+    """Return a copy of a pipeline without retries, which on one machine only delay the error message."""
     once = copy.deepcopy(pipeline)
     for component in once.pipeline_spec.components.values():
         for task in component.dag.tasks.values():
@@ -115,8 +115,8 @@ def check_steps_ran(outputs: Path, needed: tuple[str, ...]) -> None:
     Raises:
         StepFailedError: A step didn't run.
     """
-    # kfp's local runner skips a branch whose condition it can't evaluate, and still says SUCCESS; so does its
-    # DockerRunner, now and then, of a container that failed and was removed before it was asked how it ended.
+    # kfp's local runner skips a branch whose condition it can't evaluate, and still reports SUCCESS. So does its
+    # DockerRunner, occasionally, if a failed container was removed before its exit code was read.
     log = (outputs.parent / RUN_LOG).read_text(encoding="utf-8")
     cached = set(_STEP_CACHED.findall(_COLOURS.sub("", log)))
     missing = [
@@ -130,20 +130,20 @@ def check_path(path: Path) -> None:
     """Refuse a folder that kfp can't run in.
 
     Raises:
-        ConfigError: Its name is one that kfp rewrites.
+        ConfigError: The path contains a name that kfp rewrites.
     """
     if "python3" in str(path):
         raise ConfigError(f"--out {path}: kfp's local runner rewrites 'python3' in paths; choose a folder without it")
 
 
 def whole_path(place: str | Path) -> str:
-    """Return a place by its whole path, as steps elsewhere find it; an address, and nothing, stay as they are."""
+    """Return a path as an absolute one, for steps in other processes; an address and "" aren't changed."""
     text = str(place)
     return text if not text or "://" in text else str(Path(text).resolve())
 
 
 class _CacheHits(logging.Handler):
-    """Prints that a step was taken from the cache, which kfp logs without a handler of its own."""
+    """Prints that a step was taken from the cache, since kfp's logger for it has no handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
@@ -165,7 +165,7 @@ def _printing_cache_hits() -> Iterator[None]:
 
 
 class _RunLog(io.TextIOBase):
-    """What kfp prints: all of it goes to a file, what the steps say to stderr as well."""
+    """Receives what kfp prints: all of it goes to a file, and the steps' lines to stderr too."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
         super().__init__()
@@ -198,8 +198,7 @@ class _RunLog(io.TextIOBase):
             self._in_step = False
             sys.stderr.write(f"step      {self._step} took {duration(time.monotonic() - self._started)}\n")
         elif self._in_step:
-            # kfp indents a step's lines by four spaces; those of its own executor are of no interest here, nor are
-            # paths of outputs.
+            # kfp indents a step's lines by four spaces; lines of its own executor and paths of outputs are left out.
             said = line.removeprefix("    ")
             if said.strip(" {}") and not said.startswith(("[KFP Executor", "    ", "wrote ", "Found image ")):
                 sys.stderr.write(f"{said}\n")

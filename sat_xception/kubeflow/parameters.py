@@ -1,6 +1,6 @@
-"""A pipeline's parameters: values checked against the pipeline's own definitions, and the table of them in the docs.
+"""Check values of pipeline parameters against the pipeline's definitions, and write their table into the docs.
 
-`python -m sat_xception.kubeflow.parameters` writes the tables into docs/kubeflow.md and docs/bulk-pipeline.md anew.
+`python -m sat_xception.kubeflow.parameters` updates the tables in docs/kubeflow.md and docs/bulk-pipeline.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["parameter_table", "parse_assignments", "read_parameters", "typed_par
 Definitions = Mapping[str, Mapping[str, Any]]
 
 _TABLE_STARTS, _TABLE_ENDS = "<!-- parameters -->", "<!-- end of parameters -->"
-# As people call the types of kfp.pipeline_spec's ParameterType.
+# Names of the types in kfp.pipeline_spec's ParameterType, for messages and the table.
 _TYPES = {
     "NUMBER_INTEGER": "whole number",
     "NUMBER_DOUBLE": "number",
@@ -35,9 +35,9 @@ _TYPES = {
 
 
 def typed_parameters(definitions: Definitions, values: Mapping[str, object], origin: str) -> dict[str, Any]:
-    """Return the values, each of the type that the pipeline wants.
+    """Return the values, each with the type of its parameter.
 
-    The API server refuses a value of another type, but only when the run is created; kfp's command line guesses types
+    The API server refuses a value of another type, but only when the run is created; kfp's command line guesses types,
     and sends "123" for a text parameter as a number.
 
     Args:
@@ -65,10 +65,10 @@ def typed_parameters(definitions: Definitions, values: Mapping[str, object], ori
 
 
 def parse_assignments(definitions: Definitions, assignments: Iterable[str]) -> dict[str, object]:
-    """Read `name=value` as it is written on a command line; the parameter's type says how.
+    """Parse `name=value` arguments by the type of the parameter.
 
     Raises:
-        ConfigError: There is no `=`, or the value can't be read as its type.
+        ConfigError: There is no `=`, or the value can't be parsed as its type.
     """
     values: dict[str, object] = {}
     for assignment in assignments:
@@ -135,7 +135,7 @@ def _parsed(name: str, text: str, kind: str) -> object:
 
 
 def parameter_table(definitions: Definitions) -> str:
-    """Return the parameters as a Markdown table, sorted by name, so that those with the same prefix stand together."""
+    """Return the parameters as a Markdown table, sorted by name, so that those with the same prefix are together."""
     rows = ["| parameter | type | default | what it does |", "|---|---|---|---|"]
     for name in sorted(definitions):
         definition = definitions[name]
@@ -151,12 +151,12 @@ def _default(definition: Mapping[str, Any]) -> str:
     if "defaultValue" not in definition:
         return ""
     value = definition["defaultValue"]
-    # kfp writes every number as a floating-point one.
+    # kfp writes every number as a float.
     return json.dumps(int(value) if definition["parameterType"] == "NUMBER_INTEGER" else value)
 
 
 def write_table(path: Path, definitions: Definitions) -> None:
-    """Replace the table between its two marks in a Markdown file."""
+    """Replace the table between its two markers in a Markdown file."""
     before, _, rest = path.read_text(encoding="utf-8").partition(_TABLE_STARTS)
     _, mark, after = rest.partition(_TABLE_ENDS)
     if not mark:

@@ -1,4 +1,4 @@
-"""What a task knows of the pod of Kubeflow Pipelines that it runs in."""
+"""Detect a pod of Kubeflow Pipelines, and paths whose content would be lost with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sat_xception.errors import ConfigError
 
 __all__ = ["check_kept", "find_lost", "in_pod", "is_lost"]
 
-# Set in the pod of every task by the Argo compiler (argocompiler/common.go, `commonEnvs`), and nowhere else.
+# Set by the Argo compiler in the pod of every task (argocompiler/common.go, `commonEnvs`), and nowhere else.
 _POD_ENV = "KFP_POD_NAME"
 
 
@@ -20,15 +20,15 @@ def in_pod() -> bool:
 
 
 def is_lost(path: str) -> bool:
-    """Return whether what is written to a path is gone with the pod: it is no address and no mounted folder."""
+    """Return whether files at a path are lost with the pod: it is neither an address nor in a mounted folder."""
     return "://" not in path and not (Path(path).is_absolute() and Path(path).is_dir())
 
 
 def find_lost(parameters: Mapping[str, str]) -> list[str]:
-    """Return a message for each parameter that names something to keep on the pod's own disk; "" names nothing.
+    """Return a message for each parameter whose path is on the pod's own disk; "" is ignored.
 
     Args:
-        parameters: Paths or addresses by the parameter that gives them.
+        parameters: Paths or addresses by name of the parameter.
     """
     return [
         f"{name}: {path!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume"
@@ -38,13 +38,13 @@ def find_lost(parameters: Mapping[str, str]) -> list[str]:
 
 
 def check_kept(parameters: Mapping[str, str]) -> None:
-    """Refuse parameters that name something to keep on the disk of a pod; elsewhere than in a pod all is well.
+    """In a pod, refuse parameters whose path is on the pod's own disk; elsewhere accept all.
 
     Args:
-        parameters: Paths or addresses by the parameter that gives them.
+        parameters: Paths or addresses by name of the parameter.
 
     Raises:
-        ConfigError: In a pod, some would be lost.
+        ConfigError: Files would be lost with the pod.
     """
     if in_pod() and (lost := find_lost(parameters)):
         raise ConfigError(

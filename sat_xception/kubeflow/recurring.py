@@ -1,12 +1,12 @@
-"""KFP's recurring runs as schedules: what one must look like, how two differ, how one is taken away.
+"""KFP's recurring runs as schedules: create, compare and delete them.
 
-A recurring run can't be changed, only enabled and disabled. An update therefore makes the new one first and takes the
-old one away then; it may be stopped in between, and the next one ends in the same state.
+A recurring run can't be changed, only enabled and disabled. An update therefore first creates the new one and then
+deletes the old one; if it is interrupted in between, the next update completes it.
 
-Taking one away must not kill a run that it started. By default it does: the run's workflow belongs to the schedule's
-ScheduledWorkflow, and Kubernetes deletes both (kubeflow/pipelines#7421, #12573). Newer servers take
-`propagation_policy=ORPHAN` against that (#12574); older ones ignore it. So the old one is disabled at once, deleted
-only when none of its runs is under way, and deleted with ORPHAN then, for a run that began in between.
+Deleting a recurring run must not kill a run that it started. By default it does: the run's workflow is owned by the
+schedule's ScheduledWorkflow, and Kubernetes deletes both (kubeflow/pipelines#7421, #12573). Newer servers accept
+`propagation_policy=ORPHAN` to prevent that (#12574); older ones ignore it. So the old one is disabled at once, deleted
+only if none of its runs is active, and then deleted with ORPHAN, in case a run started in between.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _COPY = "copy without caching: sha256 "
 def desired_body(
     cluster: KfpClient, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], experiment_id: str
 ) -> dict[str, Any]:
-    """Return the recurring run that a schedule asks for.
+    """Return the body of the recurring run for a schedule.
 
-    Without a version's id the server takes the newest version at each run (kubeflow/pipelines#11560, from 2.5 on).
+    Without a version id the server uses the newest version at each run (kubeflow/pipelines#11560, from 2.5 on).
     """
     trigger: dict[str, Any] = {}
     if schedule.start:
@@ -62,7 +62,7 @@ def desired_body(
         spec = CompiledPipeline.from_version(version).without_cache()
         body["pipeline_spec"] = spec
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-        # The server doesn't send a spec back as it got it; the digest tells whether it is the same.
+        # The server doesn't return a spec unchanged, so the digest shows whether it is the same.
         body["description"] = f"{schedule.description}\n{_COPY}{digest}".strip()
     else:
         body["pipeline_version_reference"] = {"pipeline_id": version["pipeline_id"]}
@@ -72,10 +72,10 @@ def desired_body(
 
 
 def changes(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what differs, as (what is there, what is wanted); whether it is enabled is left out."""
+    """Return the fields that differ, as (found, wanted); `enabled` isn't compared."""
     before, after = _compared(found), _compared(wanted)
     if not after["service account"]:
-        # The server writes its own default into a schedule that names none, and which it is can't be asked.
+        # The server fills in its default service account, and has no API to ask which one it is.
         before["service account"] = ""
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
 
@@ -101,7 +101,7 @@ def _compared(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def named(cluster: KfpClient, name: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the recurring runs of the namespace, oldest first; only those of a name where one is given."""
+    """Yield the recurring runs of the namespace, oldest first; with `name`, only those with this name."""
     query = {"namespace": cluster.namespace} if cluster.namespace else {}
     if name:
         query["filter"] = equals("display_name", name)
@@ -111,25 +111,25 @@ def named(cluster: KfpClient, name: str = "") -> Iterator[dict[str, Any]]:
 
 
 def is_enabled(recurring_run: dict[str, Any]) -> bool:
-    """Return whether it runs. The mode is what was asked for; the status follows it with some delay."""
+    """Return whether a recurring run is enabled, by its mode; its status follows the mode with some delay."""
     return bool(recurring_run.get("mode") == "ENABLE")
 
 
 def set_enabled(cluster: KfpClient, recurring_run: dict[str, Any], enabled: bool) -> None:
-    """Enable or disable it; runs that are under way go on."""
+    """Enable or disable a recurring run; active runs continue."""
     cluster.act(f"/recurringruns/{recurring_run['recurring_run_id']}:{'enable' if enabled else 'disable'}")
 
 
 def retire(cluster: KfpClient, recurring_run: dict[str, Any]) -> str:
-    """Disable a recurring run, and delete it if none of its runs is under way.
+    """Disable a recurring run, and delete it if none of its runs is active.
 
     Returns:
-        "" when it is gone; else the id of the run that it was kept for.
+        "" if it was deleted; else the id of the active run.
     """
     identifier = str(recurring_run["recurring_run_id"])
     if is_enabled(recurring_run):
         set_enabled(cluster, recurring_run, False)
-    # By their state: older servers take a filter by the recurring run and fail on it, for there is no such column.
+    # Filtered by state: older servers fail on a filter by recurring run, since they have no such column.
     unfinished = one_of("state", _UNFINISHED)
     for run in cluster.pages("/runs", "runs", experiment_id=recurring_run["experiment_id"], filter=unfinished):
         if run.get("recurring_run_id") == identifier and run.get("state", "PENDING") in _UNFINISHED:

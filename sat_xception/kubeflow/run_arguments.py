@@ -24,7 +24,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
     """Return the pipeline's parameters for a run; each weights file goes to the backbone that it fits.
 
     Raises:
-        ConfigError: There is no such weights file, or the pipeline doesn't train its backbone.
+        ConfigError: A weights file doesn't exist, or the pipeline doesn't train its backbone.
         ModelError: A weights file fits no backbone.
     """
     return {
@@ -60,7 +60,7 @@ def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
 
 
 def _of_backbones(config: RunConfig) -> dict[str, Any]:
-    """Return the parameters that each backbone has of its own."""
+    """Return the parameters that exist once per backbone."""
     weights, alphas = _sort_weights(config.weights)
     found: dict[str, Any] = {}
     for name in TRAINED_BACKBONES:
@@ -76,7 +76,7 @@ def _of_backbones(config: RunConfig) -> dict[str, Any]:
 
 
 def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float]]:
-    """Return the weights that each backbone starts from, and the width multipliers of those that a file gives."""
+    """Return the initial weights of each backbone, and the width multipliers that follow from weights files."""
     weights, alphas = dict.fromkeys(TRAINED_BACKBONES, "none"), {}
     for each in given:
         name, _, source = each.partition("=")

@@ -1,4 +1,4 @@
-"""Run the bulk pipeline on this machine: the very same, with its steps as processes."""
+"""Run the bulk pipeline on this machine, with its steps as processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sat_xception.settings.step import TERMINATION_LOG_ENV
 __all__ = ["BulkRunResult", "run_bulk"]
 
 _log = get_logger(__name__)
-# The parts are in folders of their own; the predict that closes the ledger proves that they ran.
+# The parts' outputs are in folders of their own; the step that closes the ledger checks that all of them ran.
 _STEPS = ("bulk-plan", "bulk-predict-2", "bulk-publish")
-# Settings that the pipeline's parameters call otherwise; the others of imagery begin with `imagery_`.
+# Settings whose pipeline parameter has another name; the other settings of imagery get the prefix `imagery_`.
 _AREA = {"area": "area", "bbox": "area_bbox", "tiles": "area_tiles", "zoom": "area_zoom", "buffer_m": "area_buffer_m"}
 _SCORING = ("endpoint", "engine", "batch_size", "in_flight", "shard_tiles", "parts")
 _LAYERS = ("area_layer", "known_layer", "areas_layer")
@@ -39,12 +39,12 @@ _PUBLISH = (
 
 @dataclass(frozen=True)
 class BulkRunResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        folder: The run's folder: outputs of every step, `run.log`, `report.html`.
-        published: Folder of the maps and the review page; None when nothing was new.
-        seconds: Whole time.
+        folder: Folder of the run, with the outputs of every step, `run.log` and `report.html`.
+        published: Folder of the maps and the review page; None if nothing was new.
+        seconds: Duration.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class BulkRunResult:
     seconds: float
 
     def summary(self) -> str:
-        """Return where the report is, and how to review."""
+        """Return the path of the report, and the command to review."""
         if self.published is None:
             return f"run       nothing new: all tiles are scored already | {duration(self.seconds)}"
         return (
@@ -66,7 +66,7 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
 
     Raises:
         ConfigError: A path can't be used.
-        StepFailedError: A step failed; the message is its own.
+        StepFailedError: A step failed; the message is the step's.
     """
     started = time.monotonic()
     run_id = run_stamp()
@@ -87,7 +87,7 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
 
 
 def pipeline_arguments(config: BulkRunConfig) -> dict[str, Any]:
-    """Return the pipeline's parameters for a run; files are named by their whole path."""
+    """Return the pipeline's parameters for a run, with absolute paths."""
     given = {name: getattr(config, name) for name in type(config).model_fields}
     files = {name: whole_path(given[name]) for name in ("area", "tiles", "imagery", "known", "areas")}
     given |= files | {"model_root": whole_path(config.model_root), "scores": whole_path(config.scores)}

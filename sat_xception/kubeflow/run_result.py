@@ -1,4 +1,4 @@
-"""How a run on this machine ended, as a person reads it."""
+"""The result of a training run on this machine, and its summary for the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RunResult"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
         folder: The run's folder: outputs of every step, `run.log`, `report.html`.
@@ -37,7 +37,7 @@ class RunResult:
     seconds: float
 
     def summary(self) -> str:
-        """Return the tables: both models, the gate's checks, the model that answers, and what to do next."""
+        """Return the tables of models and gate checks, the deployed model, and commands to run next."""
         buffer = io.StringIO()
         console = Console(file=buffer, width=max(100, shutil.get_terminal_size().columns))
         if self.decision.synthetic:
@@ -87,7 +87,7 @@ def _checks_table(decision: Decision) -> Table:
     for candidate in decision.candidates:
         for check in candidate.checks:
             if check.slice and check.passed:
-                continue  # there may be hundreds; the report has them
+                continue  # slices: there may be hundreds; the report lists them
             value = "-" if check.value is None else f"{check.value:.4f}"
             bounds = check.interval
             interval = f"{bounds.low:.4f} to {bounds.high:.4f}" if bounds else "-"

@@ -1,4 +1,4 @@
-"""Run the training pipeline on this machine: the very same, with its steps as processes or in their containers."""
+"""Run the training pipeline on this machine, with its steps as processes or in their containers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EVALUATIONS = ("evaluate", "evaluate-2", "evaluate-serving")
 _STEPS = ("check", "assemble", "convert", "validate", "train", "train-2", *_EVALUATIONS, "gate")
 _STEPS_OF_A_WINNER = ("package", "deploy")
 _WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
-# Parameters that name what steps read, and what they write, besides their outputs.
+# Parameters with paths that steps read, and that they write besides their outputs.
 _READ = (
     "data",
     "data_imagery",
@@ -41,16 +41,16 @@ _READ = (
     *(f"{backbone}_weights" for backbone in TRAINED_BACKBONES),
 )
 _WRITTEN = ("data_baseline", "data_store", "data_tile_cache")
-# Of kfp's local runner, in the folder of all runs: which outputs a task with the same inputs and code had.
+# Cache of kfp's local runner, in the folder of all runs: outputs by a task's inputs and code.
 _CACHE = ".cache"
 
 
 def run(config: RunConfig) -> RunResult:
-    """Run the pipeline and check that every step which had to run did.
+    """Run the pipeline and check that all expected steps ran.
 
     Raises:
         ConfigError: A weights file or a path can't be used.
-        StepFailedError: A step failed; the message is its own.
+        StepFailedError: A step failed; the message is the step's.
     """
     started = time.monotonic()
     run_id = run_stamp()
@@ -77,7 +77,7 @@ def run(config: RunConfig) -> RunResult:
 
 @contextlib.contextmanager
 def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield kfp's runner, and set up what it needs; in containers, `arguments` gets the server's address."""
+    """Yield kfp's runner; with containers, start the server and add its address to `arguments`."""
     from kfp import local
 
     failure = {TERMINATION_LOG_ENV: str(folder / FAILURE)}
@@ -85,7 +85,7 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
         os.environ.update(failure)
         yield local.SubprocessRunner(use_venv=False)
         return
-    # The images that were built here, and no GPU. It must be said before the components are imported.
+    # Use the images built on this machine, and no GPU. The components read this when they are imported.
     images = local_images()
     os.environ |= {"IMAGE_REGISTRY": images.LOCAL_REGISTRY, "TRAIN_DEVICE": "cpu"}
     from sat_xception.kubeflow.docker_runner import Server, check_images, step_containers

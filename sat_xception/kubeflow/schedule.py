@@ -1,4 +1,4 @@
-"""Keep recurring runs as a file says: `sat_xception schedule apply|list|delete`."""
+"""Manage recurring runs declaratively, from a file: `sat_xception schedule apply|list|delete`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ScheduleResult:
-    """What was done, in lines."""
+    """Report of a schedule verb, as lines."""
 
     lines: list[str]
 
@@ -37,14 +37,14 @@ class ScheduleResult:
 
 
 def apply(config: ApplyConfig) -> ScheduleResult:
-    """Make the server's schedules those of the file.
+    """Create or update the schedules of a file on the server.
 
-    A schedule is known by its name within the namespace: of several with the same name, as a stopped update leaves
-    them, one stays.
+    A schedule is identified by its name in the namespace. If there are several with the same name, as after an
+    interrupted update, only one is kept.
 
     Raises:
-        ConfigError: The file is wrong, or names what isn't on the server; nothing was changed.
-        ClusterError: Kubeflow Pipelines can't be reached or refuses.
+        ConfigError: The file is invalid, or names a pipeline that isn't on the server; nothing was changed.
+        KfpError: Kubeflow Pipelines can't be reached or refuses.
     """
     schedules = read_schedules(config.file)
     lines: list[str] = []
@@ -56,7 +56,7 @@ def apply(config: ApplyConfig) -> ScheduleResult:
 
 
 def list_schedules(config: ListConfig) -> ScheduleResult:
-    """Return the schedules that are on the server, as a table or as JSON."""
+    """Return the schedules on the server, as a table or as JSON."""
     only = {schedule.name for schedule in read_schedules(config.file)} if config.file else None
     with KfpClient(config) as cluster:
         found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
@@ -70,7 +70,7 @@ def list_schedules(config: ListConfig) -> ScheduleResult:
 
 
 def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
-    """Return recurring runs as a table; `names` are those of the pipelines, by id."""
+    """Return recurring runs as a table; `names` are the pipelines' names by id."""
     table = Table("name", "state", "when", "pipeline", "version", "at once", "id")
     for item in found:
         reference = _reference(item)
@@ -89,7 +89,7 @@ def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
 
 
 def delete(config: DeleteConfig) -> ScheduleResult:
-    """Delete schedules, and leave their runs alone: one with a run under way is only disabled, and says so."""
+    """Delete schedules, but not their runs; a schedule with an active run is only disabled, and this is reported."""
     wanted = config.names or tuple(schedule.name for schedule in read_schedules(config.file or Path()))
     lines = []
     with KfpClient(config) as cluster:
@@ -105,7 +105,7 @@ def delete(config: DeleteConfig) -> ScheduleResult:
 
 
 def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the version that a schedule names, and its parameters held against it."""
+    """Return the pipeline version of a schedule, and its parameters, checked against the version."""
     if schedule.cron and schedule.utc_cron != schedule.cron:
         _log.info(
             "cron      %s: %s in %s is %s in UTC", schedule.name, schedule.cron, schedule.timezone, schedule.utc_cron
@@ -121,7 +121,7 @@ def _apply(
     experiment = (find_experiment if dry_run else ensure_experiment)(cluster, schedule.experiment)
     experiment_id = str(experiment["experiment_id"]) if experiment else f"{schedule.experiment} (new)"
     wanted = desired_body(cluster, schedule, version, parameters, experiment_id)
-    # Where there are several, first the one that need not be switched on or off.
+    # If there are several, prefer the one whose `enabled` is right.
     found = sorted(named(cluster, schedule.name), key=lambda item: is_enabled(item) != schedule.enabled)
     same = next((item for item in found if not changes(item, wanted)), None)
     spare = [item for item in found if item is not same]
@@ -146,7 +146,7 @@ def _apply(
 def _told(
     schedule: Schedule, found: list[dict[str, Any]], same: dict[str, Any] | None, wanted: dict[str, Any]
 ) -> tuple[str, list[str]]:
-    """Return what is done to a schedule, in a word, and what changes, in lines."""
+    """Return the action for a schedule, in one word, and its changes, as lines."""
     if same is None and not found:
         return "created", []
     if same is None:
@@ -160,7 +160,7 @@ def _told(
 
 
 def _pipeline_name(cluster: KfpClient, identifier: str) -> str:
-    """Return a pipeline's name; its id when it has been deleted since."""
+    """Return a pipeline's name; its id if it has been deleted."""
     try:
         return str(cluster.get(f"/pipelines/{identifier}", "pipeline").get("display_name"))
     except KfpError as error:

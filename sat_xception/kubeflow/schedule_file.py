@@ -1,4 +1,4 @@
-"""What a schedule file says: one schedule, or several YAML documents of one each."""
+"""Read a schedule file: YAML with one schedule per document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Schedule", "read_schedules"]
 
 def _has_zone(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError(f"say which zone it is in, as {moment.isoformat()}Z")
+        raise ValueError(f"add a time zone, as in {moment.isoformat()}Z")
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
@@ -26,26 +26,26 @@ Moment = Annotated[datetime, Field(strict=False), AfterValidator(_has_zone)]
 
 
 class Schedule(BaseModel):
-    """A pipeline that runs again and again.
+    """A recurring run of a pipeline.
 
     Attributes:
-        name: What the schedule is called; within a namespace it is known by this name.
+        name: Name of the schedule, unique in its namespace.
         description: Shown in the UI.
         pipeline: Name of the pipeline on the server.
-        pipeline_version: Name of a version; or "latest", and each run takes the newest version there is at that moment.
-        experiment: Experiment that the runs belong to; made when there is none.
-        cron: When, in six fields, seconds first. Either this or `interval_s`.
-        interval_s: Seconds from one run to the next.
-        timezone: Zone of `cron`. Kubeflow's scheduler has one for all, UTC; another is converted where that is exact.
-        start: Not before this moment.
-        end: Not after this moment.
-        max_concurrency: How many runs of it may be under way at once, 1 to 10. A run that is due beyond that waits.
-        catchup: Whether every run that was missed is made up for; otherwise only the newest of them is.
-        enabled: Whether it runs at all.
-        caching: Whether results of equal tasks are taken from earlier runs. Off only with a named version, whose copy
-            the schedule then holds: the server knows no such setting for a version.
+        pipeline_version: Name of a version; or "latest", so that each run uses the newest version at that time.
+        experiment: Experiment of the runs; a missing one is created.
+        cron: Cron expression with six fields, seconds first. Either this or `interval_s`.
+        interval_s: Seconds between two runs.
+        timezone: Time zone of `cron`. Kubeflow's scheduler uses UTC; other zones are converted if that is exact.
+        start: Time of the earliest run.
+        end: Time of the latest run.
+        max_concurrency: Maximum number of concurrent runs, 1 to 10; further ones wait.
+        catchup: Whether all missed runs are made up for; otherwise only the newest one is.
+        enabled: Whether the schedule is enabled.
+        caching: Whether results of identical tasks are reused. It can only be disabled with a named version, since the
+            schedule then holds a copy of the pipeline: the server has no such setting for a version.
         service_account: Kubernetes service account of the runs' pods; "" is KFP's own.
-        parameters: The pipeline's parameters; the others keep their defaults.
+        parameters: Parameters of the pipeline; others keep their defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -83,7 +83,7 @@ class Schedule(BaseModel):
 
     @property
     def utc_cron(self) -> str:
-        """The cron expression that the scheduler gets."""
+        """Cron expression for the scheduler, in UTC."""
         return cron_in_utc(check_cron(self.cron or ""), self.timezone)
 
 
@@ -91,7 +91,7 @@ def read_schedules(path: Path) -> list[Schedule]:
     """Read a schedule file.
 
     Raises:
-        ConfigError: It can't be read, a key is unknown, a value is wrong, or a name is there twice.
+        ConfigError: The file can't be read, a key is unknown, a value is wrong, or a name is duplicate.
     """
     try:
         documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]

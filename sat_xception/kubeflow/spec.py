@@ -1,4 +1,4 @@
-"""A compiled pipeline as the API server gets it: its name, its parameters, its tasks, its digest."""
+"""A compiled pipeline: its name, parameters, tasks and digest."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sat_xception.errors import ConfigError
 
 __all__ = ["CompiledPipeline", "read_pipeline"]
 
-# The API server holds a pipeline's name against this (backend/src/apiserver/template/v2_template.go).
+# The API server checks a pipeline's name with this (backend/src/apiserver/template/v2_template.go).
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
 @dataclass(frozen=True)
 class CompiledPipeline:
-    """A pipeline's YAML, read.
+    """A parsed pipeline YAML.
 
     Attributes:
-        content: The YAML as it is uploaded; b"" for a version that was fetched from the API server.
+        content: The YAML to upload; b"" for a version that was fetched from the API server.
         spec: The pipeline spec.
-        platform: The platform spec, where the pipeline says something of Kubernetes; else empty.
+        platform: The platform spec; empty if the pipeline has no Kubernetes settings.
     """
 
     content: bytes
@@ -37,10 +37,10 @@ class CompiledPipeline:
 
     @classmethod
     def from_version(cls, version: dict[str, Any]) -> CompiledPipeline:
-        """Return the pipeline of a version that the API server sent; it nests the spec where there are two.
+        """Return the pipeline of a version from the API server; a spec with a platform spec is nested there.
 
         Raises:
-            ConfigError: There is no v2 pipeline in it: the server keeps v1 pipelines too, which are Argo Workflows.
+            ConfigError: The version has no v2 pipeline: the server stores v1 pipelines too, which are Argo Workflows.
         """
         found = version.get("pipeline_spec") or {}
         spec, platform = (
@@ -53,7 +53,7 @@ class CompiledPipeline:
 
     @property
     def name(self) -> str:
-        """Name that the pipeline gives itself."""
+        """Name of the pipeline in its spec."""
         return str(self.spec["pipelineInfo"]["name"])
 
     @cached_property
@@ -63,10 +63,10 @@ class CompiledPipeline:
 
     @property
     def version_name(self) -> str:
-        """Name of the version with this content, so that the same pipeline uploaded twice is one version.
+        """Name of the version, made from the content, so that the same pipeline uploaded twice is one version.
 
-        It begins with the pipeline's name: where the API server keeps pipelines as Kubernetes objects, a version's name
-        is one in the whole namespace.
+        It begins with the pipeline's name: if the API server stores pipelines as Kubernetes objects, a version's name
+        must be unique in the whole namespace.
         """
         return f"{self.name}-{self.digest[:12]}"
 
@@ -78,30 +78,30 @@ class CompiledPipeline:
 
     @property
     def task_labels(self) -> dict[str, str]:
-        """Every task's name and the label that the UI shows for it."""
+        """Labels of the tasks in the UI, by name of the task."""
         return {name: str(task.get("taskInfo", {}).get("name", name)) for name, task in _tasks(self.spec)}
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """Names of the tasks that hold others: conditions, exit handlers, loops, pipelines within the pipeline."""
+        """Names of the tasks that contain others: conditions, exit handlers, loops, nested pipelines."""
         parts = self.spec.get("components", {})
         return frozenset(name for name, task in _tasks(self.spec) if "dag" in parts.get(_component(task), {}))
 
     def describe_task(self, steps: Sequence[str]) -> tuple[str, bool] | None:
-        """Return what to call the task that a node of the workflow belongs to, and whether it is a group.
+        """Return the display name of the task of a workflow node, and whether it is a group.
 
         Args:
             steps: The node's name, from the outermost group to the node: `root`, `condition-1`, `train`, `executor`.
-                Several tasks may have the same name in different groups; a last step alone means any of them.
+                Several tasks may have the same name in different groups; a single step means any of them.
 
         Returns:
-            None when the node belongs to no task.
+            Name and whether it is a group; None if the node belongs to no task.
         """
         tasks = dict(_tasks(self.spec)) if len(steps) == 1 else self._tasks_of(self.spec["root"])
         outer, found = tasks, None
         for step in steps:
             name = re.sub(r"\(.*\)$", "", step)
-            if name == "onExit":  # what runs when the task before has ended lies beside that task
+            if name == "onExit":  # an exit task is a sibling of the task that it follows
                 tasks = outer
             name = name if name in tasks else name.removesuffix("-driver")
             if name in tasks:
@@ -119,7 +119,7 @@ class CompiledPipeline:
         return tasks
 
     def without_cache(self) -> dict[str, Any]:
-        """Return the spec as a run takes it inline, with caching off in every task, also those within conditions."""
+        """Return the spec for an inline run, with caching disabled in every task, also inside conditions."""
         spec = copy.deepcopy(self.spec)
         for _, task in _tasks(spec):
             task["cachingOptions"] = {}
@@ -130,7 +130,7 @@ def read_pipeline(path: Path) -> CompiledPipeline:
     """Read a compiled pipeline.
 
     Raises:
-        ConfigError: There is no such file, or it is no compiled pipeline.
+        ConfigError: The file doesn't exist, or isn't a compiled pipeline.
     """
     try:
         content = path.read_bytes()
@@ -150,7 +150,7 @@ def read_pipeline(path: Path) -> CompiledPipeline:
 
 
 def _is_spec(spec: object) -> bool:
-    """Return whether it has what is read of a pipeline: its name, its parameters and its tasks."""
+    """Return whether a document has the parts of a pipeline spec: name, parameters and tasks."""
     if not isinstance(spec, dict):
         return False
     try:
@@ -168,6 +168,6 @@ def _component(task: dict[str, Any]) -> str:
 
 
 def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every task of the pipeline and of the groups in it: conditions, exit handlers, loops."""
+    """Yield every task of the pipeline, including those in groups."""
     for component in (spec["root"], *spec.get("components", {}).values()):
         yield from component.get("dag", {}).get("tasks", {}).items()

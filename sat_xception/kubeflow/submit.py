@@ -27,18 +27,18 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """What was done.
+    """Result of a submission.
 
     Attributes:
-        lines: What was uploaded and sent.
-        tasks: The tasks when the run ended; empty when nobody waited.
+        lines: Lines about the upload and the run.
+        tasks: States of the tasks at the end of the run; empty without waiting.
     """
 
     lines: list[str]
     tasks: list[TaskState] = field(default_factory=list)
 
     def summary(self) -> str:
-        """Return the lines, and how many tasks ended how."""
+        """Return the lines, and the number of tasks by state."""
         counts = Counter(task.state.lower() for task in self.tasks if not task.is_group)
         counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items(), key=lambda item: -item[1]))
         tasks = [f"tasks     {counted}"] if counts else []
@@ -46,13 +46,19 @@ class SubmitResult:
 
 
 def submit(config: SubmitConfig) -> SubmitResult:
-    """Upload the pipeline as a version named by its content, start a run of it, and follow the run to its end.
+    """Upload the pipeline as a version, start a run of it, and watch the run to its end.
+
+    The version's name is made from its content, so that an unchanged pipeline isn't uploaded again.
 
     Raises:
         ConfigError: A parameter is unknown or has the wrong type, or the pipeline can't be read; nothing was sent.
-        ClusterError: Kubeflow Pipelines can't be reached or refuses.
-        RunFailedError: The run ended, and not well.
+        KfpError: Kubeflow Pipelines can't be reached or refuses.
+        RunFailedError: The run ended without success.
         StillRunningError: The wait ended before the run did.
+
+    Example:
+        result = submit(SubmitConfig(endpoint="http://localhost:8080", param=("gate_min_accuracy=0.9",)))
+        print(result.summary())
     """
     pipeline = read_pipeline(config.file) if config.file else _compile()
     parameters = _parameters(config, pipeline)
@@ -84,7 +90,7 @@ def _submit(
     if run["state"] != "SUCCEEDED":
         raise failure(cluster, run, pipeline)
     if any(task.state == "FAILED" for task in tasks):
-        # What runs at the end of a run doesn't count for how the run ends.
+        # The exit task doesn't affect the run's state.
         count, told = describe_failures(cluster, run, pipeline)
         _log.warning("warning   the run succeeded, but %d of its tasks failed:\n%s", count, "\n".join(told))
     took = duration(time.monotonic() - started)
@@ -92,7 +98,7 @@ def _submit(
 
 
 def _compile() -> CompiledPipeline:
-    """Compile the training pipeline, and say so when its images are where no cluster can pull them."""
+    """Compile the training pipeline, and warn if its images aren't in a registry."""
     for note in image_notes():
         _log.warning("images    %s", note)
     return compile_pipeline("training")
@@ -112,7 +118,7 @@ def _start(
     version: dict[str, Any] | None,
     parameters: dict[str, Any],
 ) -> dict[str, Any]:
-    """Create the run. Its description holds a number of its own, by which it is found when the answer gets lost."""
+    """Create the run. Its description holds a unique id, by which it is found if the response is lost."""
     experiment_id = ensure_experiment(cluster, config.experiment)["experiment_id"]
     mark = f"sat_xception submit {uuid.uuid4()}"
     body: dict[str, Any] = {
@@ -126,7 +132,7 @@ def _start(
     if version:
         body["pipeline_version_reference"] = {key: version[key] for key in ("pipeline_id", "pipeline_version_id")}
     else:
-        # A run of an uploaded version can't switch caching off: the server has no such setting.
+        # A run of an uploaded version can't disable caching: the server has no such setting.
         body["pipeline_spec"] = pipeline.without_cache()
 
     def find() -> dict[str, Any] | None:

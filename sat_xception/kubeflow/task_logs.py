@@ -1,4 +1,4 @@
-"""The last lines of a task's log, from its pod or, when that is gone, from the archive, through Kubeflow Pipelines."""
+"""Read the end of a task's log through Kubeflow Pipelines, from its pod or, if that is gone, from the archive."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LAST_BYTES = 64 * 1024
 _LINES = 15
 _LONGEST_LINE = 500
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
-# A line of glog, of which Kubeflow's driver and launcher make use. Python's and C++'s look alike, but for the ".go".
+# A line of glog, the logger of Kubeflow's driver and launcher. Lines of Python and C++ programs have no ".go".
 _GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w-]+\.go:\d+\] ?(.*)")
-# What Argo's emissary, which starts the container's command, says itself.
+# Lines of Argo's emissary, which starts the container's command.
 _EMISSARY = re.compile(r"time=\S+ .*\bargo=true\b|Error: exit status \d+$")
 
 
@@ -28,9 +28,9 @@ class TaskLog:
     """The end of a log.
 
     Attributes:
-        lines: Its last lines; empty when there are none.
+        lines: The last lines; empty if there are none.
         why_not: Why there are none.
-        address: Address of the whole log; "" when it can't be had.
+        address: URL of the complete log; "" if it isn't available.
     """
 
     lines: tuple[str, ...] = ()
@@ -41,9 +41,9 @@ class TaskLog:
 def read_log(cluster: KfpClient, run: dict[str, Any], namespace: str, pod: str, is_driver: bool) -> TaskLog:
     """Return the end of the log of a pod.
 
-    The API server reads the pod and, when that is gone, the archive, but isn't always what the endpoint leads to: the
-    UI's server hands on only /apis/v1beta1 and /apis/v2beta1, and has an address of its own for logs, with the same
-    two sources (kubeflow/pipelines 2.16 and 2.17: backend/src/apiserver/main.go, frontend/server/app.ts).
+    The API server reads the log from the pod or, if that is gone, from the archive. If the endpoint is the UI's server,
+    it forwards only /apis/v1beta1 and /apis/v2beta1, and has its own path for logs, with the same two sources
+    (kubeflow/pipelines 2.16 and 2.17: backend/src/apiserver/main.go, frontend/server/app.ts).
     """
     created = str(run.get("created_at") or "")[:10]
     of_the_ui = {"podname": pod, "runid": run["run_id"], "podnamespace": namespace, "createdat": created}
@@ -66,15 +66,15 @@ def read_log(cluster: KfpClient, run: dict[str, Any], namespace: str, pod: str, 
 
 
 class _NoLogError(Exception):
-    """The answer is no log; the message says why, "" when the address is nothing that serves logs."""
+    """The response isn't a log; the message is the reason, or "" if the URL doesn't serve logs."""
 
 
 def _text(answer: httpx.Response) -> str:
-    """Return the log out of an answer.
+    """Return the log in a response.
 
-    The API server has sent its status 200 by the time it looks for the log, so that a failure is 200 too, with an error
-    in JSON after whatever it has sent (backend/src/apiserver/server/run_log_server.go). An address that isn't there is
-    the UI's page on some servers.
+    The API server sends status 200 before it looks for the log, so a failure has status 200 too, with an error in JSON
+    at the end of the body (backend/src/apiserver/server/run_log_server.go). Some servers return the UI's page for an
+    unknown path.
     """
     if answer.headers.get("content-type", "").startswith("text/html"):
         raise _NoLogError
@@ -90,10 +90,10 @@ def _text(answer: httpx.Response) -> str:
 
 
 def last_lines(text: str, is_driver: bool = False) -> tuple[str, ...]:
-    """Return the lines at the end of a log that say why it ended.
+    """Return the lines at the end of a log that contain the reason of a failure.
 
-    Left out is what Kubeflow's launcher and Argo add after the component's own last words: that it ended, and with
-    which exit code. A driver's log is all its own; there the error counts, not the specifications before it.
+    The lines that Kubeflow's launcher and Argo add after the component's are left out: they only report its exit code.
+    In a driver's log, which has no lines of a component, the lines from the error on are returned.
     """
     lines = [line for raw in text.split("\n") if (line := _plain(raw)) and not _EMISSARY.match(line)]
     if is_driver:
@@ -110,13 +110,13 @@ def _is_launchers(line: str) -> bool:
 
 
 def _plain(line: str) -> str:
-    """Return a line without colours and control characters; of a progress bar only what it showed last."""
+    """Return a line without colours and control characters, and only the last state of a progress bar."""
     shown = [part for part in _ESCAPES.sub("", line).split("\r") if part.strip()]
     return "".join(letter if letter.isprintable() else " " for letter in shown[-1]).rstrip() if shown else ""
 
 
 def _shortened(line: str) -> str:
-    """Cut a long line in its middle: its end holds the innermost of several errors."""
+    """Cut a long line in the middle, since its end holds the innermost of nested errors."""
     if len(line) <= _LONGEST_LINE:
         return line
     head = _LONGEST_LINE // 4

@@ -1,7 +1,7 @@
-"""The training pipeline's parameters: which setting of which step each one is, and a check of all of them at once.
+"""The training pipeline's parameters: the setting of a step behind each, and a check of all of them at once.
 
-The first step checks them, so that a wrong one ends a run in seconds and not when its own step starts, hours later. The
-rules are those of the steps' configurations; only what no step takes, the GPUs, has rules of its own here.
+The first step checks them, so that a wrong one ends a run in seconds and not hours later, when its own step starts. The
+rules are those of the steps' settings classes. Only the GPU parameters, which no step has, get rules of their own here.
 """
 
 from __future__ import annotations
@@ -60,30 +60,30 @@ class Toleration(BaseModel):
 
 
 class GpuRequest(StepConfig):
-    """What each training asks of the cluster's GPUs."""
+    """GPUs of each training task, and the nodes it may run on."""
 
     type: str = Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="Resource name, as nodes offer it.")
-    # Text, because Kubeflow's driver reads text only: a number would leave the training without a GPU, and not say so.
+    # Text, because Kubeflow's driver reads only text: with a number the training would silently get no GPU.
     count: str = Field(pattern=r"^[0-9]{1,2}$", description="Number of GPUs, in digits; 0 trains on CPUs.")
     node_selector: dict[str, str] = Field(description="Labels that a node must have.")
     tolerations: tuple[Toleration, ...] = Field(description="Taints that don't keep the training off a node.")
 
 
 class DatasetStore(StepConfig):
-    """Where datasets are kept from run to run."""
+    """Folder or bucket that stores datasets between runs."""
 
     store: ResultOrNone = Field(None, description="Folder or gs:// address that keeps datasets by their digest.")
 
 
 @dataclass(frozen=True)
 class TaskParameters:
-    """What a task of the pipeline takes from the pipeline's parameters.
+    """Mapping from the pipeline's parameters to the settings of a task.
 
     Attributes:
-        config: Configuration of its step.
-        settings: The parameter that gives each setting.
-        fixed: Settings that the pipeline itself gives.
-        outputs: Settings that are outputs of other tasks, beside those that the step can't do without.
+        config: Settings class of the step.
+        settings: Name of the parameter for each setting.
+        fixed: Settings that the pipeline sets itself.
+        outputs: Settings that are outputs of other tasks, besides the required ones.
     """
 
     config: type[StepConfig]
@@ -92,7 +92,7 @@ class TaskParameters:
     outputs: tuple[str, ...] = ()
 
     def values(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Return the task's settings, of the parameters that are given."""
+        """Return the task's settings from the given parameters."""
         return {setting: given[parameter] for setting, parameter in self.settings.items()} | dict(self.fixed)
 
 
@@ -104,7 +104,7 @@ _SHARED = {
     "search_trials": "train_search_trials",
     "seed": "data_seed",
 }
-# Settings of train that each backbone's task has a parameter of its own for; one with several widths has `alpha`, too.
+# Settings of train with a parameter per backbone; backbones with a width multiplier have `alpha`, too.
 _OWN = ("weights", "input_size", "scratch_epochs")
 _LIMITS = (
     "min_accuracy",
@@ -133,7 +133,7 @@ _ROLLOUT = (
     "max_slowdown",
 )
 
-# Settings of assemble that no parameter gives, and why.
+# Settings of assemble without a parameter, and why.
 NO_PARAMETERS = {
     "train": "the folders of the splits are below `data`, as DIR/train/<class>",
     "valid": "see train",
@@ -173,29 +173,29 @@ TASKS: Mapping[str, TaskParameters] = {
 }
 _GPUS = TaskParameters(GpuRequest, {name: f"gpu_{name}" for name in ("type", "count", "node_selector", "tolerations")})
 _STORE = TaskParameters(DatasetStore, {"store": "data_store"})
-# Written by one task of a run and read by another, or by the next run.
+# Parameters with paths that one task writes and another task, or the next run, reads.
 _KEPT = ("data_baseline", "data_store", "data_tile_cache", "train_checkpoints")
-# Stand for what a task gets from the task before: whether it is there is not a question of parameters.
+# Placeholders for outputs of other tasks, whose existence isn't checked with the parameters.
 _PLACES = {"evaluations": (Path("."),)}
 
 
 def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
-    """Check every parameter of the pipeline by the rules of the step that takes it.
+    """Check every parameter of the pipeline by the rules of its step.
 
-    In a pod of Kubeflow Pipelines, also check that what is kept is kept outside of it, and that the deploy target can
-    work there.
+    In a pod of Kubeflow Pipelines, also check that results are stored outside the pod, and that the deploy target works
+    there.
 
     Args:
-        given: Every parameter of the pipeline by its name; anything else in it is left alone.
+        given: Every parameter of the pipeline by its name; other keys are ignored.
 
     Returns:
-        The settings of the assemble step.
+        Settings of the assemble step.
 
     Raises:
         ConfigError: Parameters are wrong; the message names each of them.
     """
     given, problems = _with_one_source(given)
-    wrong = dict.fromkeys(problems)  # in order, and each once: several tasks may take the same parameter
+    wrong = dict.fromkeys(problems)  # without duplicates, in order: several tasks may use the same parameter
     for task in (*TASKS.values(), _GPUS, _STORE):
         wrong |= dict.fromkeys(_check(task, given))
     if in_pod():
@@ -208,7 +208,7 @@ def check_parameters(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
-    """Return what can't work on a cluster, where each task has a pod, and so a disk, of its own."""
+    """Return the problems on a cluster, where each task has its own pod, and so its own disk."""
     problems = find_lost({name: str(given[name]) for name in _KEPT})
     root, target = str(given["deploy_model_root"]), given["deploy_target"]
     if target != "none" and is_lost(root):
@@ -226,9 +226,9 @@ def _problems_in_a_pod(given: Mapping[str, object]) -> list[str]:
 
 
 def _with_one_source(given: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:
-    """Return the parameters with one source of tiles, and what is wrong with those that were given.
+    """Return the parameters reduced to one source of tiles, and the problems found.
 
-    `data` has a default, the sample; it gives way to `data_labels`. A folder doesn't.
+    `data_labels` overrides the default of `data`, the sample. `data_labels` together with a folder is an error.
     """
     data, labels = given["data"], given["data_labels"]
     if labels and data not in ("", _SAMPLE):
@@ -251,9 +251,9 @@ def _check(task: TaskParameters, given: Mapping[str, object]) -> list[str]:
 
 
 def _explain(item: Any, task: TaskParameters) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return what is wrong, after the name of the parameter and the place in it."""
+    """Return the message of an error, with the parameter and the position in it."""
     message = item["msg"].removeprefix("Value error, ")
-    if not item["loc"]:  # of several settings together
+    if not item["loc"]:  # an error of several settings together
         return _FLAG.sub(lambda flag: task.settings.get(flag[1].replace("-", "_"), flag[0]), message)
     setting, *inside = item["loc"]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)

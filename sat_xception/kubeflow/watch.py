@@ -1,4 +1,4 @@
-"""Follow a run until it ends: a table on a terminal, one line a change in a log."""
+"""Watch a run until it ends: a table on a terminal, one line per change elsewhere."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["StillRunningError", "TaskState", "task_states", "watch"]
 
 _log = get_logger(__name__)
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
-# A run of hours outlives many a port-forward: how long the server may be away before the watch gives up.
+# Time without a response from the server before the watch gives up: long runs outlive many port-forwards.
 _PATIENCE_S = 300.0
 
 
 class StillRunningError(SatXceptionError):
-    """Nobody waits for the run any longer, but it goes on."""
+    """The wait ended, but the run goes on."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        """Say why the wait ended."""
+        """Create the error; `message` contains why the wait ended."""
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -39,10 +39,10 @@ class TaskState:
     """A task of a run.
 
     Attributes:
-        key: What tells it from others, also from one of the same name in another item of a loop.
-        what: What the UI and the pipeline call it.
-        state: One of KFP's runtime states, or OMITTED when something before it failed.
-        is_group: Whether it holds other tasks.
+        key: Unique key, also among tasks of the same name in different items of a loop.
+        what: Name in the UI and in the pipeline.
+        state: One of KFP's runtime states, or OMITTED if a task before it failed.
+        is_group: Whether it contains other tasks.
     """
 
     key: str
@@ -52,11 +52,11 @@ class TaskState:
 
 
 def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[TaskState]:
-    """Return the tasks of a run as the pipeline knows them.
+    """Return the tasks of a run, as defined in the pipeline.
 
-    The server lists the nodes of the workflow beneath, among them a driver and an executor for each task, which are
-    left out. A driver that fails is its task's failure, for the task doesn't start then. A node that Argo has left out
-    has no state: the API knows none that fits, and doesn't send RUNTIME_STATE_UNSPECIFIED.
+    The server lists the nodes of the Argo workflow, among them a driver and an executor for each task; these are left
+    out. A failed driver is a failure of its task, which doesn't start then. A node that Argo omitted has no state: the
+    API has no fitting one, and doesn't send RUNTIME_STATE_UNSPECIFIED.
     """
     details = (run.get("run_details") or {}).get("task_details") or []
     states: list[TaskState] = []
@@ -74,17 +74,17 @@ def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[Task
 def watch(
     cluster: KfpClient, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
 ) -> tuple[dict[str, Any], list[TaskState]]:
-    """Return a run and its tasks when it has ended.
+    """Wait until a run has ended; return it and its tasks.
 
     Args:
-        cluster: The API server.
-        run_id: The run.
-        pipeline: The pipeline that is run.
-        timeout_s: How long to wait; 0 is without limit.
-        poll_s: Seconds between looks.
+        cluster: Client of the API server.
+        run_id: Id of the run.
+        pipeline: Pipeline of the run.
+        timeout_s: Maximum wait, in seconds; 0 is unlimited.
+        poll_s: Poll interval, in seconds.
 
     Raises:
-        StillRunningError: The time is over, the keyboard said stop, or the server was away too long. The run goes on.
+        StillRunningError: Timeout, Ctrl-C, or no response from the server for too long. The run goes on.
     """
     link = cluster.link(f"runs/details/{run_id}")
     started = time.monotonic()
@@ -104,13 +104,13 @@ def watch(
 
 
 def _looks(cluster: KfpClient, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
-    """Yield the run as it is, again and again; that the server is away for a while does no harm."""
+    """Poll the run and yield it each time; temporary failures of the server are tolerated."""
     seen, away = time.monotonic(), False
     while True:
         try:
             run = cluster.send("GET", f"/runs/{run_id}", kind="run")
             if run.get("error") and not run.get("state"):
-                # The server has the run and can't put it into an answer (toApiRun in server/api_converter.go).
+                # The server has the run, but can't convert it into a response (toApiRun in server/api_converter.go).
                 raise KfpError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
         except KfpError as error:
             if error.absent:

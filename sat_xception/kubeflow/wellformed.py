@@ -1,9 +1,9 @@
-"""Check that a compiled pipeline holds together as Kubeflow's driver reads it.
+"""Check that all references in a compiled pipeline can be resolved by Kubeflow's driver.
 
-The compiler of kfp 2.17 can write pipelines that no driver can run, and neither it nor the local runners notice: the
-driver resolves each input of a task among the inputs of the group of tasks around it, and the compiler doesn't pass on
-everything that a task refers to. So each reference is followed here: inputs of tasks, conditions, loops, placeholders
-in containers, and everything in the Kubernetes settings that names a parameter.
+The compiler of kfp 2.17 can write pipelines that the driver can't run, and neither the compiler nor the local runners
+report it: the driver resolves each input of a task among the inputs of the enclosing group, and the compiler doesn't
+pass on everything that a task refers to. So each reference is checked here: inputs of tasks, conditions, loops,
+placeholders in containers, and parameters in the Kubernetes settings.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _IN_CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 
 
 def find_problems(spec: Spec, platform: Spec) -> list[str]:
-    """Return every reference of a compiled pipeline that leads nowhere, one line each; none where all is well.
+    """Return one line for each reference of a compiled pipeline that can't be resolved.
 
     Args:
         spec: The pipeline spec.
-        platform: The platform spec; empty where the pipeline has no Kubernetes settings.
+        platform: The platform spec; empty if the pipeline has no Kubernetes settings.
     """
     found: list[str] = []
     executors = spec.get("deploymentSpec", {}).get("executors", {})
@@ -54,7 +54,7 @@ def find_problems(spec: Spec, platform: Spec) -> list[str]:
 
 
 def _dags(spec: Spec) -> Iterator[tuple[str, Spec, Spec]]:
-    """Yield each group of tasks: its name, its tasks, and the inputs that are declared for it."""
+    """Yield each group of tasks: its name, its tasks, and its declared inputs."""
     for name, component in (("root", spec["root"]), *spec.get("components", {}).items()):
         if "dag" in component:
             yield name, component["dag"], component.get("inputDefinitions", {})
@@ -92,7 +92,7 @@ def _of_task(task: Spec, component: Spec, dag: Spec, around: Spec, spec: Spec) -
 
 
 def _of_source(source: Spec, dag: Spec, around: Spec, spec: Spec) -> Iterator[str]:
-    """Yield what is wrong with where an input comes from."""
+    """Yield the problems of an input's source."""
     for key, kind in (("componentInputParameter", "parameters"), ("componentInputArtifact", "artifacts")):
         if key in source and source[key] not in around.get(kind, {}):
             yield f"is {source[key]} of the group around it, which has no such input"
@@ -125,7 +125,7 @@ def _of_container(container: Spec, task: Spec, component: Spec) -> Iterator[str]
 
 
 def _of_settings(settings: object, dag: Spec, around: Spec, spec: Spec) -> Iterator[str]:
-    """Yield what is wrong in the Kubernetes settings of an executor: its sources are those of a task."""
+    """Yield the problems in the Kubernetes settings of an executor; its sources are those of a task."""
     if isinstance(settings, Mapping):
         yield from (f"a Kubernetes setting {problem}" for problem in _of_source(settings, dag, around, spec))
         for value in settings.values():

@@ -212,7 +212,7 @@ def test_a_schedule_without_caching_holds_a_copy_of_its_version(uploaded, applie
         ({"max_concurrency": 11}, "less than or equal to 10"),
         ({"max_concurrency": "1"}, "valid integer"),
         ({"enabled": "yes"}, "valid boolean"),
-        ({"start": "2027-01-01T00:00:00"}, "say which zone"),
+        ({"start": "2027-01-01T00:00:00"}, "add a time zone"),
         ({"start": "2027-01-02T00:00:00Z", "end": "2027-01-01T00:00:00Z"}, "isn't after start"),
         ({"timezone": "Europe/Berlin"}, "changes its clocks"),
         ({"max_concurency": 2}, "unknown key 'max_concurency'; did you mean 'max_concurrency'"),
