@@ -1,1 +1,1 @@
-"""Putting a packaged model where it answers."""
+"""Deploy a packaged model to a model root or to KServe, and verify that it answers."""

@@ -16,8 +16,8 @@ def wait_until_available(client: EndpointClient, version: int, timeout_s: float)
     """Wait until a version answers at an endpoint.
 
     Raises:
-        ModelError: It doesn't load.
-        ServiceError: It doesn't answer in time.
+        ModelError: The version doesn't load.
+        ServiceError: The version doesn't answer in time.
     """
     deadline = time.monotonic() + timeout_s
     while True:

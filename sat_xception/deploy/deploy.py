@@ -1,9 +1,9 @@
-"""Put a packaged model where it answers.
+"""Deploy a packaged model.
 
-Target "local" is a model root, here or in a bucket, which `sat_xception serve` follows as TensorFlow Serving does. The
-version is copied, then asked for its golden tiles. If it doesn't answer them, it is taken out again, and the version
-before goes on serving. Target "kserve" is a cluster: see `endpoint`. With target "none" the package is checked and left
-where it is.
+Target "local" is a model root, in a folder or a bucket, that `sat_xception serve` watches as TensorFlow Serving does.
+The version is copied, and its golden tiles are scored at the endpoint. If the results differ, the version is removed,
+and the previous one goes on serving. Target "kserve" is a cluster: see `kserve`. With target "none" the package is only
+checked.
 """
 
 from __future__ import annotations
@@ -40,10 +40,14 @@ _log = get_logger(__name__)
 
 
 def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResult:
-    """Put the newest packaged version where it answers, and prove that it does.
+    """Deploy the newest packaged version, and verify with its golden tiles that the endpoint serves it.
 
     Raises:
-        SatXceptionError: As `deploy_locally` and `deploy_to_cluster` say.
+        SatXceptionError: See `deploy_locally` and `deploy_to_cluster`.
+
+    Example:
+        result = deploy(DeployConfig(package="models/serving", model_root="endpoint", target="local"))
+        print(result.summary())
     """
     if config.target == "none":
         result: DeployResult | NotDeployedResult | PlanResult = _check_package(config)
@@ -70,14 +74,14 @@ def _check_package(config: DeployConfig) -> NotDeployedResult:
 
 
 def deploy_locally(config: DeployConfig) -> DeployResult:
-    """Copy the newest packaged version into the model root and prove that it answers.
+    """Copy the newest packaged version into the model root, and verify that it answers.
 
-    Run again with the same version it proves it again and changes nothing.
+    If the version is deployed already, it is only verified again.
 
     Raises:
         ConfigError: The model root holds a newer version or can't be written, or there is no package.
         DataError: The package is damaged: a file differs from its digest.
-        ModelError: It doesn't load, or answers its golden tiles wrongly; it has been taken out again.
+        ModelError: The version doesn't load, or its golden tiles get other scores; it has been removed again.
         ServiceError: The running endpoint doesn't answer, or a bucket can't be read or written.
     """
     source = resolve_version(config.package, config.name)
@@ -131,12 +135,12 @@ def _prove(config: DeployConfig, source: Path, version: int) -> float:
 
 @contextlib.contextmanager
 def _endpoint(config: DeployConfig) -> Iterator[list[str]]:
-    """Yield the addresses to ask: those of the running endpoint, or of a server that is started for the proof."""
+    """Yield the addresses to verify: those of the running endpoint, or of a temporary server."""
     if config.endpoint:
         yield [config.endpoint]
         return
     try:
-        # Imported here: it brings TensorFlow, which the image of this step doesn't have.
+        # Imported here: it needs TensorFlow, which the image of this step doesn't have.
         from sat_xception.serve.server import RunningServer
     except ModuleNotFoundError as error:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The history of an endpoint's rollouts: a ConfigMap with a record each, written as a rollout goes on.
+"""The history of an endpoint's rollouts: a ConfigMap with one record per rollout, updated at each stage.
 
-A rollout that is killed leaves a record that says "in progress", and what answered before it: the next one begins by
-putting that right.
+A rollout that is killed leaves a record with the state "in progress", and with the release that served before. The next
+rollout first restores that release.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class History:
         """Return the newest record of a rollout that passed its proof and isn't serving now.
 
         Args:
-            version: The version it must have; 0 for any.
+            version: Version of the rollout; 0 for any.
         """
         serving = self.serving and self.serving.version
         for record in self.records:

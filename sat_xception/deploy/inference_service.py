@@ -1,4 +1,4 @@
-"""The InferenceService of a version, made from the template that the manifests keep on the cluster."""
+"""Build the InferenceService of a version from the template InferenceService on the cluster."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Object = dict[str, Any]
 STOP_ANNOTATION = "serving.kserve.io/stop"
 _VERSION = "sat-xception/version"
 _DIGEST = "sat-xception/package-digest"
-# What belongs to the template itself: a copy that carried them would be taken for a part of what owns the template, and
-# removed as one that its repository doesn't have.
+# Metadata that must not be copied from the template: tools such as Argo CD would take the copy for a part of the
+# template's application, and delete it because it isn't in the repository.
 _OF_THE_TEMPLATE = (
     STOP_ANNOTATION,
     "kubectl.kubernetes.io/",
@@ -40,17 +40,17 @@ _OF_THE_TEMPLATE = (
     "meta.helm.sh/",
     "helm.sh/",
 )
-# What the cluster writes into an object, which says nothing about a change.
+# Fields that the cluster sets, and that aren't compared.
 _OF_THE_CLUSTER = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
 
 
 def service_of(template: Object, name: str, release: Release) -> Object:
-    """Return the manifest of an InferenceService that serves a release, in the shape of the template.
+    """Return the manifest of an InferenceService for a release, with the settings of the template.
 
     Args:
-        template: The template InferenceService, as the cluster has it.
-        name: Name of the new one.
-        release: What it serves.
+        template: The template InferenceService from the cluster.
+        name: Name of the new InferenceService.
+        release: Release to serve.
     """
     manifest = copy_of(template, name, predictor_of(template, release))
     manifest["metadata"]["annotations"] |= annotations_of(release)
@@ -58,7 +58,7 @@ def service_of(template: Object, name: str, release: Release) -> Object:
 
 
 def copy_of(template: Object, name: str, predictor: Object) -> Object:
-    """Return the manifest of an InferenceService in the shape of the template, with another predictor."""
+    """Return the manifest of an InferenceService with the settings of the template and another predictor."""
     metadata = template["metadata"]
     return {
         "metadata": {
@@ -72,10 +72,10 @@ def copy_of(template: Object, name: str, predictor: Object) -> Object:
 
 
 def annotations_of(release: Release) -> dict[str, str]:
-    """Return what tells of a release on the cluster.
+    """Return the annotations that identify a release on the cluster.
 
-    KServe copies an InferenceService's annotations into the pods of all its predictors: where there are two, each
-    has its own.
+    KServe copies an InferenceService's annotations into the pods of all its predictors. If there are two, each
+    predictor gets its own annotations instead.
     """
     return {_VERSION: str(release.version), _DIGEST: release.digest}
 
@@ -89,16 +89,16 @@ def predictor_of(template: Object, release: Release) -> Object:
 
 
 def version_of(service: Object) -> int:
-    """Return the version that an InferenceService of ours serves; 0 when it doesn't say."""
+    """Return the version that an InferenceService serves, by its annotation; 0 without one."""
     said = service["metadata"].get("annotations", {}).get(_VERSION, "")
     return int(said) if said.isdecimal() else 0
 
 
 def model_name_problem(template: Object, runtime: Object, name: str) -> str:
-    """Return why the predictor wouldn't serve the model by its name, or "".
+    """Return why the predictor wouldn't serve the model under `name`, or "".
 
-    KServe's own runtime names the model for the InferenceService, so two of them would answer at two addresses, and no
-    route could split one user's traffic between them.
+    KServe's own runtime names the model after the InferenceService. Two InferenceServices would then have different
+    paths, and no route could split traffic between them.
     """
     model = template["spec"]["predictor"].get("model", {})
     arguments = [
@@ -116,7 +116,7 @@ def model_name_problem(template: Object, runtime: Object, name: str) -> str:
 
 
 def changed_fields(before: Object, after: Object, path: str = "") -> list[str]:
-    """Return the paths of fields that differ, for instance ".model.resources.limits"; lists are compared whole."""
+    """Return the paths of fields that differ, such as ".model.resources.limits"; lists are compared as a whole."""
     found = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
@@ -128,7 +128,7 @@ def changed_fields(before: Object, after: Object, path: str = "") -> list[str]:
 
 
 def difference(before: Object | None, after: Object) -> str:
-    """Return what changes from one state of an object to another as a unified diff of YAML; "" for nothing."""
+    """Return a unified diff of two states of an object, as YAML; "" if they are equal."""
     title = f"{after['kind'].lower()}/{after['metadata']['name']}"
     old = _text(before) if before else []
     lines = difflib.unified_diff(old, _text(after), f"{title} (now)", f"{title} (planned)", lineterm="", n=2)

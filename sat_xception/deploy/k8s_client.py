@@ -1,7 +1,7 @@
-"""A Kubernetes cluster as a rollout uses it: a few kinds of objects, patience, and errors that say what to do.
+"""Kubernetes client for rollouts: a few kinds of objects, retries, and errors with advice.
 
-It stands on the official client's DynamicClient without its discovery: the kinds are known, and reading the whole API
-first would need more permissions and a cache file.
+It uses the official client's DynamicClient without discovery: the kinds are known, and discovery would need more
+permissions and a cache file.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ T = TypeVar("T")
 Object = dict[str, Any]
 
 FIELD_MANAGER = "sat-xception-deploy"
-# Seconds: to connect, and between two bytes of an answer.
+# Timeouts in seconds: to connect, and between two bytes of a response.
 _TIMEOUT_S = (5, 30)
-# An API server sheds load for seconds, and is restarted in under a minute.
+# Longer than an API server rejects requests under load (seconds), or takes to restart (under a minute).
 _RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _LONGEST_RETRY_AFTER_S = 30.0
 _PASSING = (429, 500, 502, 503, 504)
 
 
 class ClusterSettings(Protocol):
-    """Settings that say which cluster, and where in it."""
+    """Settings that identify a cluster and a namespace."""
 
     @property
     def namespace(self) -> str:
@@ -52,12 +52,12 @@ class ClusterSettings(Protocol):
 
     @property
     def context(self) -> str:
-        """Context in it; "" for the current one."""
+        """Context in the kubeconfig; "" for the current one."""
 
 
 @contextlib.contextmanager
 def connect(settings: ClusterSettings) -> Iterator[KubernetesClient]:
-    """Yield the cluster of a kubeconfig, or inside a pod the one it runs in; nothing is asked of it yet.
+    """Yield a client for the cluster of a kubeconfig or, in a pod, of the pod; no request is sent yet.
 
     Raises:
         ConfigError: The client isn't installed, or no cluster is configured.
@@ -80,16 +80,16 @@ def connect(settings: ClusterSettings) -> Iterator[KubernetesClient]:
             f"no cluster to deploy to: {str(error).rstrip('.')}. Give --kubeconfig and --context, or log in so that "
             "`kubectl get namespaces` works"
         ) from None
-    configuration.retries = False  # ours, which also covers what changes something
+    configuration.retries = False  # our own retries also cover requests that change something
     with client.ApiClient(configuration) as api:
         yield KubernetesClient(DynamicClient(api, discoverer=lambda client, cache_file: None), settings.namespace)
 
 
 class KubernetesClient:
-    """One namespace of a cluster. Calls may come from several threads.
+    """Client for one namespace of a cluster; thread-safe.
 
-    Every method asks again after 429, 5xx and lost connections, and raises ConfigError (an object or a kind that isn't
-    there, a refusal of what was sent), ConflictError, or ServiceError (not allowed, no answer).
+    Every method retries after 429, 5xx and lost connections. It raises ConfigError (a missing object or kind, an
+    invalid request), ConflictError, or ServiceError (no permission, no response).
     """
 
     def __init__(self, client: Any, namespace: str) -> None:  # noqa: ANN401 - the library has no types
@@ -107,7 +107,7 @@ class KubernetesClient:
         return str(answer.get("gitVersion", "of unknown version"))
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
-        """Return an object, or None when there is none of this name; in another namespace than ours if one is named."""
+        """Return an object, or None if it doesn't exist. Default namespace: the client's."""
         resource = self._resource(kind)
         place = self._place(kind) | ({"namespace": namespace} if namespace else {})
         try:
@@ -118,7 +118,7 @@ class KubernetesClient:
             return None
 
     def find(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
-        """List the objects that a label selector and a field selector leave."""
+        """List the objects that match a label selector and a field selector."""
         resource = self._resource(kind)
         selectors = {"label_selector": labels or None, "field_selector": fields or None}
         call = lambda **raw: self._client.get(resource, **self._place(kind), **selectors, **raw)  # noqa: E731
@@ -126,16 +126,16 @@ class KubernetesClient:
         return items
 
     def apply(self, kind: Kind, manifest: Object, *, dry_run: bool = False, force: bool = False) -> Object:
-        """Make an object as a manifest says, by server-side apply; return what it is then.
+        """Apply a manifest by server-side apply; return the resulting object.
 
         Args:
-            kind: Its kind.
-            manifest: What we want of it: fields that it doesn't name stay with whoever owns them.
-            dry_run: Only ask what would come of it; webhooks and schemas have their say.
-            force: Take over fields that others own.
+            kind: Kind of the object.
+            manifest: Desired fields; other fields keep their values and owners.
+            dry_run: Only return the result, after validation and admission webhooks.
+            force: Take over fields that other managers own.
 
         Raises:
-            ConflictError: Somebody else owns a field with another value, and `force` is off.
+            ConflictError: Another manager owns a field with another value, and `force` is off.
         """
         body = {"apiVersion": kind.api_version, "kind": kind.kind, **manifest}
         options = {
@@ -154,7 +154,7 @@ class KubernetesClient:
         """Create an object.
 
         Raises:
-            ConflictError: There is one of this name already.
+            ConflictError: The object exists already.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
         body = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
@@ -167,7 +167,7 @@ class KubernetesClient:
         """Replace an object that was read before.
 
         Raises:
-            ConflictError: Somebody changed it since.
+            ConflictError: The object was changed in between.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
         place = self._place(kind) | {"field_manager": FIELD_MANAGER}
@@ -176,7 +176,7 @@ class KubernetesClient:
         )
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Delete an object and what belongs to it; one that isn't there is fine."""
+        """Delete an object and its dependents; a missing object is no error."""
         resource = self._resource(kind)
         with contextlib.suppress(_NotThereError):
             place = self._place(kind) | {"propagation_policy": "Background"}
@@ -185,7 +185,7 @@ class KubernetesClient:
             )
 
     def log_tail(self, pod: str, container: str, lines: int, previous: bool) -> str:
-        """Return the last lines of a container's log, of its run before when asked; "" when there is none."""
+        """Return the last lines of a container's log, with `previous` of its previous run; "" if there is none."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
         query = [("container", container), ("tailLines", lines), ("previous", str(previous).lower())]
         ask: Callable[..., Any] = self._client.request
@@ -199,9 +199,9 @@ class KubernetesClient:
             return ""
 
     def await_change(self, kind: Kind, seen: Object, timeout_s: float) -> None:
-        """Return when an object differs from what was seen of it, at the latest after the timeout.
+        """Wait until an object differs from `seen`, at most until the timeout.
 
-        It may return without a change: an expired watch (410), a connection that was cut. Read the object again.
+        It may return without a change, after an expired watch (410) or a lost connection; read the object again.
         """
         from kubernetes.client.rest import ApiException
         from kubernetes.watch import Watch
@@ -214,7 +214,7 @@ class KubernetesClient:
             "resource_version": metadata["resourceVersion"],
             "timeout_seconds": max(1, round(timeout_s)),
             "serialize": False,
-            # The client's own watch has no deadline here: a connection that died in silence would hold it for ever.
+            # The client's own watch has no deadline: it would wait forever on a dead connection.
             "_request_timeout": (_TIMEOUT_S[0], timeout_s + _TIMEOUT_S[1]),
         }
         try:
@@ -223,11 +223,11 @@ class KubernetesClient:
                 return
         except (ApiException, HTTPError, ValueError) as error:
             _log.debug("watch of %s %s ended: %s", kind, metadata["name"], error)
-            # Not at once: a server that refuses every watch is asked no more often than by polling.
+            # Pause, so that a server that refuses every watch isn't asked more often than by polling.
             time.sleep(min(1.0, max(0.0, timeout_s - (time.monotonic() - started))))
 
     def may(self, verb: str, kind: str, group: str, subresource: str = "", name: str = "") -> bool:
-        """Return whether this account may do something in the namespace, or with a named object of the cluster."""
+        """Return whether this account has a permission in the namespace, or for a named cluster-wide object."""
         namespace = {} if name else {"namespace": self.namespace}
         attributes = {"verb": verb, "group": group, "resource": kind, "subresource": subresource, "name": name}
         attributes = {key: value for key, value in attributes.items() if value or key == "group"} | namespace
@@ -260,7 +260,7 @@ class KubernetesClient:
         return timeout | {"namespace": self.namespace} if kind.namespaced else timeout
 
     def _object(self, verb: str, what: str, call: Callable[..., Any]) -> Object:
-        """Return the object that a call of the client answers with, as it comes."""
+        """Return the object in the response of a call."""
         answer: Object = json.loads(self._call(verb, what, lambda: call(serialize=False).data))
         return answer
 
@@ -293,7 +293,7 @@ class KubernetesClient:
 
 
 class _NotThereError(Exception):
-    """There is no object of this name."""
+    """The object doesn't exist."""
 
 
 def _asked_s(error: BaseException) -> float | None:

@@ -1,4 +1,4 @@
-"""What a cluster's refusals mean, and what to do about each."""
+"""Turn errors of a Kubernetes API server into ours, with advice."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["ConflictError", "refusal_of_pods", "told"]
 
 
 class ConflictError(ConfigError):
-    """Somebody else owns a field, or changed the object meanwhile."""
+    """Another manager owns a field, or the object was changed meanwhile."""
 
 
 def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str, namespace: str) -> SatXceptionError:
-    """Return the error for a refusal.
+    """Return the error for an HTTP error status.
 
     Args:
-        verb: What was tried, as Roles call it, or "apply".
-        what: With what: kind and name.
-        code: The HTTP code.
-        status: The `Status` object of the answer; empty when it was something else.
-        reason: The HTTP reason.
-        namespace: Where.
+        verb: Verb of the request, as in Roles, or "apply".
+        what: Kind and name of the object.
+        code: HTTP status.
+        status: `Status` object of the response; empty if it was something else.
+        reason: HTTP reason phrase.
+        namespace: Namespace of the object.
     """
     said = " ".join(str(status.get("message") or reason).split())
     tried = f"can't {verb} {what} in namespace {namespace}"
@@ -57,10 +57,10 @@ def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str
 
 
 def refusal_of_pods(said: str) -> tuple[type[SatXceptionError], str]:
-    """Return the error for pods that a cluster doesn't let come into being, and what to do.
+    """Return the class of the error for pods that the cluster refuses to create, and the advice.
 
     Args:
-        said: What the API server answered to whoever wanted to create them.
+        said: The API server's message to the controller that tried to create them.
     """
     if "exceeded quota" in said:
         return (
@@ -75,12 +75,12 @@ def refusal_of_pods(said: str) -> tuple[type[SatXceptionError], str]:
 
 
 def _is_denied(said: str) -> bool:
-    """Return whether an admission webhook or a ValidatingAdmissionPolicy said no, rather than nothing."""
+    """Return whether an admission webhook or a ValidatingAdmissionPolicy denied a request (and didn't just fail)."""
     return any(words in said for words in ("denied the request", "denied request"))
 
 
 def _owners(status: Mapping[str, Any]) -> str:
-    """Return who owns the fields that server-side apply was refused; "" when the conflict is another one."""
+    """Return the owners of the fields in a server-side apply conflict; "" for another kind of conflict."""
     causes = [
         cause for cause in status.get("details", {}).get("causes", ()) if cause["reason"] == "FieldManagerConflict"
     ]

@@ -1,4 +1,4 @@
-"""The kinds of objects that a rollout deals with."""
+"""The kinds of Kubernetes objects that a rollout uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of objects, as addresses of the API name it."""
+    """A kind of objects, with the parts of its API path."""
 
     group: str
     version: str
@@ -34,22 +34,22 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """Return what an object has as `apiVersion`."""
+        """Return the `apiVersion` of objects of this kind."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def __str__(self) -> str:
-        """Return the name that Roles and `kubectl` know."""
+        """Return the resource name for Roles and `kubectl`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a rollout would apply.
+    """An object that a rollout would apply.
 
     Attributes:
         kind: Kind of the object.
-        manifest: The object, as far as the rollout says what it is.
-        force: Whether it takes fields over that others own.
+        manifest: The fields that the rollout sets.
+        force: Whether fields that other managers own are taken over.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""An endpoint on a cluster: deploy a release to it, take it back, and tell what was done."""
+"""Deploy to KServe: roll out a release, roll back, and list the rollouts."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _log = get_logger(__name__)
 
 
 def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
-    """Roll the newest packaged version out on a cluster, or with `dry_run` tell what that would do.
+    """Roll out the newest packaged version on a cluster, or with `dry_run` report what would change.
 
-    Run again with the same version it proves it again; run after it was killed, it first puts the traffic back.
+    A version that is deployed already is verified again. After a kill, the next run first restores the traffic.
 
     Raises:
         ConfigError: No package, no cluster, or the cluster isn't ready; nothing was changed.
         DataError: The package is damaged.
-        ModelError: The version doesn't load or answers wrongly. What answered before answers again.
-        ServiceError: The cluster, the endpoint or the bucket fails. What answered before answers again.
+        ModelError: The version doesn't load or gives wrong results. The previous version serves again.
+        ServiceError: The cluster, the endpoint or the bucket fails. The previous version serves again.
     """
     source = resolve_version(config.package, config.name)
     release = release_of(source, config.model_root, config.name, config.storage_uri)
@@ -58,14 +58,14 @@ def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
 
 
 def rollback(config: RollbackConfig) -> DeployResult:
-    """Roll an earlier release out again: the last one before that passed its proof, or the one that is named.
+    """Roll out an earlier release again: the given version, or the last verified one before the current one.
 
-    A rollout that was killed is what is taken back, when no version is named.
+    Without a version, a rollout that was killed is the one that is rolled back.
 
     Raises:
         ConfigError: There is no such release, or the cluster isn't ready.
-        DataError: The release's files aren't what was rolled out.
-        ModelError: It doesn't answer as it did.
+        DataError: The release's files have changed since it was rolled out.
+        ModelError: The release doesn't give the same results as before.
         ServiceError: The cluster, the endpoint or the bucket fails; or a rollout is in progress.
     """
     with connect(config) as cluster:

@@ -1,7 +1,7 @@
-"""One rollout of an endpoint at a time: a Lease that is renewed while it goes on, and taken over when it isn't.
+"""The lock of an endpoint's rollouts: a Lease that its holder renews, and that others take over if it isn't renewed.
 
-Whether a holder is alive is seen by watching whether it renews, as client-go's leader election does, not by comparing
-its clock with ours.
+Whether the holder is alive is decided by watching for renewals, as client-go's leader election does, and not by
+comparing its clock with ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["LEASE_S", "Lock", "holder_of", "rollout_lock"]
 _log = get_logger(__name__)
 Object = dict[str, Any]
 
-# How long a holder that doesn't renew keeps the lock, in seconds; a third of it passes between two renewals.
+# Seconds after which a lock that isn't renewed can be taken over; it is renewed three times as often.
 LEASE_S = 30
 _POLL_S = 0.5
 
@@ -36,7 +36,7 @@ class Lock:
     """A lock that this process holds."""
 
     def __init__(self, cluster: KubernetesClient, lease: Object, seconds: int) -> None:
-        """Take over a Lease that names this process, and renew it from now on."""
+        """Start to renew a Lease that this process holds."""
         self._cluster, self._lease, self._seconds = cluster, lease, seconds
         self.holder = str(lease["spec"]["holderIdentity"])
         self._renewed = time.monotonic()
@@ -46,10 +46,10 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Make sure that the lock is still held.
+        """Check that the lock is still held.
 
         Raises:
-            ServiceError: It was taken over, or couldn't be renewed in time.
+            ServiceError: The lock was taken over, or couldn't be renewed in time.
         """
         if not self._lost and time.monotonic() - self._renewed > self._seconds:
             self._lost = "it couldn't be renewed in time"
@@ -60,7 +60,7 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Give the lock back, if it is still held."""
+        """Release the lock, if it is still held."""
         self._stopped.set()
         self._thread.join()
         if self._lost:
@@ -89,10 +89,10 @@ class Lock:
 def rollout_lock(cluster: KubernetesClient, name: str, seconds: int = 0) -> Iterator[Lock]:
     """Hold the lock of an endpoint's rollouts while the block runs.
 
-    A holder that doesn't renew for as long as its Lease says is gone, and its lock is taken over.
+    The lock of a holder that doesn't renew it for the duration in the Lease is taken over.
 
     Raises:
-        ServiceError: Somebody else's rollout is in progress.
+        ServiceError: Another rollout is in progress.
     """
     seconds = seconds or LEASE_S
     lock = Lock(cluster, _acquire(cluster, f"{name}-deploy", seconds), seconds)
@@ -103,7 +103,7 @@ def rollout_lock(cluster: KubernetesClient, name: str, seconds: int = 0) -> Iter
 
 
 def holder_of(lease: Object | None) -> str:
-    """Return who holds a Lease; "" for nobody."""
+    """Return the holder of a Lease; "" if it isn't held."""
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
@@ -134,7 +134,7 @@ def _acquire(cluster: KubernetesClient, name: str, seconds: int) -> Object:
                 taken = cluster.replace(LEASE, {**found, "spec": {**found["spec"], **ours}})
                 return taken
             seen = seen or found
-        except ConflictError:  # somebody was faster
+        except ConflictError:  # another process was faster
             seen, since = None, time.monotonic()
         time.sleep(_POLL_S)
 

@@ -1,15 +1,15 @@
-"""Rollout with KServe's own `spec.canary`: one InferenceService, whose HTTPRoutes KServe writes.
+"""The strategy with KServe's own `spec.canary`: one InferenceService, whose HTTPRoutes KServe writes.
 
-It needs KServe 0.21 with the Gateway API: 0.20 has the field, and doesn't split traffic by it. As read in its
-controller of August 2026, and so written around here:
+It needs KServe 0.21 with the Gateway API: 0.20 has the field, but doesn't split traffic by it. Behaviour of its
+controller (August 2026) that this module works around:
 
-- A predictor that is no longer named loses its Deployment and Service at once, and its share of the route afterwards.
-  So it loses its traffic first, and is removed when the gateway has taken that.
-- A canary's replicas are taken from the stable predictor's minReplicas as soon as it is ready, whatever its share. So
-  they are added there first.
-- The InferenceService's annotations are copied into all pods, a predictor's own into its pods alone. So what belongs to
-  a version is with its predictor, and a promotion changes no pod.
-- A canary is laid over the stable predictor: it can't drop or empty a field that that one has.
+- A predictor that is removed from the spec loses its Deployment and Service at once, and only then its share of the
+  route. So its share is set to 0 first, and it is removed when the gateway has accepted that.
+- A canary's replicas are subtracted from the stable predictor's minReplicas as soon as it is ready, whatever its share.
+  So they are added there first.
+- The InferenceService's annotations are copied into all pods, a predictor's own only into its pods. So the annotations
+  of a version are on its predictor, and a promotion doesn't restart pods.
+- A canary's fields are merged over the stable predictor's, so a canary can't remove or empty a field.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Object = dict[str, Any]
 
 # The admission webhook refuses these in a canary: its replicas are fixed.
 _NOT_IN_A_CANARY = ("maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "autoScaling", "workerSpec")
-# What is the canary's own, or the stable predictor's own.
+# Fields that canary and stable predictor don't share.
 _OWN = ("name", "minReplicas", *_NOT_IN_A_CANARY)
 # `canary[].predictor.model.name` is required by the schema of the CRD.
 _CONTAINER = "kserve-container"
@@ -52,7 +52,7 @@ class NativeCanary:
         self.route = config.name
 
     def current(self) -> Predictor | None:
-        """Return what gets the traffic: the stable predictor, or a canary that was to be promoted; None for nothing."""
+        """Return the predictor with the traffic: the stable one, or a canary due for promotion; None without one."""
         found = self._cluster.get(INFERENCE_SERVICE, self._config.name)
         if found is None:
             return None
@@ -67,15 +67,15 @@ class NativeCanary:
         )
 
     def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
-        """Return what `start` applies; the routes are KServe's."""
+        """Return the object that `start` applies; KServe writes the routes."""
         manifest = self._whole(release) if current is None else self._with_canary(release, current)
         return [Planned(INFERENCE_SERVICE, manifest, self._config.force_conflicts)]
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
-        """Return whether what answers is this release in the template's present shape.
+        """Return whether the current predictor serves this release with the template's present settings.
 
         Raises:
-            ConfigError: Only the shape differs, which a canary of the same version can't try.
+            ConfigError: Only the settings differ, and a canary needs another version.
         """
         if self._settled(self._live())["spec"]["predictor"] == self._planned(release):
             return True
@@ -85,13 +85,13 @@ class NativeCanary:
         )
 
     def next(self, release: Release, current: Predictor | None) -> Predictor:
-        """Return the predictor that `start` makes."""
+        """Return the predictor that `start` creates."""
         conditions = ("Ready", "PredictorReady", *(["CanaryPredictorReady"] if current is not None else []))
         backend = self._backend(_name_of(release.version))
         return Predictor(self._config.name, backend, release.version, release.storage_uri, conditions)
 
     def start(self, release: Release, current: Predictor | None) -> int:
-        """Make the predictor of a release, without traffic; return the generation of the InferenceService."""
+        """Create the predictor of a release, without traffic; return the generation of the InferenceService."""
         [planned] = self.plan(release, current)
         if current is not None:
             self._tell_kept(planned.manifest["metadata"])
@@ -99,8 +99,8 @@ class NativeCanary:
         return int(applied["metadata"]["generation"])
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
-        """Give the new predictor its share of the traffic, and see whether KServe's route really splits it."""
-        if current is None:  # it has all of it since it was made
+        """Give the new predictor its share of the traffic, and check that KServe's route splits it."""
+        if current is None:  # a first predictor has all the traffic from its creation
             self._await_routes({new.backend: 100})
             return
         live = self._live()
@@ -110,7 +110,7 @@ class NativeCanary:
         self._give(live, canary, percent, current, new, force=self._config.force_conflicts)
 
     def finish(self, new: Predictor) -> None:
-        """Make the canary the stable predictor; KServe removes the one before, which has no traffic any more."""
+        """Promote the canary; KServe removes the previous stable predictor, which has no traffic any more."""
         live = self._live()
         settled = self._settled(live)
         if settled != live:
@@ -118,7 +118,7 @@ class NativeCanary:
             self._cluster.apply(INFERENCE_SERVICE, settled, force=True)
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
-        """Give all the traffic back to the stable predictor, and only then remove the canary."""
+        """Give all traffic back to the stable predictor, and only then remove the canary."""
         if current is None:
             self._cluster.delete(INFERENCE_SERVICE, new.service)
             return
@@ -146,7 +146,7 @@ class NativeCanary:
         self._await_routes({current.backend: 100 - percent, new.backend: percent})
 
     def _await_routes(self, weights: dict[str, int]) -> None:
-        # KServe makes two, for two hosts: one of the InferenceService, one of its predictor.
+        # KServe writes two routes, for two hosts: one of the InferenceService, one of its predictor.
         of_predictor = f"{self.route}-predictor"
         routes = [self.route] if self._cluster.get(HTTP_ROUTE, of_predictor) is None else [of_predictor, self.route]
         for route in routes:
@@ -162,7 +162,7 @@ class NativeCanary:
         return predictor
 
     def _planned(self, release: Release) -> Object:
-        """Return the stable predictor of a release as the cluster would have it, with what schemas and webhooks add."""
+        """Return a release's stable predictor from a dry run, with the fields that schemas and webhooks add."""
         planned = self._cluster.apply(INFERENCE_SERVICE, self._whole(release), dry_run=True, force=True)
         predictor: Object = planned["spec"]["predictor"]
         return predictor
@@ -188,7 +188,7 @@ class NativeCanary:
                     f"of the traffic, and no rollout on record made it: set its trafficPercent to 0 by `{edit}`, wait "
                     "until the gateway has taken that, and remove it"
                 )
-        # Compared as the cluster has them: schemas and webhooks add the same to both.
+        # Both have the fields that schemas and webhooks add, so they can be compared.
         planned = {key: value for key, value in self._planned(release).items() if key not in _OWN}
         merged = {key: value for key, value in _laid_over(stable, planned).items() if key not in _OWN}
         if kept := changed_fields(planned, merged):
@@ -199,7 +199,7 @@ class NativeCanary:
             )
 
     def _tell_kept(self, metadata: Object) -> None:
-        """Log what of the template's labels and annotations a canary doesn't take up."""
+        """Log the labels and annotations of the template that a canary can't take over."""
         template = copy_of(self._template, self._config.name, {})["metadata"]
         kept = [
             f"{part} {key}"
@@ -215,20 +215,20 @@ class NativeCanary:
             )
 
     def _make_room(self, stable: Object, current: Predictor) -> int:
-        """Add a canary's replicas, as many as answer now, to those of the stable predictor; return their number."""
+        """Add a canary's replicas, as many as are ready now, to those of the stable predictor; return their number."""
         deployment = self._cluster.get(DEPLOYMENT, current.backend) or {}
         least: int = max(1, stable.get("minReplicas") or 1)
         count: int = max(least, deployment.get("status", {}).get("availableReplicas", 0))
-        if count > 1:  # the stable predictor keeps one in any case
+        if count > 1:  # the stable predictor always keeps one
             stable["minReplicas"] = least + count
             if stable.get("maxReplicas"):
                 stable["maxReplicas"] = max(stable["maxReplicas"], least + count)
         return count
 
     def _settled(self, service: Object) -> Object:
-        """Return the InferenceService with a canary that has all the traffic as its stable predictor.
+        """Return the InferenceService, with a canary that has all the traffic promoted.
 
-        A rollout that is killed between its last record and the promotion leaves such a one.
+        A rollout that is killed between its last record and the promotion leaves such a canary.
         """
         canaries = service["spec"].get("canary") or ()
         if not canaries or canaries[0]["trafficPercent"] != 100:
@@ -252,7 +252,7 @@ class NativeCanary:
         return backends.get(new.backend)
 
     def _live(self) -> Object:
-        """Return the InferenceService as something that can be applied again."""
+        """Return the InferenceService in a form that can be applied again."""
         found = self._cluster.get(INFERENCE_SERVICE, self._config.name)
         if found is None:
             raise ConfigError(f"the InferenceService {self._config.name} is gone; deploy again")
@@ -265,7 +265,7 @@ class NativeCanary:
 
 
 def _laid_over(stable: Object, canary: Object) -> Object:
-    """Return the predictor that KServe makes of a canary: lists are replaced, and what is empty replaces nothing."""
+    """Merge a canary over the stable predictor as KServe does: lists are replaced, and empty values change nothing."""
     merged = copy.deepcopy(stable)
     for key, value in canary.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -280,6 +280,6 @@ def _name_of(version: int) -> str:
 
 
 def _version_of(predictor: Object) -> int:
-    """Return the version that a predictor of ours serves; 0 when its name doesn't say."""
+    """Return the version in a predictor's name; 0 if there is none."""
     said = str(predictor.get("name") or "").removeprefix("v")
     return int(said) if said.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""Why a predictor's pods aren't made or don't get ready, in the words of the cluster and of the containers."""
+"""Find out why a predictor's pods aren't created or don't become ready, from conditions, events and logs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["PATIENCE_S", "SOURCE_ANNOTATION", "PodProblem", "look_at_deployment"
 
 Object = dict[str, Any]
 
-# What KServe's storage initializer was told to fetch.
+# Annotation with the storageUri of KServe's storage initializer.
 SOURCE_ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
 _LOG_LINES = 12
-# Seconds that each kind of trouble may last before it ends the wait; one that isn't here lasts until the time is over.
+# Seconds that each kind of problem may last before the wait fails; other kinds may last until the timeout.
 PATIENCE_S = {
-    # A quota is freed by pods that end; a webhook is away while it is restarted.
+    # A quota is freed when pods end; a webhook is unavailable while it restarts.
     "refused": 30.0,
-    # A kubelet shows ImagePullBackOff in the second after the first failed pull. It tries again after 10, 20 and 40 s.
+    # A kubelet reports ImagePullBackOff within a second of the first failed pull, and retries after 10, 20 and 40 s.
     "image": 90.0,
-    # It tries again every few seconds; what is missing may have been applied a moment later.
+    # The kubelet retries every few seconds, and the missing object may just have been applied.
     "missing": 30.0,
     "node": 30.0,
-    # KServe says so after the first failed download, and while it doesn't know the runtime yet.
+    # KServe reports this after the first failed download, and until it has seen the runtime.
     "blocked": 30.0,
     "hopeless": 0.0,
 }
-# States of a waiting container: the kind of trouble, the error, and what it means. CrashLoopBackOff comes after two
-# ends, since the first restart isn't put off.
+# Reasons of a waiting container: the kind of problem, the error class, and its meaning. CrashLoopBackOff appears after
+# the second exit, since the first restart isn't delayed.
 _PULL = "its image can't be fetched; check the runtime's image and the pull secret"
 _WAITING: dict[str, tuple[str, type[SatXceptionError], str]] = {
     "CrashLoopBackOff": ("hopeless", ModelError, "it starts and ends again and again"),
@@ -57,13 +57,14 @@ _MISSING_VOLUME = re.compile(r"(configmap|secret) \S+ not found", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class PodProblem:
-    """What keeps pods from getting ready.
+    """A problem that keeps pods from becoming ready.
 
     Attributes:
-        reason: What is wrong, in one line; "" when nothing is.
-        kind: How long it may last: a key of `PATIENCE_S`, "no node", or "" where waiting may help.
-        error: What it is raised as.
-        log: Last lines of the container's log, when it has one.
+        reason: The problem in one line; "" if there is none.
+        kind: Kind of the problem, which determines how long it may last: a key of `PATIENCE_S`, "no node", or "" if
+            waiting may help.
+        error: Class of the error.
+        log: Last lines of the container's log, if it has one.
     """
 
     reason: str = ""
@@ -77,25 +78,25 @@ class PodProblem:
 
 
 def look_at_deployment(cluster: KubernetesClient, service: str, backend: str, storage_uri: str) -> PodProblem:
-    """Return why the pods of a predictor aren't made: a quota, a policy, a webhook; or that their time is over.
+    """Return why the pods of a predictor aren't created (a quota, a policy, a webhook), or that their deadline passed.
 
-    The InferenceService's conditions don't say: they are False or Unknown, as with pods that still start.
+    The InferenceService's conditions don't show this: they are False or Unknown, as for pods that are starting.
 
     Args:
-        cluster: Where it is.
+        cluster: Client of the cluster.
         service: Name of the InferenceService.
         backend: Name of the predictor's Deployment.
-        storage_uri: What its pods should fetch.
+        storage_uri: storageUri of its pods.
     """
     deployment = cluster.get(DEPLOYMENT, backend)
     if deployment is None:
         return _refusal(_refused_deployment(cluster, service))
     status = deployment.get("status", {})
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return PodProblem()  # what it says is of an earlier state
+        return PodProblem()  # its status is of an earlier generation
     conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
     failure, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
-    if failure.get("status") == "True":  # which its controller has from the ReplicaSet
+    if failure.get("status") == "True":  # copied by its controller from the ReplicaSet
         return _refusal(failure.get("message") or failure.get("reason") or "without a reason")
     if not status.get("replicas") and (said := _refused_pods(cluster, deployment)):
         return _refusal(said)
@@ -107,12 +108,12 @@ def look_at_deployment(cluster: KubernetesClient, service: str, backend: str, st
 
 
 def look_at_pods(cluster: KubernetesClient, service: str, storage_uri: str) -> PodProblem:
-    """Return what keeps the pods of an InferenceService from getting ready; pods of another model don't count.
+    """Return what keeps the pods of an InferenceService from becoming ready; pods of another model are ignored.
 
     Args:
-        cluster: Where they are.
+        cluster: Client of the cluster.
         service: Name of the InferenceService.
-        storage_uri: What the pods should have fetched.
+        storage_uri: storageUri of the pods.
     """
     worst = PodProblem()
     for pod in cluster.find(POD, labels=f"serving.kserve.io/inferenceservice={service}"):
@@ -134,8 +135,8 @@ def _refusal(said: str) -> PodProblem:
 
 
 def _refused_pods(cluster: KubernetesClient, deployment: Object) -> str:
-    """Return what the cluster last said to the ReplicaSets of a Deployment, or ""."""
-    # The events of an earlier Deployment of this name are still there.
+    """Return the last event about refused pods of a Deployment's ReplicaSets, or ""."""
+    # Events of an earlier Deployment of this name may still exist.
     name, since = deployment["metadata"]["name"], deployment["metadata"].get("creationTimestamp", "")
     events = cluster.find(EVENT, fields="involvedObject.kind=ReplicaSet,reason=FailedCreate")
     ours = [
@@ -147,11 +148,11 @@ def _refused_pods(cluster: KubernetesClient, deployment: Object) -> str:
 
 
 def _refused_deployment(cluster: KubernetesClient, service: str) -> str:
-    """Return what the cluster said to KServe when it made the Deployment, or ""."""
+    """Return the last event about a refused Deployment of KServe's, or ""."""
     fields = f"involvedObject.kind=InferenceService,involvedObject.name={service},type=Warning"
     events = cluster.find(EVENT, fields=fields)
     said = str(max(events, key=_time_of).get("message", "")) if events else ""
-    # KServe tells of everything that it tries again in this way, also of two that write at once.
+    # KServe writes such events for everything that it retries, also for write conflicts.
     return said if any(word in said for word in ("denied", "forbidden", "exceeded quota")) else ""
 
 
@@ -165,7 +166,7 @@ def _problem_of(cluster: KubernetesClient, pod: Object) -> PodProblem:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             why = condition.get("message") or condition.get("reason")
             return PodProblem(f"pod {name} has no node: {why}", "no node")
-    if status.get("phase") == "Failed":  # evicted, preempted, of a node that is gone: another takes its place
+    if status.get("phase") == "Failed":  # evicted, preempted, or its node is gone: another pod replaces it
         return PodProblem(f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".strip())
     if status.get("phase") == "Pending" and (event := _last_warning(cluster, name)):
         return PodProblem(f"pod {name} waits: {event}", "missing" if _MISSING_VOLUME.search(event) else "")

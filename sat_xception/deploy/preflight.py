@@ -1,4 +1,4 @@
-"""What a rollout needs of a cluster, looked at before anything is changed: one table, with what to do about it."""
+"""Preflight: check all that a rollout needs on a cluster before anything is changed, as one table with advice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["PERMISSIONS", "PREFLIGHT_PERMISSIONS", "Preflight", "inspect_cluster
 
 Object = dict[str, Any]
 
-# What a rollout does in its namespace, as the Role sat-xception-deployer of the manifests allows it: (API group,
-# resource) and verbs. A test holds this against what is really asked for.
+# Permissions of a rollout in its namespace, as in the Role sat-xception-deployer of the manifests: (API group,
+# resource) and verbs. A test compares them with the requests that rollouts make.
 PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("serving.kserve.io", "inferenceservices"): ("get", "list", "watch", "create", "patch", "delete"),
     ("serving.kserve.io", "servingruntimes"): ("get",),
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Preflight:
-    """What was found.
+    """Results of the preflight.
 
     Attributes:
         strategy: How traffic will be split: "two-services" or "canary".
@@ -84,11 +84,11 @@ class Preflight:
         return sum(1 for row in self.rows if row.problem)
 
     def check(self) -> None:
-        """Make sure that nothing is wrong.
+        """Raise an error if a check found a problem.
 
         Raises:
-            ConfigError: Something is wrong that a setting or a manifest puts right.
-            ServiceError: The cluster doesn't answer or doesn't allow something, or a rollout is in progress.
+            ConfigError: A problem that a setting or a manifest can solve.
+            ServiceError: The cluster doesn't answer, a permission is missing, or a rollout is in progress.
         """
         if self.problems:
             error = ServiceError if self.outside else ConfigError
@@ -98,7 +98,7 @@ class Preflight:
             )
 
     def look(self, what: str, look: Callable[[], str]) -> bool:
-        """Add a row: what `look` returns was found, what it raises is a problem; return whether it is well."""
+        """Add a row: the finding that `look` returns, or the problem that it raises; return whether there is none."""
         try:
             self.rows.append(Row(what, "", look()))
         except SatXceptionError as error:
@@ -109,12 +109,12 @@ class Preflight:
 
 
 def inspect_cluster(cluster: KubernetesClient, config: RolloutConfig, storage: Callable[[], str]) -> Preflight:
-    """Look at everything that a rollout needs; change nothing.
+    """Check everything that a rollout needs; change nothing.
 
     Args:
-        cluster: The cluster.
+        cluster: Client of the cluster.
         config: Settings of the rollout.
-        storage: Returns what was found of the release's storage, or raises.
+        storage: Check of the release's storage: returns the finding, or raises.
     """
     report = Preflight()
     if not report.look("API server", lambda: f"{cluster.server_version()} at {cluster.address}"):
@@ -201,11 +201,11 @@ def _runtime(cluster: KubernetesClient, config: RolloutConfig, template: Object)
 
 
 def _strategy(cluster: KubernetesClient, config: RolloutConfig, report: Preflight, version: Object) -> str:
-    """Choose how traffic is split; an endpoint stays with the way that it has."""
+    """Choose the strategy; an endpoint that is served already keeps its strategy."""
     spec = (
         version.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
     )
-    has_canary, splits = "canary" in spec, "tracing" in spec  # the second came with 0.21
+    has_canary, splits = "canary" in spec, "tracing" in spec  # `tracing` marks 0.21
     native = cluster.get(INFERENCE_SERVICE, config.name)
     route = cluster.get(HTTP_ROUTE, f"{config.name}-route") or {}
     ours = any(read_weights(route).get(service) for service in _predictors(config))
@@ -235,7 +235,7 @@ def _strategy(cluster: KubernetesClient, config: RolloutConfig, report: Prefligh
 
 
 def _ingress_settings(cluster: KubernetesClient) -> Object | None:
-    """Return how KServe makes ways in; None where its configuration can't be read."""
+    """Return KServe's ingress settings; None if its ConfigMap can't be read."""
     try:
         found = cluster.get(CONFIG_MAP, "inferenceservice-config", namespace=_KSERVE_NAMESPACE)
         settings = json.loads(((found or {}).get("data") or {}).get("ingress", ""))
@@ -245,9 +245,9 @@ def _ingress_settings(cluster: KubernetesClient) -> Object | None:
 
 
 def _no_route_of_kserve(service: Object, settings: Object | None) -> str:
-    """Return why KServe makes no HTTPRoute for an InferenceService, and what to do; "" where nothing speaks against it.
+    """Return why KServe creates no HTTPRoute for an InferenceService, with advice; "" if it does.
 
-    As its `RawHTTPRouteReconciler` decides it (August 2026).
+    The rules are those of its `RawHTTPRouteReconciler` (August 2026).
     """
     if service.get("metadata", {}).get("labels", {}).get(_VISIBILITY) == _CLUSTER_LOCAL:
         label = f"{_VISIBILITY}: {_CLUSTER_LOCAL}"
@@ -283,7 +283,7 @@ def _route(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) 
         see = f"kubectl describe httproute {name} -n {cluster.namespace}"
         raise ConfigError(f"no gateway takes HTTPRoute {name}: {refused}. See `{see}`")
     if not native and (split := plan_split(cluster, name, dict.fromkeys(_predictors(config), 50))):
-        manifest, nobodys = split  # others that own the rules, and webhooks, have their say
+        manifest, nobodys = split  # the dry run checks field owners and webhooks
         cluster.apply(HTTP_ROUTE, manifest, dry_run=True, force=config.force_conflicts or nobodys)
     weights = read_weights(route)
     shares = ", ".join(f"{service} {weight:.4g} %" for service, weight in weights.items())
@@ -296,10 +296,10 @@ def _predictors(config: RolloutConfig) -> tuple[str, str]:
 
 
 def _not_accepted(route: Object) -> str:
-    """Return why no gateway has accepted a route, or ""; what it says of backends is for when there are some."""
+    """Return why no gateway has accepted a route, or ""; conditions about backends are ignored (there are none yet)."""
     parents = route.get("status", {}).get("parents") or ()
     if not parents:
-        return "no gateway controller has said anything of it; is there one, and are its parentRefs right?"
+        return "no gateway controller has set its status; is there one, and are its parentRefs right?"
     for parent in parents:
         for condition in parent.get("conditions", ()):
             if condition["type"] == "Accepted" and condition["status"] == "False":
@@ -309,11 +309,11 @@ def _not_accepted(route: Object) -> str:
 
 def _lock(cluster: KubernetesClient, config: RolloutConfig) -> str:
     holder = holder_of(cluster.get(LEASE, f"{config.name}-deploy"))
-    # Whether it is alive shows when it renews: the rollout itself watches for that.
+    # Whether the holder is alive can only be seen by watching for renewals, which the rollout does.
     return f"held by {holder}; a rollout takes it over only if that one is gone" if holder else "free"
 
 
 def storage_row(place: Path, there: bool, files: int) -> str:
-    """Return what was found of a release's storage."""
+    """Return the row about a release's storage."""
     state = "is there already" if there else "will be copied there"
     return f"{place}: {files} files with the right digests, {state}"

@@ -1,9 +1,9 @@
-"""Wait until a new predictor really is the one that answers, or say why it won't.
+"""Wait until all pods of a new predictor serve the new model, or report why they don't.
 
-An InferenceService's own status can't be trusted for this: `observedGeneration` is copied from the Deployment
-(kserve/kserve#6081), and Ready stays True while a rollout goes on (#4626). So what is asked is the Deployment, whether
-its pods have fetched what was applied; and the pods themselves, why they haven't. What never was made comes first: pods
-that a quota or a policy refuses are in no status of an InferenceService.
+An InferenceService's own status isn't reliable for this: `observedGeneration` is copied from the Deployment
+(kserve/kserve#6081), and Ready stays True during a rollout (#4626). So the Deployment is checked for whether its pods
+run the applied model, and the pods for problems. Refused pods are checked first: pods that a quota or a policy refuses
+don't appear in the status of an InferenceService.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ __all__ = ["Predictor", "await_predictor"]
 _log = get_logger(__name__)
 Object = dict[str, Any]
 
-# Seconds between two looks when nothing is said to have changed, and between two lines that tell of waiting.
+# Poll interval in seconds if no watch event arrives, and the interval of log lines while waiting.
 _LOOK_S = 5.0
 _LINE_EVERY_S = 15.0
-# A cluster's autoscaler takes minutes to start a node; longer than this part of the time it won't.
+# Fraction of the timeout to wait for a node: a cluster's autoscaler takes minutes to start one.
 _PATIENCE_FOR_A_NODE = 1 / 2
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """What serves one release.
+    """A predictor that serves one release.
 
     Attributes:
-        service: Name of its InferenceService.
-        backend: Name of its Service, and of its Deployment.
+        service: Name of the InferenceService.
+        backend: Name of the Service and of the Deployment.
         version: Version of the model.
-        storage_uri: What its pods fetch.
+        storage_uri: storageUri of the pods.
         conditions: Conditions of the InferenceService that must be True.
-        min_replicas: Its minReplicas and maxReplicas, where a rollout changes those of what answers and puts them back;
-            None for none.
-        max_replicas: See above.
+        min_replicas: minReplicas to restore, if the rollout changes them; None otherwise.
+        max_replicas: maxReplicas to restore, if the rollout changes them; None otherwise.
     """
 
     service: str
@@ -64,19 +63,19 @@ class Predictor:
 def await_predictor(
     cluster: KubernetesClient, predictor: Predictor, generation: int, timeout_s: float, still_ours: Callable[[], None]
 ) -> None:
-    """Wait until a predictor's pods run the model that was applied, all of them and no other.
+    """Wait until all pods of a predictor run the applied model.
 
     Args:
-        cluster: Where it is.
-        predictor: What was applied.
-        generation: Generation of the InferenceService after it was applied.
-        timeout_s: How long it may take.
-        still_ours: Raises when somebody else has the rollout's lock.
+        cluster: Client of the cluster.
+        predictor: The applied predictor.
+        generation: Generation of the InferenceService after the apply.
+        timeout_s: Timeout in seconds.
+        still_ours: Raises if another process has taken over the rollout's lock.
 
     Raises:
-        ConfigError: A policy doesn't let its pods come into being.
-        ModelError: The model doesn't load, or its container ends.
-        ServiceError: It isn't ready in time, or never will be: no image, no quota, no node.
+        ConfigError: A policy refuses its pods.
+        ModelError: The model doesn't load, or its container exits.
+        ServiceError: The pods aren't ready in time, or can't become ready: no image, no quota, no node.
     """
     started = told = time.monotonic()
     seen = _PodProblem()
@@ -87,7 +86,7 @@ def await_predictor(
         waiting_for = trouble.reason or _not_ready(service, predictor) or _not_rolled_out(cluster, predictor)
         if not waiting_for:
             return
-        if not trouble.reason:  # a container that ends again and again says more than any condition
+        if not trouble.reason:  # a crashing container is more informative than the conditions
             trouble = look_at_pods(cluster, predictor.service, predictor.storage_uri)
         if not trouble.kind:
             trouble = _blocked(service, predictor) or trouble
@@ -105,7 +104,7 @@ def await_predictor(
 
 
 class _PodProblem:
-    """How long the present kind of trouble has lasted."""
+    """Measures how long the present kind of problem has lasted."""
 
     def __init__(self) -> None:
         self._kind, self._since = "", time.monotonic()
@@ -130,7 +129,7 @@ def _service(cluster: KubernetesClient, predictor: Predictor, generation: int) -
 
 
 def _blocked(service: Object, predictor: Predictor) -> PodProblem | None:
-    """Return why KServe says that the model can't be served: also after a first failure, that a second try may mend."""
+    """Return KServe's reason why the model can't be served; the first failure may be followed by a successful retry."""
     status = _model_status(service, predictor)
     transition = status.get("transitionStatus")
     if transition not in ("InvalidSpec", "BlockedByFailedLoad"):
@@ -143,16 +142,17 @@ def _blocked(service: Object, predictor: Predictor) -> PodProblem | None:
 
 
 def _canary_status(service: Object, predictor: Predictor) -> Object | None:
-    """Return what KServe says of the predictor as a canary; None where it isn't one."""
+    """Return KServe's status of the predictor as a canary; None if it isn't one."""
     canaries: list[Object] = service.get("status", {}).get("canaryStatuses") or []
     backends = {f"{predictor.service}-{canary['name']}-predictor": canary for canary in canaries}
     return backends.get(predictor.backend)
 
 
 def _model_status(service: Object, predictor: Predictor) -> Object:
-    """Return what KServe says of the predictor's model; {} where it says nothing.
+    """Return KServe's status of the predictor's model; {} if there is none.
 
-    A canary's `modelStatus` is always there and never filled (KServe of August 2026): no transition is no word.
+    A canary's `modelStatus` is always present and never filled (KServe, August 2026), so it is ignored without a
+    transition status.
     """
     canary = _canary_status(service, predictor)
     status: Object = (canary if canary is not None else service.get("status", {})).get("modelStatus") or {}
@@ -160,7 +160,7 @@ def _model_status(service: Object, predictor: Predictor) -> Object:
 
 
 def _not_ready(service: Object, predictor: Predictor) -> str:
-    """Return what of the InferenceService's status isn't as it should be, or ""."""
+    """Return the first part of the InferenceService's status that isn't ready, or ""."""
     conditions = {item["type"]: item for item in service.get("status", {}).get("conditions", ())}
     wanted = [*predictor.conditions, *(["IngressReady"] if "IngressReady" in conditions else [])]
     for kind in wanted:
@@ -169,7 +169,7 @@ def _not_ready(service: Object, predictor: Predictor) -> str:
             said = ": ".join(str(condition[key]) for key in ("reason", "message") if condition.get(key))
             return f"{kind} is {condition.get('status', 'not said')}{f' ({said})' if said else ''}"
     status, canary = _model_status(service, predictor), _canary_status(service, predictor)
-    if canary is not None and not status:  # a canary's own is optional
+    if canary is not None and not status:  # a canary's modelStatus is optional
         return "" if canary.get("ready") else "the canary isn't ready"
     if status.get("transitionStatus") != "UpToDate" or status.get("states", {}).get("targetModelState") != "Loaded":
         return f"the model is {status.get('states', {}).get('targetModelState') or 'not loaded'}"
@@ -177,7 +177,7 @@ def _not_ready(service: Object, predictor: Predictor) -> str:
 
 
 def _not_rolled_out(cluster: KubernetesClient, predictor: Predictor) -> str:
-    """Return why not all pods of the Deployment run the model that was applied, or ""."""
+    """Return why not all pods of the Deployment run the applied model, or ""."""
     deployment = cluster.get(DEPLOYMENT, predictor.backend)
     if deployment is None:
         return f"there is no Deployment {predictor.backend} yet"

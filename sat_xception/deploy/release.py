@@ -1,9 +1,9 @@
-"""A version in a place of its own, so that a predictor's pods can't load another one.
+"""Releases: each version in a folder of its own, so that a predictor's pods can't load another version.
 
-KServe copies what is below a predictor's storageUri into each pod when the pod starts, and TensorFlow Serving loads the
-newest version it finds there. Pointed at a model's folder, a pod that restarts in the middle of the night would serve
-whatever came there since. So each release is `<root>/<name>-releases/<version>/<version>/`, and the storageUri is the
-folder above the version. See docs/decisions/0024-one-version-a-storage-uri.md.
+When a pod starts, KServe copies everything below its storageUri into it, and TensorFlow Serving loads the newest
+version in there. If the storageUri were a model's folder, a restarted pod would serve any newer version in it. So each
+release is stored in `<root>/<name>-releases/<version>/<version>/`, and the storageUri is the folder above the version.
+See docs/decisions/0024-one-version-a-storage-uri.md.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Release:
     """A version that can be rolled out.
 
     Attributes:
-        name: The model's name.
-        version: Its version.
-        place: Folder of the version, here or in a bucket, as this program reads and writes it.
-        storage_uri: Folder above it, as the cluster's pods read it.
-        digest: SHA-256 of its digest file, and so of all that is in it.
-        backbone: Name of the network.
-        model: SHA-256 of the Keras model that it was made of.
+        name: Name of the model.
+        version: Number of the version.
+        place: Local folder or bucket address of the version, as this program reads and writes it.
+        storage_uri: Address of the folder above it for the cluster's pods.
+        digest: SHA-256 of its digest file, which covers all its files.
+        backbone: Name of the backbone.
+        model: SHA-256 of the Keras model that was exported.
         classes: Class names, in the order of the probabilities.
     """
 
@@ -53,13 +53,13 @@ class Release:
 
 
 def release_of(source: Path, root: Path, name: str, storage_uri: str) -> Release:
-    """Return what a packaged version is called as a release; nothing is copied yet.
+    """Return the release for a packaged version; nothing is copied yet.
 
     Args:
-        source: The packaged version, on this machine.
-        root: Model root, here or in a bucket.
-        name: The model's name.
-        storage_uri: The root as the cluster's pods name it; "" when that is `root`.
+        source: Local folder of the packaged version.
+        root: Model root, in a folder or a bucket.
+        name: Name of the model.
+        storage_uri: Address of the root for the cluster's pods; "" if it is `root`.
 
     Raises:
         DataError: The package is damaged.
@@ -80,11 +80,11 @@ def release_of(source: Path, root: Path, name: str, storage_uri: str) -> Release
 
 
 def open_release(release: Release, place: Path) -> Path:
-    """Return a release's version on this machine, proved to be the one that was recorded.
+    """Return the local folder of a release, after checking it against the recorded digest.
 
     Raises:
-        ConfigError: It is gone.
-        DataError: It isn't what was recorded.
+        ConfigError: The release is missing.
+        DataError: The digest differs.
         ServiceError: The bucket can't be read.
     """
     version = resolve_version(place, release.name)
@@ -95,10 +95,10 @@ def open_release(release: Release, place: Path) -> Path:
 
 
 def copy_version(source: Path, target: Path) -> bool:
-    """Copy a version so that it appears whole; return whether it was there already.
+    """Copy a version atomically; return whether it existed already.
 
     Raises:
-        DataError: Another model has this version.
+        DataError: Another model has this version number.
     """
     if has_version(target):
         if folder_digests(here(target)) != folder_digests(source):

@@ -1,4 +1,4 @@
-"""What a deployment comes to, for people: which version answers where, and how to ask it."""
+"""The results of deploy, their summaries, and the deployment record as Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DeployResult", "NotDeployedResult", "PlanResult", "deployment_markdo
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What deploy did.
+    """Result of a deployment.
 
     Attributes:
         record: Content of `deployment.json`.
@@ -31,7 +31,7 @@ class DeployResult:
         return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
-        """Return what answers, and how to start the endpoint."""
+        """Return the deployed version, and the command that starts the endpoint."""
         record = self.record
         where = f"at {record.endpoint}" if record.endpoint else "over REST and gRPC"
         lines = [
@@ -51,7 +51,7 @@ class DeployResult:
 
 @dataclass(frozen=True)
 class NotDeployedResult:
-    """A package that was checked and left where it is.
+    """A package that was checked, and not deployed.
 
     Attributes:
         record: Content of `deployment.json`.
@@ -82,10 +82,10 @@ class NotDeployedResult:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What a deployment would do.
+    """Plan of a deployment, or a list of deployments.
 
     Attributes:
-        text: The checks of the cluster and what would change on it.
+        text: Text for stdout, such as the checks of the cluster and the planned changes.
     """
 
     text: str

@@ -1,7 +1,7 @@
-"""Roll a release out on a cluster: make its predictor, prove it, move the traffic in steps, and go back on any failure.
+"""Roll out a release on a cluster: create its predictor, verify it, move the traffic in steps, roll back on failure.
 
-Nothing about a rollout is only in this process: what answers is in the route, what was tried is in the record, and who
-is at it is in the Lease. A run that finds a record "in progress" puts the traffic back before it begins.
+No state is only in this process: the serving predictor is in the route, the attempt is in the record, and the holder of
+the lock is in the Lease. A run that finds a record "in progress" restores the traffic before it starts.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ __all__ = ["Rollout", "Strategy", "strategy_of"]
 
 _log = get_logger(__name__)
 Object = dict[str, Any]
-# Times in a row that a predictor must answer its golden tiles before it gets traffic.
+# Number of consecutive correct answers to the golden tiles before a predictor gets traffic.
 _PROOFS = 3
 
 
 class Strategy(Protocol):
-    """A way to split an endpoint's traffic between the release that answers and the next."""
+    """A way to split an endpoint's traffic between the current and the next release."""
 
     name: str
     route: str
 
     def current(self) -> Predictor | None:
-        """Return what answers; None when nothing does."""
+        """Return the serving predictor; None if there is none."""
 
     def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
-        """Return what `start` and the first share of the traffic apply."""
+        """Return the objects that `start` and the first traffic step apply."""
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
-        """Return whether what answers is this release in the template's present shape."""
+        """Return whether the current predictor serves this release with the template's present settings."""
 
     def next(self, release: Release, current: Predictor | None) -> Predictor:
-        """Return the predictor that `start` makes."""
+        """Return the predictor that `start` creates."""
 
     def start(self, release: Release, current: Predictor | None) -> int:
-        """Make a predictor without traffic; return the generation of its InferenceService."""
+        """Create a predictor without traffic; return the generation of its InferenceService."""
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic."""
 
     def finish(self, new: Predictor) -> None:
-        """Remove what answered before."""
+        """Remove the previous predictor."""
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
-        """Give all the traffic back, and remove the new predictor."""
+        """Give all traffic back to the previous predictor, and remove the new one."""
 
 
 def strategy_of(name: str, cluster: KubernetesClient, config: RolloutConfig, template: Object) -> Strategy:
@@ -89,7 +89,7 @@ class Rollout:
         self.history = History(cluster, config.name)
 
     def recover(self) -> bool:
-        """Put right what a rollout left that was killed; return whether there was one."""
+        """Clean up after a rollout that was killed; return whether there was one."""
         record = self.history.unfinished
         if record is None:
             return False
@@ -107,14 +107,14 @@ class Rollout:
         """Roll a release out; return its record.
 
         Args:
-            source: Its version on this machine, for the golden tiles.
-            release: What is rolled out.
-            may_be_older: Whether it may be older than what is serving.
+            source: Local folder of the version, for the golden tiles.
+            release: Release to roll out.
+            may_be_older: Whether it may be older than the serving version.
 
         Raises:
             ConfigError: The cluster refuses the plan. Nothing was changed.
-            ModelError: The version doesn't load or answers wrongly. What answered before answers again.
-            ServiceError: Something of the cluster failed. What answered before answers again.
+            ModelError: The version doesn't load or gives wrong results. The previous version serves again.
+            ServiceError: The cluster or the endpoint failed. The previous version serves again.
         """
         current = self._strategy.current()
         if not may_be_older:
@@ -278,20 +278,20 @@ class Rollout:
             raise error from None
         answers = f"version {before.version} has all the traffic again" if before else "nothing answers, as before"
         if isinstance(error, SatXceptionError):
-            kind = ServiceError if isinstance(error, ServiceError) else type(error)  # some of which take a code as well
+            kind = ServiceError if isinstance(error, ServiceError) else type(error)  # RequestError takes a code as well
             raise kind(f"rolled back, {answers}: {error}") from None
         _log.error("rolled back, %s", answers)
         raise error
 
     def _client_of(self, predictor: Predictor) -> EndpointClient:
         address = self._config.predictor_url.format(service=predictor.backend, namespace=self._config.namespace)
-        # The token is the endpoint's: predictors, behind it, get none.
+        # The token is for the endpoint; predictors behind it must not get it.
         access = Access(ca_file=Access.find().ca_file)
         return EndpointClient(address, self._config.name, predictor.version, self._config.timeout_s, access)
 
 
 def _check_signature(client: EndpointClient) -> None:
-    """Make sure that the model takes images and gives probabilities, where the server tells its signatures."""
+    """Check that the model takes images and returns probabilities, if the server reports its signatures."""
     signatures: Any = client.metadata().get("metadata", {}).get("signature_def", {}).get("signature_def", {})
     found = signatures.get("serving_default", {})
     if set(found.get("inputs", ())) != {"image_bytes"} or "probabilities" not in found.get("outputs", ()):

@@ -1,4 +1,4 @@
-"""Who answered while the new version had a share of the traffic, and whether that fits the share."""
+"""Count the responses of each version during a traffic step, and test whether they fit the share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sat_xception.deploy.rollout_record import TrafficStep
 
 __all__ = ["Answer", "StepFigures", "Tally"]
 
-# A split that is right is taken for a wrong one with less than this probability at each look. A rollout has up to 99
-# shares below 100 %, and at each a dozen looks at most, since each comes after twice as many answers as the one before
-# (60 x 2^12 answers are a day of watching): less than 99 x 12 x 8e-10 < 1e-6 in a whole rollout.
+# Maximum probability, per test, that a correct split is rejected. A rollout has up to 99 shares below 100 %, and at
+# most a dozen tests at each, since each test needs twice as many answers as the one before (60 x 2^12 answers are a day
+# of watching): less than 99 x 12 x 8e-10 < 1e-6 in a whole rollout.
 _FALSE_ALARM = 8e-10
 _FIRST_LOOK = 60
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that came through the gateway.
+    """A response through the gateway.
 
     Attributes:
-        version: The version that gave it; None where that can't be told.
-        tile: Whether tiles were asked for.
+        version: Version that answered; None if unknown.
+        tile: Whether the request had tiles.
     """
 
     version: int | None
@@ -34,19 +34,19 @@ class Answer:
 
 
 class Tally:
-    """Answers since the gateway splits the traffic, by the version that gave them.
+    """Number of answers by version, since the gateway has split the traffic.
 
     Attributes:
-        began: When it began, on the monotonic clock.
-        tiles: Requests with tiles that the new version answered.
+        began: Start of counting, on the monotonic clock.
+        tiles: Number of requests with tiles that the new version answered.
     """
 
     def __init__(self, new: int, percent: int) -> None:
-        """Begin to count.
+        """Start to count.
 
         Args:
             new: The new version.
-            percent: Its share of the traffic.
+            percent: Share of the traffic of the new version.
         """
         self.began, self.tiles = time.monotonic(), 0
         self._new, self._wanted = new, percent / 100
@@ -54,36 +54,36 @@ class Tally:
         self._next_look = _FIRST_LOOK
 
     def add(self, answer: Answer) -> None:
-        """Count an answer, unless nobody knows who gave it."""
+        """Count an answer, unless its version is unknown."""
         if answer.version is not None:
             self._by[answer.version] += 1
             self.tiles += answer.tile and answer.version == self._new
 
     @property
     def by_new(self) -> int:
-        """How many answers the new version gave."""
+        """Number of answers of the new version."""
         return self._by[self._new]
 
     @property
     def total(self) -> int:
-        """How many answers there are."""
+        """Number of answers."""
         return self._by.total()
 
     @property
     def share(self) -> float | None:
-        """Share of the answers that the new version gave; None without answers."""
+        """Share of the new version in the answers; None without answers."""
         return self.by_new / self.total if self.total else None
 
     def contradicts(self, last: bool = False) -> bool:
-        """Return whether so many answers of the new version, or so few, are next to impossible with its share.
+        """Return whether the number of answers of the new version is almost impossible with its share.
 
-        A gateway that chooses at random gives the new version a binomial number of n answers. That it is k or further
-        away on k's side has a probability of at most exp(-n D), where D is the relative entropy of k/n to the share
-        (Chernoff's bound). A gateway that takes turns is nearer to the share than that. With all the traffic, one
-        answer of another version is one too many.
+        If the gateway chooses at random, the number of answers of the new version is binomial. The probability of k or
+        a more extreme number is at most exp(-n D), where D is the relative entropy of k/n to the share (Chernoff
+        bound). A round-robin gateway stays closer to the share than that. With 100 % of the traffic, a single answer of
+        another version is a contradiction.
 
         Args:
-            last: Look even if there aren't twice as many answers as at the last look.
+            last: Test even if there aren't twice as many answers as at the last test.
         """
         if not self.total or not (last or self.total >= self._next_look or self._wanted == 1):
             return False
@@ -92,23 +92,23 @@ class Tally:
         return 2 * math.exp(-self.total * _relative_entropy(self.by_new / self.total, self._wanted)) < _FALSE_ALARM
 
     def __str__(self) -> str:
-        """Return who answered how often."""
+        """Return the number of answers by version."""
         return ", ".join(f"{count:,} by version {version}" for version, count in sorted(self._by.items())) or "nobody"
 
 
 @dataclass
 class StepFigures:
-    """What was measured while the new version had a share of the traffic.
+    """Measurements of one traffic step.
 
     Attributes:
-        percent: The share that it was given.
-        requests: Requests through the address that users use.
-        failed: Those that weren't answered.
-        by_new: Share of them that the new version answered; None where versions can't be told apart.
-        tiles_by_new: Requests with tiles that the new version answered; None as above.
-        new_s: Seconds of each request to the new predictor itself.
-        old_s: The same of the old one.
-        problems: What the failed ones said.
+        percent: Share of the traffic of the new version, in %.
+        requests: Number of requests through the users' address.
+        failed: Number of requests that weren't answered.
+        by_new: Share of the new version in the answers; None if the versions can't be distinguished.
+        tiles_by_new: Number of requests with tiles that the new version answered; None like `by_new`.
+        new_s: Duration of each direct request to the new predictor, in seconds.
+        old_s: Duration of each direct request to the old predictor, in seconds.
+        problems: Messages of the failed requests.
     """
 
     percent: int
@@ -147,7 +147,7 @@ class StepFigures:
 
 
 def _relative_entropy(one: float, other: float) -> float:
-    """Return the relative entropy of a coin to another, in nats; infinite where the other never falls as the first."""
+    """Return the relative entropy of two Bernoulli distributions, in nats; infinite if `other` excludes `one`."""
     entropy = 0.0
     for p, q in ((one, other), (1 - one, 1 - other)):
         if p > 0:

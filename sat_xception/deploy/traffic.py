@@ -1,8 +1,8 @@
-"""How an HTTPRoute splits requests between Services, and whether the gateway has taken it.
+"""Split the traffic of an HTTPRoute between Services, and wait until the gateway has accepted it.
 
-Weights are relative (Gateway API, `HTTPBackendRef.weight`): a sole backend has all the traffic whatever its weight, and
-a backend without one has weight 1. So only shares are compared here. A route may have rules that aren't a rollout's:
-they stay as they are.
+Weights are relative (Gateway API, `HTTPBackendRef.weight`): a single backend has all the traffic at any weight, and a
+backend without a weight has weight 1. So only shares are compared here. Rules of a route that aren't a rollout's aren't
+changed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["await_route", "plan_split", "read_weights", "remove_backend", "split
 Object = dict[str, Any]
 _PORT = 80  # of a predictor's Service in KServe's Standard mode
 _POLL_S = 0.5
-# Shares that differ by less are the same: a KServe or a person may write 1 and 2 for a third and two thirds.
+# Shares that differ by less count as equal: the weights 1 and 2 may stand for 33 % and 67 %.
 _SAME_PERCENT = 0.01
-# How often a route may change between being read and being written: gateways write its status when it changes.
+# Number of retries if a route changes between read and write: gateways write its status after each change.
 _TRIES = 10
 _EVERYTHING = [{"path": {"type": "PathPrefix", "value": "/"}}]
-_DEFAULT: Object = {"matches": _EVERYTHING}  # the rule that the schema gives a route without rules
+_DEFAULT: Object = {"matches": _EVERYTHING}  # the schema's default rule for a route without rules
 
 
 def read_weights(route: Object) -> dict[str, float]:
-    """Return the weight of each Service in a route, as its share in %; none for a route without backends.
+    """Return the share of each Service in a route, in %; {} for a route without backends.
 
-    Where rules split differently, it is the largest.
+    If rules split differently, the largest share counts.
     """
     weights: dict[str, float] = {}
     for shares in map(_shares, _rules(route)):
@@ -44,32 +44,34 @@ def read_weights(route: Object) -> dict[str, float]:
 def split_traffic(
     cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float, force: bool = False
 ) -> None:
-    """Give each Service its weight in a route, and wait until the gateway has taken it.
+    """Set the weights of Services in a route, and wait until the gateway has accepted it.
 
-    Every rule that sends to one of the Services gets the weights and stays as it is otherwise. Where there is none, a
-    rule for everything is added.
+    Every rule with one of the Services as a backend gets the weights, and is otherwise unchanged. If there is none, a
+    rule that matches everything is added.
 
     Args:
-        cluster: Where the route is.
-        route: Its name.
-        weights: Weight of each Service of the endpoint. One with weight 0 gets no requests, and isn't named any more.
-        timeout_s: How long the gateway may take.
-        force: Take over fields that others own.
+        cluster: Client of the cluster.
+        route: Name of the route.
+        weights: Weight of each Service of the endpoint. Services with weight 0 are removed from the route.
+        timeout_s: Timeout for the gateway, in seconds.
+        force: Take over fields that other managers own.
 
     Raises:
-        ConfigError: The route is gone.
-        ConflictError: Somebody else owns the route's rules.
-        ServiceError: The gateway doesn't take the route.
+        ConfigError: The route doesn't exist any more.
+        ConflictError: Another manager owns the route's rules.
+        ServiceError: The gateway doesn't accept the route.
     """
     _change_rules(cluster, route, lambda live: _split(live, weights), force)
     await_route(cluster, route, weights, timeout_s)
 
 
 def plan_split(cluster: KubernetesClient, route: str, weights: Mapping[str, float]) -> tuple[Object, bool] | None:
-    """Return what `split_traffic` would apply, and whether nobody has chosen what is there; None where it splits so.
+    """Return the manifest that `split_traffic` would apply, and whether the present rules are a mere default.
+
+    None if the route splits the traffic this way already.
 
     Raises:
-        ConfigError: The route is gone.
+        ConfigError: The route doesn't exist any more.
     """
     live = _route(cluster, route)
     rules = _split(live, weights)
@@ -79,10 +81,10 @@ def plan_split(cluster: KubernetesClient, route: str, weights: Mapping[str, floa
 
 
 def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
-    """Take a Service out of a route; what the rollout added for it goes, and rules of others stay.
+    """Remove a Service from a route, with the rules that the rollout added for it; other rules stay.
 
     Raises:
-        ConfigError: The route is gone.
+        ConfigError: The route doesn't exist any more.
     """
 
     def without(live: Object) -> list[Object]:
@@ -93,17 +95,17 @@ def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
 
 
 def await_route(cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float) -> None:
-    """Wait until a route splits requests by these weights, and the gateway has taken that.
+    """Wait until a route splits requests by these weights, and the gateway has accepted it.
 
     Raises:
-        ConfigError: The route is gone.
-        ServiceError: It isn't so in time.
+        ConfigError: The route doesn't exist any more.
+        ServiceError: Timeout.
     """
     wanted = _in_percent(weights)
     deadline = time.monotonic() + timeout_s
     while True:
         found = _route(cluster, route)
-        # Rules of others send to other Services; a rule for gRPC, which KServe makes, sends to the same.
+        # Only rules with our Services count, among them KServe's rule for gRPC.
         splits = [_shares(rule, weights) for rule in _rules(found) if _names(rule, weights)]
         other = next((split for split in splits if not _same(split, wanted)), None if splits else {})
         problem = _not_taken(found) if other is None else f"it splits {other or 'nothing'}, not {wanted}"
@@ -118,23 +120,23 @@ def await_route(cluster: KubernetesClient, route: str, weights: Mapping[str, flo
 
 
 def _change_rules(cluster: KubernetesClient, route: str, change: Callable[[Object], list[Object]], force: bool) -> None:
-    """Apply the rules that a function makes of those that a route has, unless it has changed in between."""
+    """Apply changed rules to a route, and retry if it was changed in between."""
     for left in reversed(range(_TRIES)):
         live = _route(cluster, route)
         rules, nobodys = change(live), _is_nobodys(live)
         if rules == _rules(live) or (nobodys and not rules):
-            return  # an apply would only make us the owner of what somebody else has written
+            return  # nothing to change; an apply would only make us the owner of others' fields
         metadata = {"name": route, "namespace": cluster.namespace}
         version = live["metadata"].get("resourceVersion")
         applied = {"metadata": {**metadata, "resourceVersion": version}, "spec": {"rules": rules or [_DEFAULT]}}
         try:
             cluster.apply(HTTP_ROUTE, applied, force=force or nobodys)
-            if not rules:  # a field that we no longer name is no longer ours: the route is as the manifests made it
+            if not rules:  # without the field in our manifest, the route has the rules of the manifests again
                 cluster.apply(HTTP_ROUTE, {"metadata": metadata}, force=True)
             return
         except ConflictError:
             if not left or _route(cluster, route)["metadata"].get("resourceVersion") == version:
-                raise  # somebody else owns the rules, or doesn't stop changing the route
+                raise  # another manager owns the rules, or keeps changing the route
 
 
 def _route(cluster: KubernetesClient, name: str) -> Object:
@@ -149,7 +151,7 @@ def _rules(route: Object) -> list[Object]:
 
 
 def _split(route: Object, weights: Mapping[str, float]) -> list[Object]:
-    """Return the rules of a route in which each Service has its weight."""
+    """Return the rules of a route with the given weights."""
     rules = [_with_weights(rule, weights) for rule in _rules(route)]
     if any(_names(rule, weights) for rule in rules):
         return rules
@@ -158,10 +160,9 @@ def _split(route: Object, weights: Mapping[str, float]) -> list[Object]:
 
 
 def _is_nobodys(route: Object) -> bool:
-    """Return whether nobody has chosen the rules of a route.
+    """Return whether the rules of a route are the schema's default.
 
-    One without rules gets the schema's default, which then belongs to whoever created it, unless that was by
-    server-side apply.
+    A route created without rules gets the default rule, owned by its creator unless it used server-side apply.
     """
     return all(map(_is_default, _rules(route)))
 
@@ -171,12 +172,12 @@ def _names(rule: Object, services: Mapping[str, float]) -> bool:
 
 
 def _is_default(rule: Object) -> bool:
-    """Return whether a rule is the schema's own, or says no more."""
+    """Return whether a rule is equivalent to the schema's default rule."""
     return {key: value for key, value in rule.items() if value} in ({}, _DEFAULT)
 
 
 def _with_weights(rule: Object, weights: Mapping[str, float]) -> Object:
-    """Return a rule with the weights of these Services, if it sends to any of them and not as they say already."""
+    """Return a rule with the weights of these Services, if it has one of them and its shares differ."""
     backends = rule.get("backendRefs") or ()
     named = {backend["name"] for backend in backends if backend["name"] in weights}
     wanted = _in_percent(weights)
@@ -196,7 +197,7 @@ def _references(weights: Mapping[str, float], like: Object) -> list[Object]:
 
 
 def _shares(rule: Object, among: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the share of each Service in a rule, in %; only of those among which it is asked for."""
+    """Return the share of each Service in a rule, in %; with `among`, only of these Services."""
     weights: dict[str, float] = {}
     for backend in rule.get("backendRefs") or ():
         name = backend["name"]
@@ -216,10 +217,10 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def _not_taken(route: Object) -> str:
-    """Return why no gateway has taken the present state of a route, or ""."""
+    """Return why no gateway has accepted the present state of a route, or ""."""
     parents = route.get("status", {}).get("parents") or ()
     if not parents:
-        return "no gateway controller has said anything of it; is there one, and are its parentRefs right?"
+        return "no gateway controller has set its status; is there one, and are its parentRefs right?"
     generation = route["metadata"].get("generation", 0)
     for parent in parents:
         conditions = {condition["type"]: condition for condition in parent.get("conditions", ())}

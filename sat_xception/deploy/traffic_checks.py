@@ -1,6 +1,6 @@
-"""Watch the traffic move: who answers, rightly, how fast, how often not at all, and to how many tiles.
+"""Check each traffic step of a rollout: the split, correctness, latency and failures of responses.
 
-Requests are the rollout's own, of golden tiles and of tiles that were given; those of users aren't seen from here.
+It sends its own requests, with golden tiles and with given tiles; users' requests can't be observed from here.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ __all__ = ["Probe", "agreement", "read_tiles"]
 _log = get_logger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _MAX_TILES = 200
-# Rounds that a step has at least, however short it is: enough for a 95th percentile that isn't the largest value.
+# Minimum number of rounds per step: enough for a 95th percentile that isn't the largest value.
 _MIN_ROUNDS = 60
-# Requests with tiles that the new version must have answered at each step: what goes wrong with every fifth of them is
-# seen with a probability of 1 - 0.8^20 = 99 %. At 10 % of the traffic it takes some 270 requests, twice as many where
-# versions are told apart by number.
+# Minimum number of requests with tiles that the new version must answer at each step: a failure of every fifth request
+# is detected with a probability of 1 - 0.8^20 = 99 %. At 10 % of the traffic it takes some 270 requests, and twice as
+# many if versions are distinguished by number.
 _MIN_TILES = 20
-# How much longer than --step-minutes a step may take until it has that many.
+# Maximum time that a step may take beyond --step-minutes to reach that number.
 _PATIENCE_S = 600.0
-# Where nothing has answered before: answers in a row that say that all of the gateway's proxies have the route.
+# For a first deployment: consecutive answers after which all of the gateway's proxies are assumed to have the route.
 _SETTLED = 20
 _SETTLE_PAUSE_S = 0.02
 _PAUSE_S = 0.5
-# A new version may be that much slower without a comparison: such differences are the network's.
+# Differences in latency below this aren't compared: they are due to the network.
 _NOISE_S = 0.05
 _LINE_EVERY_S = 15.0
 
 
 class _Step:
-    """One share of the traffic while it is watched.
+    """State of a traffic step.
 
     Attributes:
-        figures: What was measured.
-        tally: Who answered since the gateway splits the traffic.
-        split: Whether it splits it, as far as can be seen.
-        rounds: Rounds of requests since then.
+        figures: Measurements.
+        tally: Answers by version, since the gateway has split the traffic.
+        split: Whether the gateway splits the traffic, as far as can be observed.
+        rounds: Number of rounds of requests since then.
     """
 
     def __init__(self, new: int, percent: int, minutes: float, split: bool) -> None:
@@ -58,22 +58,22 @@ class _Step:
         self.begin(split)
 
     def begin(self, split: bool) -> None:
-        """Count from now on."""
+        """Restart the counts."""
         self.tally, self.split, self.rounds = Tally(self._new, self.figures.percent), split, 0
 
     @property
     def until(self) -> float:
-        """When it has been watched for as long as it was asked for, on the monotonic clock."""
+        """End of the configured duration, on the monotonic clock."""
         return self.tally.began + self._minutes * 60
 
     @property
     def watched(self) -> bool:
-        """Whether it has been watched for that long, and often enough."""
+        """Whether the configured duration has passed, with the minimum number of rounds."""
         return self.rounds >= _MIN_ROUNDS and time.monotonic() >= self.until
 
 
 class Probe:
-    """The visitor of the address that users use, the clients of the new and the old predictor, and the limits."""
+    """Checks of the traffic steps: through the users' address, and directly to the new and the old predictor."""
 
     def __init__(
         self,
@@ -84,20 +84,19 @@ class Probe:
         golden: GoldenTiles,
         still_ours: Callable[[], None],
     ) -> None:
-        """Take the clients; `old` is None when nothing has answered before."""
+        """Take the clients; `old` is None for a first deployment."""
         assert new.version is not None
         self._config, self._visitor, self._new, self._old = config, visitor, new, old
         self._version, self._golden, self._still_ours = new.version, golden, still_ours
 
     def watch(self, percent: int, minutes: float) -> StepFigures:
-        """Watch a share of the traffic, from when the gateway splits it, and until enough tiles were asked for.
+        """Watch a traffic step, from when the gateway splits the traffic until enough tiles were scored.
 
         Raises:
-            ModelError: The new version answers wrongly, or is much slower than the old.
-            ServiceError: Requests fail, the traffic isn't split as it was asked for, or too few tiles come to the new
-                version.
+            ModelError: The new version gives wrong results, or is much slower than the old one.
+            ServiceError: Requests fail, the traffic isn't split as configured, or the new version gets too few tiles.
         """
-        # Proxies take new weights later than the route's condition says: up to 15 s were seen.
+        # Proxies use new weights later than the route's condition reports: up to 15 s were observed.
         taken_by = time.monotonic() + self._config.timeout_s
         step = _Step(self._version, percent, minutes, split=self._old is None)
         figures = step.figures
@@ -122,7 +121,7 @@ class Probe:
         return figures
 
     def _is_passed(self, step: _Step, taken_by: float) -> bool:
-        """Return whether a step has been watched enough; begin to count when the gateway splits the traffic."""
+        """Return whether a step is complete; restart the counts when the gateway starts to split the traffic."""
         tally = step.tally
         if not self._visitor.tells_versions:
             return step.watched
@@ -141,7 +140,7 @@ class Probe:
         return enough
 
     def _ask(self, figures: StepFigures) -> Answer | None:
-        """Ask as users do, without a second try; return None where there was no answer."""
+        """Send a request as users do, without retries; return None if it failed."""
         figures.requests += 1
         try:
             return self._visitor.ask()
@@ -150,7 +149,7 @@ class Probe:
             return None
 
     def _await_first_answers(self, figures: StepFigures) -> None:
-        """Wait until a gateway's proxies have a route that is the first: what isn't answered yet is nobody's loss."""
+        """Wait until a gateway's proxies have a new route; failures don't count yet, as there are no users."""
         in_a_row, problem = 0, ""
         deadline = time.monotonic() + self._config.timeout_s
         while in_a_row < _SETTLED:
@@ -171,7 +170,7 @@ class Probe:
             time.sleep(_SETTLE_PAUSE_S)
 
     def _time_predictors(self, figures: StepFigures) -> None:
-        """Ask each predictor itself for a tile, and measure how long it takes."""
+        """Measure the duration of a direct request with a tile to each predictor."""
         figures.new_s.append(_timed(self._new, self._golden.images[:1]))
         if self._old and figures.percent < 100:
             figures.old_s.append(_timed(self._old, self._golden.images[:1]))
@@ -229,7 +228,7 @@ class Probe:
 
 
 def read_tiles(folder: Path | None) -> list[bytes]:
-    """Return image files of a folder, at most 200 of them, spread over it; none when there is no folder.
+    """Return at most 200 image files of a folder, evenly spaced; none without a folder.
 
     Raises:
         DataError: The folder holds no images.
@@ -243,11 +242,11 @@ def read_tiles(folder: Path | None) -> list[bytes]:
 
 
 def agreement(new: EndpointClient, old: EndpointClient, images: Sequence[bytes], at_least: float) -> float:
-    """Return the share of images that two versions give the same class.
+    """Return the fraction of images that get the same class from two versions.
 
     Raises:
-        ModelError: It is below `at_least`, or they have other numbers of classes.
-        ServiceError: One of them doesn't answer.
+        ModelError: The fraction is below `at_least`, or the numbers of classes differ.
+        ServiceError: A version doesn't answer.
     """
     answers = [np.concatenate([client.predict(batch) for batch in _batches(images)]) for client in (new, old)]
     if answers[0].shape != answers[1].shape:
@@ -256,9 +255,9 @@ def agreement(new: EndpointClient, old: EndpointClient, images: Sequence[bytes],
             f"{answers[1].shape[1]}: its users would read it wrongly. If they know, use --min-agreement 0"
         )
     same = answers[0].argmax(axis=1) == answers[1].argmax(axis=1)
-    known = np.isfinite(answers).all(axis=(0, 2))  # of NaN, too, there is a largest: the first
+    known = np.isfinite(answers).all(axis=(0, 2))  # argmax of NaN would be 0
     share = float((same & known).mean())
-    if not share >= at_least:  # of no tiles there is no share
+    if not share >= at_least:  # also if share is NaN, without tiles
         raise ModelError(
             f"versions {new.version} and {old.version} give {share:.0%} of {len(images):,} tiles the same class "
             f"(--min-agreement {at_least:g}). Look at some tiles with `sat_xception predict`; if the change is meant, "

@@ -1,7 +1,7 @@
-"""Rollout with two InferenceServices behind one weighted HTTPRoute: works with every KServe that has Standard mode.
+"""The strategy with two InferenceServices behind one weighted HTTPRoute: for every KServe with Standard mode.
 
-The endpoint's name stands for `<name>-a` and `<name>-b`. One answers; the other is made anew for the next version, gets
-its share of the route, and then all of it; then the first is removed.
+The InferenceServices are `<name>-a` and `<name>-b`. While one serves, the other is created for the next version, and
+gets a growing share of the route up to 100 %; then the first one is removed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TwoServices:
         self.route = f"{config.name}-route"
 
     def current(self) -> Predictor | None:
-        """Return what gets the traffic, most of it where it is split; None when nothing does."""
+        """Return the predictor with the traffic, or with most of it; None if there is none."""
         route = self._cluster.get(HTTP_ROUTE, self.route) or {}
         weights = read_weights(route)
         for service in sorted(self._services, key=lambda service: -weights.get(_backend(service), 0)):
@@ -48,7 +48,7 @@ class TwoServices:
         return None
 
     def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
-        """Return what `start` and the first share of the traffic apply."""
+        """Return the objects that `start` and the first traffic step apply."""
         force, service = self._config.force_conflicts, self._other(current)
         plan = [Planned(INFERENCE_SERVICE, service_of(self._template, service, release), force)]
         weights = self._weights(self._config.traffic_steps[0], current, _backend(service))
@@ -58,18 +58,18 @@ class TwoServices:
         return plan
 
     def is_as_planned(self, release: Release, current: Predictor) -> bool:
-        """Return whether what answers is this release in the template's present shape."""
+        """Return whether the current predictor serves this release with the template's present settings."""
         found = self._cluster.get(INFERENCE_SERVICE, current.service)
         manifest = service_of(self._template, current.service, release)
         planned = self._cluster.apply(INFERENCE_SERVICE, manifest, dry_run=True, force=True)
         return found is not None and not difference(found, planned)
 
     def next(self, release: Release, current: Predictor | None) -> Predictor:
-        """Return the predictor that `start` makes."""
+        """Return the predictor that `start` creates."""
         return self._predictor(self._other(current), release.version, release.storage_uri)
 
     def start(self, release: Release, current: Predictor | None) -> int:
-        """Make the predictor of a release, without traffic; return the generation of its InferenceService."""
+        """Create the predictor of a release, without traffic; return the generation of its InferenceService."""
         service = self._other(current)
         manifest = service_of(self._template, service, release)
         found = self._cluster.get(INFERENCE_SERVICE, service)
@@ -82,22 +82,22 @@ class TwoServices:
         return int(applied["metadata"]["generation"])
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
-        """Give the new predictor its share of the traffic; all of it where nothing else answers."""
+        """Give the new predictor its share of the traffic, or all of it in a first deployment."""
         weights = self._weights(percent, current, new.backend)
         split_traffic(self._cluster, self.route, weights, self._config.timeout_s, force=self._config.force_conflicts)
 
     def finish(self, new: Predictor) -> None:
-        """Remove what answered before; requests that it works on are finished first."""
+        """Remove the previous InferenceService, after its requests in progress are finished."""
         for service in self._services:
             if service != new.service and self._cluster.get(INFERENCE_SERVICE, service) is not None:
                 time.sleep(self._config.drain_s)
                 self._cluster.delete(INFERENCE_SERVICE, service)
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
-        """Give all the traffic back to what answered before, and remove the new predictor.
+        """Give all traffic back to the previous predictor, and remove the new one.
 
-        Whether it ever had traffic is in the route, also where another process gave it: a route that doesn't send to
-        the new predictor is as it was, or as somebody made it by hand, and stays so.
+        The route shows whether the new predictor had traffic, also if another process gave it. A route without the new
+        predictor is unchanged, or was edited by hand, and isn't touched.
         """
         route = self._cluster.get(HTTP_ROUTE, self.route) or {}
         if read_weights(route).get(new.backend):
@@ -110,7 +110,7 @@ class TwoServices:
         self._cluster.delete(INFERENCE_SERVICE, new.service)
 
     def _weights(self, percent: int, current: Predictor | None, new: str) -> dict[str, int]:
-        # Both are named: a rule that still sends to the other one is a rule to change.
+        # Both Services are listed, so that rules with the other one are changed too.
         both = dict.fromkeys(map(_backend, self._services), 0)
         return both | ({new: 100} if current is None else {current.backend: 100 - percent, new: percent})
 

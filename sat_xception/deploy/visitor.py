@@ -1,12 +1,12 @@
-"""Ask an endpoint as its users do, and read from each answer which of two versions gave it.
+"""Send requests to an endpoint as its users do, and find out which of two versions answered.
 
-Weighted round robin has no chance in it: whoever asks the same few things in turn may send all the tiles to one
-version. So what is asked next is drawn at random, and each request comes as a new client's, on a connection of its own
-and without cookies: a gateway deals out anew who isn't known to it.
+Weighted round robin isn't random: a fixed cycle of requests could send all tiles to one version. So the next request is
+chosen at random, and each is sent as a new client, on a connection of its own and without cookies, so that a gateway
+with session affinity distributes them too.
 
-A status names the version. A prediction of TensorFlow Serving's REST interface doesn't: there, the probabilities tell,
-where the two versions give a tile different ones. Where they are alike, half of the requests ask for a version by its
-number (`/versions/<n>:predict`): the server that has it answers, and the other one says that it hasn't.
+A status response contains the version. A prediction over TensorFlow Serving's REST interface doesn't: it is recognised
+by its probabilities, if the two versions give different ones for the tile. If they are equal, half of the requests ask
+for a version by number (`/versions/<n>:predict`): the server with that version answers, and the other one refuses.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sat_xception.served_model.golden import GoldenTiles
 
 __all__ = ["Visitor"]
 
-# Of the requests, those that ask for the status; and of those for tiles whose answers are alike, those by number.
+# Fraction of requests for the status; and, among those with tiles that both versions score alike, of those by number.
 _STATUS, _BY_NUMBER = 1 / 4, 1 / 2
-# Of the requests for tiles, those with all golden tiles at once.
+# Fraction of the requests with tiles that send all golden tiles at once.
 _ALL_TILES = 1 / 30
 
 
 class Visitor:
-    """A user of the endpoint who knows what the new and the old version answer."""
+    """A client of the endpoint that recognises the answers of the new and the old version."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Visitor:
         golden: GoldenTiles,
         chance: random.Random | None = None,
     ) -> None:
-        """Ask the old version for its answers, and each for the version of the other.
+        """Get the old version's scores, and each predictor's refusal of the other version.
 
         Args:
-            route: Client of the address that users use, as a new client each time and without a second try.
-            new: Client of the new predictor itself.
-            old: The same of the old one; None when nothing has answered before.
+            route: Client of the users' address, with `as_new_client` and without retries.
+            new: Client of the new predictor.
+            old: Client of the old predictor; None for a first deployment.
             golden: Golden tiles of the new version.
-            chance: Draws what is asked next. Default: one that nobody can foretell.
+            chance: Random generator for the choice of requests. Default: the system's.
 
         Raises:
             ServiceError: A predictor doesn't answer.
@@ -63,7 +63,7 @@ class Visitor:
         self._by_number: dict[int, EndpointClient] = {}
         self._refusals: dict[int, str] = {}
         self._alike = np.zeros(len(golden.images), dtype=bool)
-        # Where both serve one version, as after a change of the template alone, no answer tells who gave it.
+        # If both serve the same version, as after a change of the template, answers can't be distinguished.
         self.tells_versions = old is None or old.version != new.version
         if old is not None:
             answers = old.predict(golden.images)
@@ -85,7 +85,7 @@ class Visitor:
             client.close()
 
     def ask(self) -> Answer:
-        """Ask something, and return who answered.
+        """Send a random request, and return which version answered.
 
         Raises:
             ModelError: The answer is neither the new nor the old version's.
@@ -102,7 +102,7 @@ class Visitor:
         return Answer(version if self.tells_versions and not alike else None, tile=True)
 
     def ask_version(self) -> Answer:
-        """Ask for the status, and return who answered.
+        """Request the status, and return which version answered.
 
         Raises:
             ServiceError: There was no answer.
@@ -111,12 +111,12 @@ class Visitor:
         return Answer(served[0] if served and self.tells_versions else None, tile=False)
 
     def _ask_by_number(self, tiles: slice) -> Answer:
-        """Ask for tiles of one of the two versions: who has it answers, and the other one refuses."""
+        """Request tiles from one of the two versions by number; the other version refuses."""
         [asked, other] = self._chance.sample([*self._by_number], 2)
         try:
             answers = self._by_number[asked].predict(self._golden.images[tiles])
         except RequestError as refused:
-            # In the predictor's own words: a gateway that has lost its route answers with 404 as well.
+            # Compared with the predictor's own message, since a gateway without a route answers 404 as well.
             if refused.code == Code.NOT_FOUND and refused.said == self._refusals[asked]:
                 return Answer(other, tile=True)
             raise
@@ -124,10 +124,10 @@ class Visitor:
         return Answer(asked, tile=True)
 
     def _version_of(self, answers: npt.NDArray[np.float32], tiles: slice) -> int | None:
-        """Return the version that gives such answers to some golden tiles.
+        """Return the version whose scores of these golden tiles match.
 
         Raises:
-            ModelError: There is none.
+            ModelError: Neither version's scores match.
         """
         off = {version: _away(answers, expected[tiles]).max(initial=0.0) for version, expected in self._answers.items()}
         version = min(off, key=lambda one: off[one])
@@ -140,7 +140,7 @@ class Visitor:
         return version
 
     def _learn_refusal(self, has: EndpointClient, other: EndpointClient) -> None:
-        """Remember how a predictor refuses the version that another one has, in its own words."""
+        """Store a predictor's message that refuses the other predictor's version."""
         assert has.version is not None
         with contextlib.closing(other.at_version(has.version)) as client:
             try:
@@ -158,7 +158,7 @@ class Visitor:
 
 
 def _away(answers: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return for each tile how far a probability is from the expected one at most; infinity for another shape."""
+    """Return each tile's largest difference from the expected probabilities; infinity for another shape."""
     if answers.shape != expected.shape:
         return np.full(len(answers), math.inf, dtype=np.float32)
     away: npt.NDArray[np.float32] = np.abs(answers - expected).max(axis=1, initial=0.0)
