@@ -123,7 +123,7 @@ class VersionStatus:
     """State of a version of a model, in TensorFlow Serving's terms.
 
     Attributes:
-        version: Number of the version; None where the endpoint doesn't say (a KServe model server).
+        version: Number of the version; None if the endpoint doesn't report it (a KServe model server).
         state: START, LOADING, AVAILABLE, UNLOADING or END.
         error_code: "OK", or the code of the error that ended it.
         error_message: Message of that error.

@@ -77,7 +77,7 @@ def test_a_bomb_is_refused_by_its_header_with_its_place():
     [
         (animated("GIF"), "several frames"),
         (b"\xff\x0a" + bytes(50), "JPEG XL"),
-        (b"\xff\xd8\xff\xda" + bytes(20), "before its size"),
+        (b"\xff\xd8\xff\xda" + bytes(20), "before a frame header"),
         (b"\xff\xd8\xff\xe0\x00\x10" + bytes(30), "it ends before its size"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "isn't IHDR"),
         (b"RIFF\0\0\0\0WEBPVP9 " + bytes(30), "no known kind"),
