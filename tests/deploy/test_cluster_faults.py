@@ -165,7 +165,7 @@ def test_a_route_without_gateway_is_told(cluster, roll_out):
 @pytest.mark.parametrize(
     ("parents", "said"),
     [
-        ([], "no gateway controller has said anything of it"),
+        ([], "no gateway controller has set its status"),
         (
             [{"conditions": [{"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners"}]}],
             "NotAllowedByListeners",
