@@ -1,1 +1,1 @@
-"""Tiles with their labels, their splits and where each came from: what assemble writes."""
+"""The dataset: tiles with labels, splits and provenance, assembled from class folders or from labels and imagery."""

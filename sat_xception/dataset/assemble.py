@@ -1,8 +1,8 @@
-"""Gather labelled tiles into a dataset.
+"""Assemble labelled tiles into a dataset.
 
-Each file found ends as a row of the manifest: ok, duplicate or failed, with the reason. Usable tiles are stored in an
-order that depends only on their split, their content and the seed: whatever reads a split in sequence sees the classes
-mixed.
+Every tile considered becomes a row of the manifest: ok, blank, duplicate or failed, with the reason. Usable tiles are
+stored in an order that depends only on their split, their content and the seed, so that a sequential reader of a split
+gets the classes mixed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NEGATIONS = ("not-", "not_", "no-", "no_", "non-", "non_")
 
 @dataclass(frozen=True)
 class AssembleResult:
-    """What assemble made.
+    """Result of assemble.
 
     Attributes:
         folder: The dataset.
@@ -73,20 +73,24 @@ class AssembleResult:
 
 
 def assemble(config: AssembleConfig) -> AssembleResult:
-    """Write the dataset: tile shards, `manifest.parquet`, `dataset.json`, and `report.html` for people.
+    """Assemble a dataset: tile shards, `manifest.parquet`, `dataset.json` and `report.html`.
 
     Raises:
         DataError: No usable data, fewer than two classes, more unreadable tiles than the limit, or splits that leak.
-        ConfigError: The positive label is no class, or `out` can't be written.
+        ConfigError: The positive label isn't a class, or `out` can't be written.
+
+    Example:
+        result = assemble(AssembleConfig(data="tiles", out="dataset"))
+        print(result.summary())
     """
-    # Arrow's own pool keeps ten times the size of a table to itself, once it has read one.
+    # After reading a table, Arrow's own memory pool keeps ten times its size.
     pa.set_memory_pool(pa.system_memory_pool())
     if config.data == _SAMPLE:
         from sat_xception.sample.tiles import SAMPLE_NAME, write_sample
 
         with scratch_folder() as folder:
             write_sample(folder)
-            # The folder's name says nothing and is never the same.
+            # A temporary folder, whose name varies.
             drawn = (dataclasses.replace(tile, labelled_by="drawn") for tile in find_candidates(folder))
             return _assemble(config, drawn, name=SAMPLE_NAME)
     if config.labels:
@@ -108,15 +112,15 @@ def _assemble_labels(config: AssembleConfig, name: str) -> AssembleResult:
 
 
 def choose_positive_label(classes: list[str], asked: str) -> str:
-    """Return the class that is looked for, or "" when there is no telling.
+    """Return the positive class, or "" if there is none.
 
     Args:
         classes: All classes.
-        asked: What the configuration says; "" leaves the choice to the names: "school", or X where the other class is
+        asked: Positive class in the settings; "" derives it from the names: "school", or X if the other class is
             "not-X".
 
     Raises:
-        ConfigError: `asked` is no class.
+        ConfigError: `asked` isn't a class.
     """
     if asked:
         if asked not in classes:
@@ -144,7 +148,7 @@ def _assemble(
         bench.add(candidates, config.block_zoom)
         classes = check_classes(bench.kinds())
         positive = choose_positive_label(classes, config.positive_label)
-        # Before images are read: a tile that fails today and not tomorrow moves no other.
+        # Blocks are split before images are read, so that a temporary failure of a tile changes no other tile's split.
         bench.split_blocks(split_blocks(bench.blocks(), config.fractions, config.seed))
         probe_tiles(bench, read, config)
         _check_failures(bench, config.max_failed)
@@ -202,9 +206,9 @@ def _check_failures(bench: TileStaging, limit: float) -> None:
 
 
 def _split_by_content(bench: TileStaging, classes: list[str], config: AssembleConfig) -> None:
-    """Deal the tiles that neither a folder nor a block has put into a split."""
+    """Assign splits to the tiles that have none from a folder or a block."""
     for label in classes:
-        # Where others of the class are split already, no split needs filling with these.
+        # If other tiles of the class have splits already, empty splits needn't be filled.
         if bench.count_unsplit(label) > _LARGE_CLASS or bench.has_split(label):
             for page in bench.unsplit(label):
                 positions = {sha256: stable_fraction(sha256, config.seed) for sha256 in page}

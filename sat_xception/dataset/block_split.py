@@ -1,8 +1,8 @@
-"""Deal blocks of neighbouring tiles to train, validation and test, so that each split has its share of what there is.
+"""Assign blocks of neighbouring tiles to train, validation and test, with the right share of every class and slice.
 
-Neighbours look alike, so tiles of a block share a split. A block's split follows from a hash of its place and the seed:
-it stays where it is when others are added. With few blocks, chance alone may leave a split without a class or a slice;
-then blocks are moved, each time the one that brings all shares closest to what is asked.
+Neighbours look alike, so all tiles of a block get the same split. It is derived from a hash of the block's coordinates
+and the seed, so it doesn't change when blocks are added. With few blocks, chance alone may leave a split without a
+class or a slice; then blocks are moved, each time the one that brings all shares closest to the configured fractions.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from sat_xception.log import get_logger
 __all__ = ["BlockCount", "split_blocks"]
 
 _log = get_logger(__name__)
-# A stratum's share of a split may be off by this much of it. With 1,000 blocks and a share of 0.15, chance puts it off
-# by more in 1 of 100 seeds: large datasets stay as the hash deals them.
+# Tolerated relative deviation of a stratum's share of a split. With 1,000 blocks and a share of 0.15, the hash exceeds
+# it with 1 of 100 seeds, so in large datasets blocks are rarely moved.
 _TOLERANCE = 0.2
-# Strata that are too small to share out, and how many of the largest are looked at.
+# Minimum size of a stratum that is evened out, and maximum number of strata, the largest first.
 _MIN_EXPECTED = 2.0
 _MAX_STRATA = 100
-# What a class that a split lacks costs, beside which shares are nothing.
+# Cost of a class that is missing from a split; it outweighs all deviations of shares.
 _LACKING_COST = 1e9
-# Strata that lack more than this part of their share are logged, the first few of them.
+# Strata that lack more than this part of their share are logged, up to a number.
 _SHORTAGE = 0.5
 _MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
 class BlockCount:
-    """How many tiles of one kind a block has.
+    """Number of tiles in a block with the same split, class and slices.
 
     Attributes:
         block: Zoom, x and y of the block.
-        split: Split that the tiles are given; "" when there is none.
+        split: Given split of the tiles; "" if none is given.
         label: Class name.
         slices: Value by slice column.
         tiles: Number of tiles.
@@ -57,9 +57,9 @@ def split_blocks(
     """Return the split of each block.
 
     Args:
-        counts: What is in the blocks, in any order. A block with a given split keeps it.
-        fractions: Shares of train, valid and test, held for each class and for each class in each slice, as well as
-            blocks allow.
+        counts: Content of the blocks, in any order. A block with a given split keeps it.
+        fractions: Fractions of train, valid and test. They are met for each class, and for each class in each slice, as
+            well as blocks allow.
         seed: The same seed and blocks give the same splits.
     """
     given: dict[tuple[int, int, int], str] = {}
@@ -70,7 +70,7 @@ def split_blocks(
             in_block = by_stratum.setdefault(stratum, {})
             in_block[count.block] = in_block.get(count.block, 0) + count.tiles
     positions = {block: stable_fraction("block:{}/{}/{}".format(*block), seed) for block in given}
-    # In the order of the hash, so that it decides between equals.
+    # In the order of the hash, which breaks ties.
     blocks = sorted(given, key=lambda block: (positions[block], block))
     splits = np.array([SPLITS.index(given[block] or split_of(positions[block], fractions)) for block in blocks])
     strata = sorted(by_stratum, key=lambda stratum: (len(stratum), -sum(by_stratum[stratum].values()), stratum))
@@ -100,11 +100,11 @@ def _even_out(
     """Move blocks, in `splits`, until every stratum has about its share of every split, or no move helps.
 
     Args:
-        tiles: Tiles of each block in each stratum, `[blocks, strata]`.
+        tiles: Number of tiles of each block in each stratum, `[blocks, strata]`.
         splits: Index of each block's split, `[blocks]`.
-        fixed: Whether a block stays where it is, `[blocks]`.
-        fractions: Share of each split, `[splits]`.
-        strata: Names, for the log.
+        fixed: Whether a block must keep its split, `[blocks]`.
+        fractions: Fraction of each split, `[splits]`.
+        strata: Names of the strata, for the log.
     """
     wanted = np.flatnonzero(fractions > 0)
     expected = np.outer(tiles.sum(axis=0), fractions)
@@ -149,7 +149,7 @@ def _warn_of_shortages(
     hopeless: npt.NDArray[np.bool_],
     strata: list[tuple[str, ...]],
 ) -> None:
-    """Log the strata that no move brings close to their share of a split; each array is `[strata, splits]`."""
+    """Log the strata whose shares couldn't be evened out; each array is `[strata, splits]`."""
     short = [
         f"{' '.join(strata[stratum])} has {have[stratum, split]:,.0f} of {expected[stratum, split]:,.0f} tiles in "
         f"{SPLITS[split]}"
@@ -169,9 +169,9 @@ def _unevenness(
     wanted: npt.NDArray[np.int64],
     is_class: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
-    """Return by how much of its share each stratum is off in each split, `[strata, splits]`; 0 where it is even enough.
+    """Return the relative deviation of each stratum in each split, `[strata, splits]`; 0 within the tolerance.
 
-    A class that a split lacks counts more than anything else.
+    A class that is missing from a split outweighs everything else.
     """
     uneven = np.zeros_like(expected)
     off = np.abs(1 - have[:, wanted] / np.maximum(expected[:, wanted], 1e-9))
@@ -189,7 +189,7 @@ def _change_of_cost(
     target: int,
     wanted: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
-    """Return what moving each block changes of the sum over strata and splits of (have - expected)^2 / expected."""
+    """Return how moving each block changes the sum over strata and splits of (have - expected)^2 / expected."""
     scale = np.maximum(expected, 1e-9)
     excess = have - expected
     from_origin = (moved**2 - 2 * moved * excess.T[origin]) / scale.T[origin]
@@ -202,7 +202,7 @@ def _change_of_cost(
 def _change_of_lacking(
     moved: npt.NDArray[np.float64], have: npt.NDArray[np.float64], origin: npt.NDArray[np.int64], target: int
 ) -> npt.NDArray[np.float64]:
-    """Return by how much moving each block changes the number of classes that splits lack."""
+    """Return how moving each block changes the number of classes that are missing from splits."""
     brought = (moved > 0) & (have[:, target] == 0)
     taken = (moved > 0) & (have.T[origin] == moved)
     change: npt.NDArray[np.float64] = taken.sum(axis=1, dtype=np.float64) - brought.sum(axis=1)

@@ -1,12 +1,13 @@
-"""Find tiles that show the same, by their bytes or to the eye, so that none is counted twice or is in two splits.
+"""Find copies (same bytes) and near-duplicates (same picture), so that no tile is counted twice or is in two splits.
 
-The rules, for tiles that show the same:
+The rules for a group of such tiles:
 
-- one label, one split or none: the first by id stays;
-- one label, several splits: the tile in test stays, else the one in valid, so an exam never shrinks and never leaks;
-- several labels: all of them are left out, since nothing says which label is right.
+- one label, one split or none: the first by id is kept;
+- one label, several splits: the tile in test is kept, else the one in valid, so the evaluation data neither shrinks nor
+  leaks into training;
+- several labels: all of them are left out, since it isn't known which label is right.
 
-To the eye, tiles are compared in pairs, not as chains: a tile is left out when it looks like one that stays.
+Near-duplicates are compared in pairs, not as chains: a tile is left out if it is a near-duplicate of one that is kept.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ __all__ = ["KEEP_FIRST", "MOST_BITS", "FineHashes", "find_duplicates", "find_nea
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.uint32]
 
-# The order in which tiles that show the same stay.
+# Order of preference of splits when near-duplicates are dropped.
 KEEP_FIRST = {"test": 0, "valid": 1, "train": 2, "": 3}
-# Further apart, hashes may have no band in common but for one bit; see `near_pairs`.
+# Hashes that differ in more bits may have no band in common, even up to one bit; see `near_pairs`.
 MOST_BITS = 9
 _BAND_BITS = 13
 _BANDS = range(0, 64, _BAND_BITS)
-# Pairs compared at a time, by their perceptual hashes and by their fine ones.
+# Number of pairs compared at a time, by perceptual hash and by fine hash.
 _CHUNK, _FINE_CHUNK = 1 << 17, 1 << 8
-# How much of the detail of two pictures that are the same agrees, counted from -1 to 1. Of different pictures of one
-# edge up to 0.12 does, of real tiles that are the same, cut by 4 pixels, 0.26 and more (2026-11).
+# Minimum agreement of the detail of near-duplicates, from -1 to 1. Different pictures of a single edge agree up to
+# 0.12, real tiles with a copy cropped by 4 pixels 0.26 and more (2026-11).
 _AGREEMENT = 0.15
-# Where there is little detail, more of it must agree: this, less the slope times the share of pixels that have detail.
+# With little detail, more of it must agree: this, minus the slope times the fraction of pixels with detail.
 _FEW_AGREEMENT, _FEW_SLOPE = 0.8, 1.5
-# Pixels with detail in fewer places say nothing.
+# Minimum number of pixels with detail for a comparison.
 _MIN_DETAILS = 20
-# How far brightness, and contrast in relation to it, may be apart, in logarithms.
+# Maximum difference of brightness, and of contrast relative to brightness, in logarithms.
 _GAIN, _CONTRAST = 0.3, 0.12
 
 
@@ -54,13 +55,13 @@ class _Tile(Protocol):
 
 
 def find_duplicates(tiles: Iterable[_Tile]) -> dict[str, str]:
-    """Return the tiles to leave out because another has the same bytes, by id, each with the reason.
+    """Return the tiles to leave out because another has the same bytes, with the reason.
 
     Args:
         tiles: Readable tiles, in any order.
 
     Returns:
-        Reason by tile id. Tiles that stay are not in it.
+        Reason by tile id, without the tiles that are kept.
     """
     by_content: dict[str, list[_Tile]] = defaultdict(list)
     for tile in tiles:
@@ -81,10 +82,10 @@ def find_duplicates(tiles: Iterable[_Tile]) -> dict[str, str]:
 
 
 class FineHashes:
-    """Fine hashes of tiles, side by side: see `images.fine_hash`."""
+    """Fine hashes of tiles, as arrays; see `images.fine_hash`."""
 
     def __init__(self, places: Places, hashes: list[bytes]) -> None:
-        """Take the hashes of the tiles at some places, ascending."""
+        """Take the hashes of the tiles at ascending indexes."""
         self._places = places
         size = (len(hashes[0]) - 8) // 2 if hashes else 0
         content = np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), 2 * size + 8)
@@ -98,7 +99,7 @@ class FineHashes:
         self._mean, self._contrast = logarithms[:, 0], logarithms[:, 1] - logarithms[:, 0]
 
     def find_same(self, place: int, others: Places) -> int | None:
-        """Return the first of other tiles that shows the same as the one at a place; None when none does."""
+        """Return the first of `others` that is a near-duplicate of the tile at index `place`, or None."""
         one = int(np.searchsorted(self._places, place))
         for first in range(0, len(others), _FINE_CHUNK):
             some = others[first : first + _FINE_CHUNK]
@@ -129,17 +130,16 @@ def _count(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 def find_near_duplicates(
     hashes: Hashes, labels: Places, bits: int, fine: Callable[[Places], FineHashes]
 ) -> dict[int, tuple[int, bool]]:
-    """Return the tiles to leave out because another looks the same.
+    """Return the tiles to leave out because they are near-duplicates of others.
 
     Args:
-        hashes: Perceptual hash of each tile, `uint64 [n]`; of tiles that look the same, the one in front stays.
-        labels: A number for each tile's label, `uint32 [n]`.
-        bits: Most bits in which the hashes of tiles that look the same differ, at most `MOST_BITS`.
-        fine: Returns the fine hashes of tiles by their places, which decide between those that are so close.
+        hashes: Perceptual hash of each tile, `uint64 [n]`; of near-duplicates, the first is kept.
+        labels: Label of each tile as a number, `uint32 [n]`.
+        bits: Maximum number of differing bits of near-duplicates' hashes, at most `MOST_BITS`.
+        fine: Returns the fine hashes of tiles by index, which are compared if the perceptual hashes are this close.
 
     Returns:
-        By the place of a tile that is left out: the place of one that it looks like, and whether the two are labelled
-        differently.
+        By index of a tile that is left out: index of its near-duplicate, and whether their labels differ.
     """
     by_hash = np.argsort(hashes, kind="stable").astype(np.uint32)
     in_order = hashes[by_hash]
@@ -170,14 +170,16 @@ def find_near_duplicates(
 
 
 def near_pairs(hashes: Hashes, bits: int) -> Places:
-    """Return the places of all pairs of hashes that differ in at most `bits` bits, `uint32 [n, 2]`, sorted.
+    """Return the indexes of all pairs of hashes that differ in at most `bits` bits, `uint32 [n, 2]`, sorted.
+
+    Memory doesn't grow with the number of compared pairs.
 
     Args:
-        hashes: Different hashes, `uint64 [m]`.
-        bits: At most `MOST_BITS`; memory doesn't grow with the number of pairs that are compared.
+        hashes: Distinct hashes, `uint64 [m]`.
+        bits: Maximum number of differing bits, at most `MOST_BITS`.
     """
     found = [np.empty((0, 2), dtype=np.uint32)]
-    # Two hashes that differ in at most 4 bits have one of five bands in common; in at most 9, but for one bit.
+    # Two hashes that differ in at most 4 bits share one of five bands; in at most 9, they share one up to a single bit.
     differences = [0] if bits < len(_BANDS) else [0, *(1 << bit for bit in range(_BAND_BITS))]
     for shift in _BANDS:
         band = (hashes >> np.uint64(shift)).astype(np.uint16) & np.uint16((1 << _BAND_BITS) - 1)
@@ -199,7 +201,7 @@ def near_pairs(hashes: Hashes, bits: int) -> Places:
 def _in_chunks(
     order: Places, start: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> Iterator[tuple[Places, Places]]:
-    """Yield each hash with each of its candidates, which are `order[start : start + counts]`."""
+    """Yield the pairs of each hash with its candidates, `order[start : start + counts]`, in chunks."""
     ends = np.cumsum(counts)
     first = 0
     while first < len(counts):

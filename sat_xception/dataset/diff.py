@@ -1,4 +1,4 @@
-"""Say what changed between two versions of a dataset: tiles that came, went, or got another label, split or slice."""
+"""Compare two versions of a dataset: tiles that were added, removed, or got another label, split or slice."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetDiff:
-    """What changed among the usable tiles.
+    """Changes among the usable tiles.
 
     Attributes:
-        digests: Of the older and of the newer dataset. A new name alone
-            alters them, too.
-        counts: How many tiles there are of each kind of change, label and split, as `counts[kind][label, split]`. Of a
-            tile that has both, label and split say `before → after` where they differ.
+        digests: Digests of the old and the new dataset. A new tile id alone changes them, too.
+        counts: Number of tiles by kind of change, label and split: `counts[kind][label, split]`. A label or split that
+            differs between the versions is written as `before → after`.
         as_json: Whether the summary is JSON.
     """
 
@@ -48,7 +47,7 @@ class DatasetDiff:
     as_json: bool = False
 
     def summary(self) -> str:
-        """Return a table of the changes, or the same as JSON."""
+        """Return the changes as a table or as JSON."""
         if self.as_json:
             changes = [
                 {"change": kind, "label": label, "split": split, "tiles": number}
@@ -88,14 +87,17 @@ class DatasetDiff:
 
 
 def diff_datasets(config: DiffConfig) -> DatasetDiff:
-    """Compare the usable tiles of two datasets; where the files lay and in which order they came is no change.
+    """Compare the usable tiles of two datasets; paths and order of the files don't matter.
 
-    A tile is known by its content, which a dataset holds once: in class folders another label or split is another id.
-    A tile whose content is new and whose id isn't has changed. A tile that got both another label and another split
-    counts as relabelled and as moved; one whose slices alone differ counts as resliced.
+    Tiles are matched by content, which is unique in a dataset: in class folders, another label or split is another id.
+    A tile with new content and a known id has changed. A tile with another label and another split counts as relabelled
+    and as moved; one whose slices alone differ counts as resliced.
 
     Raises:
-        DataError: A folder is no dataset, or its manifest can't be read.
+        DataError: A folder isn't a dataset, or its manifest can't be read.
+
+    Example:
+        print(diff_datasets(DiffConfig(old="dataset-2025", new="dataset-2026")).summary())
     """
     records = DatasetRecord.read(config.old), DatasetRecord.read(config.new)
     columns = tuple(sorted({name for record in records for name in record.counts.by_slice}))
@@ -133,7 +135,7 @@ def _change(before: str, after: str) -> str:
 
 
 def _usable_tiles(folder: Path, slices: Sequence[str]) -> dict[str, _Tile]:
-    """Return the usable tiles by the SHA-256 of their content, with the values of these slice columns."""
+    """Return the usable tiles by the SHA-256 of their content, with the values of the given slice columns."""
     path = folder / "manifest.parquet"
     try:
         known = pq.read_schema(path).names

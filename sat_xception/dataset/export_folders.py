@@ -1,4 +1,4 @@
-"""Write a dataset back as folders of images, for people and for other tools: `OUT/<split>/<class>/<image>`."""
+"""Export a dataset as folders of images: `OUT/<split>/<class>/<image>`."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class ExportFoldersResult:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        folder: Folder with a folder a split.
-        counts: Images by split and class.
+        folder: Folder with one folder per split.
+        counts: Number of images by split and class.
     """
 
     folder: Path
@@ -61,14 +61,14 @@ class ExportFoldersResult:
 
 
 def export_folders(config: ExportFoldersConfig) -> ExportFoldersResult:
-    """Write the usable tiles as files, bytes as they are stored.
+    """Write the stored bytes of each usable tile as a file.
 
-    A tile of a known place is named `x-y-z`, which assemble reads back as its place; others keep the name that they
-    came with, and get a part of their digest where two would have the same.
+    A tile with coordinates is named `x-y-z`, from which assemble reads the coordinates. Others keep their original
+    name, with a part of their digest if two would have the same name.
 
     Raises:
-        DataError: No dataset, a damaged shard, or a class whose name can't be a folder's.
-        ConfigError: `out` can't be written, or holds something.
+        DataError: No dataset, a damaged shard, or a class whose name can't be a folder name.
+        ConfigError: `out` can't be written, or isn't empty.
     """
     dataset = DatasetRecord.read(config.dataset)
     for label in dataset.classes:

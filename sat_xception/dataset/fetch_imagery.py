@@ -1,7 +1,7 @@
-"""Get the images of planned tiles.
+"""Fetch the images of planned tiles.
 
-They are fetched once into a store beside the dataset, so a run that is killed goes on from there. The store is
-removed when the dataset is complete, unless the settings name a folder to keep it in.
+They are fetched once into a store next to the dataset, so that a run resumes after a kill. The store is removed when
+the dataset is complete, unless the settings name a folder for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Imagery:
     """The images of a plan's tiles.
 
     Attributes:
-        attribution: Whom the imagery's licence wants named; "" when nobody is known.
+        attribution: Attribution required by the imagery's licence; "" if unknown.
     """
 
     def __init__(self, store: FetchStore, attribution: str) -> None:
@@ -45,7 +45,7 @@ class Imagery:
         self.attribution = attribution
 
     def read(self, candidate: Candidate) -> FetchedImage:
-        """Return what was fetched of a tile. May be called from any thread."""
+        """Return the fetched image of a tile; thread-safe."""
         place = candidate.place
         tile = self._store.get(place.x, place.y, place.z) if place else None
         if tile is None:
@@ -55,12 +55,12 @@ class Imagery:
 
 @contextlib.contextmanager
 def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
-    """Fetch what is missing of a plan's tiles, and yield their images.
+    """Fetch the missing images of a plan's tiles, and yield all of them.
 
     Raises:
         ConfigError: There is no imagery at the address.
-        DataError: None of the tiles could be had.
-        ServiceError: The tile server is down. What was fetched is kept.
+        DataError: None of the tiles could be fetched.
+        ServiceError: The tile server is down. Fetched tiles are kept.
     """
     source = open_imagery(config.imagery, config.source_config())
     fetching = FetchConfig(
@@ -79,7 +79,7 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name
     places = plan.wanted()
     with FetchStore(folder) as store:
-        # Whoever runs the command again may have put right what was wrong: a token, a missing file.
+        # Failed tiles are fetched again: the cause, such as a token or a missing file, may have been fixed.
         store.forget_failures()
         wanted = (
             (x, y, plan.zoom)
@@ -104,7 +104,7 @@ def _most_common_reason(store: FetchStore) -> str:
 
 
 def _why_nothing(config: AssembleConfig, plan: Plan, bounds: Bounds | None, reason: str) -> str:
-    """Say why no tile has an image, with what is known of both sides."""
+    """Return why no tile has an image, with the extents of labels and imagery."""
     west, south, east, north = plan.bounds
     reach = f"The labels reach from {west:.4f}, {south:.4f} to {east:.4f}, {north:.4f}"
     told = f"0 of {len(plan.tiles):,} tiles could be had: {reason}. {reach}"

@@ -1,7 +1,7 @@
-"""Find labelled tiles in class folders, in both forms that people keep them.
+"""Find labelled tiles in class folders, with or without splits.
 
-Unsplit: `DIR/<class>/*`. Split by hand: `DIR/{train,valid,test}/<class>/*`, also with `validation` or `val`; `Train` is
-`train`. A file's name may say which tile it is: `x-y-z` as label-maker writes, or `z-x-y`, with `-` or `_`.
+Unsplit: `DIR/<class>/*`. Split: `DIR/{train,valid,test}/<class>/*`, also with `validation` or `val`, in any case. A
+file name may contain the tile's coordinates: `x-y-z` as label-maker writes, or `z-x-y`, with `-` or `_`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from sat_xception.geo.tiles import grid_to_lonlat
 __all__ = ["Candidate", "FetchedImage", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
 
 _TILE_NAME = re.compile(r"(\d+)[-_](\d+)[-_](\d+)")
-# What a name may say: dates and counters, read as tiles, are of a low zoom or lie at the edges of the map.
+# Accepted zooms and latitudes of file names: dates and counters, read as tiles, have a low zoom or lie at the edge of
+# the map.
 _ZOOMS = range(14, 23)
 _MAX_LONGITUDE, _MAX_LATITUDE = 179.0, 80.0
 
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Where a tile is: its column, row (from the north) and zoom in the grid, and its centre in degrees."""
+    """Coordinates of a tile: column, row (from the north) and zoom in the grid, and its centre in degrees."""
 
     x: int
     y: int
@@ -41,7 +42,7 @@ class TilePlace:
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """The bytes of a tile's image; its status, "ok", "blank" or "failed"; and why it isn't ok."""
+    """The bytes of a tile's image; its status, "ok", "blank" or "failed"; and the reason if it isn't ok."""
 
     data: bytes
     status: str = "ok"
@@ -50,18 +51,18 @@ class FetchedImage:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that is considered for the dataset.
+    """A tile that is considered for the dataset.
 
     Attributes:
         id: Path below the data folder, with `/`: unique, and the same on every machine.
         path: The file; None for a tile of imagery.
-        label: Name of its class folder.
-        split: "train", "valid" or "test" where a folder or the tile's place says so, else "".
-        place: Where the tile is; None when that isn't known.
+        label: Name of the class.
+        split: "train", "valid" or "test" if given by a folder or by the tile's block, else "".
+        place: Coordinates of the tile; None if unknown.
         labelled_by: Layer that labelled it, "random" or "drawn"; "" for a class folder.
         slices: Value of each slice column.
-        conflict: Why the labels can't be used; "" when they can.
-        weight: How much the tile counts in training.
+        conflict: Why the labels can't be used; "" if they can.
+        weight: Sample weight of the tile in training.
     """
 
     id: str
@@ -81,7 +82,7 @@ class Candidate:
 
 
 def find_candidates(folder: Path) -> Iterator[Candidate]:
-    """Return every file in the class folders below a folder, in any order, as they are found.
+    """Yield every file in the class folders below a folder, in any order.
 
     Raises:
         DataError: No folder, no class folders in it, or a mix of split and class folders.
@@ -97,13 +98,13 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
 
 
 def find_split_candidates(folders: Mapping[str, Path]) -> Iterator[Candidate]:
-    """Return every file in the class folders of each split, in any order, as they are found.
+    """Yield every file in the class folders of each split, in any order.
 
     Args:
         folders: Folder of class folders by split name, for instance `{"train": Path("train"), "valid": Path("test")}`.
 
     Raises:
-        DataError: A folder is missing, two stand for one split, or training or validation is missing.
+        DataError: A folder is missing, two names mean the same split, or training or validation is missing.
     """
     seen: dict[str, str] = {}
     for name in folders:
@@ -118,20 +119,20 @@ def find_split_candidates(folders: Mapping[str, Path]) -> Iterator[Candidate]:
 
 
 def check_classes(kinds: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the class names, sorted; a class's index is its place in this list, everywhere.
+    """Return the class names, sorted; a class's index is its index in this list, everywhere.
 
     Args:
-        kinds: Label and split of the tiles, each pair at least once.
+        kinds: Pairs of label and split that occur.
 
     Raises:
-        DataError: Fewer than two classes, or a class that another split has and training lacks.
+        DataError: Fewer than two classes, or a class that is missing from training.
     """
     known = list(kinds)
     classes = sorted({label for label, _ in known})
     if len(classes) < 2:
         raise DataError(
             f"found {len(classes)} class ({', '.join(classes) or 'none'}), a classifier needs at least 2: "
-            "one folder a class, for instance school/ and not-school/"
+            "one folder per class, for instance school/ and not-school/"
         )
     trained = sorted({label for label, split in known if split in ("", "train")})
     for label, split in known:
@@ -167,7 +168,7 @@ def _in_classes(folder: Path, prefix: str, split: str) -> Iterator[Candidate]:
 
 
 def _place_of(name: str) -> TilePlace | None:
-    """Return the tile that a file's name says; None when it says none, or could mean two."""
+    """Return the tile in a file's name; None if there is none, or if it is ambiguous."""
     match = _TILE_NAME.fullmatch(name)
     if match is None:
         return None
@@ -186,7 +187,7 @@ def _place(x: int, y: int, z: int) -> TilePlace | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, and links that lead nowhere or to a folder: they can't be read, and it's said."""
+    """Yield the files below a folder, including broken links and links to folders, which are reported as unreadable."""
     for entry in _entries(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from _files(Path(entry))
@@ -195,12 +196,12 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in a folder and not hidden, sorted by name."""
+    """Return the entries of a folder that aren't hidden, sorted by name."""
     return sorted(_entries(folder), key=lambda entry: entry.name)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what is in a folder and not hidden, in any order: of a million files, none is waiting in memory."""
+    """Yield the entries of a folder that aren't hidden, in any order, without holding a million of them in memory."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
@@ -209,5 +210,5 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _text(path: Path) -> str:
-    """Return a path as text that a file can hold, with `/` and with escapes for bytes that aren't UTF-8."""
+    """Return a path as UTF-8 text, with `/`, and with escapes for bytes that aren't UTF-8."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Read image files as they come: what they are, whether they decode, and the bytes that TensorFlow can decode."""
+"""Inspect image files: their properties, whether they can be decoded, and bytes that TensorFlow can decode."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFacts", "encode_for_tensorflow", "fine_hash",
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 
-# Formats that model/preprocess.py decodes, by Pillow's name, where a file is plain: see `is_plain`.
+# Formats that model/preprocess.py decodes, by Pillow's name, if a file is plain; see `is_plain`.
 _TENSORFLOW_FORMATS = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
-# Modes whose pixels a PNG of 8 bits a channel holds.
+# Modes whose pixels an 8-bit PNG can hold.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
-# Side of the small grey picture that the perceptual hash is of, and how many of its lowest frequencies it takes.
+# Side of the reduced grey image for the perceptual hash, and the number of its lowest frequencies that are used.
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 32
-# A frequency that is nearer to 0 than this share of their root mean square has no sign: noise would decide it.
+# A frequency below this fraction of their root mean square counts as 0, since noise would decide its sign.
 _MIN_FREQUENCY = 0.15
-# Side of the picture that the fine hash is of, and by how much, of [0, 255], a pixel must differ from those around it.
+# Side of the reduced image for the fine hash, and the minimum difference of a pixel from its neighbours, of [0, 255].
 _FINE_SIDE, _MIN_DETAIL = 36, 0.3
-# A small picture that varies less (standard deviation of [0, 255]) shows nothing to tell it by: water, snow, no data.
+# Minimum standard deviation, of [0, 255], of a reduced image with a hash; below it is only water, snow or no data.
 _MIN_VARIATION = 2.0
-# Waves that are looked for down and across: the lowest but for the mean, those of the lowest sum first.
+# Vertical and horizontal frequencies of the hash: the lowest ones without the mean, by their sum.
 _WAVES = 8
 _DOWN, _ACROSS = np.array(sorted(np.ndindex(_WAVES, _WAVES), key=lambda waves: (sum(waves), waves)))[1:].T
-# DCT-II without its factors, which a comparison of frequencies with each other doesn't need.
+# DCT-II without its scale factors, which don't matter here.
 _COSINES = np.cos(np.pi / _HASH_SIDE * np.outer(np.arange(_WAVES), np.arange(_HASH_SIDE) + 0.5), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the manifest says about an image.
+    """Properties of an image for the manifest.
 
     Attributes:
-        data: Bytes that TensorFlow decodes: the file's own, or a lossless PNG of it where TensorFlow lacks its format.
+        data: Bytes that TensorFlow can decode: those of the file, or a lossless PNG if TensorFlow lacks its format.
         format: "jpeg", "png" or "webp": the format of `data`.
         source_format: The file's own format, lower case.
-        width: Pixels.
-        height: Pixels.
+        width: Width in pixels.
+        height: Height in pixels.
         mean_luma: Mean brightness in [0, 255].
         std_luma: Standard deviation of the brightness.
-        phash: See `perceptual_hash`.
-        fine: See `fine_hash`.
+        phash: Perceptual hash; see `perceptual_hash`.
+        fine: Fine hash; see `fine_hash`.
     """
 
     data: bytes
@@ -71,16 +71,16 @@ def probe_image(
     bands: Sequence[int] = (),
     scale: Sequence[float] | None = None,
 ) -> ImageFacts:
-    """Decode an image whole, so that a damaged one is found now and not in the middle of training.
+    """Decode an image completely, so that damage is found now and not during training.
 
     Args:
-        data: The file's bytes.
-        max_pixels: Larger images are refused before they are decoded.
-        bands: Bands that are red, green and blue, or the one that is grey, of files that have other bands.
-        scale: Values that become black and white, of files with more than 8 bits a band.
+        data: Bytes of the file.
+        max_pixels: Maximum number of pixels; larger images are refused before decoding.
+        bands: Numbers of the red, green and blue bands, or of the grey band, for files with other bands.
+        scale: Values that become black and white, for files with more than 8 bits per band.
 
     Returns:
-        The facts, with bytes that TensorFlow can decode.
+        Properties of the image, with bytes that TensorFlow can decode.
 
     Raises:
         DataError: Not an image, damaged, cut short, animated, partly empty or too large, or its pixels have more than 8
@@ -111,22 +111,22 @@ def probe_image(
 def perceptual_hash(grey: Image.Image) -> str:
     """Return 64 bits that hardly change with compression, scale and brightness, as 16 hexadecimal digits.
 
-    Of the picture at 32 x 32 pixels: which of its 32 lowest frequencies are positive and which are negative, a bit
-    each. One that is near 0, measured by all 63, is neither. pHash (C. Zauner, "Implementation and Benchmarking of
-    Perceptual Image Hash Functions", 2010, 3.2.1) compares them with their median instead: of a road along a side of
-    the tile most frequencies are near it, and noise decides. Among the tiles of UC Merced no two differ in less than 7
-    bits (2026-11).
+    The image is reduced to 32 x 32 pixels. For each of its 32 lowest frequencies, one bit is set if it is positive and
+    another one if it is negative; a frequency near 0, relative to all 63, is neither. pHash (C. Zauner, "Implementation
+    and Benchmarking of Perceptual Image Hash Functions", 2010, 3.2.1) compares frequencies with their median instead:
+    for a tile with a road along one side, most are near it, and noise decides. No two tiles of UC Merced differ in
+    fewer than 7 bits (2026-11).
 
     Args:
-        grey: The image, in mode "L", "F" or another of one channel.
+        grey: The image, in a mode with one channel such as "L" or "F".
 
     Returns:
-        The hash; "" for a picture that is all but one colour, whose frequencies say nothing.
+        The hash; "" for an almost uniform image, whose frequencies are noise.
     """
     small = np.asarray(grey.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX), dtype=np.float64)
     if small.std() < _MIN_VARIATION:
         return ""
-    # Rounded, so that the last digits, which differ between machines, decide nothing.
+    # Rounded, since the last digits differ between machines.
     frequencies = (_COSINES @ small @ _COSINES.T)[_DOWN, _ACROSS].round(3)
     least = (_MIN_FREQUENCY * np.sqrt(np.mean(frequencies**2))).round(3)
     lowest = frequencies[:_HASH_FREQUENCIES]
@@ -134,16 +134,16 @@ def perceptual_hash(grey: Image.Image) -> str:
 
 
 def fine_hash(grey: Image.Image) -> bytes:
-    """Return what `near_duplicates` compares tiles by whose perceptual hashes are close: detail, and light.
+    """Return the fine hash, which `find_near_duplicates` compares if the perceptual hashes are close.
 
-    Of the picture at 36 x 36 pixels: where a pixel is lighter than its four neighbours, and where it is darker, a bit
-    each; and, as `float32`, mean and standard deviation. Pictures of one edge share the few frequencies that decide the
-    perceptual hash, but not their grain.
+    For the image reduced to 36 x 36 pixels: one bit per pixel that is lighter than its four neighbours, one per pixel
+    that is darker; and, as `float32`, mean and standard deviation. Different images of a single edge share the few
+    frequencies that decide the perceptual hash, but not their fine detail.
     """
     small = np.asarray(grey.convert("F").resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BOX), dtype=np.float64)
     around = np.pad(small, 1, mode="edge")
     detail = small - (around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]) / 4
-    # Rounded, as the frequencies are.
+    # Rounded, like the frequencies.
     detail = detail.round(3)
     lighter, darker = np.packbits(detail > _MIN_DETAIL), np.packbits(detail < -_MIN_DETAIL)
     light = np.array([small.mean(), small.std()], dtype="<f4").round(3)
@@ -156,20 +156,20 @@ def encode_for_tensorflow(
     bands: Sequence[int] = (),
     scale: Sequence[float] | None = None,
 ) -> tuple[bytes, str]:
-    """Return bytes that TensorFlow decodes and their format; the same bytes where it already does.
+    """Return bytes that TensorFlow can decode, and their format; the bytes are unchanged if it can decode them.
 
     Raises:
-        DataError: The bytes are no readable image; see `probe_image`.
+        DataError: The bytes aren't a readable image; see `probe_image`.
     """
     facts = probe_image(data, max_pixels, bands, scale)
     return facts.data, facts.format
 
 
 def _as_png(image: Image.Image) -> bytes:
-    """Return a PNG with the same pixels; CMYK and other printing spaces, which PNG lacks, become RGB."""
+    """Return a PNG with the same pixels; colour spaces that PNG lacks, such as CMYK, become RGB."""
     if image.mode not in _PNG_MODES:
         image = image.convert("RGB")
     buffer = io.BytesIO()
-    # No colour profile: that of a printing space is wrong for RGB, and one that Pillow makes holds the time of day.
+    # No colour profile: a CMYK profile is wrong for RGB, and one that Pillow creates contains the time.
     image.save(buffer, "PNG", compress_level=1, icc_profile=None)
     return buffer.getvalue()

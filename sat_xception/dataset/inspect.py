@@ -1,4 +1,4 @@
-"""Read the image of every tile on the bench, and write down what it is."""
+"""Inspect the image of every staged tile, and record the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Read = Callable[[Candidate], FetchedImage]
 
 
 def read_file(candidate: Candidate) -> FetchedImage:
-    """Return the bytes of a candidate's file, after a look at what GDAL keeps in files beside it."""
+    """Return the bytes of a candidate's file, unless it is a GDAL sidecar file of another one."""
     if candidate.path is None:
         raise ValueError(f"{candidate.id} has no file")
     try:
@@ -39,12 +39,12 @@ def read_file(candidate: Candidate) -> FetchedImage:
 
 
 def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
-    """Read the images of all tiles that wait for it, a page at a time, and record what became of them.
+    """Inspect the images of all waiting tiles, page by page, and record the results.
 
     Args:
-        bench: The tiles.
+        bench: Staged tiles.
         read: Returns the bytes of a candidate's image. Called from several threads.
-        config: Settings: what an image may be, and the seed, which decides with its content the order of storage.
+        config: Settings with the limits of images, and the seed of the order of storage.
     """
 
     def judge(candidate: Candidate) -> tuple[ManifestRow, float, bytes]:
@@ -52,7 +52,7 @@ def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
         return row, stable_fraction(f"order:{row.sha256}", config.seed), fine
 
     progress = iter(track(range(len(bench)), "assemble", len(bench)))
-    # Pillow lets go of the interpreter lock while it decodes: threads use all cores.
+    # Pillow releases the GIL while it decodes, so threads use all cores.
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for page in bench.waiting():
             judged = []
@@ -60,12 +60,12 @@ def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
                 judged.append(verdict)
                 next(progress, None)
             bench.record(judged)
-    for _ in progress:  # tiles that weren't read, as their labels can't be used
+    for _ in progress:  # count the tiles that aren't read because their labels can't be used
         pass
 
 
 def _probe(candidate: Candidate, read: Read, config: AssembleConfig) -> tuple[ManifestRow, bytes]:
-    """Return what became of a tile, and its fine hash."""
+    """Return the manifest row of a tile, and its fine hash."""
     row = ManifestRow(candidate.id, candidate.label, candidate.split, status="failed", source=candidate.source)
     content = read(candidate)
     if content.status == "failed":

@@ -1,11 +1,11 @@
-"""Turn labelled places into labelled tiles: one row a tile.
+"""Turn labelled sites into labelled tiles: one row per tile.
 
 A point labels the tile that it lies in. A polygon labels every tile whose centre it covers, and the tile of a point
-inside it; a line labels the tile of a point on it. Of a geometry of several parts each part does so. Where a tile gets
-several labels:
+inside it; a line labels the tile of a point on it. Each part of a multi-part geometry is treated like this. If a tile
+gets several labels:
 
-- the class that is looked for wins: a tile with a school in it shows a school, whatever else is there;
-- otherwise nothing says which is right, and the tile is left out, with the reason.
+- the positive class wins: a tile with a school shows a school, whatever else is in it;
+- otherwise it isn't known which label is right, and the tile is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Which columns of a layer say what.
+    """Names of the columns of a layer.
 
     Attributes:
         label: Column of the class.
-        every_label: Class of every row, instead of a column; "" when there is a column.
+        every_label: Class of every row, instead of a column; "" uses the column.
         slices: Columns to keep with the tile.
-        split: Column of the split; "" takes `split`, where it is there.
+        split: Column of the split; "" uses the column `split` if it exists.
     """
 
     label: str = ""
@@ -55,19 +55,19 @@ def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -
     """Return the tiles that a layer labels, sorted by x and y.
 
     Args:
-        layer: Labelled places.
+        layer: Labelled sites.
         zoom: Zoom of the tiles.
-        columns: Columns of the layer. Of several rows in a tile, slices are the first one's that has the tile's label,
-            in the layer's order.
-        positive: The class that is looked for, which wins conflicts; "" when there is none.
+        columns: Columns of the layer. If a tile has several rows, its slices are those of the first row with the tile's
+            label.
+        positive: The positive class, which wins conflicts; "" if there is none.
 
     Returns:
-        A row a tile, with the columns of `tile_table`. `conflict` says why a tile is to be left out; it then has the
-        first of its labels.
+        One row per tile, with the columns of `tile_table`. `conflict` is the reason to leave a tile out; such a tile
+        has the first of its labels.
 
     Raises:
-        ConfigError: A column isn't there, or the layer names tiles of another zoom.
-        DataError: A row has no label, or a split that isn't known.
+        ConfigError: A column is missing, or the layer has tiles of another zoom.
+        DataError: A row has no label, or an unknown split.
     """
     if layer.zoom is not None and layer.zoom != zoom:
         raise ConfigError(f"{layer.name} names tiles of zoom {layer.zoom}, --zoom is {zoom}; give --zoom {layer.zoom}")
@@ -88,11 +88,11 @@ def label_tiles(layer: Layer, zoom: int, columns: LabelColumns, positive: str) -
     split, torn = _splits(layer, columns, rows, first)
     conflict = np.full(len(first), "", dtype=object)
     for tile in np.flatnonzero(torn).tolist():
-        conflict[tile] = "labelled in two splits; nothing says which is right"
+        conflict[tile] = "labelled in two splits; it isn't known which is right"
     ends = np.append(first[1:], len(rows))
     for tile in np.flatnonzero(several & ~wins).tolist():
         named = np.unique(labels[rows[first[tile] : ends[tile]]]).tolist()
-        conflict[tile] = f"labelled {' and '.join(names[each] for each in named)}; nothing says which is right"
+        conflict[tile] = f"labelled {' and '.join(names[each] for each in named)}; it isn't known which is right"
     found = tile_table(
         x[first],
         y[first],
@@ -117,17 +117,17 @@ def tile_table(
     slices: dict[str, pa.Array | str] | None = None,
     weight: float = 1.0,
 ) -> pa.Table:
-    """Return a table with a row a tile; of what is a text or a number, every tile has the same.
+    """Return a table with one row per tile. Scalar arguments are broadcast to all rows.
 
     Args:
         x: Columns in the grid.
         y: Rows in the grid, from the north.
         label: Class names.
-        source: Layer that labelled them.
-        split: Split that the labels give; "" where they give none.
-        conflict: Why a tile is left out; "" where it isn't.
+        source: Layer that labelled the tiles.
+        split: Split given by the labels; "" if none is given.
+        conflict: Reason to leave a tile out; "" if there is none.
         slices: Values by `slice/<name>`.
-        weight: How much a tile counts in training.
+        weight: Sample weight of the tiles in training.
     """
     known = {"label": label, "source": source, "split": split, "conflict": conflict, **(slices or {})}
     texts = {
@@ -138,7 +138,7 @@ def tile_table(
 
 
 def _labels(layer: Layer, columns: LabelColumns) -> tuple[list[str], Integers]:
-    """Return the class names, sorted, and the place of each row's in them."""
+    """Return the class names, sorted, and the class index of each row."""
     if columns.every_label:
         return [columns.every_label], np.zeros(len(layer.geometry), dtype=np.int64)
     texts = layer.texts(columns.label, "--label-column or --label")
@@ -152,7 +152,7 @@ def _labels(layer: Layer, columns: LabelColumns) -> tuple[list[str], Integers]:
 def _splits(
     layer: Layer, columns: LabelColumns, rows: Integers, first: Integers
 ) -> tuple[pa.Array | str, npt.NDArray[np.bool_]]:
-    """Return the split that each tile is given, and whether its rows give it several."""
+    """Return the given split of each tile, and whether its rows give several."""
     if not columns.split and _SPLIT not in layer.columns.column_names:
         return "", np.zeros(len(first), dtype=bool)
     name = columns.split or _SPLIT
@@ -166,12 +166,12 @@ def _splits(
     given = np.array([numbers[text.casefold()] for text in texts.to_pylist()], dtype=np.int64)[rows]
     _, highest = _range_of(given, first)
     lowest, _ = _range_of(np.where(given == 0, len(SPLITS), given), first)
-    # A row that gives none takes the split of the others in its tile.
+    # A row without a split takes that of the other rows of its tile.
     return pa.array(["", *SPLITS]).take(pa.array(highest)), (highest > 0) & (lowest != highest)
 
 
 def _begins(*sorted_by: Integers) -> npt.NDArray[np.bool_]:
-    """Return whether each place differs from the one before it, in any of the arrays that they are sorted by."""
+    """Return for each index whether any of the arrays has another value than at the index before."""
     begins = np.ones(len(sorted_by[0]), dtype=bool)
     begins[1:] = np.logical_or.reduce([np.diff(values) != 0 for values in sorted_by])
     return begins
@@ -184,7 +184,7 @@ def _range_of(values: Integers, first: Integers) -> tuple[Integers, Integers]:
 
 def _tiles_of(layer: Layer, zoom: int) -> tuple[Integers, Integers, Integers]:
     """Return the index of the row, x and y of every tile that a row labels, sorted by x, y and row."""
-    # Some parts at a time: of a million places, no second million is made.
+    # In chunks, so that a million sites aren't held twice in memory.
     geometry, row = parts_of(layer.geometry)
     pages = [slice(first, first + _ROWS) for first in range(0, len(geometry), _ROWS)]
     found = [_tiles_of_some(layer, geometry[page], row[page], zoom) for page in pages]

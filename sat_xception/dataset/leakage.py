@@ -1,4 +1,4 @@
-"""Keep the exam honest: no tile twice, and nothing of what validation and test show in training."""
+"""Prevent leakage between splits: no duplicates, no near-duplicates, and no block in more than one split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["check_blocks", "check_lookalikes", "check_places", "drop_copies", "d
 
 _log = get_logger(__name__)
 _LISTED = 5
-# More look-alikes than this share are worth a look: there may be a reason.
+# Above this fraction of near-duplicates, the log advises to look at some of them.
 _MANY = 0.03
 _MANY_ADVICE = (
     ". That is more than a few in a hundred: look at some of them, and lower --near-duplicate-bits or give "
@@ -28,7 +28,7 @@ _MANY_ADVICE = (
 
 
 class _Alike(NamedTuple):
-    """A usable tile and one that looks the same and comes before it, or is labelled differently."""
+    """A usable tile and its near-duplicate, which is kept instead, or is labelled differently."""
 
     tile: str
     split: str
@@ -57,11 +57,11 @@ def drop_copies(bench: TileStaging) -> None:
         bench.leave_out(reasons)
         left_out += len(reasons)
     if left_out:
-        _log.warning("left out  %s duplicate tiles; the manifest says of which", f"{left_out:,}")
+        _log.warning("left out  %s duplicate tiles; the manifest names the tiles they repeat", f"{left_out:,}")
 
 
 def drop_near_duplicates(bench: TileStaging, bits: int) -> None:
-    """Leave out tiles that look like another: their perceptual hashes differ in at most `bits` bits, and in detail."""
+    """Leave out near-duplicates: their perceptual hashes differ in at most `bits` bits, and their detail matches."""
     reasons = {}
     across = 0
     by_label: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def drop_near_duplicates(bench: TileStaging, bits: int) -> None:
     bench.leave_out(reasons)
     if reasons:
         _log.warning(
-            "left out  %s tiles that look like another (%s), %s of them in another split; the manifest says which%s",
+            "left out  %s tiles that look like another (%s), %s of them in another split; the manifest lists them%s",
             f"{len(reasons):,}",
             ", ".join(f"{label} {number:,}" for label, number in sorted(by_label.items())),
             f"{across:,}",
@@ -93,20 +93,21 @@ def drop_near_duplicates(bench: TileStaging, bits: int) -> None:
 
 
 def check_places(bench: TileStaging, limit: float) -> None:
-    """Say how many tiles can't be split by block, since it isn't known where they are, though it is of others.
+    """Check how many tiles can't be split by block because their coordinates aren't known, although others' are.
 
     Args:
-        bench: The tiles, read.
-        limit: Largest share of them. Where less than this share has a place, names only look as if they said one.
+        bench: Staged tiles, inspected.
+        limit: Maximum fraction of such tiles. If less than this fraction has coordinates, they are taken for a
+            coincidence of file names, and nothing is checked.
 
     Raises:
-        DataError: There are more.
+        DataError: The fraction is above the limit.
     """
     placed, unplaced, first = bench.places()
     if not placed or not unplaced:
         return
     share = unplaced / (placed + unplaced)
-    told = f"{unplaced:,} of {placed + unplaced:,} tiles don't say where they are, such as {first}"
+    told = f"{unplaced:,} of {placed + unplaced:,} tiles have no coordinates in their names, such as {first}"
     if limit < share < 1 - limit:
         raise DataError(
             f"{told}; the others do, and are split by block ({share:.1%}, limit {limit:.1%}). Neighbours of validation "
@@ -117,7 +118,7 @@ def check_places(bench: TileStaging, limit: float) -> None:
 
 
 def check_blocks(bench: TileStaging, block_zoom: int) -> None:
-    """Look for blocks that leak.
+    """Check that no block has usable tiles in more than one split.
 
     Raises:
         DataError: A block has usable tiles in two splits.
@@ -134,10 +135,10 @@ def check_blocks(bench: TileStaging, block_zoom: int) -> None:
 
 
 def check_lookalikes(bench: TileStaging, bits: int) -> None:
-    """Look for tiles that leak.
+    """Check that no two splits have near-duplicates.
 
     Raises:
-        DataError: Usable tiles of two splits look the same.
+        DataError: Usable tiles of two splits are near-duplicates.
     """
     pairs = [
         f"{alike.tile} in {alike.split} and {alike.like} in {alike.split_of_like}"

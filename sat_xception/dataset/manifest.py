@@ -69,37 +69,37 @@ _TILE_SCHEMA = pa.schema(
 _ROW_GROUP = 256
 _MANIFEST_ROW_GROUP = 2048
 _SHARD_BYTES = 256 * 2**20
-# Columns of a tile's place in the shards, by the row's attribute.
+# Columns of the tile coordinates in the shards, by the row's attribute.
 _PLACE = {"x": pa.int64(), "y": pa.int64(), "z": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What became of a tile.
+    """A tile that was considered, and the result.
 
     Attributes:
         id: Tile id, unique in the dataset.
         label: Class name.
-        split: "train", "valid" or "test"; "" while undecided and for tiles that are left out of unsplit data.
+        split: "train", "valid" or "test"; "" while undecided, and for tiles that are left out of unsplit data.
         status: "ok", "blank", "duplicate" (also a tile with several labels) or "failed".
         reason: Why it isn't ok.
-        sha256: Of the source bytes; "" when the file couldn't be read.
-        phash: Perceptual hash, 16 hexadecimal digits; "" when there is none, see `perceptual_hash`.
+        sha256: SHA-256 of the source bytes; "" if the file couldn't be read.
+        phash: Perceptual hash, 16 hexadecimal digits; "" if there is none, see `perceptual_hash`.
         source: Layer that labelled the tile, "random", path of the file, or "drawn" for the sample.
         source_format: Format of the file, such as "tiff".
-        format: Of the stored image: "jpeg", "png" or "webp". Where TensorFlow can't decode the source, the stored image
-            is a PNG with the same pixels; only then are the stored bytes others than the file's.
-        width: Pixels.
-        height: Pixels.
+        format: Format of the stored image: "jpeg", "png" or "webp". If TensorFlow can't decode the source, the stored
+            image is a PNG with the same pixels; otherwise it has the bytes of the file.
+        width: Width in pixels.
+        height: Height in pixels.
         bytes: Size of the stored image.
         mean_luma: Mean brightness in [0, 255].
         std_luma: Standard deviation of the brightness.
-        x: Column in the grid of tiles; None, as the next four, where the place isn't known.
+        x: Column in the grid of tiles; None, like the next four, if the coordinates aren't known.
         y: Row in the grid, from the north.
         z: Zoom.
         lon: Longitude of the centre in degrees.
         lat: Latitude of the centre in degrees.
-        weight: How much the tile counts in training, beside others of its class.
+        weight: Sample weight in training, relative to other tiles of its class.
         slices: Value of each slice column.
     """
 
@@ -132,7 +132,7 @@ class ManifestRow:
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], slices: Sequence[str] = ()) -> None:
-    """Write the rows as Parquet, in the order given, with a column `slice/<name>` for each slice; memory stays flat."""
+    """Write the rows as Parquet in their order, with a column `slice/<name>` per slice, in constant memory."""
     schema = _with_slices(_MANIFEST_SCHEMA, slices)
     waiting = iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -145,16 +145,16 @@ def _with_slices(schema: pa.Schema, slices: Sequence[str]) -> pa.Schema:
 
 
 class TileWriter:
-    """Write tiles to `tiles-00000-of-000NN.parquet`, a new file whenever one is full.
+    """Write tiles to shards `tiles-00000-of-000NN.parquet`, and start a new one when a shard is full.
 
-    Use as a context manager; the files get their final names when the block ends. The shards have columns `tile/x`,
-    `tile/y`, `tile/z`, `tile/lon`, `tile/lat` where tiles have a place, and `slice/<name>` for each slice.
+    Use as a context manager; the files get their final names when the block ends. If tiles have coordinates, the shards
+    have columns `tile/x`, `tile/y`, `tile/z`, `tile/lon`, `tile/lat`. Each slice has a column `slice/<name>`.
     """
 
     def __init__(
         self, folder: Path, shard_bytes: int = _SHARD_BYTES, located: bool = False, slices: Sequence[str] = ()
     ) -> None:
-        """Write to `folder`, in files of about `shard_bytes` bytes of images."""
+        """Write to `folder`, in shards of about `shard_bytes` bytes of images."""
         self._located = located
         places = [(f"tile/{name}", kind) for name, kind in _PLACE.items()] if located else []
         self._schema = _with_slices(pa.schema([*_TILE_SCHEMA, *places]), slices)
@@ -185,7 +185,7 @@ class TileWriter:
             return
         if self._writer is None:
             self._shards.append(self._folder / f"tiles-{len(self._shards):05d}.part")
-            # JPEG and PNG bytes don't compress again; the columns beside them are small.
+            # JPEG and PNG bytes can't be compressed further, and the other columns are small.
             self._writer = pq.ParquetWriter(self._shards[-1], self._schema, compression="none")
         self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
         self._pending = []
@@ -198,9 +198,9 @@ class TileWriter:
         self._in_shard = 0
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Finish the last file and give all of them their names; after an error, let go of them."""
+        """Finish the last shard and rename all of them; after an error, only close the file."""
         if error is not None:
-            # What stopped the writing, such as a full disk, may stop the closing too: the first error is the one told.
+            # Closing may fail for the same reason, such as a full disk; the original error is raised.
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 if self._writer is not None:
                     self._writer.close()
@@ -211,10 +211,10 @@ class TileWriter:
 
 
 def check_shard(shard: Path, digest: str) -> None:
-    """Compare a shard with the digest that `dataset.json` has of it.
+    """Check a shard against its digest in `dataset.json`.
 
     Raises:
-        DataError: It is missing, or isn't as it was written.
+        DataError: The shard is missing or was changed.
     """
     if not shard.is_file():
         raise DataError(f"{shard} is missing; run `sat_xception assemble` again")
@@ -223,17 +223,17 @@ def check_shard(shard: Path, digest: str) -> None:
 
 
 class DatasetSummary:
-    """What a dataset's rows come to, row by row, by id.
+    """Counts and digest of a dataset, updated row by row in the order of ids.
 
     Attributes:
         considered: Number of rows.
-        by_status: Rows by status.
-        by_split: Usable rows by split and class.
-        by_slice: Usable rows by slice column and value.
+        by_status: Number of rows by status.
+        by_split: Number of usable rows by split and class.
+        by_slice: Number of usable rows by slice column and value.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start at zero."""
         self.considered = 0
         self.by_status: Counter[str] = Counter()
         self.by_split: dict[str, Counter[str]] = {}
@@ -241,7 +241,7 @@ class DatasetSummary:
         self._digest = hashlib.sha256()
 
     def add(self, row: ManifestRow) -> None:
-        """Take a row; each comes once, sorted by id."""
+        """Add a row; rows must be sorted by id."""
         self.considered += 1
         self.by_status[row.status] += 1
         if row.status != "ok":

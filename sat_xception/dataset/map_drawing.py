@@ -1,6 +1,6 @@
-"""Draw the map of a dataset: Web Mercator, with meridians and parallels, a scale, and the blocks that share a split.
+"""Draw the map of a dataset: Web Mercator, with meridians and parallels, a scale bar, and the blocks of the split.
 
-It is plain SVG and needs neither network nor script: colours say the split, shapes the class.
+It is plain SVG without network or script. Colours show the split, shapes the class.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["MapDrawing", "Mark", "draw_map"]
 _WIDTH = 1000.0
 _MIN_HEIGHT, _MAX_HEIGHT = 350.0, 800.0
 _MARGIN = 0.05
-# Degrees between lines: the smallest that leaves at most so many of them.
+# Candidates for the distance between lines, in degrees, and the maximum number of lines.
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 90, 180)
 _MAX_LINES = 6
-# More outlines are a grey area, and a megabyte of page.
+# Maximum number of outlines: more would be a grey area, and a megabyte of page.
 _MAX_BLOCKS = 3_000
-# Area of a mark for one tile and of the largest, in units of the drawing.
+# Area of a mark for one tile, and of the largest mark, in units of the drawing.
 _SMALLEST, _LARGEST = 9.0, 22.0
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark: its centre and size in units of the drawing, its split and class as numbers, and what it stands for."""
+    """A mark: centre and size in units of the drawing, split and class as numbers, and a title."""
 
     x: float
     y: float
@@ -43,16 +43,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class MapDrawing:
-    """What the template draws, in units of which the drawing is 1,000 wide.
+    """The parts of the drawing, for the template; the drawing is 1,000 units wide.
 
     Attributes:
-        height: Of the drawing.
-        marks: What is drawn later lies above.
-        blocks: Outlines of the blocks, as an SVG path; "" when there are too many, or none.
-        meridians: Position from the left and name of each.
-        parallels: Position from the top and name of each.
-        scale: Length of the scale, and what it measures.
-        span: What part of the world it shows, in words.
+        height: Height of the drawing.
+        marks: Marks in drawing order; later ones are on top.
+        blocks: Outlines of the blocks, as an SVG path; "" if there are too many, or none.
+        meridians: Position from the left and name of each meridian.
+        parallels: Position from the top and name of each parallel.
+        scale: Length and label of the scale bar.
+        span: Extent of the map as text.
     """
 
     height: float
@@ -65,10 +65,10 @@ class MapDrawing:
 
 
 def draw_map(tiles: TileMap, block_zoom: int) -> MapDrawing | None:
-    """Return the drawing; None when no tile has a place.
+    """Return the drawing; None if no tile has coordinates.
 
     Args:
-        tiles: What to draw.
+        tiles: Tiles to draw.
         block_zoom: Zoom of the blocks that share a split.
     """
     marks = tiles.marks()
@@ -89,7 +89,7 @@ def draw_map(tiles: TileMap, block_zoom: int) -> MapDrawing | None:
 
 
 class _Frame:
-    """The part of the grid that is drawn: all marks, a margin around them, and what makes it neither flat nor tall."""
+    """The part of the grid that is drawn: all marks, with a margin, and extended to a moderate aspect ratio."""
 
     def __init__(self, marks: Sequence[MapMark], zoom: int) -> None:
         self._zoom = zoom
@@ -119,14 +119,14 @@ class _Frame:
         return (max(-180.0, float(lon[0])), min(180.0, float(lon[1]))), (float(lat[0]), float(lat[1]))
 
     def metres(self) -> float:
-        """Return the length of a unit of the drawing on the ground, in its middle."""
+        """Return the length on the ground of one unit, in metres, at the centre of the drawing."""
         latitudes = self.corners()[1]
         return float(tile_width_m(np.array([sum(latitudes) / 2]), self._zoom)[0]) / self.unit
 
 
 def _marks(marks: Sequence[MapMark], classes: Sequence[str], frame: _Frame) -> Iterator[Mark]:
     most = max(mark.tiles for mark in marks)
-    # Training first: the exam, which is smaller, lies above.
+    # Training first, so that the smaller validation and test splits are on top.
     for mark in sorted(marks, key=lambda mark: (SPLITS.index(mark.split), mark)):
         x, y = frame.place(mark.x + 0.5, mark.y + 0.5)
         size = max(frame.unit, _SMALLEST + (_LARGEST - _SMALLEST) * math.sqrt((mark.tiles - 1) / most))
@@ -156,7 +156,7 @@ def _degrees(value: float, letters: str) -> str:
 
 
 def _scale(metres: float) -> tuple[float, str]:
-    """Return a length of about a fifth of the drawing, which is a round number on the ground."""
+    """Return the length of a scale bar of about a fifth of the drawing, and its label, a round number."""
     about = metres * _WIDTH / 5
     power = 10 ** math.floor(math.log10(about))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= about)

@@ -1,7 +1,7 @@
-"""Draw tiles that show nothing of what is looked for: at random in an area, or around the labelled places.
+"""Draw random negatives: tiles without a labelled site, in an area or around the labelled sites.
 
-A tile is never drawn when it comes as near to any labelled place as the buffer, since what is there may reach into it.
-Tiles are drawn from the set of all that qualify, so that as many are found as there are.
+A tile within the buffer around a labelled site is never drawn, since the site may extend into it. Tiles are sampled
+from the set of all that qualify, so the draw fails only if there are too few.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sat_xception.geo.tiles import grid_to_lonlat, tile_width_m
 
 __all__ = ["NegativesConfig", "are_clear", "draw_negatives"]
 
-# Draws at a time around places, and the share of them that must be of use for more to be made.
+# Number of draws at a time around sites, and the minimum fraction of new tiles among them to continue this way.
 _DRAWS = 4096
 _MIN_OF_USE = 0.05
 Runs = tuple[Keys, Keys]
@@ -29,13 +29,13 @@ Runs = tuple[Keys, Keys]
 
 @dataclass(frozen=True)
 class NegativesConfig:
-    """How negatives are drawn.
+    """Settings of the draw.
 
     Attributes:
         count: Number of tiles.
-        zoom: Their zoom.
-        buffer_m: Least distance between a tile and a labelled place, in metres.
-        distance_m: Largest distance from a labelled place, in metres, when no area is given.
+        zoom: Zoom of the tiles.
+        buffer_m: Minimum distance between a tile and any labelled site, in metres.
+        distance_m: Maximum distance from a labelled site, in metres, if no area is given.
         seed: The same seed draws the same tiles.
     """
 
@@ -52,14 +52,14 @@ def draw_negatives(
     area: Geometries | None = None,
     taken: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Return tiles `int64 [count, 2]` of x and y, in the order drawn, each once.
+    """Draw different tiles; return x and y, `int64 [count, 2]`, in the order drawn.
 
     Args:
-        places: Labelled places, in longitude and latitude.
-        config: How many and how far.
-        area: Polygons to draw in, where each tile that shares more than its edge with them is as likely as any other.
-            None draws around the places: each place is as likely as any other, so there are more where places are.
-        taken: Tiles that aren't drawn, `int64 [n]`, each as `x << zoom | y`.
+        places: Labelled sites, in longitude and latitude.
+        config: Settings of the draw.
+        area: Polygons to draw in, uniformly over all tiles that overlap them. None draws around sites, uniformly over
+            the sites, so that the negatives are as dense as the sites.
+        taken: Tiles to exclude, `int64 [n]`, each as `x << zoom | y`.
 
     Raises:
         DataError: Fewer tiles qualify.
@@ -78,7 +78,7 @@ def draw_negatives(
             where = "the area" if area is not None else f"{config.distance_m:,g} m around the labels"
             raise DataError(
                 f"found only {len(found) + there:,} of {config.count:,} negatives in {where}, farther than "
-                f"{config.buffer_m:,g} m from every labelled place: there are no more; lower --negatives-ratio or "
+                f"{config.buffer_m:,g} m from every labelled site: there are no more; lower --negatives-ratio or "
                 "--negatives-buffer-m, or widen the area"
             )
         found = np.concatenate([found, _sample(free, config.count - len(found), rng)])
@@ -86,19 +86,19 @@ def draw_negatives(
 
 
 def are_clear(tiles: npt.NDArray[np.int64], places: Geometries, zoom: int, buffer_m: float) -> npt.NDArray[np.bool_]:
-    """Return for each tile, `int64 [n, 2]` of x and y, whether it is farther than a buffer from all places."""
+    """Return for each tile, `int64 [n, 2]` of x and y, whether it is farther than the buffer from all sites."""
     return ~are_in(keys_of(tiles[:, 0], tiles[:, 1]), *tiles_near(places, buffer_m, zoom))
 
 
 def _both(one: Runs, other: Runs) -> Runs:
-    """Return the keys that are in one or the other."""
+    """Return the union of two sets of keys."""
     first, count = (np.concatenate(parts) for parts in zip(one, other, strict=True))
     order = np.argsort(first, kind="stable")
     return united(first[order], count[order])
 
 
 def _free(places: Geometries, config: NegativesConfig, area: Geometries | None, kept_off: Runs) -> Runs:
-    """Return all tiles that qualify and aren't kept off."""
+    """Return all tiles that qualify."""
     if area is None:
         runs = iter([tiles_near(places, config.distance_m, config.zoom)])
     else:
@@ -109,7 +109,7 @@ def _free(places: Geometries, config: NegativesConfig, area: Geometries | None, 
 
 
 def _sample(runs: Runs, size: int, rng: np.random.Generator) -> Keys:
-    """Return so many keys of runs, each as likely as any other and each once; memory grows with their number."""
+    """Return a uniform sample of `size` different keys from runs; memory grows with `size`."""
     first, count = runs
     ends = np.cumsum(count)
     total = int(ends[-1]) if len(ends) else 0
@@ -125,7 +125,7 @@ def _sample(runs: Runs, size: int, rng: np.random.Generator) -> Keys:
 
 
 def _around(places: Geometries, config: NegativesConfig, kept_off: Runs, rng: np.random.Generator) -> Keys:
-    """Return tiles around places chosen at random, as long as it is easy to find them."""
+    """Return tiles around randomly chosen sites, as long as enough of the draws are new tiles that qualify."""
     centres = shapely.get_coordinates(shapely.centroid(in_grid(parts_of(places)[0], config.zoom)))
     found = np.empty(0, dtype=np.int64)
     of_use = _DRAWS
@@ -138,10 +138,10 @@ def _around(places: Geometries, config: NegativesConfig, kept_off: Runs, rng: np
 
 
 def _draw(centres: npt.NDArray[np.float64], config: NegativesConfig, rng: np.random.Generator) -> Keys:
-    """Return the tiles of positions around centres chosen at random, evenly by area; of those near no pole."""
+    """Return tiles of random positions around random centres, uniform by area; positions near a pole are dropped."""
     chosen = centres[rng.integers(0, len(centres), _DRAWS)]
     _, lat = grid_to_lonlat(chosen[:, 0], chosen[:, 1], config.zoom)
-    # The square root makes it even by area.
+    # The square root makes it uniform by area.
     nearest, farthest = config.buffer_m**2, config.distance_m**2
     distance = np.sqrt(rng.uniform(nearest, farthest, _DRAWS)) / tile_width_m(lat, config.zoom)
     bearing = rng.uniform(0, 2 * np.pi, _DRAWS)
@@ -153,6 +153,6 @@ def _draw(centres: npt.NDArray[np.float64], config: NegativesConfig, rng: np.ran
 
 
 def _each_once(keys: Keys) -> Keys:
-    """Return keys without those that came before."""
+    """Return the keys without repetitions, in order of first occurrence."""
     _, first = np.unique(keys, return_index=True)
     return keys[np.sort(first)]

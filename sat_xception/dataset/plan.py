@@ -1,7 +1,7 @@
-"""Plan a dataset from labelled places: which tiles, their labels, slices and weights.
+"""Plan a dataset from labelled sites: its tiles with their labels, slices and weights.
 
-Where layers disagree about a tile, a person who looked at it is right (the review), then the labels, then the
-look-alikes; random negatives take what is left.
+If layers disagree about a tile, the review takes precedence, then the labels, then the look-alikes. Random negatives
+are drawn from the remaining tiles.
 """
 
 from __future__ import annotations
@@ -47,12 +47,11 @@ class _PlannedTile(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be gathered.
+    """The tiles of a dataset, before their images are fetched.
 
     Attributes:
-        tiles: Every tile that the labels and the negatives ask for, sorted by x and y, with the columns of
-            `tile_table`.
-        zoom: Their zoom.
+        tiles: All tiles of the labels and the negatives, sorted by x and y, with the columns of `tile_table`.
+        zoom: Zoom of the tiles.
         bounds: West, south, east and north of the labels, in degrees.
     """
 
@@ -61,7 +60,7 @@ class Plan:
     bounds: tuple[float, float, float, float]
 
     def wanted(self) -> pa.Table:
-        """Return the tiles whose images are needed: those without a conflict."""
+        """Return the tiles whose images are needed, which are those without a conflict."""
         return self.tiles.filter(pc.equal(self.tiles["conflict"], ""))
 
     def candidates(self) -> Iterator[Candidate]:
@@ -89,11 +88,11 @@ class Plan:
 
 
 def plan_tiles(config: AssembleConfig) -> Plan:
-    """Return every tile that the labels and the negatives ask for.
+    """Return all tiles of the labels and the negatives.
 
     Raises:
         ConfigError: A setting doesn't fit the layers.
-        DataError: A layer can't be used, there is only one class, or there is no room for the negatives.
+        DataError: A layer can't be used, there is only one class, or too few tiles qualify as negatives.
     """
     positive = config.positive_label or config.label or DEFAULT_POSITIVE_LABEL
     negative = config.negative_label or f"not-{positive}"
@@ -132,7 +131,7 @@ def _keys(tiles: pa.Table, zoom: int) -> npt.NDArray[np.int64]:
 
 
 def _first_of_each(tiles: pa.Table, zoom: int) -> pa.Table:
-    """Return each tile once, as its first row has it."""
+    """Return the first row of each tile."""
     _, first = np.unique(_keys(tiles, zoom), return_index=True)
     return tiles.take(pa.array(np.sort(first)))
 
@@ -144,7 +143,7 @@ def _no_slices(config: AssembleConfig) -> dict[str, pa.Array | str]:
 def _reviewed(
     config: AssembleConfig, tiles: pa.Table, positive: str, negative: str
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """Return what a person said of tiles, and the keys of those that nobody is sure of."""
+    """Return the tiles with the verdicts of the review, and the keys of those with the verdict "unsure"."""
     layer = read_layer(config.negatives_review or Path(), config.negatives_review_layer, "--negatives-review")
     _check_zoom(layer, config.zoom)
     said = label_tiles(layer, config.zoom, LabelColumns(_VERDICT), "yes")
@@ -157,7 +156,7 @@ def _reviewed(
     parts = []
     for verdict, label, weight in (("yes", positive, 1.0), ("no", negative, config.negatives_review_weight)):
         some = said.filter(pc.equal(said["label"], verdict))
-        # Where the labels know the tile, its slices and its split are theirs.
+        # A tile that is also in the labels gets its slices and split from there.
         known = pc.index_in(pa.array(_keys(some, config.zoom)), value_set=planned)
         kept = {
             name: pc.fill_null(tiles[name].combine_chunks().take(known), "")
@@ -172,7 +171,7 @@ def _reviewed(
 
 
 def _check_zoom(layer: Layer, zoom: int) -> None:
-    """Refuse a review of tiles of another zoom: what was seen on one tile isn't true of each of its four parts."""
+    """Refuse a review at another zoom: a verdict on a tile needn't be true for each of its four children."""
     if _ZOOM in layer.columns.column_names:
         zooms = layer.texts(_ZOOM, "--negatives-review").unique().to_pylist()
         if other := [item for item in zooms if item not in ("", str(zoom))]:

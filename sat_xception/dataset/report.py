@@ -1,4 +1,4 @@
-"""The page that shows what assemble gathered: counts, a map, what was left out and why, and tiles of each class."""
+"""The dataset page: counts, a map, tiles that were left out with reasons, and example tiles of each class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sat_xception.reports.page import render_page, thumbnail
 
 __all__ = ["DatasetPage"]
 
-# What keeps the page below 3 MB however many classes and failures there are.
+# Limits that keep the page below 3 MB with any number of classes and failures.
 _MAX_CLASSES = 100
 _CLASSES_WITH_TILES = 12
 _TILES_OF_A_CLASS_AND_SPLIT = 6
@@ -33,7 +33,7 @@ class _Sample(NamedTuple):
 
 
 class DatasetPage:
-    """Collects what the page shows, row by row: memory stays flat however many there are."""
+    """Collects the content of the page row by row, in constant memory."""
 
     def __init__(self, classes: Sequence[str], block_zoom: int) -> None:
         """Begin the page of a dataset with these classes; tiles are shown of the first dozen.
@@ -50,9 +50,9 @@ class DatasetPage:
         self._left_out: dict[bool, list[tuple[str, str, str, str]]] = {True: [], False: []}
 
     def offer_image(self, row: ManifestRow, image: bytes) -> None:
-        """Show the tile, if its class and split still lack some.
+        """Show the tile as an example, if its class and split need more examples.
 
-        Tiles come in stored order, which is mixed: the first are as good as drawn by lot, and repeatable.
+        Tiles come in stored order, which is shuffled, so the first ones are a random and repeatable sample.
         """
         by_split = self._samples.get(row.label)
         if by_split is None:
@@ -66,11 +66,11 @@ class DatasetPage:
         self._map.offer(row)
         if row.status == "ok":
             return
-        # A duplicate's reason names the tile that it repeats, a blank one's by how little it varies: no two are alike.
+        # The reasons of duplicates and blank tiles contain an id or a figure, so they are counted by status only.
         reason = _cut(row.reason) if row.status == "failed" else ""
         if (row.status, reason) in self._reasons or len(self._reasons) < _MAX_REASONS_COUNTED:
             self._reasons[row.status, reason] += 1
-        # Failures first: they are what somebody must look at.
+        # Failures come first, since they need attention.
         listed = self._left_out[row.status == "failed"]
         if len(listed) < _MAX_LEFT_OUT:
             listed.append((_cut(row.id), row.label, row.status, _cut(row.reason)))

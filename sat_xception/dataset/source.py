@@ -1,9 +1,8 @@
-"""Where a run of the training pipeline takes its dataset from.
+"""The dataset of a run of the training pipeline, with or without a dataset store.
 
-With a dataset store, the tiles are gathered first and the dataset is filed under the digest of what later steps see of
-it. Its address is the same as long as the data is, so that Kubeflow's cache finds the steps after it done. Without a
-store, the settings themselves are handed on, with the run that they are of, and the dataset is made anew each time.
-See docs/decisions/0017-unchanged-data.md.
+With a store, the dataset is assembled first, and stored under the digest of everything that later steps read. Unchanged
+data has the same address, so Kubeflow's cache skips the later steps. Without a store, the settings are passed on
+together with the id of the run, and the dataset is assembled in each run. See docs/decisions/0017-unchanged-data.md.
 """
 
 from __future__ import annotations
@@ -30,16 +29,15 @@ _RECORD = DatasetRecord.file_name
 
 
 def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
-    """Return the source of a run's dataset, as `take_dataset` reads it.
+    """Return the source of a run's dataset, for `take_dataset`.
 
     Args:
         settings: Settings of the assemble step, without `out`.
-        store: Folder or gs:// address that keeps datasets; "" for none.
+        store: Folder or gs:// address that stores datasets; "" for none.
         run: Id of the run.
 
     Returns:
-        With a store the address of the dataset in it, which depends on the data alone; else the settings and the run,
-        as JSON.
+        With a store the address of the dataset, which depends on the data alone; else settings and run, as JSON.
 
     Raises:
         SatXceptionError: The dataset can't be assembled, or the store can't be written.
@@ -67,7 +65,7 @@ def take_dataset(source: str, out: Path) -> AssembleResult:
         out: Folder to write the dataset to.
 
     Raises:
-        SatXceptionError: It isn't in the store, it was changed there, or it can't be assembled.
+        SatXceptionError: The dataset isn't in the store, was changed there, or can't be assembled.
     """
     if source.startswith("{"):
         return _assemble({**json.loads(source)["settings"], "out": out})

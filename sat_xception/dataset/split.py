@@ -1,7 +1,7 @@
-"""Deal tiles to train, validation and test.
+"""Assign tiles to train, validation and test by a hash of their content.
 
-A tile's split follows from a hash of its content and the seed. It stays where it is when other tiles are added, so a
-test tile of one run is never trained on by the next. Only in a class so small that a split would be empty, a tile is
+A tile's split depends on a hash of its content and the seed. It doesn't change when other tiles are added, so a test
+tile of one run is never a training tile of the next. Only in a class so small that a split would be empty, a tile is
 moved to fill it.
 """
 
@@ -16,7 +16,7 @@ from sat_xception.errors import DataError
 __all__ = ["SPLITS", "SPLIT_NAMES", "split_by_hash", "split_of", "stable_fraction"]
 
 SPLITS = ("train", "valid", "test")
-# What people call them.
+# Other names of the splits.
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 
 
@@ -31,8 +31,8 @@ def split_by_hash(labels: Mapping[str, str], fractions: tuple[float, float, floa
 
     Args:
         labels: Label of each tile, by the SHA-256 of its bytes.
-        fractions: Shares of train, valid and test. They hold in the mean; in a small class they are rough, but each
-            split that has a share gets at least one tile of each class.
+        fractions: Fractions of train, valid and test. They are met on average; in a small class only roughly, but each
+            split with a fraction above 0 gets at least one tile of each class.
         seed: The same seed gives the same split on any machine.
 
     Returns:
@@ -60,14 +60,14 @@ def split_by_hash(labels: Mapping[str, str], fractions: tuple[float, float, floa
 
 
 def split_of(position: float, fractions: tuple[float, float, float]) -> str:
-    """Return the split that a number in [0, 1) falls in."""
+    """Return the split for a number in [0, 1)."""
     if position < fractions[0]:
         return "train"
     return "valid" if position < fractions[0] + fractions[1] or fractions[2] == 0 else "test"
 
 
 def _fill_empty(dealt: list[str], wanted: list[str]) -> None:
-    """Give each empty split the last tile, in hash order, of the split that has most."""
+    """Give each empty split the last tile, in hash order, of the largest split."""
     for split in wanted:
         if split not in dealt:
             largest = max(wanted, key=dealt.count)

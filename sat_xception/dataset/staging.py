@@ -1,4 +1,4 @@
-"""The tiles considered for a dataset, on disk while it is assembled: memory doesn't grow with their number."""
+"""Staging of the tiles considered for a dataset: a SQLite file, so that memory doesn't grow with their number."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _UNSPLIT = "status = 'ok' AND split = '' AND label = ?"
 
 
 class TileHashes(NamedTuple):
-    """What tiles look like: perceptual hashes `uint64 [n]`, and `uint32 [n]` numbers of labels and to name tiles by."""
+    """Perceptual hashes of tiles, `uint64 [n]`, with their label numbers and row ids, each `uint32 [n]`."""
 
     hashes: npt.NDArray[np.uint64]
     labels: npt.NDArray[np.uint32]
@@ -60,13 +60,13 @@ class TileHashes(NamedTuple):
 
 
 class TileStaging:
-    """A SQLite file with a row for every tile considered, from its label to what became of it."""
+    """A SQLite file with one row per tile considered."""
 
     def __init__(self, path: Path) -> None:
-        """Make the file; it goes when the workbench is closed."""
+        """Create the file; it is removed on exit."""
         self._path = path
         self._database = sqlite3.connect(path, isolation_level=None)
-        # Nothing in it outlives the run: what a crash would damage is made again.
+        # The file doesn't outlive the run, so it needn't survive a crash.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE"):
             self._database.execute(f"PRAGMA {pragma}")
         columns = [*_CANDIDATE[1:], *_OUTCOME, "block_z", "block_x", "block_y", "position", "fine BLOB"]
@@ -88,9 +88,10 @@ class TileStaging:
         return self._number("SELECT count(*) FROM tiles")
 
     def add(self, candidates: Iterable[Candidate], block_zoom: int) -> None:
-        """Put candidates on the bench.
+        """Add candidates.
 
-        Their blocks are their ancestors at `block_zoom`, or at the lowest zoom of any tile: blocks never overlap.
+        Their blocks are their ancestors at `block_zoom`, or at the lowest zoom of any tile if that is lower, so that
+        blocks never overlap.
         """
         columns = (*_CANDIDATE, "source", "status", "reason")
         statement = f"INSERT INTO tiles ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
@@ -104,21 +105,21 @@ class TileStaging:
             self._database.execute("CREATE INDEX blocks ON tiles (block_x, block_y)")
 
     def has_places(self) -> bool:
-        """Return whether the place of any tile is known."""
+        """Return whether any tile has coordinates."""
         return bool(self._all("SELECT 1 FROM tiles WHERE z IS NOT NULL LIMIT 1"))
 
     def places(self) -> tuple[int, int, str]:
-        """Return how many usable tiles have a known place, how many haven't, and the first of those that haven't."""
+        """Return the number of usable tiles with coordinates, the number without, and the first without."""
         query = "SELECT count(z), count(*) - count(z), min(iif(z IS NULL, id, NULL)) FROM tiles WHERE status = 'ok'"
         placed, unplaced, first = self._all(query)[0]
         return placed, unplaced, first or ""
 
     def kinds(self) -> list[tuple[str, str]]:
-        """Return every label with every split that it is given, sorted."""
+        """Return the pairs of label and given split that occur, sorted."""
         return self._all("SELECT DISTINCT label, split FROM tiles ORDER BY label, split")
 
     def waiting(self) -> Iterator[list[Candidate]]:
-        """Yield the candidates whose images are still to be read, by id, a page at a time."""
+        """Yield the candidates whose images haven't been inspected, by id, page by page."""
         query = f"SELECT {', '.join(_CANDIDATE)} FROM tiles WHERE status = '' AND id > ? ORDER BY id LIMIT {_PAGE}"
         last = ""
         while page := [_candidate(values) for values in self._all(query, last)]:
@@ -126,28 +127,28 @@ class TileStaging:
             yield page
 
     def record(self, rows: Iterable[tuple[ManifestRow, float, bytes]]) -> None:
-        """Write down what became of tiles, each with its position in the order of storage and its fine hash."""
+        """Record the results of inspections, each with its position in the order of storage and its fine hash."""
         assignments = ", ".join(f"{name} = ?" for name in (*_OUTCOME, "position", "fine"))
         values = ((*(getattr(row, name) for name in _OUTCOME), *rest, row.id) for row, *rest in rows)
         with self._transaction():
             self._database.executemany(f"UPDATE tiles SET {assignments} WHERE id = ?", values)
 
     def failures(self) -> tuple[int, list[ManifestRow], tuple[str, int]]:
-        """Return how many tiles failed, the first few of them, and the most common reason with its number."""
+        """Return the number of failed tiles, the first few of them, and the most common reason with its count."""
         number = self._number("SELECT count(*) FROM tiles WHERE status = 'failed'")
         first = list(self._rows("status = 'failed' ORDER BY id LIMIT 5"))
         query = "SELECT reason, count(*) FROM tiles WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1 LIMIT 1"
         return number, first, next(iter(self._all(query)), ("", 0))
 
     def copies(self) -> Iterator[list[ManifestRow]]:
-        """Yield the usable tiles that share their bytes with others, those of one content at a time."""
+        """Yield groups of usable tiles with the same bytes."""
         repeated = "SELECT sha256 FROM tiles WHERE status = 'ok' GROUP BY sha256 HAVING count(*) > 1"
         rows = self._rows(f"status = 'ok' AND sha256 IN ({repeated}) ORDER BY sha256, id")
         for _, group in groupby(rows, key=lambda row: row.sha256):
             yield list(group)
 
     def hashes(self) -> TileHashes:
-        """Return what the usable tiles look like, of those that look the same the one that is to stay first."""
+        """Return the hashes of the usable tiles, in order of preference among near-duplicates."""
         order = " ".join(f"WHEN '{split}' THEN {place}" for split, place in KEEP_FIRST.items())
         those = "FROM tiles WHERE status = 'ok' AND phash != ''"
         rows = self._database.execute(f"SELECT phash, label, rowid {those} ORDER BY CASE split {order} END, id")
@@ -161,17 +162,17 @@ class TileStaging:
         return hashes
 
     def fine_hashes(self, tiles: npt.NDArray[np.uint32]) -> list[bytes]:
-        """Return the fine hashes of tiles that `hashes` numbers, in that order."""
+        """Return the fine hashes of tiles by row id (from `hashes`), in that order."""
         query = "SELECT fine FROM tiles WHERE rowid = ?"
         return [self._database.execute(query, (tile,)).fetchone()[0] for tile in tiles.tolist()]
 
     def without_look(self) -> tuple[int, str]:
-        """Return the number of usable tiles of nearly one colour, which have no perceptual hash, and the first."""
+        """Return the number of almost uniform usable tiles, which have no perceptual hash, and the first of them."""
         number, first = self._all("SELECT count(*), min(id) FROM tiles WHERE status = 'ok' AND phash = ''")[0]
         return number, first or ""
 
     def name(self, tile: int) -> tuple[str, str, str]:
-        """Return id, split and label of a tile that `hashes` numbers."""
+        """Return id, split and label of a tile by row id (from `hashes`)."""
         ((name, split, label),) = self._all("SELECT id, split, label FROM tiles WHERE rowid = ?", tile)
         return name, split, label
 
@@ -180,7 +181,7 @@ class TileStaging:
         return self._number("SELECT count(*) FROM tiles WHERE status = 'ok'")
 
     def leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Make duplicates of tiles, by id, each for a reason."""
+        """Mark tiles as duplicates, by id, with the reason."""
         with self._transaction():
             self._database.executemany(
                 "UPDATE tiles SET status = 'duplicate', reason = ? WHERE id = ?",
@@ -188,7 +189,7 @@ class TileStaging:
             )
 
     def blocks(self) -> Iterator[BlockCount]:
-        """Yield how many tiles of each kind are in each block, of those that aren't left out."""
+        """Yield the content of the blocks, without tiles that are left out."""
         rows = self._database.execute(
             "SELECT block_z, block_x, block_y, split, label, slices, count(*) FROM tiles "
             "WHERE block_z IS NOT NULL AND status = '' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
@@ -197,7 +198,7 @@ class TileStaging:
             yield BlockCount((z, x, y), split, label, json.loads(slices), tiles)
 
     def split_blocks(self, splits: Mapping[tuple[int, int, int], str]) -> None:
-        """Give the tiles of each block its split, where they have none."""
+        """Set the split of the tiles in each block that have none."""
         with self._transaction():
             self._database.executemany(
                 "UPDATE tiles SET split = ? WHERE block_x = ? AND block_y = ? AND split = ''",
@@ -205,7 +206,7 @@ class TileStaging:
             )
 
     def shared_blocks(self) -> list[tuple[str, str]]:
-        """Return the blocks, as z/x/y, whose usable tiles are in several splits, and which splits these are."""
+        """Return the blocks, as z/x/y, whose usable tiles are in several splits, with these splits."""
         return self._all(
             "SELECT block_z || '/' || block_x || '/' || block_y, group_concat(DISTINCT split) FROM tiles "
             "WHERE status = 'ok' AND block_z IS NOT NULL GROUP BY block_x, block_y HAVING count(DISTINCT split) > 1 "
@@ -213,7 +214,7 @@ class TileStaging:
         )
 
     def count_unsplit(self, label: str) -> int:
-        """Return the number of usable tiles of a class that have no split."""
+        """Return the number of usable tiles of a class without a split."""
         return int(self._all(f"SELECT count(*) FROM tiles WHERE {_UNSPLIT}", label)[0][0])
 
     def has_split(self, label: str) -> bool:
@@ -222,7 +223,7 @@ class TileStaging:
         return bool(self._all(query, label))
 
     def unsplit(self, label: str) -> Iterator[list[str]]:
-        """Yield the contents of the usable tiles of a class that have no split, sorted, a page at a time."""
+        """Yield the SHA-256 of the usable tiles of a class without a split, sorted, page by page."""
         query = f"SELECT sha256 FROM tiles WHERE {_UNSPLIT} AND sha256 > ? ORDER BY sha256 LIMIT {_PAGE}"
         self._database.execute("CREATE INDEX IF NOT EXISTS contents ON tiles (sha256)")
         last = ""
@@ -231,7 +232,7 @@ class TileStaging:
             yield page
 
     def split_contents(self, splits: Mapping[str, str]) -> None:
-        """Give tiles their split, by the SHA-256 of their bytes."""
+        """Set the splits of tiles by the SHA-256 of their bytes."""
         with self._transaction():
             self._database.executemany(
                 "UPDATE tiles SET split = ? WHERE sha256 = ? AND status = 'ok'",
@@ -243,9 +244,9 @@ class TileStaging:
         return self._rows("TRUE ORDER BY id")
 
     def usable(self) -> Iterator[tuple[Candidate, ManifestRow]]:
-        """Yield the usable tiles in the order of storage, each as it came and with what became of it.
+        """Yield the usable tiles in the order of storage, each as candidate and manifest row.
 
-        Split by split, so that who wants one reads little of the others; within a split, classes are mixed.
+        Grouped by split, so that readers of one split skip the others; within a split, classes are mixed.
         """
         query = f"SELECT {', '.join((*_CANDIDATE, *_ROW))} FROM tiles WHERE status = 'ok' ORDER BY split, position, id"
         for values in self._database.execute(query):

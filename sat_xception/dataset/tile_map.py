@@ -1,4 +1,4 @@
-"""Where the tiles of a dataset are: counted as they come, in squares that grow until there are few enough to draw."""
+"""Count the tiles of a dataset for its map, in squares that are enlarged until there are few enough to draw."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sat_xception.dataset.manifest import ManifestRow
 __all__ = ["OTHER_CLASSES", "MapMark", "TileMap"]
 
 OTHER_CLASSES = "other classes"
-# A mark takes about 70 bytes of the page, and a screen hasn't room for more of them.
+# Maximum number of marks: each takes about 70 bytes of the page, and a screen can't show more.
 _MAX_MARKS = 8_000
-# As many as have colours of their own that people who see few colours can tell apart.
+# Number of classes with marks that colour-blind people can distinguish.
 _MAX_CLASSES = 7
 
 
 class MapMark(NamedTuple):
-    """Tiles of one split and class in one square of the grid: its column and row (from the north), and how many."""
+    """Tiles of one split and class in one square of the grid: column, row (from the north) and number of tiles."""
 
     x: int
     y: int
@@ -28,20 +28,20 @@ class MapMark(NamedTuple):
 
 
 class TileMap:
-    """Counts usable tiles by square, split and class; memory stays flat however many there are.
+    """Counts usable tiles by square, split and class, in constant memory.
 
-    The squares are the tiles themselves while there is room for a mark each, else their ancestors at the highest zoom
-    that has few enough marks. The order in which tiles come makes no difference.
+    The squares are the tiles themselves if there are few enough, else their ancestors at the highest zoom with few
+    enough marks. The order of the tiles doesn't matter.
 
     Attributes:
-        classes: Classes that are told apart, in order; the last may be all others.
-        zoom: Zoom of the squares; 0 while nothing was offered.
-        tiles: How many tiles have a place.
+        classes: Classes with marks of their own, in order; the last may stand for all others.
+        zoom: Zoom of the squares; 0 without tiles.
+        tiles: Number of tiles with coordinates.
         tile_zoom: Highest zoom of a tile.
     """
 
     def __init__(self, classes: Sequence[str], most_marks: int = _MAX_MARKS) -> None:
-        """Draw tiles of these classes, with at most so many marks; classes beyond the seventh are one."""
+        """Start to count tiles of these classes, for at most `most_marks` marks; classes after the seventh are merged."""
         self.classes = [*classes[:_MAX_CLASSES], *([OTHER_CLASSES] if len(classes) > _MAX_CLASSES else [])]
         self.zoom = self.tile_zoom = self.tiles = 0
         self._own = frozenset(classes[:_MAX_CLASSES])
@@ -54,7 +54,7 @@ class TileMap:
         return self.zoom == self.tile_zoom and len(self._counts) == self.tiles
 
     def offer(self, row: ManifestRow) -> None:
-        """Count a tile, if it is usable and has a place."""
+        """Count a tile, if it is usable and has coordinates."""
         if row.status != "ok" or row.x is None or row.y is None or row.z is None:
             return
         if not self._counts:
@@ -70,7 +70,7 @@ class TileMap:
             self._coarsen()
 
     def marks(self) -> list[MapMark]:
-        """Return what to draw, by column and row; the tiles of all marks are all tiles."""
+        """Return the marks, by column and row; every counted tile is in one of them."""
         return [MapMark(*square, tiles) for square, tiles in sorted(self._counts.items())]
 
     def _coarsen(self) -> None:

@@ -330,7 +330,7 @@ def test_duplicates_in_unsplit_folders_are_dealt_once(data, caplog):
     result = run(data({**SCHOOLS, **copies}))
     assert result.counts.by_status == {"duplicate": 20, "ok": 40}
     assert {name for name, row in manifest(result).items() if row["status"] == "duplicate"} == set(copies)
-    assert "left out  20 duplicate tiles; the manifest says of which" in caplog.messages
+    assert "left out  20 duplicate tiles; the manifest names the tiles they repeat" in caplog.messages
 
 
 def test_a_split_whose_tiles_are_all_copies_is_refused(data, tmp_path):

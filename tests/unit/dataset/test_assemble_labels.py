@@ -225,7 +225,7 @@ def test_a_tile_in_two_splits_is_left_out_and_an_unknown_split_refused(tmp_path,
     found = _manifest(_run(tmp_path / "out", _table(tmp_path / "labels.csv", rows + extra), imagery, label=""))
     left_out = [row for row in found if row["status"] != "ok"]
     assert [(row["x"], row["y"], row["reason"]) for row in left_out] == [
-        (X, Y, "labelled in two splits; nothing says which is right")
+        (X, Y, "labelled in two splits; it isn't known which is right")
     ]
     with pytest.raises(DataError, match="has the split 'exam'; expected train, valid, test or nothing"):
         _run(tmp_path / "b", _table(tmp_path / "l.csv", _with_splits(rows, lambda _: "exam")), imagery, label="")
@@ -262,7 +262,7 @@ def test_of_several_labels_the_positive_wins_and_others_are_left_out(tmp_path, i
     result = _run(tmp_path / "out", _table(tmp_path / "labels.csv", _rows(extra)), imagery, label="")
     rows = {(row["x"], row["y"]): row for row in _manifest(result)}
     assert rows[X, Y]["status"] == "duplicate"
-    assert rows[X, Y]["reason"] == "labelled farm and road; nothing says which is right"
+    assert rows[X, Y]["reason"] == "labelled farm and road; it isn't known which is right"
     assert (rows[X, Y + 2]["status"], rows[X, Y + 2]["label"]) == ("ok", "school")
 
 
