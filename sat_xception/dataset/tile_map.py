@@ -41,7 +41,7 @@ class TileMap:
     """
 
     def __init__(self, classes: Sequence[str], most_marks: int = _MAX_MARKS) -> None:
-        """Start to count tiles of these classes, for at most `most_marks` marks; classes after the seventh are merged."""
+        """Start to count tiles of these classes, for at most `most_marks` marks; further classes are merged."""
         self.classes = [*classes[:_MAX_CLASSES], *([OTHER_CLASSES] if len(classes) > _MAX_CLASSES else [])]
         self.zoom = self.tile_zoom = self.tiles = 0
         self._own = frozenset(classes[:_MAX_CLASSES])

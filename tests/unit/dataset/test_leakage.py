@@ -170,7 +170,9 @@ def test_one_odd_file_changes_nothing_for_the_others(blocks, tmp_path, caplog, s
 def test_more_tiles_without_a_place_than_the_limit_are_refused(blocks, tmp_path):
     for number in range(20):
         write(blocks / "school" / f"photo{number}.jpg", encode(scenery(50_000 + number), quality=90))
-    with pytest.raises(DataError, match=r"20 of 164 tiles have no coordinates in their names, such as school/photo0\.jpg; the"):
+    with pytest.raises(
+        DataError, match=r"20 of 164 tiles have no coordinates in their names, such as school/photo0\.jpg; the"
+    ):
         run(blocks, tmp_path / "out")
     found = run(blocks, tmp_path / "out", max_unplaced=0.2)
     assert all(len(splits) == 1 for splits in splits_by_block(found).values())
