@@ -1,4 +1,4 @@
-"""The pictures that the review page shows: from a tile server by address, or copied beside the page."""
+"""Images for the review page: from a tile server, or copied next to the page."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ENDINGS = {"jpeg": "jpg"}
 
 @dataclass(frozen=True)
 class PageImagery:
-    """Where the page has its pictures from; neither `web` nor `source` when there are none.
+    """Imagery of the page; without images, `web` and `source` are both None.
 
     Attributes:
-        attribution: Whom the imagery's licence wants named.
-        web: The server that the page asks.
-        source: What tiles are copied from, in place of a server.
+        attribution: Attribution required by the imagery's licence.
+        web: Tile server that the page loads images from.
+        source: Source that tiles are copied from, instead of a server.
     """
 
     attribution: str
@@ -45,7 +45,7 @@ def page_imagery(config: ReviewPageConfig) -> PageImagery:
     """Return the imagery that the page shows.
 
     Raises:
-        ConfigError: The imagery can't be had, or its address can't be put on a page.
+        ConfigError: The imagery can't be opened, or its address can't be put on a page.
     """
     address, attribution = config.imagery, config.imagery_attribution
     if not address:
@@ -59,7 +59,7 @@ def page_imagery(config: ReviewPageConfig) -> PageImagery:
     is_web = address.startswith(("http://", "https://")) and "{z}" in address
     has_secret = "{token}" in address or shown(address) != address
     if is_web and not attribution:
-        _log.warning("review    nobody is named for %s; give --imagery-attribution", shown(address))
+        _log.warning("review    no attribution is known for %s; give --imagery-attribution", shown(address))
     if is_web and not has_secret and not config.with_tiles:
         return PageImagery(attribution, web=web_tiles(address, attribution, "--imagery", config.imagery_tms))
     source = open_imagery(address, config.source_config())
@@ -67,7 +67,7 @@ def page_imagery(config: ReviewPageConfig) -> PageImagery:
 
 
 def web_tiles(template: str, attribution: str, flag: str, tms: bool = False) -> WebTiles:
-    """Return a server that a page may ask.
+    """Return a tile server for the page.
 
     Raises:
         ConfigError: The template isn't an address that a page can use without a secret.
@@ -103,10 +103,10 @@ def copy_tiles(data: ReviewData, source: ImagerySource, config: ReviewPageConfig
         data: The candidates.
         source: Where they come from; it is closed.
         config: Settings.
-        folder: Where they go.
+        folder: Folder to write the tiles to.
 
     Raises:
-        ServiceError: None of the tiles could be had.
+        ServiceError: None of the tiles could be fetched.
     """
     zoom = data.zoom
     wanted = sorted(_shown_tiles(data))

@@ -1,4 +1,4 @@
-"""One at a time: a folder that is being reviewed is neither published to nor reviewed by a second server."""
+"""Lock a folder during a review, so that it is neither published to nor reviewed by a second server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = ".review.lock"
 
 @contextlib.contextmanager
 def review_lock(out: Path) -> Iterator[None]:
-    """Hold a folder, if it is there, for the length of a block; the system lets go of it when the process ends.
+    """Lock a folder, if it exists, while the block runs; the system releases the lock if the process ends.
 
     Raises:
         ConfigError: Another process holds it, or it can't be written to.

@@ -1,6 +1,6 @@
-"""The review page: one folder of files that works from a disk, from a web server and from `sat_xception review`.
+"""The review page: a folder of files that works from a disk, from a web server and with `sat_xception review`.
 
-A page on a disk may not read other files, so the candidates are in a script.
+A page opened from a disk can't fetch other files, so the candidates are in a script.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["PageHead", "content_policy", "read_data", "review_data", "write_page
 _STATIC = Path(__file__).parent / "static"
 _DATA = "candidates.js"
 _BEFORE, _AFTER = "window.REVIEW_DATA = ", ";\n"
-# Tiles to each side of the best one that are shown: 5 x 5 tiles fill a screen.
+# Number of tiles shown on each side of the best one: 5 x 5 tiles fill a screen.
 _REACH = 2
 
 
@@ -91,7 +91,7 @@ def _tiles_beside(sites: Sites, size: int) -> tuple[list[list[list[int]]], list[
     for first, count in zip(sites.first[:size].tolist(), sites.count[:size].tolist(), strict=True):
         places = [[across[tile], down[tile]] for tile in range(first + 1, first + count)]
         near = [place for place in places if max(map(abs, place)) <= _REACH]
-        # A rectangle of tiles never crosses the edge of the grid: what is beyond the 180th meridian isn't shown.
+        # A rectangle of tiles doesn't cross the edge of the grid: tiles beyond the 180th meridian aren't shown.
         inside = [place for place in near if 0 <= sites.x[first] + place[0] < width]
         beside.append(inside)
         hidden.append(len(places) - len(inside))
@@ -118,7 +118,7 @@ def write_page(folder: Path, data: ReviewData, imagery: PageImagery, config: Rev
 
 
 def content_policy(origins: set[str]) -> str:
-    """Return the page's content security policy: its own files, and pictures of these servers."""
+    """Return the page's content security policy: its own files, and images from these servers."""
     pictures = " ".join(["'self'", "data:", *sorted(origins)])
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -130,7 +130,7 @@ def read_data(out: Path) -> ReviewData:
     """Return the candidates on the page of a published folder.
 
     Raises:
-        DataError: There is no page, or it is damaged.
+        DataError: The page is missing or damaged.
     """
     path = out / "review" / _DATA
     try:

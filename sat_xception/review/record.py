@@ -1,10 +1,10 @@
 """Decisions on candidates, as GeoJSON that `assemble --negatives-review` reads: one feature per tile.
 
-A verdict is about what was seen:
+A verdict applies to the tiles that were shown:
 
-- "no" is about every tile that was shown: all of them are negatives;
-- "yes" is about the best tile. The others are "unsure", and so in no class: the thing may not reach into them;
-- "unsure" is about all of them.
+- "no" applies to all of them, so all are negatives;
+- "yes" applies to the best tile. The others get "unsure", so they are in no class: the site may not extend into them;
+- "unsure" applies to all of them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from sat_xception.storage.files import dump_json
 __all__ = ["RECORD", "Decision", "ReviewRecord"]
 
 RECORD = "review.geojson"
-_DIGITS = 7  # of a degree: a centimetre
+_DIGITS = 7  # decimals of a degree: a centimetre
 
 
 class Decision(BaseModel):
-    """What a person said of a candidate.
+    """A reviewer's decision on a candidate.
 
     Attributes:
-        site: The candidate: its best tile, as z/x/y.
-        verdict: "" takes back what was said.
-        note: Anything.
-        reviewer: Who said it.
-        time: When, as ISO 8601.
+        site: The candidate, by its best tile, as z/x/y.
+        verdict: The verdict; "" withdraws an earlier one.
+        note: Free text.
+        reviewer: Name of the reviewer.
+        time: Time of the decision, as ISO 8601.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -50,7 +50,7 @@ class Decision(BaseModel):
     time: str = Field("", max_length=40)
 
     def version(self) -> str:
-        """Return what tells this decision from any other about the candidate."""
+        """Return an identifier that differs from that of any other decision on the candidate."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16] if self.verdict else ""
 
 
@@ -58,9 +58,9 @@ class ReviewRecord:
     """The decisions in a file.
 
     Attributes:
-        path: The file.
-        decisions: By candidate.
-        others: How many decisions are of tiles that are no candidates; they are kept as they are.
+        path: Path of the file.
+        decisions: Decisions by candidate.
+        others: Number of decisions on tiles that aren't candidates any more; they are kept unchanged.
     """
 
     def __init__(self, path: Path, data: ReviewData) -> None:
@@ -71,7 +71,7 @@ class ReviewRecord:
             data: The candidates.
 
         Raises:
-            DataError: It is damaged.
+            DataError: The file is damaged.
         """
         self.path = path
         self._data = data
@@ -96,11 +96,11 @@ class ReviewRecord:
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise DataError(
                 f"{self.path} isn't a review that this program wrote: {type(error).__name__} {error}. Repair it, or "
-                "move it away and begin anew"
+                "move it away and start again"
             ) from None
 
     def counts(self) -> dict[str, int]:
-        """Return how many candidates have each verdict."""
+        """Return the number of candidates by verdict."""
         verdicts = [decision.verdict for decision in self.decisions.values()]
         return {verdict: verdicts.count(verdict) for verdict in ("yes", "no", "unsure")}
 
@@ -109,12 +109,12 @@ class ReviewRecord:
         return site in self._index
 
     def version(self, site: str) -> str:
-        """Return the version of what is said of a candidate; "" where nothing is."""
+        """Return the version of the decision on a candidate; "" if there is none."""
         decision = self.decisions.get(site)
         return decision.version() if decision else ""
 
     def put(self, decision: Decision) -> None:
-        """Take a decision, in place of an earlier one about the candidate; it isn't in the file yet."""
+        """Store a decision, and replace an earlier one on the candidate; `save` writes it to the file."""
         if not decision.verdict:
             self.decisions.pop(decision.site, None)
             self._lines.pop(decision.site, None)
@@ -128,10 +128,10 @@ class ReviewRecord:
         return f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n'
 
     def save(self, text: str) -> None:
-        """Write the file: whole, or not at all.
+        """Write the file atomically.
 
         Raises:
-            ServiceError: It can't be written.
+            ServiceError: The file can't be written.
         """
         try:
             with partial_file(self.path) as file:
@@ -170,7 +170,7 @@ def _line(feature: Mapping[str, Any]) -> str:
 
 
 def _outline(x: int, y: int, zoom: int) -> list[list[float]]:
-    """Return the ring around a tile, counter-clockwise as RFC 7946 has it."""
+    """Return the ring around a tile, counter-clockwise as RFC 7946 requires."""
     (west, east), (north, south) = (values.tolist() for values in grid_to_lonlat([x, x + 1], [y, y + 1], zoom))  # type: ignore[arg-type]
     corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
     return [[round(lon, _DIGITS), round(lat, _DIGITS)] for lon, lat in corners]

@@ -1,7 +1,7 @@
-"""Serve the review page on this machine, and save every decision as it is made.
+"""Serve the review page on this machine, and save every decision immediately.
 
-A decision says which one it replaces. When that isn't the present one, because another tab or another person was
-faster, it isn't taken, and the page is told what is there.
+A decision names the version that it replaces. If that isn't the current one, because another tab or person was faster,
+the decision is refused with status 409 and the current decisions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["ReviewResult", "ReviewServer", "review"]
 
 _log = get_logger(__name__)
 _HOST = "127.0.0.1"
-# A page sends at most 200 decisions at once, each with a note of at most 2,000 characters.
+# Maximum request size: a page sends at most 200 decisions at once, each with a note of at most 2,000 characters.
 _MAX_BYTES = 4 * 2**20
 _MAX_DECISIONS = 200
 _HEADERS = {
@@ -61,12 +61,12 @@ class _Changes(BaseModel):
 
 @dataclass(frozen=True)
 class ReviewResult:
-    """What was reviewed when the server ended.
+    """Result of a review.
 
     Attributes:
-        path: The record.
-        candidates: How many there are on the page.
-        counts: How many have each verdict.
+        path: Path of the record.
+        candidates: Number of candidates on the page.
+        counts: Number of candidates by verdict.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class ReviewResult:
     counts: dict[str, int]
 
     def summary(self) -> str:
-        """Return the counts and where they are, in a few lines."""
+        """Return the counts and the path of the record."""
         done = sum(self.counts.values())
         verdicts = "  ".join(f"{verdict} {number:,}" for verdict, number in self.counts.items())
         where = f"wrote     {self.path}" if done else "wrote     nothing: no decision was made"
@@ -86,8 +86,8 @@ def review(config: ReviewConfig) -> ReviewResult:
     """Serve the page until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: The port can't be had, or the folder is being reviewed already.
-        DataError: The folder isn't what publish writes, or its review is damaged.
+        ConfigError: The port isn't available, or the folder is being reviewed already.
+        DataError: The folder wasn't written by publish, or its review is damaged.
     """
     data = read_data(config.out)
     with review_lock(config.out):
@@ -116,22 +116,22 @@ def _open_browser(address: str) -> None:
 
 
 class ReviewServer:
-    """The page and its decisions, on this machine only.
+    """Server of the page and its decisions, on this machine only.
 
     Attributes:
-        record: The decisions.
+        record: Record of the decisions.
     """
 
     def __init__(self, out: Path, data: ReviewData) -> None:
         """Read the record.
 
         Raises:
-            DataError: It is damaged.
+            DataError: The record is damaged.
         """
         self._folder = out / "review"
         self.record = ReviewRecord(out / RECORD, data)
         if self.record.others:
-            _log.info("review    %s decisions of tiles that are no candidates now are kept", f"{self.record.others:,}")
+            _log.info("review    %s decisions on tiles that aren't candidates now are kept", f"{self.record.others:,}")
         self._writing = asyncio.Lock()
         self._changes = self._saved = 0
         self._hosts: frozenset[str] = frozenset()
@@ -141,7 +141,7 @@ class ReviewServer:
         """Listen, and return the page's address.
 
         Raises:
-            ConfigError: The port can't be had.
+            ConfigError: The port isn't available.
         """
         listening: socket.socket = bound_socket(_HOST, port, "--port", "")
         port = listening.getsockname()[1]
@@ -161,13 +161,13 @@ class ReviewServer:
         return f"http://{_HOST}:{port}/"
 
     async def stop(self) -> None:
-        """Finish the requests under way."""
+        """Finish the requests in progress."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:  # noqa: ANN401 - aiohttp's own type
-        """Refuse what another site's page may have sent: its name for us, or its origin."""
+        """Refuse requests from other sites' pages, by their Host and Origin headers."""
         origin = request.headers.get("Origin")
         foreign = request.host not in self._hosts or (
             request.method == "POST" and origin not in {f"http://{host}" for host in self._hosts}
@@ -206,7 +206,7 @@ class ReviewServer:
             return _refusal(409, f"{unknown[0]} is no candidate of this page; load it again")
         saved, conflicts = [], []
         for change in changes:
-            # The answer to the same change may have got lost: then it is here already.
+            # If the response to the same change was lost, the decision is stored already.
             new, present = change.decision(), self.record.version(change.site)
             if present not in (change.base, new.version()):
                 conflicts.append(self._present(change.site))
@@ -222,7 +222,7 @@ class ReviewServer:
         return web.json_response({"saved": saved, "conflicts": conflicts})
 
     async def _save(self) -> None:
-        """Write all changes so far; those that come while a file is written are in the next one."""
+        """Write all changes so far; changes that arrive during a write go into the next one."""
         wanted = self._changes
         async with self._writing:
             if self._saved >= wanted:

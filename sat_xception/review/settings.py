@@ -37,7 +37,7 @@ class ReviewPageConfig(ImagerySettings):
     @model_validator(mode="after")
     def _basemap_has_an_owner(self) -> Self:
         if self.basemap and not self.basemap_attribution:
-            raise ValueError("--basemap needs --basemap-attribution: maps have owners who want to be named")
+            raise ValueError("--basemap needs --basemap-attribution, which licences of maps require")
         if self.basemap_attribution and not self.basemap:
             raise ValueError("--basemap-attribution goes with --basemap, which isn't given")
         return self
