@@ -1,1 +1,1 @@
-"""All tiles of an area: plan them, score them, prove that none is lost, publish what was found."""
+"""Bulk scoring of all tiles of an area: plan, score, and account for every tile."""

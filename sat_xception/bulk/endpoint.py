@@ -1,4 +1,4 @@
-"""Score with a server: TensorFlow Serving, KServe or `sat_xception serve`; tiles are sent as they came, encoded."""
+"""Score with a server: TensorFlow Serving, KServe or `sat_xception serve`. Tiles keep their original encoding."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from sat_xception.serve.protocol import Code, RequestError
 __all__ = ["EndpointScorer"]
 
 _log = get_logger(__name__)
-# What a server answers that is slow or has too much to do. UNAVAILABLE the client itself asks again.
+# Codes of a server that is slow or overloaded. The client itself retries after UNAVAILABLE.
 _MAY_PASS = (Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE)
-# Together with the client's own patience about a minute: long enough for a pod to be replaced.
+# With the client's own retries about a minute in total: long enough for a pod to be replaced.
 _RETRY_DELAYS_S = (1.0, 4.0, 16.0)
-# What the server's model decodes; other formats are sent as PNGs with the same pixels.
+# Formats that the served model decodes; others are sent as PNGs with the same pixels.
 _SERVED = ("jpeg", "png")
 
 
 class EndpointScorer:
-    """A server that has the version of the model that is asked for. See `Scorer`."""
+    """A server with the right version of the model; see `Scorer`."""
 
     def __init__(self, address: str, name: str, version: int, in_flight: int, timeout_s: float) -> None:
-        """Name the server; nothing is sent yet.
+        """Create the client; nothing is sent yet.
 
         Args:
             address: `grpc://host:port`, `http://host:port` or `https://host:port`.
-            name: The model's name.
-            version: Version that must answer.
-            in_flight: Requests at once.
-            timeout_s: Deadline of a request.
+            name: Name of the model.
+            version: Pinned version.
+            in_flight: Number of concurrent requests.
+            timeout_s: Deadline of a request, in seconds.
 
         Raises:
             ConfigError: The address has another form.
@@ -47,11 +47,11 @@ class EndpointScorer:
         self.client = EndpointClient(address, name, version, timeout_s, Access.find())
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return a tile as it is: the server gets it encoded."""
+        """Return a tile unchanged, since the server gets it encoded."""
         return pixels
 
     def score(self, tiles: Sequence[LoadedTile]) -> list[Row]:
-        """Return what the server says of tiles; a batch that it refuses is halved until one tile stands alone.
+        """Return the server's results; a batch that it refuses is halved until the bad tile is isolated.
 
         Raises:
             RequestError: The server can't be reached, is too slow, or has another model.

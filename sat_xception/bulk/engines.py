@@ -36,7 +36,7 @@ __all__ = ["ENGINE_FOLDER", "engine_id", "open_engine", "prepare_engine"]
 _log = get_logger(__name__)
 ENGINE_FOLDER = "engine"
 _RECORD = "engine.json"
-# NNCF's own number for a calibration, https://docs.openvino.ai "Basic Quantization Flow".
+# Number of calibration tiles; NNCF's default, https://docs.openvino.ai "Basic Quantization Flow".
 _CALIBRATION_TILES = 300
 _MEASURE_BATCH = 32
 # Loose tolerance for lower precisions: their loss is measured as accuracy, not on golden tiles.
@@ -126,8 +126,8 @@ def prepare_engine(
         folder: Folder, local or in a bucket, that all workers read.
 
     Raises:
-        ConfigError: This processor, or what is installed, can't do it.
-        ModelError: The model can't be converted, or doesn't answer as its package does.
+        ConfigError: The processor doesn't support the precision, or a library isn't installed.
+        ModelError: The model can't be converted, or its results differ from the package's.
     """
     wanted = engine_id(engine, precision, calibrate)
     if engine == "tensorflow":
@@ -175,7 +175,7 @@ def open_engine(model: ScoringModel, prepared: EngineId, folder: Path, threads: 
     """Open an engine that `prepare_engine` made, and check its answers on the package's golden tiles.
 
     Raises:
-        ModelError: It can't be loaded, or answers wrongly.
+        ModelError: The engine can't be loaded, or its results differ.
     """
     engine: Engine
     with quiet_imports():
@@ -226,9 +226,9 @@ def _measure(folder: Path, graph: bytes, precision: str, valid: _Tiles) -> _Meas
 
 @contextlib.contextmanager
 def _other_process() -> Iterator[ProcessPoolExecutor]:
-    """Yield a process for what needs TensorFlow, which would stay in this one's memory: over a gigabyte.
+    """Yield a process pool for work with TensorFlow, which would take over a gigabyte of this process's memory.
 
-    Whoever is told to end doesn't wait for it.
+    On SIGTERM this process doesn't wait for it.
     """
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

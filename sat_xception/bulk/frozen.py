@@ -1,4 +1,4 @@
-"""A SavedModel with its weights made constants, which engines fold and fuse: on CPUs that alone makes it faster."""
+"""Freeze a SavedModel: its weights become constants, which engines fold and fuse. This alone is faster on CPUs."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def freeze(version: Path) -> Any:  # noqa: ANN401 - a ConcreteFunction
         ModelError: The version has no such signature, or can't be loaded.
     """
     try:
-        # Its variables live as long as it does.
+        # The variables exist as long as the model object.
         loaded = tf.saved_model.load(str(version))
         return convert_variables_to_constants_v2(loaded.signatures[_SIGNATURE], lower_control_flow=False)
     except KeyError:
         raise ModelError(f"{version} has no signature {_SIGNATURE!r}; run `sat_xception package` again") from None
-    except Exception as error:  # a damaged model fails in any way
+    except Exception as error:  # a damaged model raises various errors
         raise ModelError(f"{version} can't be loaded: {type(error).__name__}: {str(error)[:300]}") from error
 
 
 def network_of(version: Path) -> tuple[bytes, int]:
-    """Return what comes after the resizing in a version's `images`, as a GraphDef, and its input size.
+    """Return the part after the resizing in a version's signature `images`, as a GraphDef, and its input size.
 
     The graph's input is `pixels`, `uint8 [n, size, size, 3]`; its output is `probabilities`.
 
     Raises:
-        ModelError: The version can't be loaded, or has no such input in it.
+        ModelError: The version can't be loaded, or has no resized input.
     """
     frozen = freeze(version)
     pixels = _resized_pixels(frozen.graph)
@@ -61,7 +61,7 @@ def network_of(version: Path) -> tuple[bytes, int]:
 
 
 def _behind(last: Any) -> set[str]:  # noqa: ANN401 - an Operation
-    """Return the names of all operations that one needs."""
+    """Return the names of all operations that an operation depends on."""
     found, waiting = set(), [last]
     while waiting:
         operation = waiting.pop()
@@ -72,7 +72,7 @@ def _behind(last: Any) -> set[str]:  # noqa: ANN401 - an Operation
 
 
 def _resized_pixels(graph: Any) -> Any:  # noqa: ANN401 - a Graph, and a Tensor or None
-    """Return the tensor of pixels that the network takes: of one size, and the last before they become numbers."""
+    """Return the network's input: the last tensor of pixels with a fixed size before they are scaled."""
     found = None
     for operation in graph.get_operations():
         for tensor in operation.outputs:

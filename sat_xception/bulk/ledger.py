@@ -1,4 +1,4 @@
-"""Account for every tile of a plan: planned = scored + failed, each exactly once, proven by a digest of their ids."""
+"""The ledger: planned = scored + failed, with each planned tile exactly once, checked by a digest of the tile ids."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _REASONS, _SHOWN = 20, 5
 
 @dataclass(frozen=True)
 class BulkStatus:
-    """How far a run is: planned = scored + failed + waiting.
+    """Progress of a run: planned = scored + failed + waiting.
 
     Attributes:
-        folder: Of the scores.
-        planned: Tiles of the plan.
-        scored: Tiles with a score.
-        failed: Tiles that couldn't be scored, of finished shards.
-        shards: Shards of the plan.
-        finished: Shards whose file is there.
-        closed: Whether the ledger is closed: all tiles are accounted for.
-        reasons: The most common reasons to fail, of a closed ledger, with their numbers.
+        folder: Folder of the scores.
+        planned: Number of tiles in the plan.
+        scored: Number of tiles with a score.
+        failed: Number of tiles in finished shards that couldn't be scored.
+        shards: Number of shards in the plan.
+        finished: Number of shards whose file exists.
+        closed: Whether the ledger is closed, so that all tiles are accounted for.
+        reasons: The most common reasons of failures with their counts, if the ledger is closed.
         as_json: Whether the summary is JSON.
     """
 
@@ -51,7 +51,7 @@ class BulkStatus:
 
     @property
     def waiting(self) -> int:
-        """Tiles of shards that aren't finished."""
+        """Number of tiles in unfinished shards."""
         return self.planned - self.scored - self.failed
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""Measure a few tiles of a plan, and the model that is going to score them, before the plan is carried out."""
+"""Measure a few tiles of a plan, and the model's speed, before the run."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["Probe", "measure"]
 _log = get_logger(__name__)
 _BATCH = 32
 _MEASURE_S = 3.0
-# Where no tile could be had: noise of the size that most servers send.
+# If no tile could be fetched, the model is timed on noise of the usual tile size.
 _USUAL_SIDE = 256
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured; None where it couldn't be.
+    """Measurements; None if one isn't available.
 
     Attributes:
-        tiles: Tiles that were fetched.
+        tiles: Number of tiles that were fetched.
         bytes_per_tile: Mean size of an encoded image.
-        fetched_per_s: Tiles a second that this machine reads, with as many in flight as it will have.
-        scored_per_s: Tiles a second that the model scores on this machine.
-        backbone: What the model is; "" without one.
+        fetched_per_s: Tiles per second that this machine reads, with as many in flight as in the run.
+        scored_per_s: Tiles per second that the model scores on this machine.
+        backbone: Backbone of the model; "" without a model.
     """
 
     tiles: int = 0
@@ -50,8 +50,8 @@ def measure(plan: Plan, config: BulkPlanConfig, model: ScoringModel | None) -> P
     """Fetch some tiles that are spread over the plan, and score them as long as it takes to know the rate.
 
     Raises:
-        ConfigError: The imagery can't be opened, or the engine isn't there.
-        ModelError: The model doesn't answer as its package does.
+        ConfigError: The imagery can't be opened, or the engine isn't installed.
+        ModelError: The model's results differ from its package's.
     """
     tiles, seconds = _fetched(plan, config) if config.probe else ([], 0.0)
     sound = [tile for tile in tiles if tile.data]
@@ -81,7 +81,7 @@ def _fetched(plan: Plan, config: BulkPlanConfig) -> tuple[list[LoadedTile], floa
 
 
 def _spread_out(plan: Plan, count: int) -> Keys:
-    """Return the keys of so many tiles at equal distances in the plan."""
+    """Return the keys of `count` evenly spaced tiles of the plan."""
     places = np.unique(np.linspace(0, plan.planned - 1, min(count, plan.planned)).astype(np.int64))
     shards, within = np.divmod(places, plan.document.shard_tiles)
     found = [plan.keys(int(shard))[within[shards == shard]] for shard in np.unique(shards)]

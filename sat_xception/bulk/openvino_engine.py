@@ -1,8 +1,8 @@
-"""Score with OpenVINO in this process: the SavedModel's own network, converted once; scoring needs no TensorFlow.
+"""Score with OpenVINO in this process. The SavedModel's network is converted once; scoring needs no TensorFlow.
 
-OpenVINO lacks TensorFlow's antialiased resizing, so the network is taken from behind it, and tiles of another size are
-resized before it, to the same bytes (see `resampling`). Whether all of it answers as the package does is proven on its
-golden tiles before anything is scored (see `engines`).
+OpenVINO lacks TensorFlow's antialiased resizing, so only the network after the resizing is converted, and tiles of
+another size are resized in front of it, to the same bytes (see `resampling`). The results are checked against the
+package's golden tiles before anything is scored (see `engines`).
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from sat_xception.process import usable_cores
 __all__ = ["NETWORK_FILE", "OpenVinoEngine", "check_precision", "write_network"]
 
 NETWORK_FILE = "network.xml"
-# Tiles that a core works on together: 400 tiles/s of MobileNetV2 0.35 on 2 cores with 8, 366 with 16, 364 with 32, as
-# more of what a layer hands to the next one stays in the cache.
+# Number of tiles per inference of a core. MobileNetV2 0.35 on 2 cores scored 400 tiles/s with 8, 366 with 16, 364 with
+# 32: with fewer tiles, more of the activations stay in the cache.
 _PART = 8
 _HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
 
 
 class OpenVinoEngine:
-    """A converted network, compiled for this machine's processor. See `Engine`."""
+    """A converted network, compiled for this machine's processor; see `Engine`."""
 
     def __init__(self, network: Path, precision: str, threads: int = 0) -> None:
-        """Read what `write_network` wrote.
+        """Load a network that `write_network` wrote.
 
         Args:
-            network: Its folder.
+            network: Folder of the network.
             precision: "fp32", "bf16" or "int8".
-            threads: Cores to use; 0 is all.
+            threads: Number of cores to use; 0 uses all.
 
         Raises:
-            ConfigError: This processor can't calculate with such numbers.
+            ConfigError: The processor doesn't support the precision.
             ModelError: The network is damaged.
         """
         check_precision(precision)
@@ -51,7 +51,7 @@ class OpenVinoEngine:
             model = _core().read_model(network / NETWORK_FILE)
         except RuntimeError as error:
             raise ModelError(f"{network / NETWORK_FILE} is damaged: {error}; remove {network}") from None
-        # As many batches at once as cores, each on one of them: no core waits for another's share of a layer.
+        # One batch per core at a time, so that cores don't wait for each other within a layer.
         self.at_once = threads or usable_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -61,13 +61,13 @@ class OpenVinoEngine:
         }
         compiled = _core().compile_model(model, "CPU", settings)
         self._side = int(model.inputs[0].partial_shape[1].get_length())
-        # A request isn't to be used by two threads.
+        # An inference request must not be used by two threads at once.
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.at_once):
             self._idle.put(compiled.create_infer_request())
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return a tile in the network's size."""
+        """Resize a tile to the network's input size."""
         return resized(pixels, self._side)
 
     def run(self, pixels: Pixels) -> Probabilities:
@@ -80,25 +80,26 @@ class OpenVinoEngine:
             self._idle.put(request)
 
     def close(self) -> None:
-        """Let the network go."""
+        """Release the network."""
         del self._idle
 
 
 @functools.cache
 def _core() -> ov.Core:
-    """Return this process's one OpenVINO runtime.
+    """Return this process's only OpenVINO runtime.
 
-    Its CPU plugin changes the stack that signals are handled on, and puts the earlier one back when it goes: where
-    several go in another order than they came, that one is gone already, and the next SIGTERM a segmentation fault.
+    Its CPU plugin replaces the stack for signal handlers, and restores the previous one when it is destroyed. If
+    several were destroyed in another order, the restored stack might be freed already, and the next SIGTERM would
+    crash.
     """
     return ov.Core()
 
 
 def check_precision(precision: str) -> None:
-    """Refuse numbers that this processor would quietly replace by others.
+    """Refuse a precision that OpenVINO would silently replace on this processor.
 
     Raises:
-        ConfigError: It can't calculate with them.
+        ConfigError: The processor doesn't support the precision.
     """
     able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}[precision] not in able:
@@ -108,12 +109,12 @@ def check_precision(precision: str) -> None:
 
 
 def write_network(graph: bytes, folder: Path, calibration: Pixels | None = None) -> None:
-    """Convert a network and write it to a folder, in 32-bit floating-point numbers or, calibrated, in 8-bit ones.
+    """Convert a network and write it to a folder, in fp32 or, with calibration tiles, in int8.
 
     Args:
-        graph: What `frozen.network_of` returned.
-        folder: Where to.
-        calibration: Tiles `uint8 [n, size, size, 3]` as the network takes them, to fit 8-bit numbers on; None for none.
+        graph: GraphDef from `frozen.network_of`.
+        folder: Folder to write.
+        calibration: Tiles `uint8 [n, size, size, 3]` for int8; None for fp32.
 
     Raises:
         ModelError: OpenVINO lacks an operation of the network.

@@ -1,4 +1,4 @@
-"""Plan what is scored: which tiles, in which shards, and what it takes, told before anything is fetched or paid."""
+"""Plan a run: its tiles and shards, with an estimate of time, bytes and cost before the run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOG_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class BulkPlanResult:
-    """What was planned.
+    """Result of planning.
 
     Attributes:
         folder: Of the plan.
@@ -82,8 +82,12 @@ def plan_tiles(config: BulkPlanConfig) -> BulkPlanResult:
 
     Raises:
         ConfigError: A setting is wrong.
-        DataError: The area is empty or can't be read, or everything in it is scored already.
+        DataError: The area is empty or can't be read, or all its tiles are scored already.
         ServiceError: The imagery can't be read.
+
+    Example:
+        result = plan_tiles(BulkPlanConfig(area="area.geojson", imagery="imagery.mbtiles", out="plan"))
+        print(result.summary())
     """
     started = time.monotonic()
     backends = read_backends(config.prices)
@@ -183,7 +187,7 @@ def _grid(config: BulkPlanConfig) -> _Source:
 
 
 def _covered(config: BulkPlanConfig) -> Runs:
-    """Return the runs of the tiles of an area, and of those within the buffer around it."""
+    """Return the runs of the tiles of an area, including the buffer around it."""
     if not config.area:
         return cover(grid_area(box_area(config.bbox), config.zoom), config.zoom)
     places = read_layer(config.area, config.area_layer, "--area").geometry
@@ -193,11 +197,11 @@ def _covered(config: BulkPlanConfig) -> Runs:
 
 
 def _listed(path: Path) -> tuple[Keys, int]:
-    """Return the keys of a list of tiles, each once, and their zoom."""
+    """Return the keys of a list of tiles, without repetitions, and their zoom."""
     if not _is_list(path):
         layer = read_layer(path, flag="--tiles")
         if layer.zoom is None:
-            raise DataError(f"{path} has no columns x, y, z; give places, which aren't tiles, as --area")
+            raise DataError(f"{path} has no columns x, y, z; give points or polygons, which aren't tiles, as --area")
         lon, lat = shapely.get_coordinates(layer.geometry).T
         return np.unique(keys_of(*lonlat_to_tiles(lon, lat, layer.zoom))), layer.zoom
     found = []
@@ -219,7 +223,7 @@ def _listed(path: Path) -> tuple[Keys, int]:
 
 
 def _is_list(path: Path) -> bool:
-    """Return whether a file has lines of z/x/y: its ending says so, or, where it has none, its first line."""
+    """Return whether a file has lines of z/x/y, by its suffix or, without one, by its first line."""
     if path.suffix:
         return path.suffix.casefold() == ".txt"
     return is_text(path) and re.match(r"\s*\d+/\d+/\d+\s", read_text(path) + "\n") is not None

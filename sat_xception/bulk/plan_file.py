@@ -1,4 +1,4 @@
-"""A plan on disk: `plan.json`, and `runs.parquet` with the tiles of each shard as runs of keys.
+"""The files of a plan: `plan.json`, and `runs.parquet` with the tiles of each shard as runs of keys.
 
 A key names a tile: of the grid, its index in the order of quadkeys (see `geo.morton`); of a dataset, its row. Runs
 keep the plan of a country small, and shards are cut from it without holding it in memory.
@@ -41,17 +41,17 @@ _PAGE = 2**18
 
 
 class IdDigest:
-    """SHA-256 of tile ids in the order of the plan, each with a line's end after it.
+    """SHA-256 of the tile ids in the order of the plan, each followed by a newline.
 
-    Equal digests of a plan and of its scores prove that every planned tile is there exactly once.
+    If the digests of a plan and of its scores are equal, every planned tile is there exactly once.
     """
 
     def __init__(self) -> None:
-        """Begin with no ids."""
+        """Start without ids."""
         self._digest = hashlib.sha256()
 
     def add(self, ids: pa.Array) -> None:
-        """Take the next ids, an array of strings."""
+        """Add the next ids, an array of strings."""
         if not len(ids):
             return
         lines = pc.binary_join_element_wise(ids.cast(pa.string()), "", "\n")
@@ -60,13 +60,13 @@ class IdDigest:
         self._digest.update(memoryview(text)[ends[0] : ends[len(lines)]])
 
     def hexdigest(self) -> str:
-        """Return the digest of what was added so far."""
+        """Return the digest of the ids so far."""
         return self._digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be scored.
+    """A plan.
 
     Attributes:
         folder: Local folder of the plan.
@@ -97,7 +97,7 @@ class Plan:
         return f"{root.rstrip('/')}/{model.name}/{model.version}"
 
     def scores_under(self, root: str) -> str:
-        """Return the folder of this plan's scores among those of other runs: the same for the same plan and model."""
+        """Return the folder of this plan's scores below `root`; the same plan and model give the same folder."""
         model = self._model()
         digest = identity_digest(self.document.identity, model.content())
         return f"{root.rstrip('/')}/{model.version}-{digest[:12]}"
@@ -142,10 +142,10 @@ class Plan:
 
 
 def read_plan(place: Path) -> Plan:
-    """Return the plan in a folder, here or in a bucket; one in a bucket is downloaded once.
+    """Return the plan in a local folder, or in a bucket, from which it is downloaded once.
 
     Raises:
-        DataError: It is none, or damaged.
+        DataError: The folder holds no plan, or a damaged one.
         ServiceError: The bucket can't be read.
     """
     folder = local_folder(place, BulkPlan.file_name)
@@ -162,14 +162,14 @@ class PlanCounts(NamedTuple):
 
 
 class PlanWriter:
-    """Cuts runs of keys into shards and writes them, in the order in which they come. Use as a context manager."""
+    """Splits runs of keys into shards and writes them, in the given order. Use as a context manager."""
 
     def __init__(self, folder: Path, shard_tiles: int, ids: Callable[[Keys], pa.Array]) -> None:
         """Write to `folder`.
 
         Args:
-            folder: Of the plan.
-            shard_tiles: Tiles a shard.
+            folder: Folder of the plan.
+            shard_tiles: Number of tiles per shard.
             ids: Returns the ids of keys.
         """
         self.planned = 0
@@ -183,7 +183,7 @@ class PlanWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Write what is left, and close the file."""
+        """Write the remaining runs, and close the file."""
         self._flush()
         self._writer.close()
 
@@ -220,14 +220,14 @@ class PlanWriter:
 
 
 def _expanded(first: Keys, count: Keys) -> Keys:
-    """Return every key of runs."""
+    """Return all keys of runs."""
     begins = np.cumsum(count) - count
     keys: Keys = np.arange(count.sum(), dtype=np.int64) + np.repeat(first - begins, count)
     return keys
 
 
 def _pages(first: Keys, count: Keys) -> Iterator[Keys]:
-    """Yield every key of runs, so many at a time."""
+    """Yield all keys of runs, in chunks."""
     ends = np.cumsum(count)
     for begin in range(0, int(ends[-1]), _PAGE):
         end = min(begin + _PAGE, int(ends[-1]))
@@ -238,8 +238,8 @@ def _pages(first: Keys, count: Keys) -> Iterator[Keys]:
 
 
 def dataset_files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
-    """Return the files of a dataset, each with its first row, of all rows, and the row after its last."""
-    # It is asked for each batch; another dataset may have come to the same folder.
+    """Return the files of a dataset, each with the numbers of its first row and of the row after its last."""
+    # Called for each batch: cached, unless another dataset was written to the folder.
     return _dataset_files(folder, (folder / "dataset.json").stat().st_mtime_ns)
 
 
@@ -256,7 +256,7 @@ def _dataset_files(folder: Path, changed_ns: int) -> tuple[tuple[Path, int, int]
 
 
 def dataset_columns(folder: Path, keys: Keys, columns: Sequence[str]) -> pa.Table:
-    """Return columns of rows of a dataset, which are ascending; columns that it lacks are null."""
+    """Return columns of a dataset at ascending row numbers; missing columns are null."""
     parts = []
     for path, begin, end in dataset_files(folder):
         wanted = keys[np.searchsorted(keys, begin) : np.searchsorted(keys, end)] - begin

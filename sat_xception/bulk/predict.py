@@ -1,4 +1,4 @@
-"""Score a plan: shard by shard on Beam, with a model in each process or through a server, and close the ledger."""
+"""Score a plan shard by shard on Beam, with a model in each process or with a server, and close the ledger."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from sat_xception.storage import (
 __all__ = ["BulkPredictResult", "predict_tiles", "retry_failed"]
 
 _log = get_logger(__name__)
-# How often finished shards are looked for, in a folder and in a bucket.
+# Poll interval for finished shards, in a folder and in a bucket, in seconds.
 _LOOK_EVERY_S = {False: 0.5, True: 10.0}
 
 
 @dataclass(frozen=True)
 class BulkPredictResult:
-    """What was scored: planned = scored + failed.
+    """Result of a run: planned = scored + failed.
 
     Attributes:
         folder: Of the scores.
@@ -70,7 +70,7 @@ class BulkPredictResult:
     seconds: float
 
     def markdown(self) -> str:
-        """Return what the summary says, for the Kubeflow UI."""
+        """Return the summary as Markdown, for the Kubeflow UI."""
         return f"# Scores\n\n```\n{self.summary()}\n```\n"
 
     def summary(self) -> str:
@@ -93,6 +93,10 @@ def predict_tiles(config: BulkPredictConfig) -> BulkPredictResult:
         ConfigError: A setting is wrong, or the folder holds scores of another run; see `run_identity`.
         DataError: The plan or the model is damaged, or no tile could be scored.
         ServiceError: The imagery or the server failed for too long. Finished shards are kept.
+
+    Example:
+        result = predict_tiles(BulkPredictConfig(plan="plan", model="models/serving", out="scores"))
+        print(result.summary())
     """
     return _run(config, retry=False)
 
@@ -101,8 +105,8 @@ def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
     """Score the failed tiles of a finished run again.
 
     Raises:
-        ConfigError: There is no finished run in the folder, or another one.
-        SatXceptionError: As `predict_tiles`.
+        ConfigError: The folder holds no finished run, or another one.
+        SatXceptionError: See `predict_tiles`.
     """
     return _run(config, retry=True)
 
@@ -176,7 +180,7 @@ def _score_all(
     options: Any,  # noqa: ANN401 - Beam has no types
     job: ScoringJob,
 ) -> None:
-    """Score shards on Beam, and show how far they are; a failure in any process is raised here."""
+    """Score shards on Beam while showing progress; a failure in any process is raised here."""
     processes = min(config.processes, len(todo))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_all, score_shard, [shard for shard, _ in todo], options, processes, job=job)
@@ -241,7 +245,7 @@ def _locked(out: Path, part: str) -> Iterator[None]:
 
 
 def _follow(running: Future[None], out: Path, plan: Plan, todo: Sequence[tuple[int, int]], tiles: int) -> None:
-    """Show how far the run is until it ends; when this is interrupted, workers stop before their next shard."""
+    """Show progress until the run ends; after an interrupt, workers stop before their next shard."""
     told = track(range(tiles), "predict", tiles)
     before, seen = progress.tiles, 0
     waiting = dict(todo)

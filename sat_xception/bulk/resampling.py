@@ -1,10 +1,10 @@
-"""What `model/preprocess.py` does to a tile of another size than the model's, without TensorFlow, to the same bytes.
+"""Resize tiles as `model/preprocess.py` does, byte for byte, without TensorFlow.
 
-Along each axis, antialiased bilinear resizing is a sum of a few neighbours, each times a weight: a sparse matrix, which
-SciPy multiplies in the order of its columns. The weights are worked out in 32-bit numbers and in TensorFlow's own order
+Along each axis, antialiased bilinear resizing is a weighted sum of a few neighbours: a multiplication with a sparse
+matrix, which SciPy does in the order of its columns. The weights are computed in float32 and in TensorFlow's own order
 (ComputeSpansCore and GatherSpans in tensorflow/core/kernels/image/scale_and_translate_op.cc), rows before columns: many
-sums end exactly between two levels, and another order of the same operations rounds them the other way. So may a SciPy
-that was compiled to multiply and add in one rounding, as on ARM; the golden tiles tell whether that matters.
+sums lie exactly between two levels, and another order of the same operations rounds them the other way. So may a SciPy
+compiled with fused multiply-add, as on ARM; the check of the golden tiles shows whether that matters.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from sat_xception.storage import is_remote, write_stored_bytes
 __all__ = ["LOCK", "begin_run", "check_place", "check_run", "run_identity"]
 
 LOCK = ".lock"
-# The flag that sets a part of the identity, where it isn't the name of that part itself.
+# Flags of parts of the identity with another name.
 _FLAGS = {
     "tile_ids_digest": "--plan (other tiles)",
     "dataset_digest": "--plan (another dataset)",
@@ -39,7 +39,7 @@ def run_identity(config: BulkPredictConfig, plan: Plan, model: ScoringModel, eng
 
     Args:
         config: Settings.
-        plan: The plan.
+        plan: Plan of the run.
         model: The packaged version.
         engine: The engine.
     """
@@ -55,7 +55,7 @@ def run_identity(config: BulkPredictConfig, plan: Plan, model: ScoringModel, eng
 
 
 def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
-    """Compare a run with the one whose scores a folder holds, if it holds any.
+    """Compare the identity of a run with that in a folder of scores, if the folder has one.
 
     Args:
         out: Folder of the scores.
@@ -63,7 +63,7 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
         retry: Whether failed tiles are scored again, for which the imagery's file may have been mended.
 
     Raises:
-        ConfigError: They differ.
+        ConfigError: The identities differ.
     """
     earlier = BulkRun.find(out)
     if earlier is None:
@@ -71,8 +71,8 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
     before = earlier.identity
     if not before:
         raise ConfigError(
-            f"--out {out} holds scores of an earlier version of this program, which didn't record all that they are "
-            "made of; name a new folder, or remove that one"
+            f"--out {out} holds scores of an earlier version of this program, which didn't record everything that they "
+            "depend on; name a new folder, or remove that one"
         )
     now = dict(identity)
     state = now[_IMAGERY].get(_FILE)
@@ -80,8 +80,8 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
         now[_IMAGERY] = now[_IMAGERY] | {_FILE: before[_IMAGERY].get(_FILE)}
     if different := list(_differences(before, now)):
         raise ConfigError(
-            f"--out {out} holds scores of another run: {'; '.join(different)}. Give what it was begun with to go on, "
-            "or name a new folder, or remove that one"
+            f"--out {out} holds scores of another run: {'; '.join(different)}. Give the settings that it was started "
+            "with to continue, or name a new folder, or remove that one"
         )
 
 
@@ -91,7 +91,7 @@ def begin_run(
     """Write `run.json`, or read the one of an earlier command; return it.
 
     Raises:
-        ConfigError: Another run has been begun in the folder meanwhile.
+        ConfigError: Another run has been started in the folder meanwhile.
     """
     imagery = ScoredImagery(**identity[_IMAGERY], attribution=plan.document.imagery.attribution)
     run = BulkRun(
@@ -120,10 +120,10 @@ def begin_run(
 
 
 def check_place(out: Path, retry: bool) -> None:
-    """Refuse a folder of somebody else, and one without scores where some are to be scored again.
+    """Check that a folder is empty or holds scores, and with `retry` that it holds scores.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: The folder has other content, or no scores to retry.
     """
     if BulkRun.find(out) is not None:
         return

@@ -1,7 +1,7 @@
-"""Scores on disk: GeoParquet, one file a shard and one row a planned tile, in the order of the plan.
+"""The files of scores: GeoParquet, with one file per shard and one row per planned tile, in the order of the plan.
 
 GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): the outline of a tile as WKB in longitude and latitude, and
-its bounds in a column that readers skip row groups by. Tiles without a place have neither.
+its bounds in a covering column, by which readers skip row groups. Tiles without coordinates have neither.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ Row = npt.NDArray[np.float32] | str
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What a finished shard's file says of itself, without its rows being read.
+    """Metadata of a finished shard's file, which can be read without its rows.
 
     Attributes:
-        run: Digest of all that the run's scores are made of; see `run_identity`.
+        run: Digest of the run's identity; see `run_identity`.
         plan: Digest of the plan's tile ids.
-        model_version: Version that scored it.
-        scored: Rows with scores.
-        failed: Rows with a reason.
+        model_version: Version of the model.
+        scored: Number of rows with scores.
+        failed: Number of rows with a reason.
     """
 
     run: str
@@ -75,19 +75,19 @@ def shard_name(shard: int, shards: int) -> str:
 def write_shard(
     path: Path, tiles: pa.Table, rows: Sequence[Row], classes: Sequence[str], run: str, plan: str, version: str
 ) -> None:
-    """Write a shard's scores, whole or not at all, here or in a bucket.
+    """Write a shard's scores atomically, to a local file or a bucket.
 
     Args:
-        path: The file.
+        path: Path of the file.
         tiles: `tile_id`, `x`, `y`, `z`; see `Plan.rows`.
-        rows: What came of each of them.
+        rows: Result of each tile.
         classes: Names in the order of the probabilities.
         run: Digest of the run.
         plan: Digest of the plan.
-        version: Of the model.
+        version: Version of the model.
 
     Raises:
-        ConfigError: It can't be written.
+        ConfigError: The file can't be written.
         ServiceError: The bucket can't be written.
     """
     failed = np.array([isinstance(row, str) for row in rows], bool)
@@ -114,7 +114,7 @@ def write_shard(
 
 
 def shard_facts(path: Path) -> ShardFacts | None:
-    """Return what a shard's file says of itself; None when it isn't there, or isn't whole."""
+    """Return the metadata of a shard's file; None if it is missing or incomplete."""
     try:
         content = _opened(path)
         if content is None:
@@ -125,7 +125,7 @@ def shard_facts(path: Path) -> ShardFacts | None:
 
 
 def facts_of(metadata: Mapping[bytes, bytes] | None) -> ShardFacts | None:
-    """Return what the metadata of a shard's table say of it; None when they say nothing."""
+    """Return the facts in the metadata of a shard's table; None if there are none."""
     try:
         facts: Mapping[str, Any] = json.loads((metadata or {})[_FACTS])
         return ShardFacts(**facts)
@@ -182,7 +182,7 @@ def _opened(path: Path) -> io.BytesIO | pa.BufferReader | None:
 
 
 def _places(x: pa.Array, y: pa.Array, z: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return bounds and outlines of tiles; null where they have no place."""
+    """Return bounds and outlines of tiles; null for tiles without coordinates."""
     absent = pc.is_null(z).to_numpy(zero_copy_only=False)
     across, down, zoom = (axis.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64) for axis in (x, y, z))
     west, north = _lonlat(across, down, zoom)

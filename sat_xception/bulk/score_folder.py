@@ -24,7 +24,7 @@ __all__ = ["ScoreFolder", "TileBounds", "check_scores", "open_score_folder"]
 _COLUMNS = ("tile_id", "x", "y", "z", "label", "model_version", "status", "reason")
 _SHARD = re.compile(r"scores-(\d{5})-of-(\d{5})\.parquet")
 _ROWS = 65_536
-# Files that the tiles' numbers are dealt to while duplicates are looked for: memory is that of one of them.
+# Number of bucket files for finding duplicate tiles; memory is that of one bucket.
 _BUCKETS = 64
 _AGAIN = "run `sat_xception bulk predict` again"
 
@@ -48,11 +48,11 @@ class ScoreFolder:
     zoom: int
 
     def batches(self, columns: Sequence[str], what: str) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of all shards, at most 65,536 at a time, while showing how far it is.
+        """Yield the rows of all shards, at most 65,536 at a time, while showing progress.
 
         Args:
-            columns: The columns to read.
-            what: Name of the work.
+            columns: Columns to read.
+            what: Name of the work, for the progress line.
 
         Raises:
             DataError: A shard is damaged.
@@ -78,7 +78,7 @@ class ScoreFolder:
 
 @dataclass(frozen=True)
 class TileBounds:
-    """The part of the grid that tiles lie in: first and last column and row, inclusive."""
+    """Bounds of tiles in the grid: first and last column and row, inclusive."""
 
     left: int
     top: int
@@ -90,7 +90,7 @@ def open_score_folder(folder: Path) -> ScoreFolder:
     """Return the scores in a folder, after a look at its description and at the shards' columns and row counts.
 
     Raises:
-        DataError: Something is missing, damaged or doesn't fit.
+        DataError: A file is missing, damaged or doesn't fit the others.
     """
     content = BulkScores.read(folder)
     if content.positive_label is None or content.positive_label not in content.classes:
@@ -146,10 +146,12 @@ def _check_shards(scores: ScoreFolder) -> None:
 def check_scores(scores: ScoreFolder) -> TileBounds | None:
     """Look at every row's place and status; return the part of the grid that the tiles lie in, None of no tiles.
 
-    Memory doesn't grow with the number of tiles: their numbers are dealt to files, and looked at a file at a time.
+    Memory doesn't grow with the number of tiles: their keys are distributed to bucket files, which are checked one by
+    one.
 
     Raises:
-        DataError: A tile has no place, another zoom or no known status, or is there twice; or the counts don't close.
+        DataError: A tile has no coordinates, another zoom, an unknown status, or is duplicate; or the counts don't add
+            up.
     """
     corners: list[tuple[int, int, int, int]] = []
     by_status = {"scored": 0, "failed": 0}

@@ -1,4 +1,4 @@
-"""What scores tiles: a model in this process, on one of several engines, or a server; behind one interface."""
+"""The common interface of scorers: a model in this process, on one of several engines, or a server."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Scorer(Protocol):
     """Scores batches of tiles.
 
     Attributes:
-        at_once: Calls that are worth being under way at once.
+        at_once: Number of concurrent calls that is worthwhile.
     """
 
     at_once: int
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return a tile's pixels as `score` wants them. Called from threads that read tiles."""
+        """Return a tile's pixels in the form for `score`. Called from threads that read tiles."""
 
     def score(self, tiles: Sequence[LoadedTile]) -> list[Row]:
-        """Return what came of each tile, none of which has a reason to fail yet. Called from several threads."""
+        """Return the result of each tile, none of which has failed before. Called from several threads."""
 
     def close(self) -> None:
-        """Let the model or the connection go."""
+        """Release the model or the connection."""
 
 
 class Engine(Protocol):
@@ -49,13 +49,13 @@ class Engine(Protocol):
     at_once: int
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return a tile `uint8 [h, w, 3]` in the size that `run` takes. Called while other tiles are scored."""
+        """Return a tile `uint8 [h, w, 3]` in the size for `run`. Called while other tiles are scored."""
 
     def run(self, pixels: Pixels) -> Probabilities:
         """Return probabilities `float32 [n, classes]` of `uint8 [n, h, w, 3]`. Called from several threads."""
 
     def close(self) -> None:
-        """Let the model go."""
+        """Release the model."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def model_id(model: ScoringModel) -> ModelId:
 
 
 def choose_engine(wanted: str) -> str:
-    """Return "tensorflow" or "openvino"; "auto" is the second where it is installed and no GPU is in sight.
+    """Return "tensorflow" or "openvino"; "auto" is openvino if it is installed and there is no GPU.
 
     Raises:
         ConfigError: The engine isn't installed.
@@ -125,7 +125,7 @@ def choose_engine(wanted: str) -> str:
 
 
 def score_here(engine: Engine, tiles: Sequence[LoadedTile]) -> list[Row]:
-    """Return the probabilities of tiles by a model in this process; those of one size go to it together."""
+    """Return the probabilities of tiles from a model in this process; tiles of the same size are batched."""
     rows: list[Row] = [""] * len(tiles)
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, tile in enumerate(tiles):

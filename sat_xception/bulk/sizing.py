@@ -17,22 +17,22 @@ from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE
 
 __all__ = ["SERVED_SHARE", "Backend", "estimate", "read_backends"]
 
-# What a GPU scores behind TensorFlow Serving, of what it scores alone: a V100 had 0.69 with ResNet-50
+# Throughput of a GPU behind TensorFlow Serving, relative to the GPU alone: 0.69 for a V100 with ResNet-50
 # (blog.mapotofu.org/blogs/serving-benchmark).
 SERVED_SHARE = 0.65
-# A JPEG tile of 256 pixels from the usual providers; those of UC Merced are 14 KB.
+# Size of a JPEG tile of 256 pixels from common providers; those of UC Merced have 14 KB.
 _USUAL_BYTES = 16_000.0
 _PRICE = "list price of the machine on demand, from memory in 2026-11: give yours with --prices"
 
 
 class Backend(BaseModel):
-    """A kind of machine.
+    """A hardware profile.
 
     Attributes:
-        tiles_per_s: Tiles that one scores a second by itself, by backbone; none where it has to be measured.
-        usd_per_hour: Price of one.
-        source: Where the rates come from.
-        price_source: Where the price comes from.
+        tiles_per_s: Tiles per second of one machine, by backbone; empty if the rate must be measured.
+        usd_per_hour: Price of one machine per hour.
+        source: Source of the rates.
+        price_source: Source of the price.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class Backend(BaseModel):
 
 @dataclass(frozen=True)
 class _Machine:
-    """A machine whose rates are published: how much of them it reaches, its price per hour, and their source."""
+    """A machine with published rates: the fraction of them that it reaches, its price per hour, and the source."""
 
     share: float
     usd_per_hour: float
@@ -64,10 +64,10 @@ _MACHINES = {
 
 
 def read_backends(path: Path | None) -> dict[str, Backend]:
-    """Return the backends that are known: the built-in ones, and those of a YAML file, which replace them.
+    """Return the hardware profiles: the built-in ones, or those of a YAML file instead.
 
     Raises:
-        ConfigError: The file can't be read, or says something else.
+        ConfigError: The file can't be read, or has another form.
     """
     if path is None:
         return _built_in()
@@ -103,13 +103,13 @@ def _built_in() -> dict[str, Backend]:
 
 
 def estimate(tiles: int, probe: Probe, backend: Backend, machines: int) -> Estimate:
-    """Return what it takes to score tiles.
+    """Return the estimate for scoring tiles.
 
     Args:
-        tiles: How many.
-        probe: What was measured.
-        backend: What scores. One without rates is this machine.
-        machines: How many of them; reading is taken to be shared by them, too.
+        tiles: Number of tiles.
+        probe: Measurements.
+        backend: Hardware profile. One without rates is this machine.
+        machines: Number of machines, which also share the reading of imagery.
     """
     rate, source = _rate(probe, backend)
     reads = probe.fetched_per_s

@@ -1,4 +1,4 @@
-"""Score with TensorFlow in this process: the SavedModel's own graph, resizing and all, with its weights folded in."""
+"""Score with TensorFlow in this process: the SavedModel's own graph, including resizing, with frozen weights."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["TensorFlowEngine"]
 
 
 class TensorFlowEngine:
-    """A frozen SavedModel on whatever device TensorFlow chooses. See `Engine`."""
+    """A frozen SavedModel on the device that TensorFlow chooses; see `Engine`."""
 
     def __init__(self, version: Path, threads: int = 0) -> None:
         """Load a packaged version.
 
         Args:
-            version: Its folder.
-            threads: Cores to use; 0 is all. TensorFlow takes it only before its first operation.
+            version: Folder of the version.
+            threads: Number of cores to use; 0 uses all. Only effective before TensorFlow's first operation.
 
         Raises:
-            ModelError: It can't be loaded.
+            ModelError: The version can't be loaded.
         """
         self.at_once = 1
         if threads:
@@ -34,7 +34,7 @@ class TensorFlowEngine:
         self._model = freeze(version)
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return a tile as it is: the graph resizes."""
+        """Return a tile unchanged, since the graph resizes it."""
         return pixels
 
     def run(self, pixels: Pixels) -> Probabilities:
@@ -48,5 +48,5 @@ class TensorFlowEngine:
         return found
 
     def close(self) -> None:
-        """Let the model go."""
+        """Release the model."""
         del self._model

@@ -1,4 +1,4 @@
-"""The images of planned tiles, read and decoded ahead of the model: a batch at a time, in bounded memory."""
+"""Read and decode the images of planned tiles ahead of the model, batch by batch, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sat_xception.settings.config import shown
 __all__ = ["LoadedBatch", "LoadedTile", "Pixels", "TileSource", "load_batches", "open_tiles"]
 
 Pixels = npt.NDArray[np.uint8]
-# Batches that are being read or wait for the model, beside those whose tiles are in flight.
+# Number of batches that are read or wait for the model, in addition to those whose tiles are in flight.
 _AHEAD = 4
 
 
@@ -38,10 +38,10 @@ class LoadedTile:
     """A tile that was read.
 
     Attributes:
-        data: The encoded image.
-        format: "jpeg", "png", …
+        data: Encoded image.
+        format: Format of the image: "jpeg", "png", …
         pixels: `uint8 [h, w, 3]`.
-        reason: Why it can't be scored; "" where it can.
+        reason: Why it can't be scored; "" if it can.
     """
 
     data: bytes = b""
@@ -55,8 +55,8 @@ class LoadedBatch:
     """Tiles that go to the model together.
 
     Attributes:
-        begin: Place of the first of them in the shard.
-        tiles: All of them, in the shard's order, also those that can't be scored.
+        begin: Index of the first tile in the shard.
+        tiles: All tiles in the shard's order, including those that can't be scored.
     """
 
     begin: int
@@ -65,7 +65,7 @@ class LoadedBatch:
 
 @dataclass(frozen=True)
 class TileSource:
-    """How to get at the images of a plan's tiles, in any process.
+    """Source of the images of a plan's tiles, usable in any process.
 
     Attributes:
         imagery: Address of the imagery; "" for a dataset.
@@ -124,14 +124,14 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
     """Return the source of a plan's images.
 
     Args:
-        plan: The plan.
-        imagery: Its imagery, where the plan doesn't keep the address because there is a key in it.
-        workers: Tiles in flight at once.
-        rate_per_s: Most requests a second.
+        plan: Plan of the tiles.
+        imagery: Address of the plan's imagery, if the plan doesn't store it because it contains a key.
+        workers: Number of tiles in flight at once.
+        rate_per_s: Maximum requests per second.
 
     Raises:
-        ConfigError: The plan doesn't keep the whole address, and `imagery` isn't given; or it is for another plan.
-        DataError: The plan's dataset isn't there, or is another by now.
+        ConfigError: The plan doesn't store the whole address and `imagery` isn't given, or `imagery` doesn't match it.
+        DataError: The plan's dataset is missing, or has changed.
     """
     dataset, settings = plan.document.dataset, plan.document.imagery
     if dataset is not None:
@@ -156,17 +156,17 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
 def load_batches(
     source: TileSource, plan: Plan, keys: Keys, batch_size: int, fit: Callable[[Pixels], Pixels]
 ) -> Iterator[LoadedBatch]:
-    """Yield the images of tiles, a batch at a time, in whatever order they are complete.
+    """Yield the images of tiles in batches, in the order of completion.
 
-    Which tiles are a batch follows from their order alone, so a run that is repeated scores the same batches. Reading
-    and decoding go on in other threads while the caller works, at most so far ahead that memory stays flat.
+    Batches depend only on the order of the tiles, so a repeated run scores the same batches. Reading and decoding
+    continue in other threads while the caller works, with a limit on the number of batches in memory.
 
     Args:
-        source: Of the plan.
-        plan: The plan.
-        keys: Of the tiles, `int64 [n]`.
-        batch_size: Most tiles of a batch; only the last one has fewer.
-        fit: Makes a tile's pixels what the model takes; called from the threads that decode.
+        source: Source of the plan's images.
+        plan: Plan of the tiles.
+        keys: Keys of the tiles, `int64 [n]`.
+        batch_size: Number of tiles per batch; only the last batch may have fewer.
+        fit: Turns a tile's pixels into the model's input; called from the threads that decode.
 
     Raises:
         ConfigError: The imagery can't be opened.
@@ -202,7 +202,7 @@ class _Loading:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
             self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join()
 
@@ -212,14 +212,14 @@ class _Loading:
             if isinstance(item, BaseException):
                 raise item
             yield item
-            with contextlib.suppress(RuntimeError):  # everything is read
+            with contextlib.suppress(RuntimeError):  # the loop has ended: all tiles are read
                 self._loop.call_soon_threadsafe(self._room.release)
 
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._wait())
-        except BaseException as error:  # it is raised again in the thread that waits for batches
+        except BaseException as error:  # raised again in the thread that waits for batches
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             self._ready.put(error)

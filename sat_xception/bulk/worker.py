@@ -1,6 +1,6 @@
-"""Score one shard of a plan: whole or not at all, in any process that sees plan, model and the folder of scores.
+"""Score one shard of a plan atomically, in any process with access to plan, model and the folder of scores.
 
-A shard is finished when its file is there, so a run that was killed goes on with those that aren't.
+A shard is finished when its file exists, so a run that was killed continues with the missing ones.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sat_xception.storage.files import json_text
 
 __all__ = ["FAILED", "STOPPED", "ScoringJob", "ShardFailure", "close_scorer", "is_finished", "progress", "score_shard"]
 
-# In the folder of the scores: why the run stopped, in a folder of its own, which can be removed in a bucket, too.
+# Folder, in that of the scores, for the reason why the run stopped. A folder, since buckets can remove one as a whole.
 STOPPED = "stopped"
 FAILED = f"{STOPPED}/failed.json"
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What the shards of a run have in common.
+    """Settings that all shards of a run share.
 
     Attributes:
         plan: Folder of the plan, here or in a bucket.
@@ -85,10 +85,10 @@ class ShardFailure(Part):
 
 
 class Progress:
-    """Tiles that this process is through with; a run in one process tells it while a shard is under way."""
+    """Number of tiles finished in this process, for progress within a shard."""
 
     def __init__(self) -> None:
-        """Begin at nothing."""
+        """Start at zero."""
         self._lock = threading.Lock()
         self.tiles = 0
 
@@ -102,10 +102,10 @@ progress = Progress()
 
 
 def score_shard(shard: int, job: ScoringJob) -> None:
-    """Score a shard and write its file, unless it is there already or the run has failed elsewhere.
+    """Score a shard and write its file, unless it exists already or the run has failed in another process.
 
-    What can be acted on ends in the run's folder, where whoever started the run reads it: exceptions don't come back
-    through Beam as they were.
+    Errors that a user can act on are written to the run's folder, where the main process reads them: Beam doesn't
+    preserve exceptions.
     """
     if read_stored_bytes(job.out / FAILED) is not None:
         return
@@ -121,7 +121,7 @@ def score_shard(shard: int, job: ScoringJob) -> None:
 
 
 def is_finished(out: Path, plan: Plan, shard: int, run: str) -> bool:
-    """Return whether a shard's file is there, is what it says, and is of a run."""
+    """Return whether a shard's file exists, matches its metadata, and belongs to a run."""
     facts = shard_facts(out / shard_name(shard, plan.shards))
     return (
         facts is not None
@@ -153,7 +153,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
 def _score_batches(
     batches: Iterator[LoadedBatch], scorer: Scorer, classes: int
 ) -> Iterator[tuple[LoadedBatch, list[Row]]]:
-    """Yield each batch with what came of its tiles; as many are with the scorer at once as it likes, and no more."""
+    """Yield each batch with the results of its tiles, with at most `scorer.at_once` calls at a time."""
     under_way: dict[Future[list[Row]], LoadedBatch] = {}
     with ThreadPoolExecutor(scorer.at_once) as pool:
         try:
@@ -171,10 +171,10 @@ def _score_batches(
 
 
 def _rows(tiles: Sequence[LoadedTile], scorer: Scorer, classes: int) -> list[Row]:
-    """Return what came of each tile; an answer that isn't a probability of each class is a failure, too.
+    """Return the result of each tile; a result that isn't a row of probabilities counts as a failure.
 
     Raises:
-        ModelError: There are more or fewer probabilities than classes: another model answers.
+        ModelError: The number of probabilities differs from that of the classes, so another model answers.
     """
     sound = [tile for tile in tiles if not tile.reason]
     found = iter([_checked(row, classes) for row in scorer.score(sound)] if sound else [])
@@ -193,11 +193,11 @@ def _checked(row: Row, classes: int) -> Row:
 
 
 def _earlier(path: Path, classes: Sequence[str]) -> tuple[list[Row], Any]:
-    """Return what a finished shard says of its tiles, and the places of those that failed."""
+    """Return the results in a finished shard, and the indexes of the failed tiles."""
     table = read_shard(path)
     reasons = table["reason"].to_pylist()
     values = probabilities_of(table, classes)
-    # A version before the answers were checked stored some as scored that are no probabilities.
+    # Earlier versions didn't check results, and stored some as scored that aren't probabilities.
     told = [flaw if reason is None else reason for reason, flaw in zip(reasons, find_flaws(values), strict=True)]
     rows: list[Row] = [reason or values[index] for index, reason in enumerate(told)]
     return rows, np.flatnonzero([bool(reason) for reason in told])
@@ -212,7 +212,7 @@ def _plan(place: Path, digest: str) -> Plan:
 
 
 class _ModelCache:
-    """What this process scores with: one model, whatever threads ask for it."""
+    """The one scorer of this process, shared by its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -241,7 +241,7 @@ _held = _ModelCache()
 
 
 def close_scorer() -> None:
-    """Let the model or the connection of this process go; no shard may be under way."""
+    """Release the model or the connection of this process; no shard may be in progress."""
     _held.close()
 
 
@@ -255,7 +255,7 @@ def _open(job: ScoringJob) -> tuple[ScoringModel, Scorer]:
 
 
 class _ScorerHere:
-    """A model in this process. See `Scorer`."""
+    """A model in this process; see `Scorer`."""
 
     def __init__(self, engine: Engine) -> None:
         self.at_once = engine.at_once

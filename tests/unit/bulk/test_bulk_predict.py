@@ -239,7 +239,9 @@ def test_a_run_that_differs_in_anything_its_scores_are_made_of_is_refused(planne
     changed = {name: str(tmp_path / value) if name == "imagery" else value for name, value in changed.items()}
     of_predict = {name: changed.pop(name) for name in ("batch_size",) if name in changed}
     plan = planned_again(tmp_path, "changed", **changed)
-    with pytest.raises(ConfigError, match=rf"holds scores of another run: .*{told}.*Give what it was begun with"):
+    with pytest.raises(
+        ConfigError, match=rf"holds scores of another run: .*{told}.*Give the settings that it was started"
+    ):
         predict_tiles(config(plan, **of_predict))
     with pytest.raises(ConfigError, match=told):
         retry_failed(config(plan, kind=BulkRetryConfig, **of_predict))

@@ -85,7 +85,7 @@ def test_a_table_of_tiles_is_a_list(tmp_path):
         ("a.txt", "12/1/2\nx/y/z\n", "line 2: expected z/x/y"),
         ("b.txt", "3/9/1\n", "line 1: there is no tile 3/9/1"),
         ("c.txt", "3/1/1\n4/1/1\n", "2 zooms"),
-        ("d.csv", "lon,lat\n24,46\n", "give places, which aren't tiles, as --area"),
+        ("d.csv", "lon,lat\n24,46\n", "give points or polygons, which aren't tiles, as --area"),
         ("e.txt", "", "0 zooms"),
     ],
 )
