@@ -19,7 +19,7 @@ Transformer = Any
 _LONLAT = ("EPSG:4326", "OGC:CRS84")
 # Half the major axis of WGS 84, in metres. Ellipsoids of the Earth differ from it by less than 1 in 1,000.
 _EARTH_M = 6_378_137.0
-# Edges of what lies across the antimeridian are cut in so many pieces, to see which way around the Earth they go.
+# Number of pieces that an edge is cut into, to find out which way around the Earth it goes.
 _PIECES = 256
 
 

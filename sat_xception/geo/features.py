@@ -60,7 +60,7 @@ class _Source:
 
 
 def read_features(path: Path, layers: Sequence[str], flag: str) -> list[tuple[Layer, Faults]]:
-    """Return layers of a file, and of each why its rows have no place, "" where they have one.
+    """Return layers of a file, each with the reasons why rows have no location; "" for rows that have one.
 
     Args:
         path: Whatever GDAL reads.
@@ -161,7 +161,7 @@ def _chosen(path: Path, known: list[_Source], layers: Sequence[str], flag: str) 
             if count
         )
         raise ConfigError(
-            f"{path} has {len(filled)} layers: {told}. Say which to read with {flag}-layer; give it once for each"
+            f"{path} has {len(filled)} layers: {told}. Choose one with {flag}-layer; give it once for each"
         )
     return filled or spatial[:1]
 
@@ -191,7 +191,7 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
             f"{path}{what} can be read only in part, {len(table):,} of its {expected:,} rows: it is damaged or cut off"
         )
     geometry, faults = parse_wkb(values)
-    faults[shapely.is_missing(geometry) & (faults == "")] = "has no place"
+    faults[shapely.is_missing(geometry) & (faults == "")] = "has no location"
     there = ~shapely.is_missing(geometry)
     if not facts["crs"] and driver not in _ALWAYS_LONLAT and there.any():
         _log.warning("%s%s names no coordinate system; it is taken for longitude and latitude", path, what)

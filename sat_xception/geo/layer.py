@@ -1,4 +1,4 @@
-"""Rows with a place, as every reader of vector files and tables gives them back."""
+"""Rows with geometries, the common form that all readers of vector files and tables return."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _OTHER_TAGS = "other_tags"
 
 @dataclass(frozen=True)
 class Layer:
-    """Rows with a place.
+    """Rows with geometries.
 
     Attributes:
         name: Name of the file.
-        columns: The attributes, one row a feature. A column of text that isn't UTF-8 is binary here.
-        geometry: Shapely geometries `object [n]` in longitude and latitude (EPSG:4326). Of a row that names a tile, the
-            tile's centre.
-        zoom: Zoom of the tiles that the rows name; None when they have geometries.
-        numbers: Each row's number in the file, from 1, `int64 [n]`; none where no row was left out.
+        columns: The attributes, one row per feature. A text column that isn't UTF-8 is binary here.
+        geometry: Shapely geometries `object [n]` in longitude and latitude (EPSG:4326). For a row with tile
+            coordinates, the tile's centre.
+        zoom: Zoom of the tiles, if rows have tile coordinates; None if they have geometries.
+        numbers: Each row's number in the file, from 1, `int64 [n]`; empty if no row was left out.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Layer:
             )
         values = self.columns.column(column)
         if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-            # Where none is left, the rows of those that aren't had no place, or the column's type is bytes.
+            # Without such a value, the rows that aren't UTF-8 had no location, or the column really holds bytes.
             for row, value in enumerate(values.to_pylist()):
                 if value is not None and not _is_utf8(value):
                     raise DataError(self._not_utf8(column, row, value))

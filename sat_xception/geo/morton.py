@@ -1,6 +1,6 @@
 """The order in which tiles are planned: that of their quadkeys, so that neighbours are near each other in it.
 
-A tile's key is its place in this order among all tiles of its zoom: the bits of x and y in turn, x lowest (Z-order;
+A tile's key is its index in this order among all tiles of its zoom: the bits of x and y in turn, x lowest (Z-order;
 G. M. Morton, "A computer oriented geodetic data base", IBM 1966). The four children of a tile have the keys 4k to
 4k + 3, so a tile at any zoom is a run of keys at each deeper one.
 """

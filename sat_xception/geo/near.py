@@ -29,7 +29,7 @@ _GEOD = pyproj.Geod(ellps="WGS84")
 # 6,335,439 m (along a meridian at the equator) to 6,399,594 m (at the poles), and the sphere's is 6,378,137 m.
 _SHORTEST, _LONGEST = 0.99330, 1.00337
 _SPHERE_M = 6_378_137.0
-# Pairs of a square and a piece of a place that are looked at together.
+# Number of pairs of a square and a piece of a geometry that are processed together.
 _PAGE = 2**16
 _MUCH = 1.03
 
@@ -119,7 +119,7 @@ def _metres(one: Floats, other: Floats, zoom: int) -> Floats:
 
 
 class _Finder:
-    """Goes down the quadtree with pairs of a square and a piece of a place that it may be near."""
+    """Descends the quadtree with pairs of a square and a piece of a geometry that may be near it."""
 
     def __init__(self, begin: Floats, end: Floats, distance_m: float, zoom: int) -> None:
         self._begin, self._end, self._distance_m, self._zoom = begin, end, distance_m, zoom
@@ -145,9 +145,9 @@ class _Finder:
         return [values[begin : begin + _PAGE] for begin in range(0, len(values), _PAGE)]
 
     def _split(self, keys: Keys, places: npt.NDArray[np.int64], above: int) -> tuple[Bools, Bools]:
-        """Return which squares are near their place as a whole, and which may be so in part.
+        """Return which squares are completely near their site, and which may be partly near.
 
-        A tile of the zoom is near when it is touched.
+        A tile of the zoom counts as near if the near area touches it.
         """
         side = 2.0**above
         x, y = tiles_of(keys)
@@ -159,7 +159,7 @@ class _Finder:
         part = ~whole & (apart * least <= self._distance_m)
         unclear, radius = np.flatnonzero(part), np.zeros(1)
         if above:
-            # Measured only where the scale of the grid differs so much within the distance that it says little.
+            # Only where the scale of the grid varies much within the distance; elsewhere the grid is accurate enough.
             unclear = np.flatnonzero(part & (most > _MUCH * least))
             here = low + side / 2
             _, most = _metres_per_tile(low[unclear, 1], low[unclear, 1] + side, 0.0, self._zoom)

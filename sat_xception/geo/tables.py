@@ -35,11 +35,11 @@ Floats = npt.NDArray[np.floating[Any]]
 _LONGITUDE = ("lon", "longitude", "lng", "long")
 _LATITUDE = ("lat", "latitude")
 _DELIMITERS = ",;\t|"
-_NO_PLACE = "has no place"
+_NO_PLACE = "has no location"
 
 
 def read_csv(path: Path) -> tuple[Layer, Faults]:
-    """Return the rows of a CSV file, and why each has no place, "" where it has one. All columns are texts.
+    """Return the rows of a CSV file, and why each has no location; "" if it has one. All columns are texts.
 
     Raises:
         DataError: It is no table, or none of places.
@@ -110,10 +110,10 @@ def _in_latin_1(table: pa.Table) -> pa.Table:
 
 
 def read_parquet(path: Path) -> tuple[Layer, Faults]:
-    """Return the rows of a Parquet file, and why each has no place, "" where it has one.
+    """Return the rows of a Parquet file, and why each has no location; "" if it has one.
 
     Raises:
-        DataError: It can't be read, or has no places.
+        DataError: The file can't be read, or no row has a location.
     """
     try:
         table = pq.read_table(path)
@@ -197,7 +197,7 @@ def _with_places(path: Path, table: pa.Table) -> tuple[Layer, Faults]:
     lat = next((names[name] for name in _LATITUDE if name in names), None)
     if lon is None or lat is None:
         raise DataError(
-            f"{path} says no places: it needs the columns x, y, z, or lon, lat; it has {', '.join(table.column_names)}"
+            f"{path} has no locations: it needs columns x, y, z, or lon, lat; it has {', '.join(table.column_names)}"
         )
     layer = Layer(path.name, table, np.empty(0, dtype=object))
     (east, wrong_east), (north, wrong_north) = _numbers(layer, lon), _numbers(layer, lat)
@@ -237,7 +237,7 @@ def _named_tiles(path: Path, table: pa.Table, axes: Sequence[str]) -> tuple[Laye
 
 
 def _numbers(layer: Layer, name: str) -> tuple[Floats, Faults]:
-    """Return a column as numbers, NaN where there is none, and what is wrong with each."""
+    """Return a column as numbers, NaN for missing ones, and the fault of each value."""
     faults = np.full(len(layer.columns), "", dtype=object)
     texts = pc.replace_with_mask(
         texts := layer.texts(name, "--labels"), pc.equal(texts, ""), pa.scalar(None, pa.string())

@@ -48,8 +48,8 @@ def read_layer(path: Path, layers: Sequence[str] = (), flag: str = "--labels") -
         flag: The setting that names the file, for messages.
 
     Raises:
-        ConfigError: It has several layers, and none is named, or not the one that is named.
-        DataError: It can't be read, has no rows or no places, or places that aren't on Earth.
+        ConfigError: The file has several layers and none is named, or lacks the named layer.
+        DataError: The file can't be read, has no rows with a location, or locations that aren't on Earth.
     """
     if not path.exists():
         raise DataError(f"no file at {path} (seen from {Path.cwd()})")
@@ -68,7 +68,7 @@ def read_layer(path: Path, layers: Sequence[str] = (), flag: str = "--labels") -
     if not any(len(layer.geometry) for layer, _ in usable):
         rows = sum(len(layer.geometry) for layer, _ in parts)
         reason = next((f"; row 1 {faults[0]}" for _, faults in usable if len(faults)), "")
-        raise DataError(f"{path} has {rows:,} rows and none with a place; is it the right file?{reason}")
+        raise DataError(f"{path} has {rows:,} rows and none with a location; is it the right file?{reason}")
     return _together([layer for layer, _ in usable])
 
 
@@ -89,14 +89,14 @@ def _kind_of(path: Path) -> str:
 
 
 def _usable(path: Path, layer: Layer, faults: Faults) -> tuple[Layer, Faults]:
-    """Return the rows that have a place on Earth, and what is wrong with the others."""
+    """Return the rows with a location on Earth, and the faults of the others."""
     geometry, faults = layer.geometry.copy(), faults.copy()
     bounds = shapely.bounds(geometry)  # of no geometry and of an empty one they are NaN
     coordinates, row = shapely.get_coordinates(geometry, return_index=True)
     finite = np.isfinite(bounds).all(axis=1)
     finite[row[~np.isfinite(coordinates).all(axis=1)]] = False
     empty = np.isnan(bounds).all(axis=1)
-    faults[empty & (faults == "")] = "has no place"
+    faults[empty & (faults == "")] = "has no location"
     faults[~finite & (faults == "")] = "has a position that is no longitude and latitude"
     _clip(geometry, bounds, finite)
     bounds = shapely.bounds(geometry)
@@ -107,7 +107,7 @@ def _usable(path: Path, layer: Layer, faults: Faults) -> tuple[Layer, Faults]:
     faults[outside] = "reaches beyond longitude 180 or latitude 90"
     polygons = shapely.get_dimensions(geometry) == 2
     crossed = polygons & ~shapely.is_valid(geometry)
-    # "structure" unites overlapping parts; the other method makes holes of what two of them share.
+    # "structure" unites overlapping parts; the other method turns overlaps into holes.
     geometry[crossed] = shapely.make_valid(geometry[crossed], method="structure", keep_collapsed=True)
     good = faults == ""
     if not good.all():

@@ -35,7 +35,7 @@ _REASONS = (
 
 
 def parse_wkb(values: Sequence[bytes | None]) -> tuple[Geometries, npt.NDArray[np.object_]]:
-    """Return geometries `object [n]`, None where there is none, and why each can't be read, "" where it can.
+    """Return geometries `object [n]`, None for missing ones, and why each can't be read; "" if it can.
 
     Args:
         values: WKB or EWKB of each row; None of a row without a geometry.

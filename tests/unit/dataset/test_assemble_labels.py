@@ -395,7 +395,7 @@ def test_one_class_only_is_refused(tmp_path, schools, imagery):
 
 
 def test_no_rows_are_refused(tmp_path, imagery):
-    with pytest.raises(DataError, match="none with a place"):
+    with pytest.raises(DataError, match="none with a location"):
         _run(tmp_path / "out", _points(tmp_path / "empty.geojson", []), imagery)
 
 

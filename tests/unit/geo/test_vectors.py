@@ -280,7 +280,7 @@ def test_a_surface_of_triangles_becomes_polygons(tmp_path):
 ODD = {
     "has a ring that isn't closed": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]},
     "has a line of one point": {"type": "LineString", "coordinates": [[0, 0]]},
-    "has no place": None,
+    "has no location": None,
 }
 
 
@@ -293,7 +293,7 @@ def test_a_feature_that_cant_be_read_is_left_out_and_counted(tmp_path, caplog, r
     assert f"left out  1 rows of {path}, each of which {reason} (row 31)" in caplog.text
     assert [layer.number(row) for row in (0, 29, 30)] == [1, 30, 32]
     path.write_text(json.dumps(features(ODD[reason])))
-    with pytest.raises(DataError, match=f"1 rows and none with a place.*row 1 {reason}"):
+    with pytest.raises(DataError, match=f"1 rows and none with a location.*row 1 {reason}"):
         read_layer(path)
 
 
@@ -303,7 +303,7 @@ def test_wkb_of_unknown_types_and_half_of_it_is_left_out(tmp_path, caplog):
     pq.write_table(pa.table({"geometry": pa.array(values, pa.binary())}), tmp_path / "a.parquet")
     assert len(read_layer(tmp_path / "a.parquet").geometry) == 2
     assert "geometry of a type that isn't known (row 2)" in caplog.text
-    assert "can't be read" in caplog.text and "has no place (row 5)" in caplog.text
+    assert "can't be read" in caplog.text and "has no location (row 5)" in caplog.text
 
 
 def test_overlapping_parts_and_crossed_polygons_keep_their_area(tmp_path):
@@ -424,7 +424,7 @@ def test_rows_of_a_table_that_make_no_place_are_left_out(tmp_path, caplog):
     layer = read_layer(path)
     assert shapely.get_coordinates(layer.geometry).tolist() == [[1, 2], [5, 6]]
     assert "has a lon that isn't a number, such as '24,5' (row 3)" in caplog.text
-    assert "has no place (row 2)" in caplog.text
+    assert "has no location (row 2)" in caplog.text
     assert "left out  1 rows" in caplog.text and "has 3 and not 2: 1,2,3" in caplog.text
 
 
