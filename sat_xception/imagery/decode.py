@@ -170,7 +170,7 @@ def _empty_share(image: Image.Image, data: bytes) -> float:
     empty = np.zeros((image.height, image.width), bool)
     if image.has_transparency_data:
         empty |= np.asarray(image.convert("RGBA").getchannel("A")) == 0
-        # What is left of it says nothing more, and makes Pillow warn.
+        # The rest of this entry is useless, and makes Pillow warn.
         image.info.pop("transparency", None)
     if image.format == "TIFF":
         pages = list(tiff_pages(data))
@@ -186,7 +186,7 @@ def _masked(data: bytes) -> npt.NDArray[np.bool_]:
         from sat_xception.imagery.raster import read_mask
     except ModuleNotFoundError:
         raise DataError(
-            "a mask in the file says which pixels count, and reading it needs rasterio: pip install "
+            "the file has a mask of valid pixels, and reading it needs rasterio: pip install "
             "'sat-xception[assemble]', or write the file without a mask"
         ) from None
     return read_mask(data)

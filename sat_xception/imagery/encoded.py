@@ -196,7 +196,7 @@ def _is_plain_webp(data: bytes) -> bool:
             return False
         if kind == b"VP8X" and (length < 10 or data[at + 8] & (_WEBP_ANIMATED | _WEBP_ALPHA)):
             return False
-        # Of a lossless picture, the width and the height less one take 14 bits each; the next tells of transparency.
+        # In a lossless image, width - 1 and height - 1 take 14 bits each; the next bit is set for transparency.
         if kind == b"VP8L" and (length < 5 or struct.unpack_from("<L", data, at + 9)[0] >> 28):
             return False
         at += 8 + length + length % 2

@@ -128,7 +128,7 @@ class TileReader(Generic[T]):
             self._down_in_a_row = self._down_in_a_row + 1 if failure.transient else 0
             if self._down_in_a_row >= self._config.give_up_after:
                 raise ServiceError(
-                    f"the imagery can't be had: {self._down_in_a_row} tiles in a row failed, the last with "
+                    f"the imagery can't be fetched: {self._down_in_a_row} tiles in a row failed, the last with "
                     f"{failure.reason}. See whether the server is up, then run again: what is finished is kept"
                 ) from None
             raise
@@ -166,7 +166,7 @@ class TileReader(Generic[T]):
         wait = random.uniform(0, longest)
         retry_after_s = failure.retry_after_s
         if failure.unreachable:
-            # Each time in a row that nobody answers, the whole host is left alone for twice as long.
+            # After each consecutive failure to connect, the whole host is left alone for twice as long.
             self._unreachable[host] += 1
             longest = self._config.backoff_s * 2 ** min(self._unreachable[host] // self._config.workers, 10)
             retry_after_s = random.uniform(0, longest)

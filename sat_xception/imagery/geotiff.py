@@ -119,7 +119,7 @@ class GeoTiffSource:
                 values, empty = self._bands(x, y, z)
         except RASTER_ERRORS as error:
             self._close_this()
-            # Its message may hold the address; the kind of error says enough. A file on this machine stays as it is.
+            # Its message may hold the address; the class of the error is enough. A file on this machine stays as it is.
             raise TileFailure(f"can't be read: {type(error).__name__}", transient=self._remote) from error
         scale = None if self._choice.palette is not None else self._config.scale
         picture = paint(values, empty, self._choice, scale)

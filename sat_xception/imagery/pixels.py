@@ -162,7 +162,7 @@ def _page(fields: dict[int, tuple[int, ...] | bytes]) -> TiffPage:
         return found if isinstance(found, tuple) and found else (default,)
 
     bands, bits = numbers(277, 1)[0], numbers(258, 1)
-    # Bands of which nothing is said in the order of colours are extra; some of them are transparency.
+    # Bands beyond those of the colour space are extra; some of them are transparency.
     extra = numbers(338, 0)
     kinds = {_TIFF_KINDS.get(kind, "uint") for kind in numbers(339, 1)}
     text = fields.get(42113, b"")

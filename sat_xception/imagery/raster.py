@@ -165,10 +165,10 @@ def read_mask(data: bytes) -> npt.NDArray[np.bool_]:
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    # GDAL's messages say in other words what the error says that is raised.
+    # GDAL's log messages only repeat the error that is raised.
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
     try:
-        # A picture without a place on the map is nothing to warn of.
+        # No warning about images without georeferencing.
         with without_warnings(), rasterio.Env(GDAL_CACHEMAX=64):
             yield
     except RASTER_ERRORS as error:

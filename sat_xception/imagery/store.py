@@ -46,7 +46,7 @@ class FetchedTile:
 class FetchStore:
     """A SQLite file of finished tiles.
 
-    With its write-ahead log, a tile is in it whole or not at all, whenever we are killed.
+    With its write-ahead log, a tile is written atomically, even if the process is killed.
     """
 
     def __init__(self, folder: Path) -> None:

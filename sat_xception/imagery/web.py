@@ -92,7 +92,7 @@ class WebSource:
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise TileFailure("redirected to an address that isn't http") from error
         except httpx.HTTPError as error:
-            # The message may hold the address; the kind of error says enough.
+            # The message may hold the address; the class of the error is enough.
             raise TileFailure(f"connection failed: {type(error).__name__}", transient=True, unreachable=True) from error
 
     async def _get(self, url: str) -> bytes:
