@@ -37,7 +37,7 @@ def read_stored_bytes(path: Path) -> bytes | None:
 
 
 def write_stored_bytes(content: bytes, path: Path, keep_earlier: bool = False) -> None:
-    """Write a file in one step: whoever reads sees the earlier one, or this one. The folders above it are made.
+    """Write a file atomically: readers see the old content or the new one. Parent folders are created.
 
     Args:
         content: What is to be in it.

@@ -84,7 +84,7 @@ def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...])
         _log.info("publish   %s: %s files, %.1f MB", address, f"{len(paths):,}", size / 1e6)
         left = {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)}
         if last[-1] in left:
-            raise ConfigError(f"{address} is there already, and never changes; name another place")
+            raise ConfigError(f"{address} is there already, and never changes; name another address")
         _remove(bucket, address, left - set(paths))
         for _ in track(in_parallel(upload, first), "publish", len(first)):
             pass
@@ -95,7 +95,7 @@ def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...])
         except PreconditionFailed:
             # An answer that got lost is asked for again, and finds our own marker.
             if bucket.blob(f"{address.object}/{last[-1]}").download_as_bytes() != (folder / last[-1]).read_bytes():
-                raise ConfigError(f"somebody else published {address} while this ran; name another place") from None
+                raise ConfigError(f"somebody else published {address} while this ran; name another address") from None
 
 
 def remove_committed(address: RemotePath, marker: str) -> None:

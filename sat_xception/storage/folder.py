@@ -46,7 +46,7 @@ def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
         record: Name of the file that an earlier result of the same step holds. Default: any step's.
 
     Raises:
-        ConfigError: `out` is a file, a mount point or somebody's folder, or can't be created.
+        ConfigError: `out` is a file, a mount point or a folder with other content, or can't be created.
         ServiceError: The disk is full, or the bucket can't be written.
     """
     records = (record,) if record else _RECORDS
@@ -135,7 +135,7 @@ def _check_replaceable(out: Path, target: Path, records: tuple[str, ...]) -> Non
 
 
 def _replace(target: Path, work: Path) -> None:
-    """Put `work` in the place of `target`, which is moved out of the way whole."""
+    """Replace `target` by `work`; the old `target` is moved away as a whole."""
     if not target.exists():
         os.replace(work, target)
         return

@@ -57,7 +57,7 @@ def _made(prefix: str, parent: Path) -> tuple[Path, int | None]:
     while True:
         folder = new_folder(prefix, parent)
         lock = _locked(folder, wait=True)
-        # Another run may have taken it for one that nobody has, before the lock was.
+        # Before the lock, another run may have taken it for an abandoned one, and removed it.
         if folder.exists():
             return folder, lock
         if lock is not None:
