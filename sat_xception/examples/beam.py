@@ -84,7 +84,7 @@ def run_all(
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-    # It tells of each worker that starts and of each option that a worker doesn't know.
+    # Beam logs each worker that starts, and each option that a worker doesn't know.
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     runner = None
     if processes > 1:

@@ -167,7 +167,7 @@ def _run_folder(config: ConvertConfig, dataset: DatasetRecord) -> Iterator[tuple
             else:
                 _log.info("kept      finished files in %s; the same command goes on from them", folder)
             raise
-        # Of earlier datasets and settings too, which nobody goes on with.
+        # Also those of earlier datasets and settings, which can't be resumed any more.
         for other in place.glob(f".{config.out.name}-convert-*"):
             shutil.rmtree(other, ignore_errors=True)
 

@@ -107,7 +107,7 @@ def open_shard(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
 
 
 def _indices(values: pa.Array, known: Sequence[str]) -> Any:  # noqa: ANN401 - an array, int32 [rows]
-    """Return the place of each value in a list; -1 where it isn't in it."""
+    """Return the index of each value in a list; -1 if it isn't in it."""
     return pc.index_in(values, value_set=pa.array(known, pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
@@ -130,7 +130,7 @@ class _Cutter:
         self._counts = self._no_tiles.copy()
 
     def add(self, rows: Any, classes: Any, sizes: Any) -> None:  # noqa: ANN401 - arrays, int [tiles]
-        """Append tiles: their rows in the dataset, the places of their classes, and their bytes."""
+        """Append tiles: their rows in the dataset, the indexes of their classes, and their bytes."""
         total, begin = np.cumsum(sizes), 0
         while begin < len(rows):
             before = int(total[begin - 1]) if begin else 0

@@ -1,4 +1,4 @@
-"""Write one TFRecord file of a plan: whole or not at all, once, in any process that sees the dataset and the folder.
+"""Write one TFRecord file of a plan: atomically, once, in any process with access to the dataset and the folder.
 
 Beside a finished file lies a note with its size and digest. A file with a note that is right is never written again,
 so a run that was killed goes on with the files it hadn't finished.
@@ -98,8 +98,8 @@ class ShardJob:
 def write_shard(shard: PlannedShard, job: ShardJob) -> None:
     """Write a file and its note, unless they are there already or the run has failed elsewhere.
 
-    What can be acted on ends in the run's folder, where whoever started the run reads it: exceptions don't come back
-    through Beam as they were.
+    Errors that a user can act on are written to the run's folder, where the main process reads them: Beam doesn't
+    preserve exceptions.
 
     Raises:
         ServiceError: This process doesn't see the run's folder.
