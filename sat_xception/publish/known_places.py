@@ -19,7 +19,7 @@ from sat_xception.publish.publication import KnownCounts, SiteCounts
 
 __all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "Comparison", "KnownPlaces"]
 
-# What became of a known place.
+# Outcomes of a known place.
 FOUND, BELOW, FAILED, NOT_PLANNED = "found", "below the threshold", "tile failed", "not planned"
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -27,15 +27,15 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How sites and known places go together.
+    """Matches between sites (the candidates) and known places.
 
     Attributes:
-        known: Whether each site has a known place, `bool [sites]`.
-        distance_m: From each site's nearest tile to the nearest known place, in metres; 0 inside a tile.
-        place: Number of that place.
-        outcome: What became of each known place, `object [places]`: one of this module's constants.
-        place_distance_m: From each known place to the nearest tile of a site; NaN when there are no sites.
-        place_site: Number of that site; -1 when there are none.
+        known: Whether each site matches a known place, `bool [sites]`.
+        distance_m: Distance from each site's nearest tile to the nearest known place, in metres; 0 inside a tile.
+        place: Index of that place.
+        outcome: Outcome of each known place, `object [places]`: one of this module's constants.
+        place_distance_m: Distance from each known place to the nearest tile of a site; NaN without sites.
+        place_site: Index of that site; -1 without sites.
     """
 
     known: npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ class Comparison:
 
 
 class KnownPlaces:
-    """Places that are known, and what the tiles that hold them got. Of a row of several parts each part is a place.
+    """Known places, with the scores of the tiles that they lie in. Each part of a multi-part geometry is a place.
 
     Attributes:
         layer: The rows, as they were read.
@@ -92,10 +92,10 @@ class KnownPlaces:
             self.score[places] = score[tile]
 
     def compare(self, sites: Sites, distance_m: float) -> Comparison:
-        """Return how the sites go with these places; a place goes with a site that has a tile within a distance of it.
+        """Match sites with the known places: a place matches a site that has a tile within a distance of it.
 
-        What is nearest is looked for in the grid, whose scale is the same in all directions; how far it is, is measured
-        on the ellipsoid (WGS 84).
+        The nearest one is found in the grid, whose scale is the same in all directions; the distance is measured on the
+        ellipsoid (WGS 84).
         """
         places = in_grid(self._parts, self._zoom)
         nothing = np.full(len(places), -1, dtype=np.int64)
@@ -105,7 +105,7 @@ class KnownPlaces:
             return Comparison(none.astype(bool), empty, none, self._outcomes(away, distance_m), away, nothing)
         tiles = shapely.box(sites.x, sites.y, sites.x + 1, sites.y + 1)
         nearest, from_tile = _nearest(tiles, places, self._zoom)
-        # Of each site the tile that comes nearest to a place.
+        # The tile of each site that is nearest to a place.
         order = np.lexsort((from_tile, sites.site))
         _, first = np.unique(sites.site[order], return_index=True)
         chosen = order[first]
@@ -125,7 +125,7 @@ class KnownPlaces:
         return outcome
 
     def missed(self, comparison: Comparison) -> pa.Table:
-        """Return the places that no site goes with: why, how far the nearest site is, and the layer's columns."""
+        """Return the places without a matching site: outcome, distance of the nearest site, and the layer's columns."""
         rows = np.flatnonzero(comparison.outcome != FOUND)
         tiles = [f"{self._zoom}/{x}/{y}" for x, y in zip(self.x[rows].tolist(), self.y[rows].tolist(), strict=True)]
         table = pa.table(

@@ -209,7 +209,7 @@ def _log_unseen(counts: KnownCounts, config: PublishConfig) -> None:
     message += f"({counts.not_planned:,} on tiles that weren't planned, {counts.tile_failed:,} on tiles that failed)"
     if counts.unseen == counts.places:
         _log.warning(
-            "known     %s: nothing can be said of how many the model finds, and candidates count as new. "
+            "known     %s: the fraction that the model finds is unknown, and candidates count as new. "
             "Is --known of this area?",
             message,
         )
