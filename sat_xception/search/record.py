@@ -1,4 +1,4 @@
-"""`search.json`: what a search tried, and what it found."""
+"""`search.json`: the trials of a search, and its result."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class TrialData:
 
 
 def prepare_features(data: TrialData, config: TrainConfig) -> None:
-    """Compute the features of both splits, unless an earlier run has; the folder appears whole or not at all."""
+    """Compute the features of both splits, unless an earlier run has; the folder is written atomically."""
     if data.features.is_dir():
         _log.info("features  those of an earlier run, in %s", data.features)
         return

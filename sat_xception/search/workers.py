@@ -1,4 +1,4 @@
-"""The processes of a search: each takes the next guess, tries it and writes down what came of it."""
+"""The processes of a search: each takes the next trial, runs it and records the result."""
 
 from __future__ import annotations
 
