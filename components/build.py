@@ -119,7 +119,7 @@ def build_image(name: str, choices: Choices) -> BuiltImage:
 
     Raises:
         ConfigError: The base image is another one now than the one that was chosen.
-        ServiceError: Docker isn't there, the base can't be had, or the build failed.
+        ServiceError: Docker isn't installed, the base can't be pulled, or the build failed.
     """
     base_image, base_id = choices.base_image, choices.base_id
     found = find_image(name)
@@ -141,7 +141,7 @@ def build_image(name: str, choices: Choices) -> BuiltImage:
 
 
 def find_image(name: str) -> BuiltImage | None:
-    """Return an image that is on this machine with its present content; None where there is none.
+    """Return an image on this machine with the present content, or None.
 
     Raises:
         ServiceError: The Docker daemon doesn't answer.

@@ -58,10 +58,10 @@ class ResourceProfile:
 # Peaks of memory were measured on the synthetic sample, on 2 cores, 2026-11-24.
 # Reads and writes a few files, or asks a server for a few tiles: the gate takes 0.1 GiB.
 SMALL = ResourceProfile(("200m", "1"), ("512Mi", "2Gi"), timeout_s=_HOUR // 2)
-# As small, but it watches traffic for as long as it is told to.
+# As small, but it watches traffic for the configured time.
 ROLLOUT = ResourceProfile(("200m", "1"), ("512Mi", "2Gi"), timeout_s=6 * _HOUR)
 # Goes through all the tiles: assemble takes 0.1 GiB, convert and validate 0.7, evaluate and package 1.5 with a small
-# input. The manifest is held whole, a few hundred bytes a tile; images never are.
+# input. The manifest is held in memory, a few hundred bytes per tile; images never are.
 DATA = ResourceProfile(("2", "4"), ("4Gi", "8Gi"), timeout_s=6 * _HOUR)
 # Cores to decode and augment as fast as a GPU learns. The frozen features of 100,000 tiles in four views, 2,048 numbers
 # each, are 3.3 GB and are held up to three times while they are handed to TensorFlow.

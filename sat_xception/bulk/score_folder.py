@@ -185,8 +185,8 @@ def _places(batch: pa.RecordBatch, scores: ScoreFolder) -> tuple[npt.NDArray[np.
     known = pc.and_(pc.and_(*(pc.is_valid(column) for column in columns[:2])), pc.is_valid(columns[2]))
     if (first := pc.index(known, False).as_py()) >= 0:
         raise DataError(
-            f"tile {batch.column('tile_id')[first].as_py()!r} of {scores.folder} has no place: only tiles with x, y "
-            "and z can be put on a map. `sat_xception predict` scores files and folders into a table"
+            f"tile {batch.column('tile_id')[first].as_py()!r} of {scores.folder} has no coordinates: only tiles "
+            "with x, y and z can be put on a map. `sat_xception predict` scores files and folders into a table"
         )
     x, y, z = (column.to_numpy(zero_copy_only=False).astype(np.int64) for column in columns)
     wrong = (z != scores.zoom) | (x < 0) | (y < 0) | (x >= 1 << scores.zoom) | (y >= 1 << scores.zoom)

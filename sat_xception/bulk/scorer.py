@@ -63,7 +63,7 @@ class ScoringModel:
     """A packaged version on this machine, as scores name it.
 
     Attributes:
-        folder: The version, on this machine.
+        folder: Local folder of the version.
         classes: Names in the order of the probabilities.
         positive_label: The positive class; "" without one.
         threshold: Its decision threshold; None without one.
@@ -87,7 +87,7 @@ class ScoringModel:
         """Read a version's `model.json`.
 
         Raises:
-            DataError: The folder isn't what package writes.
+            DataError: The folder wasn't written by package.
         """
         read_digests(folder)
         packaged = PackagedModel.read(folder)

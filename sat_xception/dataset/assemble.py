@@ -52,8 +52,8 @@ class AssembleResult:
     """Result of assemble.
 
     Attributes:
-        folder: The dataset.
-        counts: Numbers of tiles.
+        folder: Folder of the dataset.
+        counts: Number of tiles by status, split, class and slice.
         digest: Digest of the content.
     """
 
@@ -62,7 +62,7 @@ class AssembleResult:
     digest: str
 
     def summary(self) -> str:
-        """Return the counts by status and by split, and where the manifest is."""
+        """Return the counts by status and by split, and the path of the manifest."""
         statuses = "  ".join(f"{number:,} {status}" for status, number in self.counts.by_status.items())
         lines = [f"assemble  {self.counts.considered:,} tiles | {statuses}"]
         for split, by_class in self.counts.by_split.items():

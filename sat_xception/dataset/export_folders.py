@@ -96,7 +96,7 @@ def _tiles(folder: Path, shards: Mapping[str, str]) -> Iterator[_Tile]:
 
 
 def _addresses(batch: pa.RecordBatch) -> Iterator[tuple[int | None, ...]]:
-    """Yield x, y and z of each tile; None where a tile's place isn't known."""
+    """Yield x, y and z of each tile; None if a tile's coordinates aren't known."""
     nothing = [None] * len(batch)
     known = batch.schema.names
     return zip(*(batch.column(name).to_pylist() if name in known else nothing for name in _ADDRESS), strict=True)

@@ -1,4 +1,4 @@
-"""The dataset on disk: Parquet shards of tiles, and a manifest with a row for every tile considered."""
+"""The files of a dataset: Parquet shards of tiles, and a manifest with one row per tile considered."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class DatasetSummary:
         self._digest.update(f"{line}\n".encode())
 
     def counts(self) -> DatasetCounts:
-        """Return the counts, as `dataset.json` has them."""
+        """Return the counts for `dataset.json`."""
         return DatasetCounts(
             considered=self.considered,
             by_status=_sorted(self.by_status),

@@ -1,4 +1,4 @@
-"""`dataset.json`: what a dataset holds, and the digests of its files."""
+"""`dataset.json`: classes, counts and settings of a dataset, and the digests of its files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class DatasetCounts(Part):
     """Numbers of tiles.
 
     Attributes:
-        considered: All rows of the manifest.
-        by_status: Rows by status.
-        by_split: Usable tiles by split and class.
-        by_slice: Usable tiles by slice column and value.
+        considered: Number of rows of the manifest.
+        by_status: Number of rows by status.
+        by_split: Number of usable tiles by split and class.
+        by_slice: Number of usable tiles by slice column and value.
     """
 
     considered: int
@@ -38,13 +38,13 @@ class DatasetRecord(Document):
 
     Attributes:
         name: Name of the data.
-        synthetic: Whether it is the synthetic sample.
+        synthetic: Whether the data is the synthetic sample.
         classes: Names in index order.
         positive_label: The positive class; "" without one.
         attribution: Attribution required by the imagery's licence; "" if there is none.
         counts: Numbers of tiles.
         digest: Digest of id, label, split, content, weight and slices of the usable tiles.
-        shards: SHA-256 of each file of tiles, by its name.
+        shards: SHA-256 of each shard, by file name.
         config: Settings of assemble.
     """
 
@@ -63,5 +63,5 @@ class DatasetRecord(Document):
 
     @property
     def block_zoom(self) -> int | None:
-        """Zoom of the blocks that share a split; None where it isn't known."""
+        """Zoom of the blocks that share a split; None if unknown."""
         return self.config.get("block_zoom")

@@ -36,7 +36,7 @@ class DatasetPage:
     """Collects the content of the page row by row, in constant memory."""
 
     def __init__(self, classes: Sequence[str], block_zoom: int) -> None:
-        """Begin the page of a dataset with these classes; tiles are shown of the first dozen.
+        """Start the page of a dataset with these classes; example tiles are shown of the first dozen.
 
         Args:
             classes: Names in index order.

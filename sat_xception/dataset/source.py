@@ -84,7 +84,7 @@ def _assemble(settings: Mapping[str, object]) -> AssembleResult:
 def _identity(record: DatasetRecord) -> str:
     """Return the digest of everything that the steps after assemble see of a dataset, as 64 hexadecimal digits.
 
-    Where tiles came from and how they were fetched is left out: the shards' own digests hold what came of it. So is the
+    Settings of sources and fetching are left out: their effect is in the digests of the shards. So is the
     version of the document, and what its file doesn't have: a dataset that an earlier version stored keeps its digest.
     """
     content = record.model_dump(mode="json", exclude={"config"}, exclude_unset=True)

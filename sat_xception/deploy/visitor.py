@@ -152,8 +152,8 @@ class Visitor:
                 self._by_number[has.version] = self._route.at_version(has.version)
                 return
         raise ServiceError(
-            f"{other.address} serves version {other.version}, and answers as version {has.version} too: then no answer "
-            "tells which of them gave it. The predictor must serve one version alone, see its runtime's flags"
+            f"{other.address} serves version {other.version}, and answers as version {has.version} too, so answers of "
+            "the two can't be distinguished. The predictor must serve one version alone, see its runtime's flags"
         )
 
 

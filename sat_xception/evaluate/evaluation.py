@@ -167,7 +167,7 @@ class Evaluation(Document):
     @model_validator(mode="after")
     def _is_of_one_model(self) -> Evaluation:
         if (self.training is None) == (self.serving is None):
-            raise ValueError("expected either training, of a trained model, or serving, of what is serving")
+            raise ValueError("expected either training, for a trained model, or serving, for the serving model")
         return self
 
     @model_validator(mode="after")

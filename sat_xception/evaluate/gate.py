@@ -196,7 +196,7 @@ def _refusal(failed: Check) -> str:
 def _check_comparable(evaluations: list[Evaluation], serving: Evaluation | None) -> None:
     for evaluation in evaluations:
         if not evaluation.training:
-            raise DataError("an evaluation is of what is serving, which is no candidate; give it as --serving")
+            raise DataError("an evaluation is of the serving model, which is no candidate; give it as --serving")
     if serving and not serving.serving:
         raise DataError("--serving is the evaluation of a trained model; evaluate what serves with --model-root")
     everything = [*evaluations, serving] if serving else evaluations

@@ -49,7 +49,7 @@ class EvaluateConfig(StepConfig):
     @model_validator(mode="after")
     def _has_one_model(self) -> EvaluateConfig:
         if (self.model is None) == (self.model_root is None and not self.endpoint):
-            raise ValueError("give either --model, or --model-root or --endpoint of what is serving")
+            raise ValueError("give either --model, or --model-root or --endpoint of the serving model")
         return self
 
 

@@ -82,7 +82,7 @@ def _receive(
     try:
         for piece in response.iter_bytes():
             if over.is_set():
-                raise httpx.ReadTimeout("nobody waits for the answer any longer", request=request)
+                raise httpx.ReadTimeout("the deadline has passed", request=request)
             pieces.append(piece)
             kept += len(piece)
             while last_bytes is not None and kept - len(pieces[0]) >= last_bytes:

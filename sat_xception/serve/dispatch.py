@@ -71,7 +71,7 @@ class Dispatcher:
             self.metrics.count_refusal()
             raise RequestError(
                 Code.RESOURCE_EXHAUSTED,
-                f"{self._under_way} requests of {self._bytes / _MB:.0f} MB are under way already; try again later",
+                f"{self._under_way} requests of {self._bytes / _MB:.0f} MB are in progress already; try again later",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._count(1, size)

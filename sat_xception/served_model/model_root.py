@@ -51,8 +51,8 @@ DIGESTS_FILE = "digests.json"
 def find_versions(folder: Path) -> dict[int, Path]:
     """Return the versions in a model's folder by number, ascending; those in a bucket by their addresses.
 
-    Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are copies under way and left out. In a
-    bucket a version counts once its digests are there, which is written last.
+    Folders whose name isn't a number, or that hold no `saved_model.pb` yet, are incomplete copies and left out. In a
+    bucket a version counts once its digest file exists, which is written last.
 
     Raises:
         OSError: The folder can't be listed, or doesn't exist.
@@ -144,7 +144,7 @@ def resolve_version(path: Path, name: str) -> Path:
         name: Name of the model in a model root.
 
     Raises:
-        ConfigError: There is no version at any of these places.
+        ConfigError: No version was found.
         ServiceError: The bucket can't be read.
     """
     if is_committed(path, DIGESTS_FILE) if is_remote(path) else (path / SAVED_MODEL_FILE).is_file():

@@ -351,7 +351,7 @@ def test_too_many_requests_are_told_to_come_back(slow_root):
         url = f"{server.rest_url}/v1/models/{NAME}:predict"
         response = httpx.post(url, json={"instances": [0.0]})
         assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
-        assert "under way already" in response.json()["error"]
+        assert "in progress already" in response.json()["error"]
         with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as caught:
             PredictionServiceStub(channel).Predict(seconds_request(0.0), timeout=30)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -121,7 +121,7 @@ def test_what_requests_hold_together_is_limited_before_they_are_read(slow_root):
         assert CLIENT.post(predict_url(server), json={"instances": [0.0]}).status_code == 200
         response = CLIENT.post(predict_url(server), content=b" " * (2 * 2**20))
         assert response.status_code == 429
-        assert "2 MB are under way" in response.json()["error"]
+        assert "2 MB are in progress" in response.json()["error"]
         assert metric(server, "sat_xception_requests_refused_total") == 1
 
 

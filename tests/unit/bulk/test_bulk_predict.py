@@ -520,7 +520,7 @@ def test_imagery_that_is_down_stops_the_run(config, tmp_path, monkeypatch):
     plan_tiles(BulkPlanConfig(tiles=tmp_path / "t.txt", out=tmp_path / "plan", **settings))
     fast = lambda **given: FetchConfig(**given, backoff_s=0.001, give_up_after=8)  # noqa: E731
     monkeypatch.setattr("sat_xception.bulk.tiles.FetchConfig", fast)
-    with pytest.raises(ServiceError, match="the imagery can't be had: 8 tiles in a row failed"):
+    with pytest.raises(ServiceError, match="the imagery can't be fetched: 8 tiles in a row failed"):
         predict_tiles(config(tmp_path / "plan"))
     assert not list((tmp_path / "scores").glob("scores-*"))
 

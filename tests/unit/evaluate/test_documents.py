@@ -79,8 +79,8 @@ def test_a_failed_training_has_no_figures_and_says_why(make_failed, tmp_path):
         ({"metrics": None}, "both metrics and calibration, or neither"),
         ({"calibration": None}, "both metrics and calibration, or neither"),
         ({"metrics": None, "calibration": None}, "no metrics, and no reason why"),
-        ({"serving": SERVING}, "either training, of a trained model, or serving"),
-        ({"training": None}, "either training, of a trained model, or serving"),
+        ({"serving": SERVING}, "either training, for a trained model, or serving"),
+        ({"training": None}, "either training, for a trained model, or serving"),
     ],
 )
 def test_an_evaluation_that_contradicts_itself_is_refused(make_evaluation, tmp_path, changes, message):

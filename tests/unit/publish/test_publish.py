@@ -407,7 +407,7 @@ def damaged(name):
         ("cut_shard", "scores-00000-of-00003.parquet is damaged"),
         ("repeat_tiles", "is there 2 times"),
         ("lose_a_row", r"399 rows and scores\.json says 400"),
-        ("lose_places", "has no place"),
+        ("lose_places", "has no coordinates"),
         ("another_zoom", "isn't in the grid at zoom 18"),
         ("unfinished", "doesn't add up"),
         ("wrong_counts", "399 scored and 1 failed"),
