@@ -186,7 +186,7 @@ def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJo
                 for _ in track(_progress(running, job.folder), "convert", len(plan)):
                     pass
             except BaseException:
-                # Whoever writes a file looks for this, and stops.
+                # Workers look for this file, and stop.
                 (job.folder / FAILED).touch()
                 raise
         _raise_failure(config, job, running)

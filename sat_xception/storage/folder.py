@@ -85,7 +85,7 @@ def _publish(publication: Publication, work: Path, out: RemotePath) -> None:
     try:
         publication.publish(work)
     except ServiceError as error:
-        # It may have taken hours. Whoever runs in a container loses it all the same.
+        # The work may have taken hours. In a container without a volume it is lost nevertheless.
         kept = work.rename(work.with_name(f"{work.name}-{out.name}"))
         raise ServiceError(f"{error}. What was made is kept in {kept}") from None
 
