@@ -62,9 +62,8 @@ BANNED: dict[str, str] = {
     r"\bplaces? (?:is|are|isn't|aren't) known\b": "coordinates are known",
     r"\b(?:has|have|had|hasn't|with|without|says?|say no) (?:a|no) places?\b(?! on the map)": "location, coordinates",
     r"\bthe places? (?:of|in|where|with)\b": "index, position, path, replaces",
-    r"\b(?:a|of|any) place (?:of its own|in a bucket|that)\b|\b(?:[Nn]ame|at) (?:any of )?(?:another|these) places?\b": (
-        "folder, address, path"
-    ),
+    r"\b(?:a|of|any) place (?:of its own|in a bucket|that)\b": "folder, address, path",
+    r"\b(?:[Nn]ame|at) (?:any of )?(?:another|these) places?\b": "folder, address, path",
     r"\b[Ww]ho(?:ever)? (?:is|has|holds|runs|reads|writes|started|comes|knows)\b": "name the person or the process",
     r"\b[Ww]hat it (?:says|said|was told|is told|gave|found)\b": "the message, the content, the result",
     r"\bha(?:s|ve|d) (?:a|its|their) say\b": "affects",

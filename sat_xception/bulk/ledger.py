@@ -121,6 +121,10 @@ def report_status(config: BulkStatusConfig) -> BulkStatus:
 
     Raises:
         ConfigError: The folder holds no run.
+
+    Example:
+        status = report_status(BulkStatusConfig(scores="scores"))
+        print(status.scored, status.failed, status.waiting)
     """
     run = BulkRun.find(config.scores)
     if run is None:

@@ -213,7 +213,7 @@ def _prepare_engine(config: BulkPredictConfig, model: ScoringModel, engine: str)
 
 
 def _todo(out: Path, plan: Plan, model: ScoringModel, retry: bool, run: str) -> list[tuple[int, int]]:
-    """Return the shards to work on, each with its number of tiles."""
+    """Return the shards to score, each with its number of tiles."""
     if not retry:
         return [(shard, plan.count(shard)) for shard in range(plan.shards) if not is_finished(out, plan, shard, run)]
     found = []
@@ -285,6 +285,6 @@ def _raise_failure(config: BulkPredictConfig, running: Future[None]) -> None:
 
 
 def _address_of(model: ScoringModel, config: BulkPredictConfig) -> Path:
-    """Return where other machines find the version: a newer one may come to the model root while they work."""
+    """Return the address of the version for other machines: a newer one may appear in the model root meanwhile."""
     below = (config.model / str(model.version), config.model / config.name / str(model.version))
     return next((path for path in below if has_version(path)), config.model)

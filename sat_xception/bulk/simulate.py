@@ -82,6 +82,10 @@ def simulate(config: BulkSimulateConfig) -> SimulationResult:
 
     Raises:
         ConfigError: No rate of the backbone is known for the backend.
+
+    Example:
+        result = simulate(BulkSimulateConfig(tiles=10_000_000, backend="t4", machines=20))
+        print(result.seconds / 3600, result.usd)
     """
     backends = read_backends(config.prices)
     if config.backend not in backends:

@@ -69,6 +69,9 @@ def export_folders(config: ExportFoldersConfig) -> ExportFoldersResult:
     Raises:
         DataError: No dataset, a damaged shard, or a class whose name can't be a folder name.
         ConfigError: `out` can't be written, or isn't empty.
+
+    Example:
+        export_folders(ExportFoldersConfig(dataset="dataset", out="folders"))
     """
     dataset = DatasetRecord.read(config.dataset)
     for label in dataset.classes:

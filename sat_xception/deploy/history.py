@@ -26,7 +26,7 @@ class History:
         """Read the history of an endpoint.
 
         Raises:
-            DataError: Somebody has damaged it, or a newer version of sat-xception wrote it.
+            DataError: A record is damaged, or a newer version of sat-xception wrote it.
         """
         self._cluster, self._map = cluster, f"{name}-deploys"
         self.records = self._read()
@@ -53,7 +53,7 @@ class History:
         return next((record for record in self.records if record.state == SERVING), None)
 
     def proved(self, version: int = 0) -> RolloutRecord | None:
-        """Return the newest record of a rollout that passed its proof and isn't serving now.
+        """Return the newest record of a rollout that was verified and isn't serving now.
 
         Args:
             version: Version of the rollout; 0 for any.
@@ -76,15 +76,15 @@ class History:
         return begun
 
     def change(self, record: RolloutRecord, **changes: Any) -> RolloutRecord:  # noqa: ANN401 - of any field
-        """Return a record with other values, which it has from the next `write` on."""
+        """Return a record with changed values; the next `write` stores it."""
         changed = record.model_copy(update=changes)
         self.records = [changed if each.id == record.id else each for each in self.records]
         return changed
 
     def end(self, record: RolloutRecord, state: str, reason: str = "") -> RolloutRecord:
-        """Write how a rollout ended; of those that serve, only the newest stays so.
+        """Write the final state of a rollout; if it serves, no older record does.
 
-        Where it can't be written, it hasn't ended: what served before does so still.
+        If it can't be written, the rollout hasn't ended: the previous one is still the serving one.
         """
         before = self.records
         if state == SERVING:
@@ -100,7 +100,7 @@ class History:
         return ended
 
     def write(self) -> None:
-        """Write the newest records; the oldest fall out, but never one that serves or is in progress."""
+        """Write the newest records; older ones are dropped, except those that serve or are in progress."""
         self.records = [
             record
             for index, record in enumerate(self.records)

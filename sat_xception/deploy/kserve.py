@@ -67,6 +67,10 @@ def rollback(config: RollbackConfig) -> DeployResult:
         DataError: The release's files have changed since it was rolled out.
         ModelError: The release doesn't give the same results as before.
         ServiceError: The cluster, the endpoint or the bucket fails; or a rollout is in progress.
+
+    Example:
+        result = rollback(RollbackConfig(endpoint="https://classifier.example.org"))
+        print(result.summary())
     """
     with connect(config) as cluster:
         history = History(cluster, config.name)
@@ -123,7 +127,7 @@ def _rollout(cluster: KubernetesClient, config: RolloutConfig, report: Preflight
 
 
 def _plan(cluster: KubernetesClient, config: DeployConfig, report: Preflight, release: Release) -> str:
-    """Return what a rollout would do, as far as the cluster lets it be asked."""
+    """Return the plan of a rollout, as far as the cluster permits a dry run."""
     if report.problems:
         return "plan      none, until the problems above are put right"
     strategy = strategy_of(report.strategy, cluster, config, report.template)
@@ -156,7 +160,7 @@ def _earlier(history: History, version: int) -> Release:
 
 
 def _report(config: RolloutConfig, release: Release, record: RolloutRecord, out: Path | None) -> DeployResult:
-    """Return the deployment record, and write it where asked."""
+    """Return the deployment record, and write it to `out` if given."""
     assert record.golden_tiles is not None and record.golden_difference is not None, "it serves, so it was proved"
     deployment = Deployment(
         name=release.name,

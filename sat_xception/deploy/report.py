@@ -26,7 +26,7 @@ class DeployResult:
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
-        """Return what is deployed, in a few words, and which other candidate's training failed."""
+        """Return what is deployed, in one phrase, and the other candidates whose training failed."""
         what = f"{self.record.backbone} is deployed as {self.record.name} version {self.record.version}"
         return what + _told_of_others(self.failed)
 
@@ -62,7 +62,7 @@ class NotDeployedResult:
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def outcome(self) -> str:
-        """Return what was packaged, in a few words, and which other candidate's training failed."""
+        """Return what was packaged, in one phrase, and the other candidates whose training failed."""
         what = f"{self.record.backbone} is packaged as {self.record.name} version {self.record.version}"
         return what + _told_of_others(self.failed)
 

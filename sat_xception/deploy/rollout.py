@@ -77,7 +77,7 @@ def strategy_of(name: str, cluster: KubernetesClient, config: RolloutConfig, tem
 class Rollout:
     """One rollout of an endpoint, by the process that holds its lock."""
 
-    # Of the rollout that `run` began.
+    # Record of the rollout that `run` started.
     _record: RolloutRecord
 
     def __init__(
@@ -104,7 +104,7 @@ class Rollout:
         return True
 
     def run(self, source: Path, release: Release, may_be_older: bool = False) -> RolloutRecord:
-        """Roll a release out; return its record.
+        """Roll out a release; return its record.
 
         Args:
             source: Local folder of the version, for the golden tiles.
@@ -150,7 +150,7 @@ class Rollout:
             )
 
     def _start(self, release: Release, current: Predictor | None) -> Predictor:
-        # Written before it is made: whoever comes after a kill knows what to remove.
+        # Written before the predictor is created, so that the next run after a kill knows what to remove.
         new = self._strategy.next(release, current)
         self._note(new=new)
         self._stage(f"making {new.service}")
@@ -160,7 +160,7 @@ class Rollout:
         return new
 
     def _prove(self, source: Path, new: Predictor, current: Predictor | None) -> None:
-        """Ask the new predictor itself, before it gets any traffic."""
+        """Verify the new predictor directly, before it gets traffic."""
         self._stage("golden tiles of the new predictor")
         with self._client_of(new) as client:
             wait_until_available(client, new.version, self._config.timeout_s)
@@ -218,7 +218,7 @@ class Rollout:
                 _log.info("traffic   %d %% at version %s | %s", percent, new.version, figures)
 
     def _prove_again(self, source: Path, release: Release, current: Predictor) -> RolloutRecord:
-        """Prove what answers already; change nothing but what an earlier rollout left."""
+        """Verify the version that serves already; only remains of an earlier rollout are cleaned up."""
         _log.info("deployed  version %s answers already; it is proved again", release.version)
         with self._client_of(current) as client:
             difference = check_golden(source, client)

@@ -1,4 +1,4 @@
-"""The record of one rollout: kept in the history on the cluster, and in `deployment.json`."""
+"""The record of one rollout, in the history on the cluster and in `deployment.json`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SERVING = "serving"
 REPLACED = "replaced"
 FAILED = "rolled back"
 INTERRUPTED = "interrupted"
-# Left out of JSON until they are known.
+# Fields that are left out of JSON while they are None.
 _LATER = ("golden_difference", "golden_tiles", "agreement")
 
 
 class TrafficStep(Part):
-    """Figures of one share of the traffic.
+    """Figures of one traffic step.
 
     Attributes:
-        percent: The share of the new version.
-        requests: Requests through the address that users call.
-        failed: Requests without an answer.
-        answered_by_new: Share of them that the new version answered; None where versions can't be told apart.
-        tiles_answered_by_new: Requests with tiles that the new version answered; None as above.
+        percent: Share of the traffic of the new version, in %.
+        requests: Number of requests through the address that users call.
+        failed: Number of requests without an answer.
+        answered_by_new: Share of the new version in the answers; None if the versions can't be distinguished.
+        tiles_answered_by_new: Number of requests with tiles that the new version answered; None like `answered_by_new`.
         p95_new_ms: 95th percentile of the new predictor's latency; None without a request.
-        p95_old_ms: The same of the old one.
+        p95_old_ms: 95th percentile of the old predictor's latency; None without a request.
     """
 
     percent: int
@@ -45,39 +45,39 @@ class TrafficStep(Part):
 
 
 class Agreement(Part):
-    """Number of tiles that both versions were asked for, and the share that got the same class."""
+    """Number of tiles that both versions scored, and the fraction that got the same class."""
 
     tiles: int
     share: float
 
 
 class RolloutRecord(Document):
-    """One rollout: the release, what it replaces, how far it came, and how it ended.
+    """One rollout: the release, the predictor it replaces, its progress and its outcome.
 
     Attributes:
-        id: Time at which it began, and the version; records are ordered by it.
+        id: Start time and version; records are ordered by it.
         name: Name of the model.
-        version: Its version.
-        place: Folder of the version, local or in a bucket, as this program reads and writes it.
-        storage_uri: Folder above it, as the cluster's pods read it.
+        version: Version of the model.
+        place: Local folder or bucket address of the version, as this program reads and writes it.
+        storage_uri: Address of the folder above it for the cluster's pods.
         digest: SHA-256 of its digest file.
-        backbone: Name of the network.
+        backbone: Name of the backbone.
         model: Digest of the Keras model.
         classes: Names in the order of the probabilities.
-        strategy: How the traffic is split: "two-services" or "canary".
+        strategy: Strategy: "two-services" or "canary".
         by: Process that holds the lock.
         endpoint: Address that users call.
-        before: Predictor that had the traffic before; None where there was none.
+        before: Predictor that had the traffic before; None if there was none.
         new: Predictor of this version; None until its name is known.
-        stage: What it was at when this was written.
-        steps: Shares of the traffic that it passed.
+        stage: Stage at the time of writing.
+        steps: Completed traffic steps.
         state: "in progress", "serving", "replaced", "rolled back" or "interrupted".
-        reason: Why it ended so; "" where it serves.
-        started_at: UTC.
-        finished_at: UTC; "" while it is in progress.
-        golden_difference: Largest difference of a probability to the golden tiles; None until it is known.
-        golden_tiles: Number of golden tiles; None as above.
-        agreement: With the version before; None where it wasn't compared.
+        reason: Reason for the outcome; "" if it serves.
+        started_at: Start time, UTC.
+        finished_at: End time, UTC; "" while it is in progress.
+        golden_difference: Largest difference of a probability from the golden tiles; None before they are checked.
+        golden_tiles: Number of golden tiles; None before they are checked.
+        agreement: Agreement with the previous version; None if they weren't compared.
     """
 
     file_name: ClassVar[str] = "rollout.json"
@@ -109,7 +109,7 @@ class RolloutRecord(Document):
 
     @property
     def release(self) -> Release:
-        """The release, to be rolled out again."""
+        """The release, for another rollout."""
         return Release(
             name=self.name,
             version=self.version,

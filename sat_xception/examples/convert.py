@@ -71,13 +71,17 @@ class ConvertResult:
 def convert(config: ConvertConfig) -> ConvertResult:
     """Write `<split>/examples-00000-of-000NN.tfrecord` and `examples.json`.
 
-    The files hold the dataset's image bytes as they are; the same dataset gives the same bytes again, by any number of
+    The files hold the dataset's image bytes unchanged. The same dataset always gives the same files, with any number of
     processes and after any number of interruptions.
 
     Raises:
         ConfigError: The Beam options are wrong, or the runner's machines can't reach the data.
         DataError: The dataset is missing or damaged, or doesn't hold the tiles that it lists.
         ServiceError: The disk is full, or the runner failed.
+
+    Example:
+        result = convert(ConvertConfig(dataset="dataset", out="examples"))
+        print(result.summary())
     """
     if config.runner:
         _check_reachable(config)

@@ -156,7 +156,7 @@ def package(config: PackageConfig) -> PackageResult:
 def _write_saved_model(
     work: Path, model: keras.Model, examples: ExamplesIndex, config: PackageConfig, temperature: float
 ) -> None:
-    """Export the model and check it; write what TensorFlow Serving reads beside it, and the golden tiles."""
+    """Export the model and check it; write warm-up requests, batching parameters and golden tiles next to it."""
     export_model(model, examples.classes, work / "export", temperature)
     for item in (work / "export").iterdir():
         item.rename(work / item.name)
@@ -178,7 +178,7 @@ def _write_saved_model(
 
 
 def _write_documents(work: Path, record: ModelRecord, decision: Decision | None) -> None:
-    """Describe the model, for machines and for people; write the digests of all files last."""
+    """Write `model.json` and the model card, and finally the digests of all files."""
     record.write(work)
     (work / "MODEL_CARD.md").write_text(model_card(record), encoding="utf-8")
     write_json(work / "model_card.json", model_card_json(record))

@@ -124,11 +124,15 @@ class _Findings:
 
 
 def publish(config: PublishConfig) -> PublishResult:
-    """Publish scores.
+    """Publish the candidates in scores: maps, tables and the review page.
 
     Raises:
         ConfigError: There is no threshold, or a setting doesn't fit the layers or the imagery.
         DataError: The scores or a layer can't be used; nothing was written.
+
+    Example:
+        result = publish(PublishConfig(scores="scores", out="candidates", known="schools.geojson"))
+        print(result.summary())
     """
     scores = open_score_folder(config.scores)
     threshold = _threshold(config, scores)

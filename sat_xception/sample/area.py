@@ -59,6 +59,9 @@ def write_sample_area(config: SampleAreaConfig) -> SampleAreaResult:
 
     Raises:
         ConfigError: `out` can't be written, or isn't empty.
+
+    Example:
+        write_sample_area(SampleAreaConfig(out="area", side=8))
     """
     rows, columns = np.divmod(np.arange(config.side**2), config.side)
     x, y = _WEST + columns, _NORTH + rows

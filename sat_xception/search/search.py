@@ -96,17 +96,21 @@ class SearchResult:
 
 
 def search(config: SearchConfig) -> SearchResult:
-    """Try settings, and write `search.json`, `best.yaml` and `search.html`.
+    """Search hyper-parameters; write `search.json`, `best.yaml` and `search.html`.
 
-    The keyboard's interrupt and SIGTERM end it with what there is; SIGTERM with trials left is an error.
+    Ctrl-C and SIGTERM end the search with the results so far; SIGTERM before the last trial is an error.
 
     Raises:
-        ConfigError: The space isn't one, or another search has the study's folder.
+        ConfigError: The search space is invalid, or another search uses the study's folder.
         DataError: No usable examples, or every trial failed.
         DivergedError: Every trial failed, and each because its loss wasn't finite.
-        PreemptedError: It was ended before a trial was complete, or by SIGTERM before all were.
+        PreemptedError: The search was stopped before any trial was complete, or by SIGTERM before all were.
         ModelError: The weights file doesn't fit the backbone.
         ServiceError: The ImageNet weights can't be downloaded.
+
+    Example:
+        result = search(SearchConfig(examples="examples", out="search", trials=20))
+        print(result.valid_accuracy, result.tried)
     """
     started = time.monotonic()
     space, folder = read_space(config.space), _study_folder(config)

@@ -25,6 +25,9 @@ def verify_model(config: VerifyModelConfig) -> Report:
         DataError: A file is missing, damaged or unexpected.
         ModelError: The model doesn't load, or its outputs differ from those at packaging.
         ServiceError: The bucket can't be read.
+
+    Example:
+        print(verify_model(VerifyModelConfig(model_root="models/serving")).summary())
     """
     version = here(find_version(ShowModelConfig(**config.model_dump())))
     files = check_digests(version)

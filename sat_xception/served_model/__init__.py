@@ -1,1 +1,1 @@
-"""A packaged model as everyone reads it: the model root, its versions, golden tiles."""
+"""Packaged models: the model root, its versions, `model.json`, golden tiles."""

@@ -1,4 +1,4 @@
-"""`golden.json`: tiles with their expected answers, which prove that what answers is what was packaged."""
+"""`golden.json`: tiles with their expected probabilities, to verify that the packaged model is the one that answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["EncodedImage", "GoldenTile", "GoldenTiles", "check_answers", "check_
 
 
 class _Endpoint(Protocol):
-    """What is asked for golden tiles; `EndpointClient` is one."""
+    """A client that scores golden tiles, such as `EndpointClient`."""
 
     @property
     def address(self) -> str:
@@ -31,7 +31,7 @@ class _Endpoint(Protocol):
 
 
 class EncodedImage(Part):
-    """An image's file in base64, in the form that TensorFlow Serving's REST interface takes."""
+    """An encoded image in base64, in the form of TensorFlow Serving's REST interface."""
 
     b64: str
 
@@ -42,7 +42,7 @@ class EncodedImage(Part):
 
     @property
     def data(self) -> bytes:
-        """The file's bytes."""
+        """Bytes of the file."""
         return base64.b64decode(self.b64)
 
     @field_validator("b64")
@@ -56,7 +56,7 @@ class EncodedImage(Part):
 
 
 class GoldenTile(Part):
-    """A tile, its class, and the probabilities that Keras gives it, calibrated."""
+    """A tile, its class, and its calibrated probabilities by Keras."""
 
     tile_id: str = Field(alias="id")
     label: str
@@ -68,7 +68,7 @@ class GoldenTiles(Document):
     """Content of `golden.json`.
 
     Attributes:
-        signature_name: Signature that gives the answers.
+        signature_name: Signature of the model to call.
         classes: Names in the order of the probabilities.
         tolerance: Maximum difference of a probability.
         tiles: At least one tile.
@@ -88,12 +88,12 @@ class GoldenTiles(Document):
 
     @cached_property
     def images(self) -> list[bytes]:
-        """The images' files."""
+        """Encoded images of the tiles."""
         return [tile.image_bytes.data for tile in self.tiles]
 
     @cached_property
     def expected(self) -> npt.NDArray[np.float32]:
-        """The answers, `float32 [n, classes]`."""
+        """Expected probabilities, `float32 [n, classes]`."""
         return np.array([tile.probabilities for tile in self.tiles], dtype=np.float32)
 
     @field_validator("tiles")
@@ -118,7 +118,7 @@ class GoldenTiles(Document):
 
 
 def check_golden(version: Path, client: _Endpoint) -> float:
-    """Return the largest difference of a probability between the golden answers and the endpoint's.
+    """Return the largest difference of a probability between the golden tiles and the endpoint's answers.
 
     Args:
         version: Packaged version, with `golden.json`.
@@ -138,12 +138,12 @@ def check_answers(
     who: str,
     tolerance: float | None = None,
 ) -> float:
-    """Return the largest difference of a probability between the golden answers and those of a model.
+    """Return the largest difference of a probability between the golden tiles and a model's answers.
 
     Args:
         version: Packaged version, with `golden.json`.
         predict: Returns probabilities `float32 [n, classes]` of encoded images.
-        who: Name of what answers, for messages.
+        who: Name of the endpoint or engine, for messages.
         tolerance: Maximum difference. Default: the package's own.
 
     Raises:

@@ -1,6 +1,6 @@
-"""A model's versions: `<model root>/<name>/<version>/saved_model.pb`, with `model.json` beside it; here or in a bucket.
+"""Model roots: `<model root>/<name>/<version>/saved_model.pb` with `model.json`, in a folder or in a bucket.
 
-Both are laid out the same, so TensorFlow Serving and KServe read a model root in a bucket as well.
+Both have the same layout, so TensorFlow Serving and KServe can read a model root in a bucket as well.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def find_versions(folder: Path) -> dict[int, Path]:
 
 
 def known_versions(folder: Path) -> dict[int, Path]:
-    """Return the versions in a model's folder, as `find_versions` does; none where there is no such folder.
+    """Return the versions in a model's folder, as `find_versions` does; {} if the folder doesn't exist.
 
     Raises:
         OSError: The folder can't be listed.
@@ -82,7 +82,7 @@ def known_versions(folder: Path) -> dict[int, Path]:
 
 
 def has_version(version: Path) -> bool:
-    """Return whether something is in a version's place; in a bucket, whether it is whole.
+    """Return whether a version exists; in a bucket, whether it is complete.
 
     Raises:
         ConfigError: There is no such bucket.
@@ -92,10 +92,10 @@ def has_version(version: Path) -> bool:
 
 
 def here(version: Path) -> Path:
-    """Return a version's folder on this machine; one in a bucket is downloaded once.
+    """Return the local folder of a version; one in a bucket is downloaded once.
 
     Raises:
-        DataError: It isn't whole.
+        DataError: The version is incomplete.
         ServiceError: The bucket can't be read.
     """
     return local_folder(version, DIGESTS_FILE)
@@ -103,13 +103,13 @@ def here(version: Path) -> Path:
 
 @contextlib.contextmanager
 def new_version(version: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes the version, whole, when the block ends well.
+    """Yield an empty folder to fill; it becomes the version atomically if the block ends without an error.
 
     Args:
-        version: `<model root>/<name>/<version>`, here or in a bucket, where it is laid out as it is here.
+        version: `<model root>/<name>/<version>`, a local path or an address in a bucket.
 
     Raises:
-        ConfigError: The place can't be written, or another version came there meanwhile.
+        ConfigError: The version can't be written, or exists by now.
         ServiceError: The disk is full, or the bucket can't be written.
     """
     if not is_remote(version):
@@ -136,11 +136,11 @@ def remove_version(version: Path) -> None:
 
 
 def resolve_version(path: Path, name: str) -> Path:
-    """Return the folder of one version on this machine.
+    """Return the local folder of a version.
 
     Args:
-        path: A version's folder, a model's folder (its newest version counts), or a model root that holds `name`; here
-            or in a bucket.
+        path: Folder of a version, of a model (for its newest version), or a model root that holds `name`; local or in a
+            bucket.
         name: Name of the model in a model root.
 
     Raises:
@@ -162,7 +162,7 @@ def read_digests(version: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a version, by its path relative to the version, as package wrote them.
 
     Raises:
-        DataError: There are none, or their file is damaged.
+        DataError: The digest file is missing or damaged.
     """
     digests = read_json(version / DIGESTS_FILE, made_by="package")
     for name, digest in digests.items():
@@ -175,10 +175,10 @@ def read_digests(version: Path) -> dict[str, str]:
 
 
 def check_digests(version: Path) -> int:
-    """Compare a version's files with the digests that package wrote beside them; return how many there are.
+    """Check a version's files against the digests that package wrote; return the number of files.
 
     Raises:
-        DataError: A file is missing, changed or too many.
+        DataError: A file is missing, changed or unexpected.
     """
     expected = read_digests(version)
     found = {name: digest for name, digest in folder_digests(version).items() if name != DIGESTS_FILE}

@@ -1,4 +1,4 @@
-"""`model.json`: the description of a packaged model, as every reader of a version needs it."""
+"""`model.json`: the description of a packaged model, with the fields that readers use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PackagedModel", "SplitAccuracy"]
 
 
 class SplitAccuracy(Part):
-    """Number of tiles of a split, and the share of them whose most probable class is their own."""
+    """Number of tiles of a split, and the accuracy on them."""
 
     # Figures that only the writer needs by name stay in the JSON that `models list` prints.
     model_config = ConfigDict(extra="allow")
@@ -23,21 +23,21 @@ class SplitAccuracy(Part):
 
 
 class PackagedModel(Document):
-    """Content of `model.json` that a version is served and compared by, whichever version of sat-xception wrote it.
+    """The fields of `model.json` that readers use, whichever version of sat-xception wrote it.
 
-    `package` writes more, see `ModelRecord`; what isn't named here is kept in `model_extra`.
+    `package` writes more, see `ModelRecord`; other fields are kept in `model_extra`.
 
     Attributes:
-        name: Name that the model is served as.
-        version: Its number.
-        backbone: Name of the network.
+        name: Name of the served model.
+        version: Number of the version.
+        backbone: Name of the backbone.
         model: Digest of the Keras model.
         classes: Names in the order of the probabilities.
         positive_label: The positive class; "" without one.
         threshold: Decision threshold of the positive class; None without one, and in files of the first versions.
         dataset_digest: Digest of the dataset.
         tiles: Number of tiles by split.
-        metrics: Figures by split: "valid" with a gate's decision, "test" where the data has a test split.
+        metrics: Figures by split: "valid" with a gate's decision, "test" if the data has a test split.
         failed_candidates: Why other candidates of the run have no model, by backbone.
 
     Example:

@@ -1,4 +1,4 @@
-"""Look after a model root, here or in a bucket: list versions, show one, prove that it is sound, remove old ones."""
+"""Manage a model root, in a folder or in a bucket: list versions, show one, remove old ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = ("version", "backbone", *_SCORED, "tiles", "data")
 
 @dataclass(frozen=True)
 class Report:
-    """What a verb has to say.
+    """Text of a verb.
 
     Attributes:
         text: Lines for stdout.
@@ -34,12 +34,15 @@ class Report:
 
 
 def list_models(config: ListModelsConfig) -> Report:
-    """List a model's versions, the newest, which is served, first: backbone, accuracies, training tiles, data.
+    """List a model's versions, the newest first, with backbone, accuracies, training tiles and data.
 
     Raises:
         ConfigError: There is no version.
         DataError: A version's `model.json` is damaged.
         ServiceError: The bucket can't be read.
+
+    Example:
+        print(list_models(ListModelsConfig(model_root="models/serving")).summary())
     """
     found = {path: PackagedModel.read(path) for path in reversed(_versions(config).values())}
     if config.as_json:
@@ -68,7 +71,7 @@ def show_model(config: ShowModelConfig) -> Report:
 
 
 def remove_models(config: RemoveModelsConfig) -> Report:
-    """Remove all but the newest versions; with `dry_run` only say which they would be.
+    """Remove all but the newest versions; with `dry_run` only list them.
 
     Raises:
         ConfigError: There is no version, or one can't be removed.
@@ -94,7 +97,7 @@ def _versions(config: ListModelsConfig | RemoveModelsConfig | ShowModelConfig) -
 
 
 def find_version(config: ShowModelConfig) -> Path:
-    """Return the folder of a version, by default of the newest.
+    """Return the folder of a version. Default: the newest one.
 
     Raises:
         ConfigError: There is no such version.

@@ -86,6 +86,10 @@ def build_dataset(config: BuildConfig) -> BuildResult:
 
     Raises:
         SatXceptionError: A part failed. Those before it are kept, and the same command resumes there.
+
+    Example:
+        result = build_dataset(BuildConfig(data="tiles", out="data"))
+        print(result.examples)
     """
     started = time.monotonic()
     parts = _Parts(config.out)
