@@ -30,7 +30,7 @@ class ConfigError(SatXceptionError):
 
 
 class DataError(SatXceptionError):
-    """The input data can't be used as it is."""
+    """The input data can't be used."""
 
     exit_code = 3
 

@@ -1,1 +1,1 @@
-"""TFRecord shards of tf.train.Example: what convert writes."""
+"""Convert datasets to TFRecord shards of `tf.train.Example`."""

@@ -70,7 +70,7 @@ def run_all(
     processes: int = 1,
     **common: object,
 ) -> None:
-    """Call a function for each item, once where nothing fails, and wait for the end.
+    """Call a function for each item (more than once only after failures), and wait for the end.
 
     Args:
         work: Function of a module, for workers to import it.

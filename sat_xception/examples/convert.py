@@ -52,7 +52,7 @@ _HOW_NOT_WHAT = ("processes", "runner", "beam_options")
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """What convert made.
+    """Result of convert.
 
     Attributes:
         folder: The examples.
@@ -63,7 +63,7 @@ class ConvertResult:
     counts: dict[str, int]
 
     def summary(self) -> str:
-        """Return the counts and where the examples are."""
+        """Return the counts and the path of the examples."""
         counts = "  ".join(f"{split} {number:,}" for split, number in self.counts.items())
         return f"convert   {sum(self.counts.values()):,} examples | {counts}\nwrote     {self.folder}"
 
@@ -148,7 +148,7 @@ def _slices(files: Sequence[Path]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _run_folder(config: ConvertConfig, dataset: DatasetRecord) -> Iterator[tuple[Path, str]]:
-    """Yield the folder of this dataset's and these settings' files, and the run's id; it stays when work is stopped."""
+    """Yield the work folder for this dataset and settings, and the run's id; a stopped run keeps the folder."""
     # With the version: another one may write other features.
     facts = {"dataset": dataset.digest, "shards": dataset.shards, "shard_mb": config.shard_mb, "by": __version__}
     key = hashlib.sha256(repr((sorted(facts.items()), str(config.out))).encode()).hexdigest()[:16]
@@ -209,7 +209,7 @@ def _choose_processes(config: ConvertConfig, plan: Sequence[PlannedShard], job: 
 
 
 def _progress(running: Future[None], folder: Path) -> Iterator[None]:
-    """Yield once for each file that is finished, until the end."""
+    """Yield once per finished file, until the end."""
     seen = 0
     while not running.done():
         wait([running], timeout=0.2)
@@ -245,7 +245,7 @@ def _describe(shards: Sequence[PlannedShard], notes: dict[str, ShardNote]) -> Sp
 
 
 def _place(made: Path, target: Path) -> None:
-    """Put a finished file into the result; it stays where it was, for the case that the result isn't published."""
+    """Link a finished file into the result; the original is kept in case the result isn't published."""
     try:
         os.link(made, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""`examples.json`: what the examples are, and whether the files it lists are there and whole."""
+"""`examples.json`: the description of the examples, and the check of their files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ExamplesIndex(Document):
     config: Mapping[str, Any] = Field(default_factory=dict)
 
     def count(self, split: str) -> int:
-        """Return the number of examples of a split; 0 when it is absent."""
+        """Return the number of examples of a split; 0 if it is missing."""
         return self.splits[split].count if split in self.splits else 0
 
     def shard_digests(self) -> dict[str, list[str]]:
@@ -69,7 +69,7 @@ class ExamplesIndex(Document):
 
 
 def shard_files(folder: Path, split: str) -> list[Path]:
-    """Return the TFRecord files of a split, in order, without looking into them.
+    """Return the TFRecord files of a split, in order, without reading them.
 
     Raises:
         DataError: The split is absent, or a file is missing.

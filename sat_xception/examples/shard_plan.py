@@ -1,4 +1,4 @@
-"""Which tiles of a dataset go to which TFRecord file, decided from its small columns before an image is read."""
+"""Assign the tiles of a dataset to TFRecord files, from its small columns, before an image is read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PlannedShard:
 def plan_shards(
     files: Sequence[Path], splits: Sequence[str], classes: Sequence[str], shard_bytes: int
 ) -> list[PlannedShard]:
-    """Deal the tiles of a dataset out to TFRecord files, in stored order; memory stays flat.
+    """Assign the tiles of a dataset to TFRecord files, in stored order and constant memory.
 
     Args:
         files: Shards of the dataset, in order.

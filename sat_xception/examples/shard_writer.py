@@ -66,7 +66,7 @@ _Values = Sequence[bytes | memoryview | float | None]
 
 
 class ShardNote(Shard):
-    """Note beside a finished file; `size` is in bytes."""
+    """Note next to a finished file; `size` is in bytes."""
 
     size: int
 
@@ -80,7 +80,7 @@ class ShardFailure(Part):
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What the files of a run have in common.
+    """Settings that all files of a run share.
 
     Attributes:
         files: Shards of the dataset, in order, each with its number of rows.
@@ -96,7 +96,7 @@ class ShardJob:
 
 
 def write_shard(shard: PlannedShard, job: ShardJob) -> None:
-    """Write a file and its note, unless they are there already or the run has failed elsewhere.
+    """Write a file and its note, unless they exist already or the run has failed in another process.
 
     Errors that a user can act on are written to the run's folder, where the main process reads them: Beam doesn't
     preserve exceptions.
@@ -130,7 +130,7 @@ def finished_shard(path: Path) -> ShardNote | None:
 
 
 def _is_sound(path: Path) -> bool:
-    """Return whether a file that an earlier run left is finished, and is what its note says."""
+    """Return whether a file of an earlier run is finished, and matches its note."""
     note = finished_shard(path)
     return note is not None and file_digest(path) == note.sha256
 

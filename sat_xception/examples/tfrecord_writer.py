@@ -24,7 +24,7 @@ _MASK_DELTA = 0xA282EAD8
 
 
 def serialize_example(features: Mapping[str, bytes | memoryview | float | int]) -> bytes:
-    """Return the bytes of a `tf.train.Example` with one value a feature, in the order that protobuf sorts their names.
+    """Return the bytes of a `tf.train.Example` with one value per feature, in protobuf's order of names.
 
     Args:
         features: Value by name: bytes for a `bytes_list`, float for a `float_list`, int for an `int64_list`.
@@ -51,7 +51,7 @@ def _in_order(names: tuple[str, ...]) -> list[str]:
 
 @lru_cache(2**16)
 def _head(name: str, kind: bytes, length: int) -> bytes:
-    """Return what comes before a value of so many bytes in the map from names to features."""
+    """Return the bytes in front of a value of a given size in the map from names to features."""
     # From the inside out: the value's field in its list, the list in its feature, the feature in an entry of the map.
     before_value = _FIRST + _varint(length)
     before_list = kind + _varint(len(before_value) + length)
@@ -100,7 +100,7 @@ class RecordWriter:
         self.record_bytes += len(record)
 
     def close(self) -> None:
-        """Write out what is left and close the file."""
+        """Flush and close the file."""
         self._file.close()
 
     def sha256(self) -> str:

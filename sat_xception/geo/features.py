@@ -1,4 +1,4 @@
-"""Read the layers of vector files with GDAL: all of a file, or an error that lists what it holds."""
+"""Read the layers of vector files with GDAL: the only layer, or an error that lists the layers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_features(path: Path, layers: Sequence[str], flag: str) -> list[tuple[La
 
 @contextmanager
 def _reporting(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a library raises into our error, and log its warnings once each."""
+    """Turn a library's errors into ours, and log each of its warnings once."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:

@@ -49,7 +49,7 @@ def box_area(text: str) -> Geometries:
 
 
 def in_grid(geometry: Geometries, zoom: int) -> Geometries:
-    """Return geometries in longitude and latitude as ones in the grid's coordinates, with their edges as they are."""
+    """Project geometries from degrees to grid coordinates; long edges are split, so that they keep their course."""
     cut = shapely.segmentize(geometry, _PIECE_DEGREES)
     moved: Geometries = shapely.transform(cut, lambda x, y: lonlat_to_grid(x, y, zoom), interleaved=False)
     return moved

@@ -37,7 +37,7 @@ _ROWS_NAMED = 5
 
 
 def read_layer(path: Path, layers: Sequence[str] = (), flag: str = "--labels") -> Layer:
-    """Read a GeoJSON, GeoPackage or Shapefile, or whatever else GDAL reads; or a CSV or Parquet table.
+    """Read a GeoJSON, GeoPackage or Shapefile, or another format of GDAL; or a CSV or Parquet table.
 
     A table has the columns `x`, `y`, `z` of tiles, or `lon` and `lat` (also `longitude` and `latitude`) in degrees, or,
     for Parquet, a column of WKB, as GeoParquet has. Polygons that cross themselves are made valid.
@@ -117,7 +117,7 @@ def _usable(path: Path, layer: Layer, faults: Faults) -> tuple[Layer, Faults]:
 
 
 def _clip(geometry: Geometries, bounds: npt.NDArray[np.float64], finite: npt.NDArray[np.bool_]) -> None:
-    """Put what is a rounding error beyond the last meridian or a pole onto it."""
+    """Clip coordinates that are beyond the antimeridian or a pole by a rounding error."""
     limits = np.array([180, 90, 180, 90])
     beyond = np.abs(bounds) - limits
     near = finite & (beyond > 0).any(axis=1) & (beyond <= _ROUNDING_DEGREES).all(axis=1)

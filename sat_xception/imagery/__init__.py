@@ -1,4 +1,4 @@
-"""Where tiles come from, and fetching them: servers, folders, archives, GeoTIFFs and buckets behind one interface."""
+"""Sources of tiles and fetching: servers, folders, archives, GeoTIFFs and buckets behind one interface."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
 
 
 def file_state(uri: str) -> str:
-    """Return what tells a file of imagery on this machine from what it was before; "" of all other imagery.
+    """Return an identifier of a local imagery file that changes with it; "" for other imagery.
 
     It is the size and the time of the last change, also of its overviews and its mask, if they lie beside it. To read
     all of it would take hours. A folder of tiles and what is on other machines are known by their address alone.
@@ -88,7 +88,7 @@ def file_state(uri: str) -> str:
 
 
 def _kind_of(uri: str) -> str:
-    """Return the ending of an address that is one file, lower case; "" for a template or a missing file."""
+    """Return the suffix of an address of a single file, in lower case; "" for a template or a missing file."""
     if "{" in uri:
         return ""
     if uri.startswith(("http://", "https://", "gs://")):

@@ -70,7 +70,7 @@ class PMTilesSource:
     """A PMTiles archive of JPEG, PNG or WebP tiles."""
 
     def __init__(self, name: str, ranges: Ranges, config: ImageryConfig) -> None:
-        """Read what the archive says of itself.
+        """Read the archive's header and metadata.
 
         Args:
             name: What to call it in errors, without a token.
@@ -138,7 +138,7 @@ class PMTilesSource:
         return (west, south, east, north) if west < east and south < north else None
 
     def host(self, x: int, y: int, z: int) -> str:
-        """Return "": one archive is in one place."""
+        """Return "": an archive has only one server."""
         return ""
 
     async def read(self, x: int, y: int, z: int) -> bytes:
@@ -166,7 +166,7 @@ class PMTilesSource:
         raise TileFailure(_DAMAGED)
 
     def _leaf(self, offset: int, length: int) -> list[Entry]:
-        """Return a directory, from memory when it was used lately."""
+        """Return a directory, from the cache if it was used recently."""
         with self._lock:
             if offset in self._leaves:
                 self._leaves.move_to_end(offset)
@@ -192,7 +192,7 @@ class PMTilesSource:
             raise TileFailure(_DAMAGED) from None
 
     def _part(self, offset: int, length: int) -> bytes:
-        """Return a directory or the metadata, unpacked."""
+        """Return a directory or the metadata, decompressed."""
         if length > _MAX_DIRECTORY_BYTES:
             raise TileFailure(_DAMAGED)
         data = self._exactly(offset, length)
@@ -210,7 +210,7 @@ class PMTilesSource:
         return data
 
     async def close(self) -> None:
-        """Let the archive go."""
+        """Close the archive."""
         self._pool.shutdown()
         self._ranges.close()
 

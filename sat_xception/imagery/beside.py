@@ -1,4 +1,4 @@
-"""Files that GDAL keeps beside a raster: its mask, its overviews, and its metadata."""
+"""GDAL's sidecar files of a raster: mask, overviews and metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENDINGS = (*_MASKS, ".ovr")
 
 
 def owner_of(path: Path) -> Path | None:
-    """Return the raster that a file belongs to, if it is there."""
+    """Return the raster that a sidecar file belongs to, if it exists."""
     for ending in _ENDINGS:
         if path.name.endswith(ending) and (owner := path.with_name(path.name[: -len(ending)])).is_file():
             return owner
@@ -23,7 +23,7 @@ def owner_of(path: Path) -> Path | None:
 
 
 def check_beside(path: Path) -> None:
-    """Hold a raster against the rule for empty tiles, with the masks that are in files beside it.
+    """Check a raster against the limit for empty tiles, with the masks in sidecar files.
 
     Raises:
         DataError: Too much of it is empty, or it can't be read with those files.

@@ -27,7 +27,7 @@ _LOOK_AT = 1000
 
 
 class BucketSource:
-    """Objects `{z}/{x}/{y}.ext` below an address. They share one ending, which is that of the first one listed."""
+    """Objects `{z}/{x}/{y}.ext` below an address. They share one suffix, that of the first one listed."""
 
     def __init__(self, address: GcsPath, config: ImageryConfig) -> None:
         """Look for a first tile.
@@ -56,7 +56,7 @@ class BucketSource:
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Return None: a bucket doesn't say."""
+        """Return None: the bounds aren't known."""
         return None
 
     def host(self, x: int, y: int, z: int) -> str:
@@ -81,7 +81,7 @@ class BucketSource:
 
 
 def read_object(blob: Any, offset: int, length: int, timeout_s: float) -> bytes:  # noqa: ANN401 - it has no types
-    """Return a part of an object; whoever fetches asks again, not the library.
+    """Return a part of an object, without the library's retries, since the fetcher has its own.
 
     Raises:
         TileFailure: There is no such object, or it couldn't be read.

@@ -1,4 +1,4 @@
-"""Tell a tile from what only looks like one: error pages, broken images, "no imagery" tiles."""
+"""Check the image of a tile: detect error pages, broken images and "no imagery" tiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CheckConfig", "DecodedTile", "check_tile", "decode_tile", "why_empty
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What a tile must be.
+    """Limits for tiles.
 
     Attributes:
         tile_size: Width and height in pixels; 0 takes any.
@@ -59,7 +59,7 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def why_empty(share: float) -> str:
-    """Return why a tile can't be used of which a share is empty; "" when it can.
+    """Return why a partly empty tile can't be used; "" if it can.
 
     Empty is a pixel that is wholly transparent, that a mask leaves out, or that has no value ("no data", not a number):
     one rule for images of every kind and source, since what is below would be black, or whatever was left there.
@@ -70,7 +70,7 @@ def why_empty(share: float) -> str:
 
 
 def check_tile(data: bytes, config: CheckConfig) -> tuple[str, str]:
-    """Decode a tile and return its format ("jpeg", "png", …) and why it is blank, "" when it isn't.
+    """Decode a tile and return its format ("jpeg", "png", …) and why it is blank; "" if it isn't.
 
     Raises:
         TileFailure: It is no image, broken, too large, animated or of another size.

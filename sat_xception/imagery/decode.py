@@ -1,4 +1,4 @@
-"""Decode an image file whole, so that damage is found now and not in the middle of training.
+"""Decode an image file completely, so that damage is found now and not during training.
 
 Every way to judge an image goes through here: fetched tiles, class folders, tiles that are scored.
 """
@@ -30,7 +30,7 @@ _FILLINGS = (0x00, 0xA5)
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image, decoded.
+    """A decoded image.
 
     Attributes:
         image: Its pixels, of 8 bits or fewer a band.
@@ -46,7 +46,7 @@ class Decoded:
 
 
 class _Silence:
-    """How many threads want no warnings: Python's filters are one for all of them."""
+    """Number of threads that suppress warnings: Python's filters are shared by all threads."""
 
     lock = threading.Lock()
     wanted = 0
@@ -150,7 +150,7 @@ def _check_frames(data: bytes, image: Image.Image | None) -> None:
 
 
 def _check_second_read(image: Image.Image, data: bytes) -> None:
-    """Read a compressed TIFF again: where its data ends early, libtiff leaves what was in memory before."""
+    """Read a compressed TIFF a second time: if its data is truncated, libtiff leaves old memory content."""
     again = Image.open(io.BytesIO(data), formats=("TIFF",))
     _fill_memory(_FILLINGS[1], image)
     again.load()
@@ -159,14 +159,14 @@ def _check_second_read(image: Image.Image, data: bytes) -> None:
 
 
 def _fill_memory(value: int, image: Image.Image) -> None:
-    """Leave memory behind, of the sizes that a decoder asks for next, in which every byte has one value."""
+    """Fill memory blocks of the sizes that the decoder allocates next with one byte value, and free them."""
     row = image.width * len(image.getbands())
     for size in (row, row * 64, row * image.height):
         np.full(max(1, size), value, np.uint8)
 
 
 def _empty_share(image: Image.Image, data: bytes) -> float:
-    """Return the share of an image's pixels that show nothing."""
+    """Return the fraction of empty pixels in an image."""
     empty = np.zeros((image.height, image.width), bool)
     if image.has_transparency_data:
         empty |= np.asarray(image.convert("RGBA").getchannel("A")) == 0

@@ -1,4 +1,4 @@
-"""Whether an image file is as its format's specification has it, by its bytes alone.
+"""Check the bytes of an image file against the specification of its format.
 
 Decoders differ in what they forgive: Pillow fills rows that are missing with black, TensorFlow stops. What passes here
 is read by both. The rules are those of libpng, libjpeg and libwebp, and stricter where that costs nothing: a file that
@@ -35,7 +35,7 @@ _WEBP_ANIMATED, _WEBP_ALPHA = 0x02, 0x10
 
 
 def find_damage(data: bytes) -> str:
-    """Return what is wrong with a PNG, which decoders may read past; "" where nothing is, and of other formats.
+    """Return the defect of a PNG that decoders may ignore; "" without one, and for other formats.
 
     A PNG says itself how many pixels it has, and sums up its chunks and its pixels, so damage can be detected reliably.
     """
@@ -43,7 +43,7 @@ def find_damage(data: bytes) -> str:
 
 
 def is_plain(data: bytes) -> bool:
-    """Return whether TensorFlow decodes a file as every other program does.
+    """Return whether TensorFlow decodes a file like other programs.
 
     Args:
         data: A JPEG, a PNG in which `find_damage` found nothing, or a WebP.

@@ -1,4 +1,4 @@
-"""Fetch tiles: many at once, never more than asked for, and every one of them ends in the store.
+"""Fetch tiles concurrently, within the configured limits; every tile ends in the store.
 
 Workers take the next tile from one iterator, so a million tiles are never a million tasks. A failure that may pass is
 asked again after a wait with full jitter
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """How tiles are fetched.
+    """Settings of fetching.
 
     Attributes:
         workers: Tiles in flight at once.
@@ -55,7 +55,7 @@ class FetchConfig:
 
 @dataclass
 class FetchCounts:
-    """What became of the tiles: planned = ok + blank + failed. `resumed` of them were in the store already."""
+    """Counts of tiles: planned = ok + blank + failed. `resumed` of them were in the store already."""
 
     planned: int = 0
     ok: int = 0
@@ -72,7 +72,7 @@ class FetchCounts:
 def fetch_tiles(
     tiles: Iterable[tuple[int, int, int]], source: ImagerySource, store: FetchStore, config: FetchConfig, total: int
 ) -> FetchCounts:
-    """Fetch the tiles that the store hasn't, and close the source.
+    """Fetch the tiles that aren't in the store, and close the source.
 
     Args:
         tiles: (x, y, z), each once; read as they are needed.
@@ -99,7 +99,7 @@ def _judges() -> ThreadPoolExecutor:
 
 
 class TileReader(Generic[T]):
-    """Reads tiles of a source, each as patiently as the settings say; many at once, in one event loop."""
+    """Reads tiles of a source concurrently, with retries, in one event loop."""
 
     def __init__(self, source: ImagerySource, config: FetchConfig, judge: Callable[[bytes], T]) -> None:
         """Take the source.

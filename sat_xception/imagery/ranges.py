@@ -1,4 +1,4 @@
-"""Parts of one large file, wherever it is: on this machine, on a web server, in a bucket."""
+"""Read parts of a large file on this machine, on a web server or in a bucket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Ranges", "open_ranges"]
 
 
 class Ranges(Protocol):
-    """A file that is read in parts, by many threads at once."""
+    """A file that is read in parts; thread-safe."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes, fewer at the file's end.
@@ -30,11 +30,11 @@ class Ranges(Protocol):
         """
 
     def close(self) -> None:
-        """Let connections and files go."""
+        """Close connections and files."""
 
 
 def open_ranges(uri: str, config: ImageryConfig) -> Ranges:
-    """Open a path, an `https://` address or a `gs://` address; nothing is asked of a server yet.
+    """Open a path, an `https://` address or a `gs://` address; no request is sent yet.
 
     Raises:
         ConfigError: A local file can't be opened.

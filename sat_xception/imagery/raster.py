@@ -1,4 +1,4 @@
-"""Rasters as GDAL reads them: bands of any type, what is empty in them, and the 8-bit picture that is made of them.
+"""Read rasters with GDAL: bands of any type, their empty pixels, and their conversion to an 8-bit image.
 
 Every error of rasterio and of GDAL becomes ours here: GDAL's own (`rasterio._err.CPLE_*`) have no class in common with
 rasterio's.
@@ -49,7 +49,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class BandChoice:
-    """Which bands of a raster make the picture.
+    """The bands of a raster that make up the image.
 
     Attributes:
         bands: Numbers of the bands, from 1 on: one, or red, green and blue.
@@ -64,7 +64,7 @@ class BandChoice:
 
 
 def choose_bands(dataset: Any, bands: Sequence[int], scale: Sequence[float] | None) -> BandChoice:  # noqa: ANN401
-    """Return the bands that make the picture.
+    """Return the bands that make up the image.
 
     Args:
         dataset: An open raster.

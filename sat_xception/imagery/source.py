@@ -27,7 +27,7 @@ class TileFailure(Exception):
         retry_after_s: float | None = None,
         unreachable: bool = False,
     ) -> None:
-        """Keep what happened and whether asking again may help."""
+        """Create the error; see the attributes."""
         super().__init__(reason)
         self.reason = reason
         self.transient = transient
@@ -36,15 +36,15 @@ class TileFailure(Exception):
 
 
 class ImagerySource(Protocol):
-    """Something that has tiles. A source is used in one event loop and closed in it."""
+    """A source of tiles. A source is used in one event loop and closed in it."""
 
     attribution: str
 
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Return west, south, east, north in degrees; None when unknown."""
+        """Return west, south, east, north in degrees; None if unknown."""
 
     def host(self, x: int, y: int, z: int) -> str:
-        """Return the server that has a tile: patience that one of them asks for is for that one."""
+        """Return the server of a tile; a Retry-After applies to this server only."""
 
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return the encoded image of a tile, unchecked.
@@ -54,4 +54,4 @@ class ImagerySource(Protocol):
         """
 
     async def close(self) -> None:
-        """Let connections and files go."""
+        """Close connections and files."""

@@ -1,4 +1,4 @@
-"""What was fetched, kept so that a run that is killed goes on from there."""
+"""Store of fetched tiles, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = "x, y, z, status, reason, data, format, transient"
 
 @dataclass(frozen=True)
 class FetchedTile:
-    """What became of one tile.
+    """The result of fetching one tile.
 
     Attributes:
         x: Column.
@@ -50,7 +50,7 @@ class FetchStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the store of a folder; it is made when it isn't there."""
+        """Open the store in a folder; a missing one is created."""
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,21 +89,21 @@ class FetchStore:
             raise ServiceError(f"the tiles in {self._folder} can't be read or written: {error}; {advice}") from None
 
     def get(self, x: int, y: int, z: int) -> FetchedTile | None:
-        """Return a tile, None when it wasn't fetched."""
+        """Return a tile, or None if it wasn't fetched."""
         query = f"SELECT {_COLUMNS} FROM tiles WHERE z=? AND x=? AND y=?"
         with self._telling_why():
             row = self._database.execute(query, (z, x, y)).fetchone()
         return _tile(row) if row else None
 
     def outcome(self, x: int, y: int, z: int) -> tuple[Status, bool] | None:
-        """Return a tile's status and whether its failure may pass, without reading its image."""
+        """Return a tile's status and whether its failure is transient, without reading its image."""
         query = "SELECT status, transient FROM tiles WHERE z=? AND x=? AND y=?"
         with self._telling_why():
             row = self._database.execute(query, (z, x, y)).fetchone()
         return (row[0], bool(row[1])) if row else None
 
     def put(self, tile: FetchedTile) -> None:
-        """Keep a tile, replacing an earlier record of it.
+        """Store a tile, and replace an earlier record of it.
 
         Raises:
             ServiceError: The disk is full, or the file can't be written to.
@@ -113,7 +113,7 @@ class FetchStore:
             self._database.execute(f"INSERT OR REPLACE INTO tiles ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)
 
     def forget_failures(self) -> None:
-        """Let the next fetch ask again for every tile that failed, whatever the reason was."""
+        """Mark all failed tiles to be fetched again, whatever the reason was."""
         with self._telling_why():
             self._database.execute("DELETE FROM tiles WHERE status = 'failed'")
 

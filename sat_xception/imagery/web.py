@@ -33,7 +33,7 @@ class WebSource:
     """A tile server. `{z}`, `{x}`, `{y}` or `{-y}`, `{s}` or `{a-c}`, and `{token}` are filled in."""
 
     def __init__(self, template: str, config: ImageryConfig) -> None:
-        """Check the template and make the client; nothing is asked yet.
+        """Check the template and create the client; no request is sent yet.
 
         Raises:
             ConfigError: A place of the template is unknown or missing, or the token isn't in the environment.
@@ -54,7 +54,7 @@ class WebSource:
         self._in_flight = [0] * len(self._clients)
 
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Return None: a tile server doesn't say."""
+        """Return None: the bounds aren't known."""
         return None
 
     def url(self, x: int, y: int, z: int) -> str:
@@ -77,11 +77,11 @@ class WebSource:
         return _PLACES.sub(lambda match: str(places[match[1]]), template)
 
     def host(self, x: int, y: int, z: int) -> str:
-        """Return the server that has a tile, as its address names it."""
+        """Return the server of a tile, from its address."""
         return self._filled(self._host, x, y, z) if "{" in self._host else self._host
 
     async def read(self, x: int, y: int, z: int) -> bytes:
-        """Return what the server answers, if it is labelled an image and is complete."""
+        """Return the body of the response, if its type is an image and it is complete."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 return await self._get(self.url(x, y, z))
@@ -144,7 +144,7 @@ def _client(config: ImageryConfig) -> httpx.AsyncClient:
 
 
 def user_agent(config: ImageryConfig) -> str:
-    """Return how we name ourselves to a server."""
+    """Return the User-Agent header."""
     return f"sat-xception/{__version__}" + (f" ({config.contact})" if config.contact else "")
 
 

@@ -71,7 +71,7 @@ def _first_unreadable(folder: Path) -> tuple[str, str]:
 
 
 def encoded_examples(folder: Path, split: str) -> tf.data.Dataset:
-    """Return a split as it is stored, in stored order: `(tile id, encoded image, label)`, all scalar.
+    """Return the stored examples of a split in order: `(tile id, encoded image, label)`, all scalar.
 
     Raises:
         DataError: The split is absent or a file is missing.

@@ -99,7 +99,7 @@ class _NotTakenError(Exception):
 
 
 def _ending(config: NotifyConfig) -> tuple[str, str]:
-    """Return how the run ended and what there is to say of it.
+    """Return the state of the run and the message about it.
 
     The state of a group of tasks stays RUNNING in ML Metadata when its last task was skipped, cached or never started:
     only the launcher of a task that ran updates it. Then the record of the run shows whether it finished.

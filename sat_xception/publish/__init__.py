@@ -1,1 +1,1 @@
-"""Turn scores into candidates that people review: layers, maps, counts."""
+"""Publish scores: candidates for review, map layers and counts."""

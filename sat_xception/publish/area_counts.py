@@ -1,4 +1,4 @@
-"""Count tiles and sites by area: which province has how many, and how much of it was looked at."""
+"""Count tiles and sites by area, such as a province, with the number of scored tiles."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Counts:
 
 
 class AreaCounts:
-    """Tiles by area, row by row; what lies in none is counted, too, so that the sums are those of the whole."""
+    """Counts of tiles by area; tiles in no area are counted too, so that the sums are complete."""
 
     def __init__(self, layer: Layer, name_column: str) -> None:
-        """Begin with nothing.
+        """Start at zero.
 
         Args:
             layer: Polygons.
@@ -59,7 +59,7 @@ class AreaCounts:
         self._tiles = _Counts(*(np.zeros(len(self.names) + 1, dtype=np.int64) for _ in range(2)))
 
     def areas_of(self, lon: npt.NDArray[np.floating[Any]], lat: npt.NDArray[np.floating[Any]]) -> Integers:
-        """Return the number of the area that each position lies in; that of the last is of none.
+        """Return the index of the area that each position lies in; the last index stands for none.
 
         On a border it is the first polygon's, in the file's order.
         """
@@ -71,7 +71,7 @@ class AreaCounts:
         return found
 
     def look_at(self, x: Integers, y: Integers, scored: npt.NDArray[np.bool_], zoom: int) -> None:
-        """Count tiles by where their centres lie."""
+        """Count tiles by the area of their centres."""
         areas = self.areas_of(*grid_to_lonlat(x + 0.5, y + 0.5, zoom))
         self._tiles.scored += np.bincount(areas[scored], minlength=len(self.names) + 1)
         self._tiles.failed += np.bincount(areas[~scored], minlength=len(self.names) + 1)

@@ -1,4 +1,4 @@
-"""Draw where high scores are: a square for some tiles, coloured by the highest score among them."""
+"""Draw a heat map: squares of tiles, coloured by the highest score in each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HeatMap:
         self._failed = np.zeros(shape, dtype=bool)
 
     def look_at(self, x: Integers, y: Integers, score: Floats) -> None:
-        """Take tiles and their scores, NaN of those that failed."""
+        """Add tiles and their scores; NaN for failed tiles."""
         column, row = (x >> self._shift) - self._left, (y >> self._shift) - self._top
         failed = np.isnan(score)
         self._failed[row[failed], column[failed]] = True

@@ -69,7 +69,7 @@ class KnownPlaces:
     """
 
     def __init__(self, layer: Layer, zoom: int) -> None:
-        """Begin with no tile seen."""
+        """Start without tiles."""
         self.layer = layer
         self._zoom = zoom
         self._parts, self.row = parts_of(layer.geometry)
@@ -82,7 +82,7 @@ class KnownPlaces:
         self.score = np.full(len(self._keys), np.nan)
 
     def look_at(self, x: Integers, y: Integers, score: Floats) -> None:
-        """Take tiles and their scores, NaN of those that failed."""
+        """Add tiles and their scores; NaN for failed tiles."""
         keys = x << self._zoom | y
         ordered = self._keys[self._order]
         low, high = np.searchsorted(ordered, keys, "left"), np.searchsorted(ordered, keys, "right")
@@ -146,7 +146,7 @@ class KnownPlaces:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as texts; bytes that are no UTF-8 are written in hexadecimal digits."""
+    """Return a column as text; bytes that aren't UTF-8 are written as hexadecimal digits."""
     if not pa.types.is_binary(column.type):
         return column.cast(pa.string()).combine_chunks()
     texts = [value if value is None else value.decode(errors="backslashreplace") for value in column.to_pylist()]

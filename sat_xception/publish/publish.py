@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What was published.
+    """Result of publishing.
 
     Attributes:
         out: Folder of the result.
@@ -72,7 +72,7 @@ class PublishResult:
 
 
 class _Findings:
-    """What one pass over all rows gathers; of tiles below the threshold nothing is kept."""
+    """Results of one pass over all rows; tiles below the threshold are only counted."""
 
     def __init__(self, scores: ScoreFolder, threshold: float, heat: HeatMap) -> None:
         self._scores, self._threshold, self._heat = scores, threshold, heat
@@ -100,7 +100,7 @@ class _Findings:
         return merge_tiles(x, y, score, self._scores.zoom)
 
     def _probabilities(self, batch: pa.RecordBatch, column: str) -> Floats:
-        """Return the probabilities, NaN of tiles that failed."""
+        """Return the probabilities; NaN for failed tiles."""
         failed = pc.equal(batch.column("status"), "failed").to_numpy(zero_copy_only=False)
         score = batch.column(column).to_numpy(zero_copy_only=False).astype(np.float64)
         wrong = ~failed & ~((score >= 0) & (score <= 1))

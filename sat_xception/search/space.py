@@ -38,7 +38,7 @@ _FINE_TUNING = (
 
 
 class Suggester(Protocol):
-    """What a trial of Optuna offers, as far as it is used here."""
+    """The part of the interface of an Optuna trial that is used here."""
 
     def suggest_categorical(self, name: str, choices: list[Value]) -> Any:  # noqa: ANN401
         ...
@@ -115,7 +115,7 @@ class Range(BaseModel):
 
 @dataclass(frozen=True)
 class Space:
-    """Settings of train, and what is tried for each.
+    """The settings of train to search, with the candidates of each.
 
     Attributes:
         name: The preset, or the file.

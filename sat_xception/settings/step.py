@@ -28,7 +28,7 @@ class StepResult(Protocol):
     """What a step's function returns."""
 
     def summary(self) -> str:
-        """Return a summary for stdout: what was done and where the result is, in a few lines."""
+        """Return a summary for stdout, in a few lines: the counts and the path of the result."""
 
 
 @dataclass(frozen=True)

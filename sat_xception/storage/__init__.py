@@ -1,4 +1,4 @@
-"""Files and folders, here or in a bucket: fetch what is remote, publish results so that no half of one is ever seen."""
+"""Files and folders, local or in a bucket: download inputs, publish results atomically."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class RemotePath(PosixPath):
         return self.scheme + super().__str__().removeprefix(self.scheme.rstrip("/")).lstrip("/")
 
     def __fspath__(self) -> str:
-        """Refuse: there is no such file here."""
+        """Refuse: it isn't a local file."""
         raise TypeError(f"{self} is in a bucket; fetch or publish it through sat_xception.storage")
 
     @property

@@ -1,4 +1,4 @@
-"""Single small files, here or in a bucket, that are read and replaced where they are, by us and by people."""
+"""Read and atomically replace small files, local or in a bucket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = get_logger(__name__)
 
 
 def read_stored_bytes(path: Path) -> bytes | None:
-    """Return what is in a file, or None when there is no such file, or no such bucket.
+    """Return the content of a file, or None if the file or the bucket doesn't exist.
 
     Raises:
         ConfigError: It can't be read.
@@ -55,7 +55,7 @@ def write_stored_bytes(content: bytes, path: Path, keep_earlier: bool = False) -
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return every file below a folder, sorted; none when there is no such folder.
+    """Return every file below a folder, sorted; none if the folder doesn't exist.
 
     Raises:
         ConfigError: There is no such bucket.
@@ -69,7 +69,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def remove_files(folder: Path) -> None:
-    """Remove a folder of files that are needed no more; what can't be removed is left, with a warning."""
+    """Remove a folder that isn't needed any more; files that can't be removed are logged as a warning."""
     try:
         if isinstance(folder, RemotePath):
             with open_bucket(folder) as bucket, reporting_gcs_errors("write", folder):

@@ -1,4 +1,4 @@
-"""Folders in a bucket that others read where they are, and that are whole once they hold their marker.
+"""Folders in a bucket with a commit marker: readers treat a folder as absent until its marker object exists.
 
 TensorFlow Serving and KServe read a version of a model below its own name, so no `published.json` can say which objects
 count. Instead one of the folder's own files, the marker, is written last and removed first: without it, it isn't there.

@@ -63,7 +63,7 @@ class Document(Part):
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """Read the document from a folder, local or in a bucket; None where there is no such file.
+        """Read the document from a folder, local or in a bucket; None if the file doesn't exist.
 
         Raises:
             ConfigError: The file can't be read.
@@ -116,7 +116,7 @@ class Document(Part):
         (folder / self.file_name).write_text(self.to_json(), encoding="utf-8")
 
     def replace(self, folder: Path) -> None:
-        """Replace the document in a folder, local or in a bucket, in one step; the folder is made if it is absent.
+        """Replace the document in a folder, local or in a bucket, atomically; a missing folder is created.
 
         Raises:
             ConfigError: It can't be written, or there is no such bucket.

@@ -1,4 +1,4 @@
-"""What a step reads, made local: files and folders that are in a bucket are downloaded once, and kept."""
+"""Make a step's inputs local: files and folders in a bucket are downloaded once, and cached."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Object:
 
 
 def fetch_settings(config: BaseModel) -> dict[str, object]:
-    """Return local paths for the settings of a step that name what it reads in a bucket; see `Stored`."""
+    """Return local paths for the settings with inputs in a bucket; see `Stored`."""
     local: dict[str, object] = {}
     for name, field in type(config).model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Stored) and mark.kind in ("folder", "file")]
@@ -263,7 +263,7 @@ def _download(bucket: Any, scheme: str, item: _Object, folder: Path, cache: Path
 
 
 def _note_use(version: Path, cache: Path) -> None:
-    """Note that a version is used now, and remove those that were not for long: `<bucket>/<address>/<version>`."""
+    """Mark a version as used now, and remove those not used for long: `<bucket>/<address>/<version>`."""
     os.utime(version)
     for old in cache.glob("[!.]*/*/*"):
         if utc_now().timestamp() - old.stat().st_mtime > _KEPT_S:

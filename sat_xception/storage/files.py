@@ -1,4 +1,4 @@
-"""Digests of files, and JSON as steps write and read it."""
+"""Digests of files, and the JSON format of steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 
 def dump_json(content: object, **how: Any) -> str:  # noqa: ANN401 - as json.dumps takes it
-    """Return JSON that every reader takes: NaN and infinity, which Python would write, are refused.
+    """Return standard JSON: NaN and infinity, which Python would write, are refused.
 
     Args:
         content: What to write. A figure that may be absent is None there.
@@ -61,7 +61,7 @@ def _not_finite(content: object, key: str) -> Iterator[tuple[str, float]]:
 
 
 def json_text(content: object) -> str:
-    """Return JSON as people like to read and diff it: sorted keys, two spaces, a final newline.
+    """Return JSON in a readable form: sorted keys, two spaces, a final newline.
 
     Raises:
         DataError: A number is NaN or infinite.

@@ -1,4 +1,4 @@
-"""The folder that a step writes, here or in a bucket: it appears whole, or not at all."""
+"""Write a step's output folder, local or in a bucket, atomically."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RECORDS = (
 
 @contextlib.contextmanager
 def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes `out` when the block ends well, and vanishes when it doesn't.
+    """Yield an empty folder to fill; it becomes `out` if the block ends without an error, else it is removed.
 
     An earlier result at `out` is replaced, so a step that was interrupted or run before can be run again. A folder that
     holds anything else is left alone.
@@ -109,7 +109,7 @@ def _local_folder(out: Path, records: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _restore(target: Path) -> None:
-    """Put back a result that a run moved out of the way before it was killed; remove those that were replaced."""
+    """Restore a result that a killed run had moved away; remove replaced ones."""
     left = sorted(
         target.parent.glob(f".{glob.escape(target.name)}-old-*-????????"), key=lambda path: path.stat().st_mtime
     )

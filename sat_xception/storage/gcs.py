@@ -1,4 +1,4 @@
-"""Google Cloud Storage as this package uses it: a client, patience, many transfers at once, errors that say what to do.
+"""Google Cloud Storage: client, retries, parallel transfers, and errors with advice.
 
 The client library is imported by the functions that need it: most runs never see a bucket.
 """
@@ -56,12 +56,12 @@ def open_bucket(address: RemotePath) -> Iterator[Any]:
 
 
 def query_retry() -> Any:  # noqa: ANN401 - the library has no types
-    """Return how small questions are asked again."""
+    """Return the retry policy of small requests."""
     return _retry(_LOOK_S)
 
 
 def transfer_retry() -> Any:  # noqa: ANN401 - the library has no types
-    """Return how transfers are tried again. Every name is written with one content only, so a repeat does no harm."""
+    """Return the retry policy of transfers. Every name is written with one content only, so repeating is safe."""
     return _retry(_TRANSFER_S)
 
 
@@ -114,18 +114,18 @@ def reporting_gcs_errors(action: str, address: RemotePath) -> Iterator[None]:
 
 
 def is_of_a_file(error: Exception) -> bool:
-    """Return whether an error is of this machine's files; what the network's library raises is an OSError as well."""
+    """Return whether an error is of local files; the network library also raises OSError."""
     of_the_network = isinstance(error, ConnectionError | TimeoutError)
     return isinstance(error, OSError) and error.errno is not None and not of_the_network
 
 
 def _reason(error: Exception) -> str:
-    """Return what the service says, without the queries of addresses: an upload's is as good as a password."""
+    """Return the service's message without query strings of URLs: that of an upload is a credential."""
     return re.sub(r"\?\S*", "", " ".join(str(error).split())).rstrip(".:")
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield what a function returns for each item, as it comes, many calls at once; the first failure ends them all.
+    """Yield a function's results for items in order of completion, with parallel calls; the first error ends all.
 
     Only a few items are taken ahead of the work, so a million of them need no memory.
     """

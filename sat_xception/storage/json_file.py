@@ -1,4 +1,4 @@
-"""One JSON object in a file of its own, here or in a bucket, for what is read and replaced from run to run."""
+"""One JSON object in a file, local or in a bucket, that runs read and replace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["read_json_file", "write_json_file"]
 
 
 def read_json_file(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file, or None when there is no such file, or no such bucket.
+    """Return the object in a file, or None if the file or the bucket doesn't exist.
 
     Raises:
         ConfigError: It can't be read.
@@ -34,7 +34,7 @@ def read_json_file(path: Path) -> dict[str, Any] | None:
 
 
 def write_json_file(path: Path, content: dict[str, Any]) -> None:
-    """Replace the object in a file in one step; the file and the folders above it are made when they are absent.
+    """Replace the object in a file atomically; the file and its parent folders are created if missing.
 
     Raises:
         ConfigError: It can't be written, or there is no such bucket.

@@ -1,4 +1,4 @@
-"""Results in a bucket: written beside the earlier one, and made the result by one small object that is written last.
+"""Results in a bucket: written next to the earlier one; a small pointer object, written last, selects the current one.
 
 A bucket has no folders to rename. So the files of a result are objects below a name of their own,
 
@@ -41,7 +41,7 @@ _FOLDER = re.compile(r"\d+-[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class ResultPointer:
-    """What `published.json` says.
+    """Content of `published.json`.
 
     Attributes:
         address: Where it is.
@@ -62,7 +62,7 @@ class ResultPointer:
 
 @dataclass(frozen=True)
 class Publication:
-    """A result on its way into a bucket.
+    """The publication of a result in a bucket.
 
     Attributes:
         bucket: The bucket.
@@ -75,7 +75,7 @@ class Publication:
     leftovers: dict[str, int]
 
     def publish(self, folder: Path) -> None:
-        """Upload every file of a folder, then make them the result, then remove what is left of others.
+        """Upload every file of a folder, then make them the current result, then remove other results.
 
         Raises:
             ServiceError: The bucket failed for too long, or somebody else published here meanwhile.
@@ -140,7 +140,7 @@ class Publication:
                 ) from None
 
     def _remove(self, names: set[str]) -> None:
-        """Remove objects; what can't be removed now is left to the next run."""
+        """Remove objects; those that can't be removed are left to the next run."""
         from google.api_core.exceptions import NotFound
 
         def remove(name: str) -> None:
@@ -187,7 +187,7 @@ def _in_the_way(address: RemotePath, found: str) -> ConfigError:
 
 
 def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the library has no types
-    """Write and remove an object: whoever may not learns it now and not after hours of work."""
+    """Write and remove an object, so that a missing permission is found now and not after hours of work."""
     from google.api_core.exceptions import NotFound
 
     blob = bucket.blob(name)

@@ -1,4 +1,4 @@
-"""Temporary folders and files that are gone when their work is, and those of killed runs when the next one begins.
+"""Temporary folders and files that are removed after use; those of killed runs are removed by the next run.
 
 A run holds a lock on its folder or file, which the system lets go of when the run ends, however it ends. Where a folder
 is shared between machines the locks may not be, so the name holds the machine's mark: those of others are old before
@@ -33,7 +33,7 @@ _MARK, _RANDOM, _PART = "(?P<machine>[0-9a-f]{6})", "[a-z0-9_]{8}", ".part"
 
 @contextlib.contextmanager
 def scratch_folder(prefix: str = "sat-xception-", parent: Path | None = None) -> Iterator[Path]:
-    """Yield an empty folder, which is removed afterwards; what killed runs left of the same name is removed first.
+    """Yield an empty folder, which is removed afterwards; those that killed runs left are removed first.
 
     Args:
         prefix: What its name begins with.
@@ -65,7 +65,7 @@ def _made(prefix: str, parent: Path) -> tuple[Path, int | None]:
 
 
 def new_folder(prefix: str, parent: Path) -> Path:
-    """Make an empty folder that `sweep` removes one day, if nothing else does.
+    """Create an empty folder that a later `sweep` removes, if nothing else does.
 
     Raises:
         OSError: It can't be made.
@@ -75,7 +75,7 @@ def new_folder(prefix: str, parent: Path) -> Path:
 
 @contextlib.contextmanager
 def partial_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file beside `path` that gets its name when the block ends well, and is removed when it doesn't.
+    """Yield a file next to `path`, which is renamed to it if the block ends without an error, else removed.
 
     What killed runs left of such files in the same folder is removed first, once per process.
 
@@ -98,7 +98,7 @@ def partial_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _made_file(path: Path) -> tuple[int, int, Path]:
-    """Return an open file, another handle that holds its lock until both are closed, and where it is."""
+    """Return an open file, another handle that holds its lock until both are closed, and its path."""
     while True:
         handle, name = tempfile.mkstemp(_PART, f".{path.name}-{_mark()}-", path.parent)
         lock_open_file(handle, wait=True)
@@ -114,7 +114,7 @@ def _sweep_files(parent: Path) -> None:
 
 
 def sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders of runs that are no more; what can't be removed is left."""
+    """Remove the folders of runs that have ended; those that can't be removed are left."""
     _sweep(parent, prefix, re.compile(f"{re.escape(prefix)}{_MARK}-{_RANDOM}"), stat.S_ISDIR)
 
 
@@ -154,7 +154,7 @@ def _is_left(place: Path, of_this_machine: bool) -> bool:
 
 
 def _locked(place: Path, wait: bool = False) -> int | None:
-    """Return an open lock on a folder or file; None where another process has it, or the file system has no locks."""
+    """Return an open lock on a folder or file; None if another process holds it, or without file locks."""
     try:
         lock = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -1,4 +1,4 @@
-"""What keeps files from being written: one message and one exit code, whichever library writes.
+"""Errors from writing files: one message and one exit code for all libraries.
 
 A disk that is full or read-only has failed outside this program: a `ServiceError`, exit code 4. A place that can't be
 written to, because of its permissions or because a file is in the way, is a wrong setting: a `ConfigError`, 2.
@@ -28,7 +28,7 @@ _ADVICE = "free some, or name a folder on another disk"
 def write_error(
     error: OSError, place: object, advice: str = _ADVICE, otherwise: str = "name another folder, or make this writable"
 ) -> SatXceptionError:
-    """Return our error for one that an attempt to write has ended in.
+    """Return our error for an error from writing.
 
     Args:
         error: What the system said.
@@ -69,7 +69,7 @@ def disk_errno(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def reporting_disk_errors(place: object = None, advice: str = _ADVICE) -> Iterator[None]:
-    """Turn what a library raises when the disk is full, read-only or, for TensorFlow, not to be written into ours.
+    """Turn a library's error from a full, read-only or (TensorFlow) unwritable disk into ours.
 
     Args:
         place: What is written. Default: the file that the error names.
