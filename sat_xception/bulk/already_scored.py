@@ -69,7 +69,7 @@ def check_scored(folders: Sequence[Path], model: ModelId, imagery: Mapping[str, 
 
 
 def _is_of(scores: BulkScores, imagery: Mapping[str, Any]) -> bool:
-    """Return whether scores are of an imagery: its address and all that changes what is read there."""
+    """Return whether scores are of this imagery, by its address and the settings that affect its images."""
     scored = scores.imagery.content()
     return {name: scored.get(name) for name in imagery} == dict(imagery)
 

@@ -148,7 +148,7 @@ def prepare_engine(
         except ModuleNotFoundError as error:
             raise ConfigError(f"--precision int8 needs {error.name}: pip install 'sat-xception[openvino]'") from None
         measured = _measure(work, graph, precision, tiles.valid) if tiles and precision != "fp32" else None
-        # What is there isn't whole until all of it is written.
+        # Readers ignore the folder until it is complete.
         write_json_file(folder / _RECORD, {})
         for path in sorted(work.glob(f"{Path(NETWORK_FILE).stem}.*")):
             write_stored_bytes(path.read_bytes(), folder / path.name)

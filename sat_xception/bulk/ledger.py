@@ -111,7 +111,7 @@ def close_ledger(out: Path, run: BulkRun) -> BulkScores:
 
 
 def has_tiles(scores: str) -> bool:
-    """Return whether the plan behind a folder of scores, here or in a bucket, had any tile."""
+    """Return whether the plan of a folder of scores, local or in a bucket, had any tiles."""
     run = BulkRun.find(BulkStatusConfig.model_validate({"scores": scores}).scores)
     return bool(run and run.planned)
 

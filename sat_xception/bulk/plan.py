@@ -56,16 +56,16 @@ class BulkPlanResult:
     seconds: float
 
     def parts(self, most: int) -> list[str]:
-        """Return the parts that so many tasks score side by side, "1/4" and so on; never more than there are shards."""
+        """Return the parts for up to `most` parallel tasks, "1/4" and so on; at most one per shard."""
         parts = max(1, min(most, self.plan.shards))
         return [f"{number}/{parts}" for number in range(1, parts + 1)]
 
     def markdown(self) -> str:
-        """Return what the summary says, for the Kubeflow UI."""
+        """Return the summary as Markdown, for the Kubeflow UI."""
         return f"# Plan of {plain(self.plan.area)}\n\n```\n{self.summary()}\n```\n"
 
     def summary(self) -> str:
-        """Return tiles, time, bytes, money, and where the plan is."""
+        """Return tiles, time, bytes, cost, and the path of the plan."""
         left = f", {self.plan.left_out:,} scored already" if self.plan.left_out else ""
         return "\n".join(
             [
@@ -137,7 +137,7 @@ def _without_scored(config: BulkPlanConfig, source: _Source, model: ScoringModel
 
 
 class _Counter:
-    """Counts the tiles of runs as they pass."""
+    """Counts the tiles of the runs that pass through it."""
 
     def __init__(self) -> None:
         self.tiles = 0

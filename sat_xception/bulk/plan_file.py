@@ -36,7 +36,7 @@ __all__ = [
 _RUNS_FILE = "runs.parquet"
 _RUNS_SCHEMA = pa.schema([("shard", pa.int32()), ("first", pa.int64()), ("count", pa.int64())])
 _ROW_GROUP = 2**16
-# Keys that are held at once while ids are made of them.
+# Number of keys in memory at once while ids are made from them.
 _PAGE = 2**18
 
 
@@ -109,7 +109,7 @@ class Plan:
         return model
 
     def count(self, shard: int) -> int:
-        """Return the number of tiles of a shard; only the last one has fewer than the others."""
+        """Return the number of tiles of a shard; only the last shard may have fewer than `shard_tiles`."""
         return min(self.document.shard_tiles, self.planned - shard * self.document.shard_tiles)
 
     def keys(self, shard: int) -> Keys:
@@ -131,7 +131,7 @@ class Plan:
         return keys
 
     def rows(self, keys: Keys) -> pa.Table:
-        """Return `tile_id`, and `x`, `y`, `z` int32 that are null where tiles have no place, of keys."""
+        """Return `tile_id`, `x`, `y` and `z` of keys; the int32 coordinates are null for tiles without any."""
         if self.document.dataset is not None or self.document.zoom is None:
             return _dataset_rows(Path(self.document.dataset or ""), keys)
         x, y = tiles_of(keys)

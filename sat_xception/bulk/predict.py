@@ -74,7 +74,7 @@ class BulkPredictResult:
         return f"# Scores\n\n```\n{self.summary()}\n```\n"
 
     def summary(self) -> str:
-        """Return the counts and where the scores are."""
+        """Return the counts and the path of the scores."""
         scores = self.scores
         rate = f"{self.tiles / max(self.seconds, 1e-9):,.1f} tiles/s" if self.tiles else "all were there"
         lines = [
@@ -122,7 +122,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
     with _locked(config.out, config.part):
         name = "" if config.endpoint else choose_engine(config.engine)
         identity = run_identity(config, plan, model, _engine_id(config, name))
-        # Before an engine is made ready, in place of the one that is there.
+        # Before an engine is prepared, which would replace the existing one.
         check_run(config.out, identity, retry)
         run = begin_run(config.out, plan, model, _prepare_engine(config, model, name), identity, retry)
         remove_files(config.out / STOPPED)
@@ -154,7 +154,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
         if config.part:
             return BulkPredictResult(config.out, _scores_of_part(config, plan, run), tiles, seconds)
         scores = close_ledger(config.out, run)
-    # What is left of an area after earlier runs may be just the tiles that never can be scored.
+    # After earlier runs, the remaining tiles of an area may be just those that can't be scored.
     if plan.planned and not scores.scored and not plan.document.left_out:
         reason = next(iter(scores.reasons))
         raise DataError(f"none of {plan.planned:,} tiles could be scored; most common: {reason}")
@@ -162,7 +162,7 @@ def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
 
 
 def _scores_of_part(config: BulkPredictConfig, plan: Plan, run: BulkRun) -> BulkScores:
-    """Return the counts of a part, as its shards have them; their tiles are held against the plan with all others."""
+    """Return the counts of a part from its shards; the tiles are checked when the ledger is closed."""
     shards = [shard for shard in range(plan.shards) if config.has_shard(shard)]
     found = [facts for shard in shards if (facts := shard_facts(config.out / shard_name(shard, plan.shards)))]
     return BulkScores(

@@ -44,7 +44,7 @@ _ROW_GROUP = 2**16
 _FACTS = b"sat_xception"
 # Prefix of columns with probabilities, now and in files of the first version.
 _PROBABILITY, _FIRST_PROBABILITY = "probability_", "probability/"
-# Probabilities `float32 [classes]` of a scored tile, or why it failed.
+# Probabilities `float32 [classes]` of a scored tile, or the reason of its failure.
 Row = npt.NDArray[np.float32] | str
 
 
@@ -165,13 +165,13 @@ def stored_columns(names: Sequence[str], columns: Sequence[str]) -> list[str]:
 
 
 def probabilities_of(table: pa.Table, classes: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Return the probabilities of a shard's rows, `float32 [n, classes]`; NaN where a tile failed."""
+    """Return the probabilities of a shard's rows, `float32 [n, classes]`; NaN for failed tiles."""
     columns = [table[probability_column(name)].to_numpy() for name in classes]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def count_unscored(path: Path, classes: Sequence[str]) -> int:
-    """Return how many tiles of a shard that is there have no probabilities, whatever it says of them."""
+    """Return the number of tiles without probabilities in an existing shard, by its rows and not its metadata."""
     table = read_shard(path, list(map(probability_column, classes)))
     return sum(map(bool, find_flaws(probabilities_of(table, classes))))
 

@@ -86,6 +86,10 @@ def simulate(config: BulkSimulateConfig) -> SimulationResult:
     Example:
         result = simulate(BulkSimulateConfig(tiles=10_000_000, backend="t4", machines=20))
         print(result.seconds / 3600, result.usd)
+
+    Example:
+        result = simulate(BulkSimulateConfig(tiles=10_000_000, backend="t4", machines=20))
+        print(result.seconds / 3600, result.usd)
     """
     backends = read_backends(config.prices)
     if config.backend not in backends:

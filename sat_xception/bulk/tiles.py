@@ -143,7 +143,7 @@ def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: flo
     if not imagery and "***" in settings.url:
         raise ConfigError(
             f"the address of the plan's imagery, {settings.url}, has a key in it, which plans don't keep: give "
-            "--imagery again, or plan with {token} in its place and --imagery-token-env"
+            "--imagery again, or plan with {token} instead of the key and --imagery-token-env"
         )
     if imagery and shown(imagery) != settings.url:
         raise ConfigError(

@@ -125,7 +125,7 @@ def _addresses(tiles: pa.Table | pa.RecordBatch) -> tuple[npt.NDArray[np.int64],
 
 
 def _keys(tiles: pa.Table, zoom: int) -> npt.NDArray[np.int64]:
-    """Return a number for each tile that no other has."""
+    """Return a unique number for each tile."""
     x, y = _addresses(tiles)
     return x << zoom | y
 

@@ -45,7 +45,7 @@ class _StoredCandidate(NamedTuple):
 _CANDIDATE = _StoredCandidate._fields
 _SLICES = "slices"
 _ROW = (*(field.name for field in fields(ManifestRow) if field.name != _SLICES), _SLICES)
-# What becomes known of a tile when its image is read.
+# Columns that are filled when a tile's image is inspected.
 _OUTCOME = tuple(name for name in _ROW if name not in _CANDIDATE)
 _PAGE = 1000
 _UNSPLIT = "status = 'ok' AND split = '' AND label = ?"

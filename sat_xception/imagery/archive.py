@@ -131,7 +131,7 @@ class PMTilesSource:
         return content if isinstance(content, dict) else {}
 
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Return the bounds that the header states."""
+        """Return the bounds in the header."""
         header = self._header
         ends = (header.min_lon_e7, header.min_lat_e7, header.max_lon_e7, header.max_lat_e7)
         west, south, east, north = (end / 1e7 for end in ends)

@@ -77,7 +77,7 @@ class AreaCounts:
         self._tiles.failed += np.bincount(areas[~scored], minlength=len(self.names) + 1)
 
     def table(self, sites: Sites, areas: Integers, comparison: Comparison | None) -> list[AreaRow]:
-        """Return one row per area; the last counts what lies in no area.
+        """Return one row per area; the last one counts tiles in no area.
 
         Args:
             sites: What was found.

@@ -59,7 +59,7 @@ class PublishResult:
     publication: Publication
 
     def summary(self) -> str:
-        """Return the counts and where to go on, in a few lines."""
+        """Return the counts, the paths and the next command."""
         tiles, sites = self.publication.tiles, self.publication.candidates
         parts = [f"{sites.sites:,} candidates of {tiles.candidates:,} tiles"]
         if self.publication.known:
@@ -81,7 +81,7 @@ class _Findings:
         self.by_label: Counter[str] = Counter()
 
     def read(self, known: KnownPlaces | None, areas: AreaCounts | None) -> Sites:
-        """Read every row, and return the sites that the candidates make."""
+        """Read every row, and return the sites of the candidates."""
         column = probability_column(self._scores.positive)
         for batch in self._scores.batches(["x", "y", "status", "reason", "label", column], "read"):
             x, y = (batch.column(axis).to_numpy(zero_copy_only=False).astype(np.int64) for axis in "xy")
@@ -206,7 +206,7 @@ def _check_review(out: Path, scores: ScoreFolder) -> None:
 
 
 def _log_unseen(counts: KnownCounts, config: PublishConfig) -> None:
-    """Log how many known places can't say anything of the model, since no scored tile holds them."""
+    """Log how many known places are on no scored tile, so that they can't be used to judge the model."""
     if not counts.unseen:
         return
     message = f"{counts.unseen:,} of {counts.places:,} places of {config.known} are on no scored tile "
@@ -235,7 +235,7 @@ def _threshold(config: PublishConfig, scores: ScoreFolder) -> float:
 
 
 def _link_shards(scores: ScoreFolder, work: Path) -> None:
-    """Put the shards beside the maps: linked, which takes no room, or copied to another disk."""
+    """Add the shards to the folder: hard-linked, or copied if it is on another disk."""
     folder = work / "tiles"
     folder.mkdir()
     for path in (*scores.shards, scores.folder / BulkScores.file_name):
