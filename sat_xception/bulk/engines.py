@@ -163,7 +163,7 @@ def prepare_engine(
 
 
 def _read_conversion(folder: Path) -> _Conversion | None:
-    """Return what is recorded of a converted network; None where there is none, or it isn't whole."""
+    """Return the record of a converted network; None if it is missing or incomplete."""
     record = read_json_file(folder / _RECORD)
     try:
         return _Conversion.model_validate(record) if record else None

@@ -56,7 +56,7 @@ class DatasetImages(Part):
     max_pixels: int
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the pixels, as JSON types."""
+        """Return the settings that affect the pixels, as JSON types."""
         return self.model_dump(mode="json", exclude=_NOT_IN_THE_PIXELS)
 
 
@@ -85,13 +85,13 @@ class Estimate(Part):
         tiles: Tiles of the plan.
         machines: Number of machines.
         tiles_per_s: Rate of all machines; None where no rate is known.
-        rate_source: Where the rate comes from.
+        rate_source: Source of the rate.
         seconds: Time; None where no rate is known.
         bytes: Size of the images.
-        bytes_source: Where that size comes from.
+        bytes_source: Source of the size.
         mbit_per_s: Load on the network; None where no rate is known.
         usd: Cost of the machines, without imagery that is paid per tile; None where no rate is known.
-        price_source: Where the price comes from.
+        price_source: Source of the price.
     """
 
     tiles: int
@@ -154,7 +154,7 @@ class PlannedTiles(Part):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All of the plan that decides the scores: its tiles, their order in shards, and how images are read."""
+        """The parts of the plan that affect the scores: tiles, shards, and how images are read."""
         names = ["planned", "shards", "shard_tiles", "zoom", "tile_ids_digest"]
         if self.dataset_digest is not None:
             names.append("dataset_digest")
@@ -177,7 +177,7 @@ class BulkPlan(PlannedTiles, Document):
 
 
 def identity_digest(identity: Mapping[str, Any], *more: object) -> str:
-    """Return the SHA-256 of an identity, and of what else is given as JSON types."""
+    """Return the SHA-256 of an identity, and of further JSON values."""
     facts = {_FIRST_NAMES.get(name, name): value for name, value in identity.items()}
     return facts_digest([facts, *more] if more else facts)
 

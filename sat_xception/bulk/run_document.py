@@ -13,7 +13,7 @@ __all__ = ["BulkRun", "BulkScores", "EngineId", "PreparedEngine", "ScoredImagery
 
 
 class EngineId(Part):
-    """An engine, by what its answers depend on beside the model. What is absent is left out of the file.
+    """An engine, with everything besides the model that affects its results. Absent fields are left out of the file.
 
     Attributes:
         name: "tensorflow", "openvino", or "endpoint" of a server.
@@ -34,12 +34,12 @@ class EngineId(Part):
 
 
 class PreparedEngine(EngineId):
-    """An engine that is ready.
+    """A prepared engine.
 
     Attributes:
-        accuracy_loss: Accuracy that its precision costs, measured on validation tiles; 0 where nothing is lost.
-        accuracy: Accuracy on those tiles; None where it wasn't measured.
-        validation_tiles: Their number; None where it wasn't measured.
+        accuracy_loss: Loss of accuracy due to the precision, measured on validation tiles; 0 without a loss.
+        accuracy: Accuracy on those tiles; None if it wasn't measured.
+        validation_tiles: Number of those tiles; None if it wasn't measured.
     """
 
     accuracy_loss: float = 0.0

@@ -42,19 +42,19 @@ class ScoringJob:
     """Settings that all shards of a run share.
 
     Attributes:
-        plan: Folder of the plan, here or in a bucket.
+        plan: Folder of the plan, local or in a bucket.
         digest: Digest of the plan's identity; see `PlannedTiles.identity`.
-        run: Digest of all that the scores are made of; each shard holds it.
-        out: Folder of the scores, here or in a bucket.
-        version: Folder of the model's version, here or in a bucket.
-        source: Where the images come from.
+        run: Digest of the run's identity, which is stored in each shard.
+        out: Folder of the scores, local or in a bucket.
+        version: Folder of the model's version, local or in a bucket.
+        source: Source of the images.
         engine: The engine, or the one named "endpoint".
-        batch_size: Most tiles that are scored at once.
-        endpoint: Address of a server; "" scores here.
-        in_flight: Requests to the server at once.
-        timeout_s: Deadline of a request.
-        threads: Cores for a model here; 0 is all.
-        retry: Whether tiles that failed are scored again, and nothing else is.
+        batch_size: Maximum number of tiles per batch.
+        endpoint: Address of a server; "" scores in this process.
+        in_flight: Number of concurrent requests to the server.
+        timeout_s: Deadline of a request, in seconds.
+        threads: Number of cores for a model in this process; 0 uses all.
+        retry: Whether only failed tiles are scored, again.
     """
 
     plan: Path

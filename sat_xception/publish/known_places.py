@@ -46,11 +46,11 @@ class Comparison:
     place_site: Integers
 
     def site_counts(self) -> SiteCounts:
-        """Return how many sites there are, known and new."""
+        """Return the numbers of sites, known and new."""
         return SiteCounts(sites=len(self.known), known=int(self.known.sum()), new=int((~self.known).sum()))
 
     def place_counts(self) -> KnownCounts:
-        """Return what became of the known places."""
+        """Return the numbers of known places by outcome."""
         found, below, failed, not_planned = (
             int((self.outcome == outcome).sum()) for outcome in (FOUND, BELOW, FAILED, NOT_PLANNED)
         )

@@ -53,7 +53,7 @@ class AreaRow(_Compared):
 
 
 class KnownCounts(Part):
-    """Known places by what became of them.
+    """Numbers of known places by outcome.
 
     Attributes:
         found: A candidate is near.
