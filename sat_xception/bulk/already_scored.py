@@ -28,7 +28,7 @@ def find_scored(root: Path, model: ModelId, imagery: Mapping[str, Any]) -> list[
     """Return the folders, below another one, of finished runs of a model on an imagery; a bucket's are downloaded.
 
     Args:
-        root: Folder of folders that `sat_xception bulk predict` wrote.
+        root: Parent of folders that `sat_xception bulk predict` wrote.
         model: The model.
         imagery: The imagery's part of the plan's identity, and `file`, the state of its file.
 
@@ -49,7 +49,7 @@ def check_scored(folders: Sequence[Path], model: ModelId, imagery: Mapping[str, 
     """Return those of some folders that a model scored; log a warning for other models, and for other imagery.
 
     Args:
-        folders: What `sat_xception bulk predict` wrote.
+        folders: Folders that `sat_xception bulk predict` wrote.
         model: The model.
         imagery: As in `find_scored`; folders of other imagery are returned too, since they were named.
 

@@ -69,7 +69,7 @@ class BulkStatus:
 
 
 def close_ledger(out: Path, run: BulkRun) -> BulkScores:
-    """Read every shard, prove that each planned tile is there exactly once, and write `scores.json`.
+    """Read every shard, check that it has each planned tile exactly once, and write `scores.json`.
 
     Args:
         out: Folder of the scores.

@@ -47,7 +47,7 @@ class Probe:
 
 
 def measure(plan: Plan, config: BulkPlanConfig, model: ScoringModel | None) -> Probe:
-    """Fetch some tiles that are spread over the plan, and score them as long as it takes to know the rate.
+    """Fetch some tiles spread over the plan, and score them long enough to measure the rate.
 
     Raises:
         ConfigError: The imagery can't be opened, or the engine isn't installed.

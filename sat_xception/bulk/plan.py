@@ -48,7 +48,7 @@ class BulkPlanResult:
     Attributes:
         folder: Of the plan.
         plan: Content of `plan.json`.
-        seconds: Time that planning took.
+        seconds: Duration of the planning.
     """
 
     folder: Path

@@ -60,8 +60,8 @@ class BulkPredictResult:
     Attributes:
         folder: Of the scores.
         scores: Content of `scores.json`; of a part, the counts of its shards.
-        tiles: Tiles of this run; others were there.
-        seconds: Time that they took, with loading the model, without converting it.
+        tiles: Number of tiles that this run scored; others were scored before.
+        seconds: Duration of scoring, with loading the model but without converting it.
     """
 
     folder: Path

@@ -60,7 +60,7 @@ def check_run(out: Path, identity: Mapping[str, Any], retry: bool) -> None:
     Args:
         out: Folder of the scores.
         identity: Identity of the run; see `run_identity`.
-        retry: Whether failed tiles are scored again, for which the imagery's file may have been mended.
+        retry: Whether failed tiles are scored again; the imagery file may have been repaired for that.
 
     Raises:
         ConfigError: The identities differ.

@@ -35,7 +35,7 @@ class ScoreFolder:
 
     Attributes:
         folder: The folder.
-        shards: Its GeoParquet files, in order.
+        shards: GeoParquet files, in order.
         document: Content of `scores.json`.
         positive: The positive class.
         zoom: Zoom of all tiles.
@@ -144,7 +144,7 @@ def _check_shards(scores: ScoreFolder) -> None:
 
 
 def check_scores(scores: ScoreFolder) -> TileBounds | None:
-    """Look at every row's place and status; return the part of the grid that the tiles lie in, None of no tiles.
+    """Check every row's coordinates and status; return the bounds of the tiles, or None without tiles.
 
     Memory doesn't grow with the number of tiles: their keys are distributed to bucket files, which are checked one by
     one.

@@ -70,7 +70,7 @@ class TileSource:
     Attributes:
         imagery: Address of the imagery; "" for a dataset.
         settings: How the plan's images are read.
-        workers: Tiles in flight at once.
+        workers: Number of tiles in flight at once.
         rate_per_s: Maximum requests per second; 0 is unlimited.
         dataset: Folder of the dataset; "" for imagery.
     """
@@ -104,7 +104,7 @@ class TileSource:
         return open_imagery(self.imagery, config)
 
     def check(self) -> CheckConfig:
-        """Return what a tile must be."""
+        """Return the settings of the check of a tile's image."""
         # The images of a dataset have neither bands nor a scale: these were applied when it was assembled.
         bands = self.settings.bands if isinstance(self.settings, GridImagery) else ()
         scale = self.settings.scale if isinstance(self.settings, GridImagery) else ()

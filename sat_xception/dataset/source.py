@@ -82,7 +82,7 @@ def _assemble(settings: Mapping[str, object]) -> AssembleResult:
 
 
 def _identity(record: DatasetRecord) -> str:
-    """Return the digest of everything that the steps after assemble see of a dataset, as 64 hexadecimal digits.
+    """Return the digest of everything in a dataset that later steps read, as 64 hexadecimal digits.
 
     Settings of sources and fetching are left out: their effect is in the digests of the shards. So is the
     version of the document, and what its file doesn't have: a dataset that an earlier version stored keeps its digest.

@@ -59,10 +59,10 @@ class Preflight:
     """Results of the preflight.
 
     Attributes:
-        strategy: How traffic will be split: "two-services" or "canary".
-        template: The template InferenceService; {} when it isn't there.
+        strategy: Strategy of the rollout: "two-services" or "canary".
+        template: The template InferenceService; {} if it doesn't exist.
         rows: The checks, in order.
-        outside: Whether a problem is of the kind that isn't a setting: no answer, no permission, a rollout in progress.
+        outside: Whether a problem can't be solved by a setting: no response, no permission, a rollout in progress.
     """
 
     strategy: str = "two-services"

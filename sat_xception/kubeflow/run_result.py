@@ -23,10 +23,10 @@ class RunResult:
     """Result of a run.
 
     Attributes:
-        folder: The run's folder: outputs of every step, `run.log`, `report.html`.
-        decision: What the gate decided.
+        folder: Folder of the run, with the outputs of every step, `run.log` and `report.html`.
+        decision: The gate's decision.
         served: The packaged model; None when there was no model to deploy.
-        deployment: The deployment record; None when there was no model to deploy.
+        deployment: The deployment record; None if there was no model to deploy.
         seconds: Whole time.
     """
 

@@ -101,7 +101,7 @@ def copy_tiles(data: ReviewData, source: ImagerySource, config: ReviewPageConfig
 
     Args:
         data: The candidates.
-        source: Where they come from; it is closed.
+        source: Source of the tiles; it is closed afterwards.
         config: Settings.
         folder: Folder to write the tiles to.
 

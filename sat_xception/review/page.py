@@ -54,7 +54,7 @@ def review_data(head: PageHead, table: pa.Table, sites: Sites, limit: int) -> Re
 
     Args:
         head: What they have in common.
-        table: Candidates, as `candidate_table` makes them.
+        table: Candidates, as returned by `candidate_table`.
         sites: The same.
         limit: Maximum number of candidates on the page.
     """
@@ -102,10 +102,10 @@ def write_page(folder: Path, data: ReviewData, imagery: PageImagery, config: Rev
     """Write the page, its candidates and its scripts.
 
     Args:
-        folder: Where to; it may hold the tiles already.
+        folder: Folder to write; it may hold the tiles already.
         data: The candidates, with `images` where tiles were copied.
         imagery: What it shows.
-        config: Settings: the basemap.
+        config: Settings with the base map.
     """
     basemap = web_tiles(config.basemap, config.basemap_attribution, "--basemap") if config.basemap else None
     origins = {origin for tiles in (imagery.web, basemap) if tiles for origin in tiles.origins}

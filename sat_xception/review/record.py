@@ -64,7 +64,7 @@ class ReviewRecord:
     """
 
     def __init__(self, path: Path, data: ReviewData) -> None:
-        """Read the file, if it is there.
+        """Read the file, if it exists.
 
         Args:
             path: The file.
