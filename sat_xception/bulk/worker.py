@@ -143,7 +143,7 @@ def _score(shard: int, plan: Plan, job: ScoringJob) -> None:
     batches = load_batches(job.source, plan, keys[wanted], job.batch_size, scorer.fit)
     for batch, found in _score_batches(batches, scorer, len(model.classes)):
         if not is_remote(job.out) and (job.out / FAILED).exists():
-            return  # whoever started the run has been stopped, or another worker has failed
+            return  # the main process has been stopped, or another worker has failed
         for place, row in zip(wanted[batch.begin :][: len(found)].tolist(), found, strict=True):
             rows[place] = row
         progress.add(len(found))

@@ -42,7 +42,7 @@ __all__ = ["AssembleResult", "assemble", "choose_positive_label"]
 
 _log = get_logger(__name__)
 _SAMPLE = "sample"
-# So large a class has tiles in every split by chance alone, and is dealt a page at a time.
+# A class of this size has tiles in every split by chance alone, and is split page by page.
 _LARGE_CLASS = 10_000
 _NEGATIONS = ("not-", "not_", "no-", "no_", "non-", "non_")
 

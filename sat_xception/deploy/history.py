@@ -68,7 +68,7 @@ class History:
     def begin(self, record: RolloutRecord) -> RolloutRecord:
         """Write the record of a rollout that begins; return it with its id and its time."""
         now = utc_now()
-        # Ordered by time, also within a second.
+        # With milliseconds, so that records sort by time.
         number = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}"
         begun = record.model_copy(update={"id": f"{number}-{record.version}", "started_at": timestamp(now)})
         self.records.insert(0, begun)

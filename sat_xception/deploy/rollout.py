@@ -258,8 +258,8 @@ class Rollout:
         self.history.write()
 
     def _go_back(self, error: BaseException) -> NoReturn:
-        """Give the traffic back, say why in the record, and raise the error with what answers now."""
-        self._lock.check()  # whoever has it now puts things right
+        """Give the traffic back, write the reason into the record, and raise the error with the serving version."""
+        self._lock.check()  # if another process has the lock, that one cleans up
         if isinstance(error, Terminated):
             error = PreemptedError(str(error))
         record, before = self._record, self._record.before

@@ -96,7 +96,7 @@ def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float
 
 
 def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
-    """Return a setting as Kubeflow's parameters have it: paths as texts, "" where there is none."""
+    """Return a setting as a pipeline parameter: paths as text, None as ""."""
     if is_remote(value):
         return str(value)
     if isinstance(value, Path):

@@ -189,7 +189,7 @@ def _with_scored_imagery(config: PublishConfig, scored: ScoredImagery) -> Publis
 
 
 def _check_review(out: Path, scores: ScoreFolder) -> None:
-    """Refuse to carry decisions over to other imagery: what people saw there need not be what these scores are of."""
+    """Refuse to carry decisions over to other imagery, since reviewers may have seen something else there."""
     if is_remote(out) or not (out / RECORD).is_file():
         return
     earlier, now = Publication.find(out), scores.document.imagery

@@ -81,7 +81,7 @@ def is_remote(path: object) -> TypeGuard[RemotePath]:
 
 
 def is_address(value: object) -> bool:
-    """Return whether a setting's value names something in a bucket; a plain Path has lost one of its slashes."""
+    """Return whether a setting's value is an address in a bucket; in a plain Path, `//` has become `/`."""
     return isinstance(value, str | Path) and remote_path(value) is not None
 
 

@@ -28,7 +28,7 @@ _log = get_logger(__name__)
 
 
 def is_committed(address: RemotePath, marker: str) -> bool:
-    """Return whether a folder is whole.
+    """Return whether a folder is complete.
 
     Raises:
         ConfigError: There is no such bucket.
@@ -41,7 +41,7 @@ def is_committed(address: RemotePath, marker: str) -> bool:
 
 
 def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
-    """Return the whole folders right below an address, by name.
+    """Return the complete folders directly below an address, by name.
 
     Raises:
         ConfigError: There is no such bucket.
@@ -55,7 +55,7 @@ def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
 
 
 def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...]) -> None:
-    """Upload a folder so that it is whole at once; what an interrupted upload left there is replaced.
+    """Upload a folder atomically; remains of an interrupted upload are replaced.
 
     Args:
         folder: What to upload.

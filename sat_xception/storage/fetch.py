@@ -244,7 +244,7 @@ def _download_all(bucket: Any, objects: list[_Object], folder: Path, address: Re
 
 
 def _download(bucket: Any, scheme: str, item: _Object, folder: Path, cache: Path) -> None:  # noqa: ANN401
-    """Download an object, unless it is there; the file appears whole."""
+    """Download an object atomically, unless the file exists."""
     target = folder / item.path
     if target.is_file():
         return
@@ -272,7 +272,7 @@ def _note_use(version: Path, cache: Path) -> None:
 
 @contextlib.contextmanager
 def _room_for(address: RemotePath, cache: Path) -> Iterator[None]:
-    """Report errors that keep files from being written to the cache."""
+    """Turn errors from writing to the cache into ours."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         yield

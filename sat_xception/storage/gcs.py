@@ -39,7 +39,7 @@ _WORKERS = 8
 
 @contextlib.contextmanager
 def open_bucket(address: RemotePath) -> Iterator[Any]:
-    """Yield the bucket of an address, and close its connections at the end; nothing is asked of the service yet.
+    """Yield the bucket of an address, and close its connections at the end; no request is sent yet.
 
     Raises:
         ConfigError: `google-cloud-storage` isn't installed.

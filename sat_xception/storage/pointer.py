@@ -197,7 +197,7 @@ def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the libra
 
 
 def read_pointer(bucket: Any, address: RemotePath) -> ResultPointer:  # noqa: ANN401 - the library has no types
-    """Return what is published at an address; the caller turns the library's errors into ours.
+    """Return the pointer at an address; the caller turns the library's errors into ours.
 
     Raises:
         DataError: `published.json` is damaged.

@@ -102,7 +102,7 @@ def _made_file(path: Path) -> tuple[int, int, Path]:
     while True:
         handle, name = tempfile.mkstemp(_PART, f".{path.name}-{_mark()}-", path.parent)
         lock_open_file(handle, wait=True)
-        # Another run may have taken it for one that nobody has, before the lock was.
+        # Before the lock, another run may have taken it for an abandoned one, and removed it.
         if os.fstat(handle).st_nlink:
             return handle, os.dup(handle), Path(name)
         os.close(handle)
