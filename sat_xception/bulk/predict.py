@@ -231,7 +231,7 @@ def _todo(out: Path, plan: Plan, model: ScoringModel, retry: bool, run: str) -> 
 
 @contextlib.contextmanager
 def _locked(out: Path, part: str) -> Iterator[None]:
-    """Keep others from writing the same part of a folder; nobody can be kept from one in a bucket."""
+    """Lock a part of a local folder against other writers; folders in a bucket can't be locked."""
     if is_remote(out):
         yield
         return

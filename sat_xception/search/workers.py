@@ -78,8 +78,8 @@ def _run_processes(job: Job, workers: int, deadline: float, stopped: Stopped) ->
     return [process.exitcode for process in processes]
 
 
+def _work_in_process(job: Job, deadline: float, stop: Any) -> None:  # noqa: ANN401 - multiprocessing's
     # The parent process handles the signals, and stops its children.
-    # The process that started this one is told to stop, and tells its own.
     ignore_signals(signal.SIGINT, signal.SIGTERM)
     set_up_logging()
     parent = os.getppid()

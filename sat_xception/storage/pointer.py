@@ -156,7 +156,7 @@ class Publication:
 
 
 def begin_publication(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> Publication:  # noqa: ANN401
-    """Look at a place in a bucket before the work is done.
+    """Check the address of a result in a bucket before the work starts.
 
     Args:
         bucket: The bucket of the address.
