@@ -21,7 +21,7 @@ from sat_xception.steps.registry import BULK_VERBS, DATASET_VERBS, MODELS_VERBS,
 
 ROOT = Path(sat_xception.__file__).parent
 # Values that an example may use without making them.
-_GIVEN = {"jpeg", "root", "client"}
+_GIVEN = {"jpeg", "root", "client", "out", "write"}
 _MODULES = {"np", "Path"}
 # Verbs that a notebook doesn't call: they block, or are for the command line alone.
 _NOT_IN_NOTEBOOKS = {
@@ -124,6 +124,7 @@ def check(module: str, text: str) -> None:
     tree = ast.parse(text)
     known: dict[str, typing.Any] = {}
     stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             known[node.targets[0].id] = _type_of(node.value, known, module)
@@ -135,8 +136,10 @@ def check(module: str, text: str) -> None:
         if isinstance(node, ast.Attribute):
             _type_of(node, known, module)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id not in _MODULES | set(vars(builtins)):
-                _check_call(node, _resolve(module, node.func.id))
+            if node.func.id not in _GIVEN | _MODULES | set(vars(builtins)):
+                target: typing.Any = _resolve(module, node.func.id)
+                if target.__module__.startswith("sat_xception."):
+                    _check_call(node, target)
 
 
 @pytest.mark.parametrize("where", EXAMPLES)
