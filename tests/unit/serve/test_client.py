@@ -533,7 +533,7 @@ def test_an_answer_of_another_version_than_the_pinned_one_is_refused():
     try:
         with (
             EndpointClient(f"grpc://127.0.0.1:{port}", NAME, version=3) as client,
-            pytest.raises(RequestError, match="answered with version 4 of tiny, 3 was asked") as caught,
+            pytest.raises(RequestError, match="answered with version 4 of tiny, 3 was requested") as caught,
         ):
             client.predict(pngs(1))
         assert caught.value.code is Code.FAILED_PRECONDITION
