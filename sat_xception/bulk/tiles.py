@@ -88,10 +88,18 @@ class TileSource:
             ConfigError: It can't be opened.
             ServiceError: It can't be read now.
         """
+        return open_imagery(self.imagery, self.source_config())
+
+    def source_config(self) -> ImageryConfig:
+        """Return the plan's settings of the source.
+
+        Raises:
+            ConfigError: The plan has none.
+        """
         settings = self.settings
         if not isinstance(settings, GridImagery):
             raise ConfigError("the plan has no settings of the imagery; run `sat_xception bulk plan` again")
-        config = ImageryConfig(
+        return ImageryConfig(
             token_env=settings.token_env,
             attribution=settings.attribution,
             contact=settings.contact,
@@ -101,7 +109,6 @@ class TileSource:
             bands=settings.bands,
             scale=_ends_of(settings.scale),
         )
-        return open_imagery(self.imagery, config)
 
     def check(self) -> CheckConfig:
         """Return the settings of the check of a tile's image."""

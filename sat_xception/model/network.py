@@ -1,21 +1,23 @@
-"""Build the networks: a backbone from pixels to pooled features, with a head, and choose the trainable layers."""
+"""The networks: a backbone from pixels to pooled features, with a head; which layers learn, and a digest of weights."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from sat_xception.errors import ConfigError, ModelError, ServiceError
 from sat_xception.log import get_logger
 from sat_xception.model.backbones import Backbone, get_backbone
 from sat_xception.model.weights import IMAGENET_DIR_ENV, WeightsOrigin
 
-__all__ = ["add_head", "build_backbone", "freeze_before"]
+__all__ = ["add_head", "build_backbone", "freeze_before", "weights_digest"]
 
 _log = get_logger(__name__)
 # Layer that scales pixels as the backbone expects them. It is in the model, so everything that loads the model scales
@@ -117,3 +119,11 @@ def _download(backbone: Backbone, arguments: dict[str, Any]) -> keras.Model:
             f"the ImageNet weights can't be downloaded: {error}. Give a file with --weights PATH, name a folder of "
             f"them in ${IMAGENET_DIR_ENV}, or start from random weights with --weights none"
         ) from None
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's weights, in order. `model.keras` contains the time, so its own digest varies."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()

@@ -8,7 +8,6 @@ head's. From random weights, the whole network is trained in one phase.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from sat_xception.errors import DivergedError
@@ -31,7 +29,7 @@ from sat_xception.model.checkpoint import Checkpoints, fingerprint
 from sat_xception.model.devices import DevicePlan, choose, device_scope, in_float32
 from sat_xception.model.head import compile_model, head_layers, uncompiled
 from sat_xception.model.input import reading
-from sat_xception.model.network import add_head, build_backbone, freeze_before
+from sat_xception.model.network import add_head, build_backbone, freeze_before, weights_digest
 from sat_xception.model.session import TrainingSession, check_examples, class_weights, versions
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import WeightsOrigin, find_weights
@@ -52,7 +50,7 @@ _log = get_logger(__name__)
 # 0.9 Xception's validation accuracy on the synthetic sample lagged three epochs behind, at 0.8 it didn't.
 _SCRATCH_BATCH_NORM_MOMENTUM = 0.8
 # Settings that don't affect the result: paths, and how often files are written.
-_WITHOUT_A_SAY = {
+_NOT_IN_THE_RESULT = {
     "examples",
     "out",
     "tensorboard",
@@ -261,7 +259,7 @@ def _open_checkpoints(
     config: TrainConfig, examples: ExamplesIndex, weights: WeightsOrigin, choices: DevicePlan
 ) -> Checkpoints:
     """Return the checkpoints of this training; their fingerprint covers everything that affects the result."""
-    settings = {name: value for name, value in config.resolved().items() if name not in _WITHOUT_A_SAY}
+    settings = {name: value for name, value in config.resolved().items() if name not in _NOT_IN_THE_RESULT}
     name = fingerprint(
         {
             "settings": settings | {"weights": weights.record().content(), **choices.describe()},
@@ -336,14 +334,6 @@ def _found(accuracy: float | None, phase: str, rate: float) -> float:
             reason=f"no epoch had a finite loss ({phase}, learning rate {rate:g})",
         )
     return accuracy
-
-
-def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of a model's weights, in order. `model.keras` contains the time, so its own digest varies."""
-    digest = hashlib.sha256()
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight).data)
-    return digest.hexdigest()
 
 
 def _hardware() -> Hardware:

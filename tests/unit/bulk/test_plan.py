@@ -12,8 +12,10 @@ from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.plan_document import GridImagery, PlannedTiles
 from sat_xception.bulk.plan_file import IdDigest, Plan, PlanWriter, read_plan
 from sat_xception.bulk.settings import BulkPlanConfig
+from sat_xception.bulk.tiles import open_tiles
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import keys_of, tile_ids, tiles_of, without
+from sat_xception.imagery.settings import ImagerySettings
 
 NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"
 
@@ -113,6 +115,25 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, settings, told):
 def test_a_backend_that_is_not_known_is_told_before_anything_else(tmp_path):
     with pytest.raises(ConfigError, match="--backend tpu isn't known; there are a10, a100"):
         plan_of(tmp_path, bbox="24,46,24.1,46.1", backend="tpu")
+
+
+def test_every_setting_of_the_imagery_gets_from_the_plan_to_the_scorer(tmp_path):
+    settings = {
+        "imagery": NOWHERE,
+        "imagery_token_env": "TOKEN",
+        "imagery_attribution": "A survey",
+        "imagery_contact": "maps@example.org",
+        "imagery_bands": (3, 2, 1),
+        "imagery_scale": (10.0, 200.0),
+        "imagery_tms": True,
+        "workers": 5,
+        "rate_per_s": 7.0,
+        "tile_size": 512,
+    }
+    assert settings.keys() == ImagerySettings.model_fields.keys(), "give the new setting a value"
+    plan = plan_of(tmp_path, bbox="24,46,24.1,46.1", **settings)
+    tiles = open_tiles(plan, workers=5, rate_per_s=7.0)
+    assert tiles.source_config() == ImagerySettings(**settings).source_config()
 
 
 def test_a_key_in_the_address_is_not_kept(tmp_path):

@@ -16,11 +16,12 @@ from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.model.checkpoint import Checkpoints
+from sat_xception.model.network import weights_digest
 from sat_xception.model.parts import Weights
 from sat_xception.model.session import TrainingSession
 from sat_xception.model.settings import TrainConfig
 from sat_xception.train.record import TrainingHistory, TrainingRecord
-from sat_xception.train.train import train, weights_digest
+from sat_xception.train.train import train
 
 COMMON = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
 # A head that hardly learns, so that fine-tuning must.
