@@ -100,6 +100,7 @@ TENSORFLOW = """
 import sys, pathlib
 import tensorflow as tf
 from sat_xception.errors import SatXceptionError
+from sat_xception.model.parts import Epoch
 from sat_xception.model.tensorboard import TensorBoardWriter
 from sat_xception.storage import atomic_folder, reporting_disk_errors
 full, read_only = map(pathlib.Path, sys.argv[1:])
@@ -130,7 +131,7 @@ def fill_midway():
     row = {"loss": 0.5, "accuracy": 0.5, "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.5}
     with reporting_disk_errors(full), TensorBoardWriter(full / "midway") as board:
         for epoch in range(1, 1000):
-            board.add({**row, "epoch": epoch})
+            board.add(Epoch(phase="head", epoch=epoch, **row))
 
 for work in (package, lambda: (fill(), board(full / "events")), fill_midway, lambda: board(read_only / "events")):
     try:
