@@ -201,6 +201,7 @@ class _Loading:
         self._loop = asyncio.new_event_loop()
         self._room = asyncio.Semaphore(ahead)
         self._in_flight = asyncio.Semaphore(source.workers)
+        self._missing = -(-len(keys) // batch_size)
         self._thread = threading.Thread(target=self._run, name="tiles", daemon=True)
 
     def __enter__(self) -> _Loading:
@@ -209,15 +210,18 @@ class _Loading:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
-            self._loop.call_soon_threadsafe(self._main.cancel)
+        # When all batches are read, only the imagery is being closed: a cancellation would leave connections open.
+        if self._missing:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join()
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        for _ in range(-(-len(self._keys) // self._size)):
+        while self._missing:
             item = self._ready.get()
             if isinstance(item, BaseException):
                 raise item
+            self._missing -= 1
             yield item
             with contextlib.suppress(RuntimeError):  # the loop has ended: all tiles are read
                 self._loop.call_soon_threadsafe(self._room.release)

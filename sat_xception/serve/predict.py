@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +102,10 @@ def predict(config: PredictConfig) -> PredictResult:
     failed: list[_Row] = []
     with _open_scorer(config) as (scorer, classes):
         started = time.monotonic()
-        rows = _scored_rows(scorer, files, config)
-        columns, rows = _columns(rows, classes)
-        with open_rows(config.out, columns) as write:
+        # Closed here, also after an error: collected later, it could wait for its own threads in one of them.
+        scored = _scored_rows(scorer, files, config)
+        columns, rows = _columns(scored, classes)
+        with contextlib.closing(scored), open_rows(config.out, columns) as write:
             for row in rows:
                 if row.probabilities and len(row.probabilities) != len(columns) - _OTHER_COLUMNS:
                     raise ServiceError(
@@ -247,7 +248,7 @@ class _PinnedScorer:
             ) from None
 
 
-def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictConfig) -> Iterator[_Row]:
+def _scored_rows(scorer: _Scorer, files: Mapping[Path, Path], config: PredictConfig) -> Generator[_Row]:
     """Yield the rows in the order of the files, while the next batches are read and scored."""
 
     def scored(batch: list[Path]) -> list[_Row]:

@@ -1,5 +1,6 @@
 """Scoring a plan: every tile has a row, whatever happens; what is finished is kept; engines agree with the package."""
 
+import asyncio
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from sat_xception.bulk.predict import predict_tiles, retry_failed
 from sat_xception.bulk.run_document import BulkRun
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRetryConfig, BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
+from sat_xception.imagery.web import WebSource
 from sat_xception.publish.publish import publish
 from sat_xception.publish.settings import PublishConfig
 from sat_xception.serve.client import EndpointClient
@@ -510,6 +512,23 @@ def test_tiles_come_from_a_server_that_fails_at_times_and_are_never_too_many_at_
         zip(rows_of(result.folder)["tile_id"].to_pylist(), rows_of(result.folder)["reason"].to_pylist(), strict=True)
     )
     assert reasons["10/3/3"] == "text instead of an image" and "404" in reasons["10/7/7"]
+
+
+def test_the_imagery_is_closed_to_its_end_when_all_tiles_are_read(tmp_path, monkeypatch):
+    closed = []
+    whole = WebSource.close
+
+    async def close(source):
+        await asyncio.sleep(0.2)
+        await whole(source)
+        closed.append(source)
+
+    (tmp_path / "t.txt").write_text("\n".join(f"10/{x}/1" for x in range(3)))
+    with TileServer(images(3)) as tiles:
+        settings = {"imagery": tiles.template, "engine": "tensorflow", "probe": 3}
+        monkeypatch.setattr(WebSource, "close", close)
+        plan = plan_tiles(BulkPlanConfig(tiles=tmp_path / "t.txt", out=tmp_path / "plan", **settings))
+    assert "measured on " in plan.summary() and len(closed) == 1
 
 
 def test_imagery_that_is_down_stops_the_run(config, tmp_path, monkeypatch):

@@ -130,6 +130,7 @@ def test_a_disk_that_is_full_ends_the_run_with_what_fitted(run, tmp_path, ending
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert caught.value.exit_code == 4
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("predict")]
     rows = rows_of(tmp_path / f"scores.partial{ending}")
     assert 0 < len(rows) < COUNT and all(row["status"] == "ok" for row in rows)
 
