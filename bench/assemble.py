@@ -112,8 +112,9 @@ async def _bare(url: str, places: list[tuple[int, int]]) -> None:
 
 
 def _fetch(url: str, places: list[tuple[int, int]]) -> None:
-    from sat_xception.imagery import ImageryConfig, open_imagery
     from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
+    from sat_xception.imagery.open import open_imagery
+    from sat_xception.imagery.settings import ImageryConfig
 
     with tempfile.TemporaryDirectory() as folder, FetchStore(Path(folder)) as store:
         source = open_imagery(url, ImageryConfig(connections=_WORKERS))

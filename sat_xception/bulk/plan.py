@@ -27,7 +27,7 @@ from sat_xception.geo.text import is_text, read_text
 from sat_xception.geo.tile_cover import box_area, cover, grid_area
 from sat_xception.geo.tiles import lonlat_to_tiles
 from sat_xception.geo.vectors import read_layer
-from sat_xception.imagery import file_state
+from sat_xception.imagery.open import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.reports.markdown import plain
 from sat_xception.served_model.model_root import resolve_version

@@ -18,7 +18,7 @@ from sat_xception.bulk.run_document import BulkRun, EngineId, PreparedEngine, Sc
 from sat_xception.bulk.scorer import ScoringModel, model_id
 from sat_xception.bulk.settings import BulkPredictConfig
 from sat_xception.errors import ConfigError
-from sat_xception.imagery import file_state
+from sat_xception.imagery.open import file_state
 from sat_xception.settings.config import shown
 from sat_xception.storage import is_remote, write_stored_bytes
 

@@ -21,9 +21,11 @@ from sat_xception.bulk.plan_file import Plan, dataset_columns
 from sat_xception.dataset.record import DatasetRecord
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import Keys, tiles_of
-from sat_xception.imagery import ImageryConfig, ImagerySource, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchConfig, TileReader
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.settings.config import shown
 
 __all__ = ["LoadedBatch", "LoadedTile", "Pixels", "TileSource", "load_batches", "open_tiles"]

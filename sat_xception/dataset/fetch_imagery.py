@@ -20,9 +20,9 @@ from sat_xception.dataset.plan import Plan
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
-from sat_xception.imagery import file_state, open_imagery
 from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
+from sat_xception.imagery.open import file_state, open_imagery
 from sat_xception.log import get_logger
 
 __all__ = ["Imagery", "open_tiles"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.imagery import ImagerySource, open_imagery
 from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.source import ImagerySource
 from sat_xception.log import get_logger
 from sat_xception.review.data import CopiedTiles, ReviewData, WebTiles
 from sat_xception.review.settings import ReviewPageConfig

@@ -24,7 +24,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.examples.convert import convert
 from sat_xception.examples.index import ExamplesIndex
 from sat_xception.examples.settings import ConvertConfig
-from sat_xception.imagery import file_state
+from sat_xception.imagery.open import file_state
 from sat_xception.log import duration, get_logger
 from sat_xception.settings.config import StepConfig, load_config
 from sat_xception.storage import file_digest, local_file, read_json_file, write_json_file

@@ -40,6 +40,7 @@ def checkout(tmp_path_factory):
             {"train", "train-gpu", "evaluate", "package", "bulk_plan", "bulk_predict"},
         ),
         ("sat_xception/examples/convert.py", {"convert"}),
+        ("sat_xception/imagery/geotiff.py", {"assemble", "bulk_plan", "bulk_predict", "bulk_publish"}),
         ("sat_xception/serve/server.py", {"serve", "deploy"}),
         ("sat_xception/errors.py", set(IMAGES)),
         ("sat_xception/workflows/train_folders.py", set()),

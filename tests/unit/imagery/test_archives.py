@@ -17,7 +17,9 @@ from pmtiles.writer import Writer
 
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_tiles
-from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 from tests.conftest import draw_tile, encode
 from tests.storage_proxy import bucket_of, running_emulator
 

@@ -15,9 +15,11 @@ from pmtiles.writer import Writer
 from rasterio.transform import from_origin
 
 from sat_xception.errors import ConfigError, DataError, ServiceError
-from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchedTile, FetchStore
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 from tests.archives import write_mbtiles
 from tests.conftest import draw_tile, encode
 

@@ -17,8 +17,10 @@ from sat_xception.dataset.images import probe_image
 from sat_xception.dataset.inspect import read_file
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
-from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
 from sat_xception.imagery.check import CheckConfig, decode_tile
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 from tests.archives import write_mbtiles
 
 X, Y, Z, SIDE = 76_800, 127_700, 18, 256

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.imagery import ImageryConfig, open_imagery
 from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
 from tests.conftest import SHARED, draw_tile, encode
 from tests.tile_server import TileServer
 
@@ -265,7 +266,8 @@ def test_folders_and_mbtiles_give_the_same_tiles(images, tmp_path):
 _CHILD = """
 import sys
 from pathlib import Path
-from sat_xception.imagery import ImageryConfig, open_imagery
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 tiles = [(n % 10, n // 10, 8) for n in range(400)]
 with FetchStore(Path(sys.argv[2])) as store:

@@ -8,7 +8,7 @@ import numpy as np
 from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.geo.tiles import grid_to_lonlat
-from sat_xception.imagery import file_state
+from sat_xception.imagery.open import file_state
 from tests.conftest import draw_tile, encode
 
 ZOOM, X, Y, SIDE = 16, 37_200, 23_600, 12

@@ -11,8 +11,9 @@ import trustme
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from sat_xception.imagery import ImageryConfig, open_imagery
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
 from tests.conftest import draw_tile, encode
 from tests.tile_server import TileServer
 

@@ -15,7 +15,9 @@ from rasterio.transform import Affine, from_bounds, from_origin
 from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError
-from sat_xception.imagery import ImageryConfig, TileFailure, open_imagery
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.source import TileFailure
 
 LON, LAT, ZOOM = -74.528, 4.623, 18
 TILE = mercantile.tile(LON, LAT, ZOOM)

@@ -10,7 +10,8 @@ from PIL import Image
 from sat_xception.bulk.plan import plan_tiles
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.geo.tiles import lonlat_to_tiles
-from sat_xception.imagery import ImageryConfig, open_imagery
+from sat_xception.imagery.open import open_imagery
+from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.sample.area import write_sample_area
 from sat_xception.sample.settings import SampleAreaConfig
 
