@@ -179,10 +179,9 @@ class KubernetesClient:
         """Delete an object and its dependents; a missing object is no error."""
         resource = self._resource(kind)
         with contextlib.suppress(_NotThereError):
-            place = self._place(kind) | {"propagation_policy": "Background"}
-            self._call(
-                "delete", f"{kind} {name}", lambda: self._client.delete(resource, name=name, **place, serialize=False)
-            )
+            place = self._place(kind) | {"propagation_policy": "Background", "serialize": False}
+            # The answer is read, or its connection would stay open.
+            self._call("delete", f"{kind} {name}", lambda: self._client.delete(resource, name=name, **place).data)
 
     def log_tail(self, pod: str, container: str, lines: int, previous: bool) -> str:
         """Return the last lines of a container's log, with `previous` of its previous run; "" if there is none."""

@@ -52,7 +52,8 @@ def merge(cluster, kind, name, change):
     """Change an object as somebody else does, who doesn't apply."""
     resource = cluster._resource(kind)
     kinds = {"content_type": "application/merge-patch+json", "field_manager": "kubectl-edit", "serialize": False}
-    cluster._client.patch(resource, name=name, namespace=NAMESPACE, body=change, **kinds)
+    # Closed: an answer that isn't read keeps its connection.
+    cluster._client.patch(resource, name=name, namespace=NAMESPACE, body=change, **kinds).close()
 
 
 def test_apply_creates_and_changes_and_a_dry_run_does_neither(cluster, name):
