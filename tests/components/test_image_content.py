@@ -86,6 +86,14 @@ def test_what_a_component_imports_is_in_its_image():
     assert "sat_xception/kubeflow/training_parameters.py" not in step_code("gate")
 
 
+@pytest.mark.parametrize("component", sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py")))
+def test_a_dockerfile_copies_each_contract_whose_imports_go_into_its_image(component):
+    shared = {name: step for step, names in images._SHARING.items() for name in names}
+    step = shared.get(component, component)
+    line = f"COPY components/{component}/component.py /src/components/{component}/"
+    assert line in (ROOT / "components" / step / "Dockerfile").read_text().splitlines()
+
+
 def test_imports_inside_functions_count():
     assert "sat_xception/serve/server.py" in step_code("deploy")
 
