@@ -7,6 +7,7 @@ the lock is in the Lease. A run that finds a record "in progress" restores the t
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -232,14 +233,7 @@ class Rollout:
 
     def _new_record(self, release: Release, before: Predictor | None, stage: str) -> RolloutRecord:
         return RolloutRecord(
-            name=release.name,
-            version=release.version,
-            place=release.place,
-            storage_uri=release.storage_uri,
-            digest=release.digest,
-            backbone=release.backbone,
-            model=release.model,
-            classes=release.classes,
+            **asdict(release),
             strategy=self._strategy.name,
             by=self._lock.holder,
             endpoint=self._config.endpoint,

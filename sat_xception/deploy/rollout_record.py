@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -110,16 +111,7 @@ class RolloutRecord(Document):
     @property
     def release(self) -> Release:
         """The release, for another rollout."""
-        return Release(
-            name=self.name,
-            version=self.version,
-            place=self.place,
-            storage_uri=self.storage_uri,
-            digest=self.digest,
-            backbone=self.backbone,
-            model=self.model,
-            classes=self.classes,
-        )
+        return Release(**{field.name: getattr(self, field.name) for field in fields(Release)})
 
     @model_serializer(mode="wrap")
     def _leave_out_unknown_figures(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
