@@ -24,7 +24,7 @@ from sat_xception.geo.morton import Keys, tiles_of
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchConfig, TileReader
 from sat_xception.imagery.open import open_imagery
-from sat_xception.imagery.settings import ImageryConfig
+from sat_xception.imagery.settings import ImageryConfig, ends_of
 from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.settings.config import shown
 
@@ -109,7 +109,7 @@ class TileSource:
             connections=self.workers,
             tile_size=settings.tile_size,
             bands=settings.bands,
-            scale=_ends_of(settings.scale),
+            scale=ends_of(settings.scale),
         )
 
     def check(self) -> CheckConfig:
@@ -121,12 +121,8 @@ class TileSource:
             tile_size=self.settings.tile_size,
             max_pixels=self.settings.max_pixels,
             bands=bands,
-            scale=_ends_of(scale),
+            scale=ends_of(scale),
         )
-
-
-def _ends_of(scale: Sequence[float]) -> tuple[float, float] | None:
-    return (scale[0], scale[1]) if scale else None
 
 
 def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: float = 0.0) -> TileSource:

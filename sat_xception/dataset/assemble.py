@@ -237,7 +237,6 @@ def _write_tiles(folder: Path, bench: TileStaging, read: Read, config: AssembleC
                 )
             stored = data
             if row.format != row.source_format or not is_plain(data):
-                scale = config.imagery_scale or None
-                stored, _ = encode_for_tensorflow(data, config.max_pixels, config.imagery_bands, scale)
+                stored, _ = encode_for_tensorflow(data, config.max_pixels, config.imagery_bands, config.scale)
             writer.add(row, stored)
             page.offer_image(row, stored)

@@ -72,7 +72,7 @@ def _probe(candidate: Candidate, read: Read, config: AssembleConfig) -> tuple[Ma
         return dataclasses.replace(row, reason=content.reason), b""
     row = dataclasses.replace(row, sha256=hashlib.sha256(content.data).hexdigest(), bytes=len(content.data))
     try:
-        facts = probe_image(content.data, config.max_pixels, config.imagery_bands, config.imagery_scale or None)
+        facts = probe_image(content.data, config.max_pixels, config.imagery_bands, config.scale)
     except DataError as error:
         return dataclasses.replace(row, reason=str(error)), b""
     row = dataclasses.replace(

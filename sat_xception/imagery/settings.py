@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,7 +10,12 @@ from pydantic import Field, model_validator
 
 from sat_xception.settings.config import StepConfig, shown
 
-__all__ = ["ImageryConfig", "ImagerySettings"]
+__all__ = ["ImageryConfig", "ImagerySettings", "ends_of"]
+
+
+def ends_of(scale: Sequence[float]) -> tuple[float, float] | None:
+    """Return the pixel values that become black and white; None of an empty scale."""
+    return (scale[0], scale[1]) if scale else None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class ImagerySettings(StepConfig):
     @property
     def scale(self) -> tuple[float, float] | None:
         """Pixel values that become black and white; None if not given."""
-        return (self.imagery_scale[0], self.imagery_scale[1]) if self.imagery_scale else None
+        return ends_of(self.imagery_scale)
 
     def source_config(self) -> ImageryConfig:
         """Return the settings of the source."""
