@@ -28,6 +28,16 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name if name.startswith("sat_xception") else f"sat_xception.{name}")
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to whatever `sys.stderr` is when a line is logged, since notebooks and tests replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # logging never ends the program, as in its own handlers
+            self.handleError(record)
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send the package's log to stderr, one line per message, and silence TensorFlow's start-up messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,7 +47,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
     printed = {id(getattr(handler, "stream", None)) for handler in logging.getLogger().handlers}
     root.propagate = printed.isdisjoint({id(sys.stdout), id(sys.stderr)})
     if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         root.addHandler(handler)
 

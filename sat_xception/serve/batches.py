@@ -74,7 +74,7 @@ class BatchQueue:
         """
         self._versions, self._metrics = versions, metrics
         self._batch_size, self._wait_s, self._threads = batch_size, wait_s, threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._queue: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._being_read = 0

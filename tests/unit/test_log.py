@@ -62,6 +62,19 @@ def test_the_log_is_plain_lines_on_stderr_once_however_often_it_is_set_up():
     assert (finished.stdout, finished.stderr) == ("", "wrote     here\n")
 
 
+def test_lines_follow_a_stderr_that_is_replaced():
+    code = """
+        import io, sys
+        from sat_xception.log import get_logger, set_up_logging
+        sys.stderr = first = io.StringIO()
+        set_up_logging()
+        first.close()
+        sys.stderr = sys.__stderr__
+        get_logger("x").info("still shown")
+    """
+    assert run_python(code).stderr == "still shown\n"
+
+
 def test_a_line_comes_once_where_the_root_logger_prints_too():
     # kfp's executor runs components so.
     code = """
