@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sat_xception.dataset.block_split import split_blocks
-from sat_xception.dataset.folders import Candidate, check_classes, find_candidates, find_split_candidates
+from sat_xception.dataset.folders import TileCandidate, check_classes, find_candidates, find_split_candidates
 from sat_xception.dataset.images import encode_for_tensorflow
 from sat_xception.dataset.inspect import Read, probe_tiles, read_file
 from sat_xception.dataset.leakage import (
@@ -136,7 +136,7 @@ def choose_positive_label(classes: list[str], asked: str) -> str:
 
 def _assemble(
     config: AssembleConfig,
-    candidates: Iterable[Candidate],
+    candidates: Iterable[TileCandidate],
     name: str,
     read: Read = read_file,
     attribution: str = "",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_xception.dataset.folders import Candidate, FetchedImage
+from sat_xception.dataset.folders import FetchedImage, TileCandidate
 from sat_xception.dataset.plan import Plan
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import DataError
@@ -44,7 +44,7 @@ class Imagery:
         self._store = store
         self.attribution = attribution
 
-    def read(self, candidate: Candidate) -> FetchedImage:
+    def read(self, candidate: TileCandidate) -> FetchedImage:
         """Return the fetched image of a tile; thread-safe."""
         place = candidate.place
         tile = self._store.get(place.x, place.y, place.z) if place else None

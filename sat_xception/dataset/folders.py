@@ -20,7 +20,7 @@ from sat_xception.dataset.split import SPLIT_NAMES
 from sat_xception.errors import DataError
 from sat_xception.geo.tiles import grid_to_lonlat
 
-__all__ = ["Candidate", "FetchedImage", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
+__all__ = ["FetchedImage", "TileCandidate", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
 
 _TILE_NAME = re.compile(r"(\d+)[-_](\d+)[-_](\d+)")
 # Accepted zooms and latitudes of file names: dates and counters, read as tiles, have a low zoom or lie at the edge of
@@ -50,7 +50,7 @@ class FetchedImage:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TileCandidate:
     """A tile that is considered for the dataset.
 
     Attributes:
@@ -81,7 +81,7 @@ class Candidate:
         return self.labelled_by or (_text(self.path) if self.path else "")
 
 
-def find_candidates(folder: Path) -> Iterator[Candidate]:
+def find_candidates(folder: Path) -> Iterator[TileCandidate]:
     """Yield every file in the class folders below a folder, in any order.
 
     Raises:
@@ -97,7 +97,7 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
     return find_split_candidates({name: folder / name for name in splits})
 
 
-def find_split_candidates(folders: Mapping[str, Path]) -> Iterator[Candidate]:
+def find_split_candidates(folders: Mapping[str, Path]) -> Iterator[TileCandidate]:
     """Yield every file in the class folders of each split, in any order.
 
     Args:
@@ -152,10 +152,10 @@ def _subfolders(folder: Path) -> list[Path]:
     return found
 
 
-def _in_classes(folder: Path, prefix: str, split: str) -> Iterator[Candidate]:
+def _in_classes(folder: Path, prefix: str, split: str) -> Iterator[TileCandidate]:
     classes = _subfolders(folder)
     return (
-        Candidate(
+        TileCandidate(
             f"{prefix}{_text(path.relative_to(folder))}",
             path,
             _text(Path(class_folder.name)),

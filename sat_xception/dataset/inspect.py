@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from sat_xception.dataset.folders import Candidate, FetchedImage
+from sat_xception.dataset.folders import FetchedImage, TileCandidate
 from sat_xception.dataset.images import probe_image
 from sat_xception.dataset.manifest import ManifestRow
 from sat_xception.dataset.settings import AssembleConfig
@@ -20,10 +20,10 @@ from sat_xception.process import usable_cores
 
 __all__ = ["Read", "probe_tiles", "read_file"]
 
-Read = Callable[[Candidate], FetchedImage]
+Read = Callable[[TileCandidate], FetchedImage]
 
 
-def read_file(candidate: Candidate) -> FetchedImage:
+def read_file(candidate: TileCandidate) -> FetchedImage:
     """Return the bytes of a candidate's file, unless it is a GDAL sidecar file of another one."""
     if candidate.path is None:
         raise ValueError(f"{candidate.id} has no file")
@@ -47,7 +47,7 @@ def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
         config: Settings with the limits of images, and the seed of the order of storage.
     """
 
-    def judge(candidate: Candidate) -> tuple[ManifestRow, float, bytes]:
+    def judge(candidate: TileCandidate) -> tuple[ManifestRow, float, bytes]:
         row, fine = _probe(candidate, read, config)
         return row, stable_fraction(f"order:{row.sha256}", config.seed), fine
 
@@ -64,7 +64,7 @@ def probe_tiles(bench: TileStaging, read: Read, config: AssembleConfig) -> None:
         pass
 
 
-def _probe(candidate: Candidate, read: Read, config: AssembleConfig) -> tuple[ManifestRow, bytes]:
+def _probe(candidate: TileCandidate, read: Read, config: AssembleConfig) -> tuple[ManifestRow, bytes]:
     """Return the manifest row of a tile, and its fine hash."""
     row = ManifestRow(candidate.id, candidate.label, candidate.split, status="failed", source=candidate.source)
     content = read(candidate)

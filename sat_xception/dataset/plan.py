@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from sat_xception.dataset.folders import Candidate, TilePlace
+from sat_xception.dataset.folders import TileCandidate, TilePlace
 from sat_xception.dataset.labels import LabelColumns, label_tiles, tile_table
 from sat_xception.dataset.negatives import NegativesConfig, are_clear, draw_negatives
 from sat_xception.dataset.settings import DEFAULT_POSITIVE_LABEL, AssembleConfig
@@ -63,7 +63,7 @@ class Plan:
         """Return the tiles whose images are needed, which are those without a conflict."""
         return self.tiles.filter(pc.equal(self.tiles["conflict"], ""))
 
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[TileCandidate]:
         """Yield the tiles one by one."""
         for page in self.tiles.to_batches(_PAGE):
             x, y = _addresses(page)
@@ -72,7 +72,7 @@ class Plan:
             slices = [page.column(name).to_pylist() for name in names]
             columns = (page.column(name).to_pylist() for name in _PlannedTile._fields)
             for index, tile in enumerate(map(_PlannedTile._make, zip(*columns, strict=True))):
-                yield Candidate(
+                yield TileCandidate(
                     id=f"{self.zoom}/{tile.x}/{tile.y}",
                     path=None,
                     label=tile.label,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sat_xception.dataset.block_split import BlockCount
 from sat_xception.dataset.dedupe import KEEP_FIRST
-from sat_xception.dataset.folders import Candidate, TilePlace
+from sat_xception.dataset.folders import TileCandidate, TilePlace
 from sat_xception.dataset.manifest import ManifestRow
 
 __all__ = ["TileHashes", "TileStaging"]
@@ -87,7 +87,7 @@ class TileStaging:
         """Return the number of tiles."""
         return self._number("SELECT count(*) FROM tiles")
 
-    def add(self, candidates: Iterable[Candidate], block_zoom: int) -> None:
+    def add(self, candidates: Iterable[TileCandidate], block_zoom: int) -> None:
         """Add candidates.
 
         Their blocks are their ancestors at `block_zoom`, or at the lowest zoom of any tile if that is lower, so that
@@ -118,7 +118,7 @@ class TileStaging:
         """Return the pairs of label and given split that occur, sorted."""
         return self._all("SELECT DISTINCT label, split FROM tiles ORDER BY label, split")
 
-    def waiting(self) -> Iterator[list[Candidate]]:
+    def waiting(self) -> Iterator[list[TileCandidate]]:
         """Yield the candidates whose images haven't been inspected, by id, page by page."""
         query = f"SELECT {', '.join(_CANDIDATE)} FROM tiles WHERE status = '' AND id > ? ORDER BY id LIMIT {_PAGE}"
         last = ""
@@ -243,7 +243,7 @@ class TileStaging:
         """Yield every tile, by id."""
         return self._rows("TRUE ORDER BY id")
 
-    def usable(self) -> Iterator[tuple[Candidate, ManifestRow]]:
+    def usable(self) -> Iterator[tuple[TileCandidate, ManifestRow]]:
         """Yield the usable tiles in the order of storage, each as candidate and manifest row.
 
         Grouped by split, so that readers of one split skip the others; within a split, classes are mixed.
@@ -268,7 +268,7 @@ class TileStaging:
         self._database.execute("COMMIT")
 
 
-def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
+def _candidate_row(candidate: TileCandidate) -> tuple[object, ...]:
     place = candidate.place
     stored = _StoredCandidate(
         id=candidate.id,
@@ -288,9 +288,9 @@ def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
     return (*stored, candidate.source, "duplicate" if candidate.conflict else "", candidate.conflict)
 
 
-def _candidate(values: tuple[Any, ...]) -> Candidate:
+def _candidate(values: tuple[Any, ...]) -> TileCandidate:
     stored = _StoredCandidate._make(values)
-    return Candidate(
+    return TileCandidate(
         id=stored.id,
         path=None if stored.path is None else Path(os.fsdecode(stored.path)),
         label=stored.label,

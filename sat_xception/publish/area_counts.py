@@ -13,7 +13,7 @@ from sat_xception.errors import DataError
 from sat_xception.geo.sites import Sites
 from sat_xception.geo.tiles import grid_to_lonlat
 from sat_xception.geo.vectors import Layer
-from sat_xception.publish.known_places import Comparison
+from sat_xception.publish.known_places import KnownPlaceMatches
 from sat_xception.publish.publication import AreaRow
 
 __all__ = ["OUTSIDE", "AreaCounts"]
@@ -76,7 +76,7 @@ class AreaCounts:
         self._tiles.scored += np.bincount(areas[scored], minlength=len(self.names) + 1)
         self._tiles.failed += np.bincount(areas[~scored], minlength=len(self.names) + 1)
 
-    def table(self, sites: Sites, areas: Integers, comparison: Comparison | None) -> list[AreaRow]:
+    def table(self, sites: Sites, areas: Integers, comparison: KnownPlaceMatches | None) -> list[AreaRow]:
         """Return one row per area; the last one counts tiles in no area.
 
         Args:

@@ -12,7 +12,7 @@ import shapely
 
 from sat_xception.bulk.score_folder import ScoreFolder
 from sat_xception.geo.sites import Sites
-from sat_xception.publish.known_places import Comparison
+from sat_xception.publish.known_places import KnownPlaceMatches
 from sat_xception.reports.spreadsheet import write_csv
 
 __all__ = ["candidate_table", "write_candidates"]
@@ -21,7 +21,7 @@ _DRIVERS = {"geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 
 
 def candidate_table(
-    sites: Sites, scores: ScoreFolder, comparison: Comparison | None, areas: Sequence[str] | None
+    sites: Sites, scores: ScoreFolder, comparison: KnownPlaceMatches | None, areas: Sequence[str] | None
 ) -> pa.Table:
     """Return one row per site, highest probability first.
 

@@ -17,7 +17,7 @@ from sat_xception.geo.tiles import lonlat_to_tiles
 from sat_xception.geo.vectors import Geometries, Layer, parts_of
 from sat_xception.publish.publication import KnownCounts, SiteCounts
 
-__all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "Comparison", "KnownPlaces"]
+__all__ = ["BELOW", "FAILED", "FOUND", "NOT_PLANNED", "KnownPlaceMatches", "KnownPlaces"]
 
 # Outcomes of a known place.
 FOUND, BELOW, FAILED, NOT_PLANNED = "found", "below the threshold", "tile failed", "not planned"
@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class KnownPlaceMatches:
     """Matches between sites (the candidates) and known places.
 
     Attributes:
@@ -91,7 +91,7 @@ class KnownPlaces:
             self._seen[places] = True
             self.score[places] = score[tile]
 
-    def compare(self, sites: Sites, distance_m: float) -> Comparison:
+    def compare(self, sites: Sites, distance_m: float) -> KnownPlaceMatches:
         """Match sites with the known places: a place matches a site that has a tile within a distance of it.
 
         The nearest one is found in the grid, whose scale is the same in all directions; the distance is measured on the
@@ -102,7 +102,7 @@ class KnownPlaces:
         if not len(sites):
             away, empty = np.full(len(places), np.nan), np.empty(0)
             none = np.empty(0, dtype=np.int64)
-            return Comparison(none.astype(bool), empty, none, self._outcomes(away, distance_m), away, nothing)
+            return KnownPlaceMatches(none.astype(bool), empty, none, self._outcomes(away, distance_m), away, nothing)
         tiles = shapely.box(sites.x, sites.y, sites.x + 1, sites.y + 1)
         nearest, from_tile = _nearest(tiles, places, self._zoom)
         # The tile of each site that is nearest to a place.
@@ -110,7 +110,7 @@ class KnownPlaces:
         _, first = np.unique(sites.site[order], return_index=True)
         chosen = order[first]
         nearest_tile, from_place = _nearest(places, tiles, self._zoom)
-        return Comparison(
+        return KnownPlaceMatches(
             known=from_tile[chosen] <= distance_m,
             distance_m=from_tile[chosen],
             place=nearest[chosen],
@@ -124,7 +124,7 @@ class KnownPlaces:
         outcome[np.nan_to_num(distance, nan=np.inf) <= limit_m] = FOUND
         return outcome
 
-    def missed(self, comparison: Comparison) -> pa.Table:
+    def missed(self, comparison: KnownPlaceMatches) -> pa.Table:
         """Return the places without a matching site: outcome, distance of the nearest site, and the layer's columns."""
         rows = np.flatnonzero(comparison.outcome != FOUND)
         tiles = [f"{self._zoom}/{x}/{y}" for x, y in zip(self.x[rows].tolist(), self.y[rows].tolist(), strict=True)]

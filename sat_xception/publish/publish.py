@@ -24,7 +24,7 @@ from sat_xception.log import get_logger
 from sat_xception.publish.area_counts import AreaCounts
 from sat_xception.publish.candidate_files import candidate_table, write_candidates
 from sat_xception.publish.heat_map import HeatMap
-from sat_xception.publish.known_places import Comparison, KnownPlaces
+from sat_xception.publish.known_places import KnownPlaceMatches, KnownPlaces
 from sat_xception.publish.publication import AreaRow, KnownCounts, Publication, ReviewCounts, SiteCounts, TileCounts
 from sat_xception.publish.report import write_reports
 from sat_xception.publish.settings import PublishConfig
@@ -251,7 +251,7 @@ def _publication(
     threshold: float,
     findings: _Findings,
     sites: Sites,
-    comparison: Comparison | None,
+    comparison: KnownPlaceMatches | None,
     areas: list[AreaRow],
     imagery: PageImagery,
     review: ReviewCounts,

@@ -24,13 +24,13 @@ from sat_xception.review.data import ReviewData
 from sat_xception.storage import partial_file
 from sat_xception.storage.files import dump_json
 
-__all__ = ["RECORD", "Decision", "ReviewRecord"]
+__all__ = ["RECORD", "ReviewDecision", "ReviewRecord"]
 
 RECORD = "review.geojson"
 _DIGITS = 7  # decimals of a degree: a centimetre
 
 
-class Decision(BaseModel):
+class ReviewDecision(BaseModel):
     """A reviewer's decision on a candidate.
 
     Attributes:
@@ -77,7 +77,7 @@ class ReviewRecord:
         self._data = data
         places = zip(data.x, data.y, strict=True)
         self._index = {f"{data.zoom}/{x}/{y}": index for index, (x, y) in enumerate(places)}
-        self.decisions: dict[str, Decision] = {}
+        self.decisions: dict[str, ReviewDecision] = {}
         self._lines: dict[str, list[str]] = {}
         if path.exists():
             self._read()
@@ -92,7 +92,7 @@ class ReviewRecord:
                 self._lines.setdefault(site, []).append(_line(feature))
                 if facts["tile_id"] == site and site in self._index:
                     told = {name: facts.get(name) or "" for name in ("verdict", "note", "reviewer", "time")}
-                    self.decisions[site] = Decision.model_validate({"site": site, **told})
+                    self.decisions[site] = ReviewDecision.model_validate({"site": site, **told})
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise DataError(
                 f"{self.path} isn't a review that this program wrote: {type(error).__name__} {error}. Repair it, or "
@@ -113,7 +113,7 @@ class ReviewRecord:
         decision = self.decisions.get(site)
         return decision.version() if decision else ""
 
-    def put(self, decision: Decision) -> None:
+    def put(self, decision: ReviewDecision) -> None:
         """Store a decision, and replace an earlier one on the candidate; `save` writes it to the file."""
         if not decision.verdict:
             self.decisions.pop(decision.site, None)
@@ -141,7 +141,7 @@ class ReviewRecord:
         except OSError as error:
             raise ServiceError(f"can't write {self.path}: {error.strerror}") from None
 
-    def _features(self, decision: Decision) -> Sequence[dict[str, Any]]:
+    def _features(self, decision: ReviewDecision) -> Sequence[dict[str, Any]]:
         data, index = self._data, self._index[decision.site]
         x, y, zoom = data.x[index], data.y[index], data.zoom
         tiles = [(x, y), *((x + across, y + down) for across, down in data.beside[index])]

@@ -24,7 +24,7 @@ from sat_xception.process import stop_event
 from sat_xception.review.data import ReviewData
 from sat_xception.review.lock import review_lock
 from sat_xception.review.page import read_data
-from sat_xception.review.record import RECORD, Decision, ReviewRecord
+from sat_xception.review.record import RECORD, ReviewDecision, ReviewRecord
 from sat_xception.review.settings import ReviewConfig
 from sat_xception.serve.addresses import bound_socket, port_error
 
@@ -44,13 +44,13 @@ _HEADERS = {
 }
 
 
-class _Change(Decision):
+class _Change(ReviewDecision):
     """A decision, and the version of the one that it replaces."""
 
     base: str = Field(max_length=16)
 
-    def decision(self) -> Decision:
-        return Decision(**self.model_dump(exclude={"base"}))
+    def decision(self) -> ReviewDecision:
+        return ReviewDecision(**self.model_dump(exclude={"base"}))
 
 
 class _Changes(BaseModel):
@@ -192,7 +192,7 @@ class ReviewServer:
         return web.json_response({"decisions": [self._present(site) for site in self.record.decisions]})
 
     def _present(self, site: str) -> dict[str, str]:
-        decision = self.record.decisions.get(site) or Decision(site=site, verdict="")
+        decision = self.record.decisions.get(site) or ReviewDecision(site=site, verdict="")
         return {**decision.model_dump(), "version": decision.version()}
 
     async def _write(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from sat_xception.log import get_logger
 from sat_xception.storage.address import RemotePath
 from sat_xception.storage.atomic import read_stored_bytes
 from sat_xception.storage.gcs import open_bucket
-from sat_xception.storage.pointer import POINTER, Publication, begin_publication
+from sat_xception.storage.pointer import POINTER, PendingResult, begin_result
 from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
 from sat_xception.storage.writing import reporting_disk_errors, write_error
 
@@ -73,7 +73,7 @@ def has_result(folder: Path, record: str) -> bool:
 @contextlib.contextmanager
 def _published_folder(out: RemotePath, records: tuple[str, ...]) -> Iterator[Path]:
     with open_bucket(out) as bucket:
-        publication = begin_publication(bucket, out, records)
+        publication = begin_result(bucket, out, records)
         with scratch_folder() as work:
             advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
             with reporting_disk_errors(out, advice):
@@ -81,7 +81,7 @@ def _published_folder(out: RemotePath, records: tuple[str, ...]) -> Iterator[Pat
             _publish(publication, work, out)
 
 
-def _publish(publication: Publication, work: Path, out: RemotePath) -> None:
+def _publish(publication: PendingResult, work: Path, out: RemotePath) -> None:
     try:
         publication.publish(work)
     except ServiceError as error:

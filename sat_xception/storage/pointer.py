@@ -32,7 +32,7 @@ from sat_xception.storage.gcs import (
     transfer_retry,
 )
 
-__all__ = ["POINTER", "Publication", "ResultPointer", "begin_publication", "is_inside", "read_pointer"]
+__all__ = ["POINTER", "PendingResult", "ResultPointer", "begin_result", "is_inside", "read_pointer"]
 
 _log = get_logger(__name__)
 POINTER = "published.json"
@@ -61,8 +61,8 @@ class ResultPointer:
 
 
 @dataclass(frozen=True)
-class Publication:
-    """The publication of a result in a bucket.
+class PendingResult:
+    """A result that is about to be written to a bucket.
 
     Attributes:
         bucket: The bucket.
@@ -155,7 +155,7 @@ class Publication:
             _log.warning("publish   left %d old objects for the next run to remove: %s", len(names), error)
 
 
-def begin_publication(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> Publication:  # noqa: ANN401
+def begin_result(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> PendingResult:  # noqa: ANN401
     """Check the address of a result in a bucket before the work starts.
 
     Args:
@@ -179,7 +179,7 @@ def begin_publication(bucket: Any, address: RemotePath, records: tuple[str, ...]
             elif not earlier.folder and first:
                 raise _in_the_way(address, first)
         _check_writable(bucket, f"{address.object}/{earlier.generation}-{'0' * 16}/check")
-    return Publication(bucket, earlier, leftovers)
+    return PendingResult(bucket, earlier, leftovers)
 
 
 def _in_the_way(address: RemotePath, found: str) -> ConfigError:

@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sat_xception.dataset.plan import plan_tiles
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.review.page import read_data
-from sat_xception.review.record import Decision, ReviewRecord
+from sat_xception.review.record import ReviewDecision, ReviewRecord
 from tests.conftest import draw_tile, encode
 from tests.review_pages import Z, publish_tiles, serving, singles, sites
 from tests.tile_server import TileServer
@@ -202,7 +202,9 @@ def test_what_is_exported_is_what_the_server_would_write_and_comes_back(browser,
     record = ReviewRecord(tmp_path / "record.geojson", read_data(out))
     for site, row in said.items():
         note = row["note"].removeprefix("'")
-        record.put(Decision(site=site, verdict=row["verdict"], note=note, reviewer=row["reviewer"], time=row["time"]))
+        record.put(
+            ReviewDecision(site=site, verdict=row["verdict"], note=note, reviewer=row["reviewer"], time=row["time"])
+        )
     if kind == "geojson":
         expected = json.loads(record.text())["features"]
         assert json.loads(exported.read_text())["features"] == sorted(
@@ -250,7 +252,7 @@ def test_an_older_file_doesnt_overwrite_and_a_wrong_one_is_told(browser, page, o
     press(browser, "y")
     older = ReviewRecord(tmp_path / "older.geojson", read_data(out))
     for site, verdict in zip(sites(out)[:2], ("no", "no"), strict=True):
-        older.put(Decision(site=site, verdict=verdict, time="2020-01-01T00:00:00.000Z"))
+        older.put(ReviewDecision(site=site, verdict=verdict, time="2020-01-01T00:00:00.000Z"))
     features = json.loads(older.text())
     features["features"].append({"properties": {"tile_id": "18/1/1", "site": "18/1/1", "verdict": "no"}})
     (tmp_path / "older.geojson").write_text(json.dumps(features))

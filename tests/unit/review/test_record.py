@@ -9,13 +9,13 @@ from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.review.page import read_data
-from sat_xception.review.record import Decision, ReviewRecord
+from sat_xception.review.record import ReviewDecision, ReviewRecord
 from tests.datasets import read_tiles
 from tests.review_pages import X, Y, Z, publish_tiles, singles, sites
 
 
 def decide(site, verdict, **facts):
-    return Decision(site=site, verdict=verdict, **facts)
+    return ReviewDecision(site=site, verdict=verdict, **facts)
 
 
 @pytest.fixture(scope="module")
