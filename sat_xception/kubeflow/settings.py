@@ -1,4 +1,4 @@
-"""Settings of the verbs that talk to Kubeflow Pipelines: submit and schedule."""
+"""Settings of the verbs for Kubeflow Pipelines: submit, schedule and settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
 from sat_xception.settings.types import LocalFileOrNone
 
-__all__ = ["ApplyConfig", "DeleteConfig", "KfpConfig", "ListConfig", "SubmitConfig"]
+__all__ = ["ApplyConfig", "DeleteConfig", "KfpConfig", "ListConfig", "SettingsConfig", "SubmitConfig"]
 
 
 class KfpConfig(StepConfig):
@@ -51,6 +51,12 @@ class SubmitConfig(KfpConfig):
     )
     poll_s: float = Field(5.0, gt=0, description="Poll interval of the run's state, in seconds.")
     dry_run: bool = Field(False, description="Show what would be uploaded and sent, without doing it.")
+
+
+class SettingsConfig(StepConfig):
+    """Print every setting of a pipeline with its default and description, as YAML for its parameter `settings`."""
+
+    pipeline: str = Field("training", description="Name of the pipeline.", json_schema_extra=POSITIONAL)
 
 
 class ApplyConfig(KfpConfig):

@@ -15,7 +15,7 @@ from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, Rollba
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.kubeflow.run_settings import BulkRunConfig, RunConfig
-from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig, SubmitConfig
+from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig, SettingsConfig, SubmitConfig
 from sat_xception.model.settings import TrainConfig
 from sat_xception.notify.settings import NotifyConfig
 from sat_xception.package.settings import PackageConfig
@@ -94,6 +94,7 @@ MODELS_VERBS: dict[str, Step] = {
 PIPELINE_VERBS: dict[str, Step] = {
     "run": Step(RunConfig, "sat_xception.kubeflow.run_training:run"),
     "submit": Step(SubmitConfig, "sat_xception.kubeflow.submit:submit"),
+    "settings": Step(SettingsConfig, "sat_xception.kubeflow.settings_reference:print_settings"),
 }
 
 # The bulk pipeline on this machine: `sat_xception bulk run`.
