@@ -33,7 +33,7 @@ NAME ?= school-classifier
 GRPC ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-endpoint tensorboard bench lint format type manifests images step-images push test-images compile lock clean
+.PHONY: help setup run test test-all test-endpoint tensorboard bench lint format type manifests images step-images push test-images compile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,15 @@ setup: $(READY) ## Make the environments that everything else needs (run and tes
 run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
 	@$(BIN)/sat_xception run --runner "$(RUNNER)" --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
-test: $(READY) ## Run every test that needs no cluster, no GPU and no Docker
-	$(BIN)/pytest -n 2 --dist loadscope --max-worker-restart 0 -m "not cluster and not gpu and not docker" $(ARGS)
+# Work stealing keeps neighbours together, so that a module's fixtures are made by both workers for few modules.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal --max-worker-restart 0
+HERE := not cluster and not gpu and not docker
+
+test: $(READY) ## Run the quick tests, after every change; ARGS=tests/unit/train runs those of one package
+	$(PYTEST) -m "not slow and $(HERE)" $(ARGS)
+
+test-all: test ## Run every test that needs no cluster, no GPU and no Docker: the quick ones, then the slow ones
+	$(PYTEST) -m "slow and $(HERE)" $(ARGS) $(if $(ARGS),|| test $$? = 5) # where ARGS selects no slow test
 
 test-endpoint: $(READY) ## Run the contract tests against a running endpoint: URL=http://host:port, NAME=model, GRPC=host:port
 	@test -n "$(URL)" || { echo "say where it is: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }

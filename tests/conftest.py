@@ -2,12 +2,14 @@
 
 import io
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -18,6 +20,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Whatever images this checkout has built and pushed. It is read when the pipelines are imported.
 os.environ |= {"IMAGE_REGISTRY": "sat-xception", "TRAIN_DEVICE": "gpu"}
+
+# One thread per process, also in those that tests start: there is a worker per core, and threads that wait for each
+# other's core cost time. TensorFlow and OpenMP read these when they are imported.
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+os.environ |= dict.fromkeys(_THREADS, "1")
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def draw_tile(label: str, index: int, size: int = 48) -> Image.Image:
@@ -52,57 +62,82 @@ def make_folders() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def class_folders(make_folders: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 tiles each of school and not-school, in folders of classes."""
-    return make_folders(tmp_path_factory.mktemp("tiles") / "data", count=40)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that makes a folder by name once for all workers, and returns it; tests only read it."""
+    base = tmp_path_factory.getbasetemp()
+    # Each worker of pytest-xdist has a folder of its own, below that of the run.
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    root.mkdir(exist_ok=True)
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, finished = root / name, root / f"{name}.finished"
+        with FileLock(root / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                make(folder)
+                finished.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def examples(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def class_folders(make_folders: Callable[..., Path], made_once: MadeOnce) -> Path:
+    """40 tiles each of school and not-school, in folders of classes."""
+    return made_once("tiles", lambda folder: make_folders(folder / "data", count=40)) / "data"
+
+
+@pytest.fixture(scope="session")
+def examples(class_folders: Path, made_once: MadeOnce) -> Path:
     """The class folders, assembled and converted."""
     from sat_xception.dataset.assemble import assemble
     from sat_xception.dataset.settings import AssembleConfig
     from sat_xception.examples.convert import convert
     from sat_xception.examples.settings import ConvertConfig
 
-    folder = tmp_path_factory.mktemp("examples")
-    assemble(AssembleConfig(data=str(class_folders), out=folder / "dataset"))
-    convert(ConvertConfig(dataset=folder / "dataset", out=folder / "examples"))
-    return folder / "examples"
+    def make(folder: Path) -> None:
+        assemble(AssembleConfig(data=str(class_folders), out=folder / "dataset"))
+        convert(ConvertConfig(dataset=folder / "dataset", out=folder / "examples"))
+
+    return made_once("examples", make) / "examples"
 
 
 @pytest.fixture(scope="session")
-def trained(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(examples: Path, made_once: MadeOnce) -> Path:
     """A small MobileNetV2, trained for two epochs from random weights."""
     from sat_xception.model.settings import TrainConfig
     from sat_xception.train.train import train
 
-    folder = tmp_path_factory.mktemp("trained") / "mobilenetv2"
     settings = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 2}
-    train(TrainConfig(examples=examples, out=folder, **settings))
-    return folder
+
+    def make(folder: Path) -> None:
+        train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **settings))
+
+    return made_once("trained", make) / "mobilenetv2"
 
 
 @pytest.fixture(scope="session")
-def evaluated(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
     """The small model's evaluation on the validation split."""
     from sat_xception.evaluate.evaluate import evaluate
     from sat_xception.evaluate.settings import EvaluateConfig
 
-    folder = tmp_path_factory.mktemp("evaluated") / "mobilenetv2"
-    evaluate(EvaluateConfig(model=trained, examples=examples, out=folder))
-    return folder
+    def make(folder: Path) -> None:
+        evaluate(EvaluateConfig(model=trained, examples=examples, out=folder / "mobilenetv2"))
+
+    return made_once("evaluated", make) / "mobilenetv2"
 
 
 @pytest.fixture(scope="session")
-def packaged(trained: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packaged(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
     """The small model, packaged: a model root with school-classifier/1."""
     from sat_xception.package.package import package
     from sat_xception.package.settings import PackageConfig
 
-    folder = tmp_path_factory.mktemp("packaged")
-    package(PackageConfig(model=trained, examples=examples, out=folder, version=1))
-    return folder
+    def make(folder: Path) -> None:
+        package(PackageConfig(model=trained, examples=examples, out=folder, version=1))
+
+    return made_once("packaged", make)
 
 
 @pytest.fixture(scope="session")
