@@ -15,12 +15,18 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 __all__ = ["duration", "get_logger", "quiet_imports", "set_up_logging", "track"]
 
 T = TypeVar("T")
 _LINE_EVERY_S = 5.0
+# An estimate needs this much work after the first item.
+_ENOUGH_S = 1.0
+_ENOUGH_ITEMS = 3
+# Items that are done so soon after the first one came with it.
+_TOGETHER_S = 0.1
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -83,6 +89,55 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} m"
 
 
+class _Pace:
+    """Rate of the work so far, and the time left at this rate.
+
+    The first item's time is start-up: a connection, a model that is loaded. What comes together with it, such as the
+    tiles of a whole shard or those that an earlier run finished, counts as done but not as work.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.done = 0
+        self._total = total
+        self._first = self._begun = self._last = 0.0
+        self._before = 0
+
+    def advance(self) -> float:
+        """Count an item; return the time."""
+        now = time.monotonic()
+        self.done += 1
+        if self.done == 1:
+            self._first = now
+        if now - self._first <= _TOGETHER_S:
+            self._begun, self._before = now, self.done
+        self._last = now
+        return now
+
+    def rate(self) -> float | None:
+        """Return the items per second; None until there was enough work to tell."""
+        work, seconds = self.done - self._before, self._last - self._begun
+        return work / seconds if work >= _ENOUGH_ITEMS and seconds >= _ENOUGH_S else None
+
+    def seconds_left(self) -> float | None:
+        """Return the estimate of the remaining time; None until there was enough work to tell."""
+        rate = self.rate()
+        return max(0, self._total - self.done) / rate if rate else None
+
+
+class _TimeLeft(ProgressColumn):
+    """Column of a progress bar with the remaining time, once there is an estimate."""
+
+    max_refresh = 0.5
+
+    def __init__(self, pace: _Pace) -> None:
+        super().__init__()
+        self._pace = pace
+
+    def render(self, task: Task) -> Text:
+        left = self._pace.seconds_left()
+        return Text("" if left is None or task.finished else f"{duration(left)} left")
+
+
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield the items while showing progress.
 
@@ -101,30 +156,30 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 def _track_bar(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    pace = _Pace(total)
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _TimeLeft(pace),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         for item in items:
             yield item
+            pace.advance()
             progress.advance(task)
 
 
 def _track_lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     log = get_logger("progress")
-    started = told = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    pace, told = _Pace(total), time.monotonic()
+    for item in items:
         yield item
-        now = time.monotonic()
-        if now - told >= _LINE_EVERY_S and done < total:
+        now = pace.advance()
+        if now - told >= _LINE_EVERY_S and pace.done < total:
             told = now
-            rate = done / (now - started)
-            left = duration((total - done) / rate)
-            log.info(
-                "%-10s %s/%s (%.0f %%) %.1f/s, %s left", what, f"{done:,}", f"{total:,}", 100 * done / total, rate, left
-            )
+            counts = f"{what:<10} {pace.done:,}/{total:,} ({100 * pace.done / total:.0f} %)"
+            rate, left = pace.rate(), pace.seconds_left()
+            log.info("%s", counts if rate is None or left is None else f"{counts} {rate:.1f}/s, {duration(left)} left")

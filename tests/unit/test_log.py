@@ -171,6 +171,69 @@ def test_a_log_gets_a_line_every_few_seconds_with_rate_and_time_left(progress_li
     ]
 
 
+@pytest.fixture
+def lines_at(monkeypatch, caplog):
+    """Return a function that finishes items at some times, in seconds from the start, and returns the lines logged."""
+    caplog.set_level(logging.INFO, "sat_xception")
+
+    def work(times: list[float], total: int) -> list[str]:
+        caplog.clear()
+        looks = iter([0.0, *times])
+        monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+        assert len(list(log.track(range(len(times)), "predict", total))) == len(times)
+        return caplog.messages
+
+    return work
+
+
+def test_the_first_item_is_start_up_and_no_part_of_the_rate(lines_at):
+    # 6 seconds until the first tile, as where a model is loaded; then 10 tiles a second.
+    times = [6 + number / 10 for number in range(100)]
+    assert lines_at(times, 121) == [
+        "predict    1/121 (1 %)",
+        "predict    51/121 (42 %) 10.0/s, 7.0 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "estimated"),
+    [
+        pytest.param([4.1, 4.2, 4.3, 4.4, 4.5, 5.05], False, id="less than a second of work"),
+        pytest.param([3.9, 4.2, 4.3, 4.4, 4.5, 5.05], True, id="more than a second of work"),
+        pytest.param([0.1, 20, 40], False, id="two items after the first"),
+        pytest.param([0.1, 1, 2, 5.05], True, id="three items after the first"),
+        pytest.param([5.0, 5.0, 5.0, 5.0], False, id="items that came together"),
+    ],
+)
+def test_an_estimate_needs_a_second_of_work_on_a_few_items_after_the_first(lines_at, times, estimated):
+    assert lines_at(times, 1_000)[-1].endswith(" left") == estimated
+
+
+def test_what_comes_with_the_first_item_was_no_work_of_this_second(lines_at):
+    # A shard of 500 tiles after a minute, then one every 10 s.
+    times = [60.0] * 500 + [70.0] * 500 + [80.0] * 500
+    lines = lines_at(times, 2_000)
+    assert lines[0] == "predict    1/2,000 (0 %)"
+    assert lines[-1].startswith("predict    1,001/2,000 (50 %) ")
+    assert lines_at([60.0] * 500 + [70.0] * 499 + [75.0], 2_000)[-1] == (
+        "predict    1,000/2,000 (50 %) 33.3/s, 30.0 s left"
+    )
+
+
+def test_the_bar_shows_no_time_left_before_there_was_work(monkeypatch):
+    looks = iter([30.0, 30.5, 31.0, 31.5, 32.0])
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    pace, task = log._Pace(20), SimpleNamespace(finished=False)
+    column = log._TimeLeft(pace)
+    shown = []
+    for _ in range(5):
+        pace.advance()
+        shown.append(column.render(task).plain)
+    assert shown == ["", "", "", "8.0 s left", "7.5 s left"]
+    task.finished = True
+    assert column.render(task).plain == ""
+
+
 @pytest.mark.parametrize(("count", "seconds_each"), [(0, 1), (1, 60), (10, 0.1)])
 def test_work_that_is_done_soon_says_nothing(progress_lines, count, seconds_each):
     assert progress_lines(count, seconds_each) == []
