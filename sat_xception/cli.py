@@ -7,10 +7,12 @@ Ctrl-C.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sat_xception import __version__
-from sat_xception.errors import SatXceptionError
+from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
 from sat_xception.process import ending_well, flush_stdout, ignore_signals
 from sat_xception.settings.config import POSITIONAL, SECOND_NAME
@@ -29,6 +31,7 @@ from sat_xception.steps import (
     BULK_VERBS,
     DATASET_VERBS,
     MODELS_VERBS,
+    MOVED_FLAGS,
     PIPELINE_VERBS,
     SCHEDULE_VERBS,
     STEPS,
@@ -62,11 +65,19 @@ def console() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Signal handlers are restored afterwards."""
-    run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments))
+    run_app(app, _modern_arguments(sys.argv[1:] if arguments is None else arguments), _refuse_moved_flags)
 
 
-def run_app(application: typer.Typer, arguments: list[str]) -> None:
-    """Run a command line made of steps; errors that a user can act on are printed without a traceback."""
+def run_app(
+    application: typer.Typer, arguments: list[str], check: Callable[[list[str]], None] = lambda arguments: None
+) -> None:
+    """Run a command line made of steps; errors that a user can act on are printed without a traceback.
+
+    Args:
+        application: The command line.
+        arguments: Its arguments.
+        check: Raises an error for arguments that the command line would reject with a worse message.
+    """
     set_up_logging()
     # Neither file names nor the terminal need be UTF-8.
     for stream in (sys.stdout, sys.stderr):
@@ -74,6 +85,7 @@ def run_app(application: typer.Typer, arguments: list[str]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         with ending_well():
+            check(arguments)
             application(args=arguments, prog_name="sat_xception")
     except SatXceptionError as error:
         _log.error("error     %s", error)
@@ -87,6 +99,26 @@ def _modern_arguments(arguments: list[str]) -> list[str]:
         return arguments
     spelled = [f"-{argument}" if argument.split("=")[0] in _ORIGINAL_FLAGS else argument for argument in arguments[1:]]
     return [_ORIGINAL_TRAIN, *spelled]
+
+
+def _refuse_moved_flags(arguments: list[str]) -> None:
+    """Reject flags of earlier versions, naming the address of their setting.
+
+    Raises:
+        ConfigError: A flag became a setting in a file.
+    """
+    for verb, function in MOVED_FLAGS.items():
+        if tuple(arguments[: len(verb)]) != verb:
+            continue
+        module, name = function.split(":")
+        find = getattr(importlib.import_module(module), name)
+        for flag in (argument.partition("=")[0] for argument in arguments[len(verb) :] if argument.startswith("--")):
+            if address := find(flag.removeprefix("--")):
+                section, _, setting = address.partition(".")
+                raise ConfigError(
+                    f"{flag} is no flag any more: it is now `{address}`. Put {section}: {{{setting}: …}} into a YAML "
+                    "file, and give that as --settings"
+                )
 
 
 def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = False) -> None:

@@ -6,14 +6,15 @@ from components.images import image
 
 
 @dsl.component(base_image=image("convert"), install_kfp_package=False)
-def convert(dataset: dsl.Input[dsl.Dataset], examples: dsl.Output[dsl.Dataset]) -> None:
+def convert(settings: str, dataset: dsl.Input[dsl.Dataset], examples: dsl.Output[dsl.Dataset]) -> None:
     """Convert a dataset to TFRecord files, without re-encoding images.
 
     Args:
+        settings: Settings of the step that differ from its defaults, as JSON.
         dataset: Dataset of the assemble step.
         examples: TFRecord files by split.
     """
     from sat_xception.steps import run_step
 
-    result = run_step("convert", dataset=dataset.path, out=examples.path)
+    result = run_step("convert", settings, dataset=dataset.path, out=examples.path)
     examples.metadata.update(result.counts)

@@ -17,6 +17,8 @@ import yaml
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.checkout import compile_pipeline
+from sat_xception.kubeflow.pipeline_settings import SETTINGS
+from sat_xception.kubeflow.pipelines import moved_setting
 
 __all__ = ["parameter_table", "parse_assignments", "read_parameters", "typed_parameters", "write_table"]
 
@@ -34,7 +36,9 @@ _TYPES = {
 }
 
 
-def typed_parameters(definitions: Definitions, values: Mapping[str, object], origin: str) -> dict[str, Any]:
+def typed_parameters(
+    definitions: Definitions, values: Mapping[str, object], origin: str, pipeline: str = ""
+) -> dict[str, Any]:
     """Return the values, each with the type of its parameter.
 
     The API server refuses a value of another type, but only when the run is created; kfp's command line guesses types,
@@ -44,15 +48,14 @@ def typed_parameters(definitions: Definitions, values: Mapping[str, object], ori
         definitions: The pipeline's `inputDefinitions.parameters`.
         values: Value of each parameter that isn't left at its default.
         origin: Where the values come from, for messages.
+        pipeline: Name of the pipeline, to name the new address of parameters that moved into `settings`.
 
     Raises:
         ConfigError: A name is unknown, a value has the wrong type, or a parameter without default is missing.
     """
-    for name in values:
-        if name not in definitions:
-            near = difflib.get_close_matches(name, definitions, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known ones: {', '.join(sorted(definitions))}"
-            raise ConfigError(f"unknown parameter {name!r} in {origin}; {hint}")
+    unknown = [_unknown(name, definitions, origin, pipeline) for name in values if name not in definitions]
+    if unknown:
+        raise ConfigError("; ".join(unknown))
     typed = {name: _typed(name, value, definitions[name], origin) for name, value in values.items()}
     missing = [
         name
@@ -62,6 +65,14 @@ def typed_parameters(definitions: Definitions, values: Mapping[str, object], ori
     if missing:
         raise ConfigError(f"these parameters have no default and no value in {origin}: {', '.join(missing)}")
     return typed
+
+
+def _unknown(name: str, definitions: Definitions, origin: str, pipeline: str) -> str:
+    if address := moved_setting(pipeline, name):
+        return f"{name!r} in {origin} is no parameter any more: it is now `{address}` in the parameter `{SETTINGS}`"
+    near = difflib.get_close_matches(name, definitions, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known ones: {', '.join(sorted(definitions))}"
+    return f"unknown parameter {name!r} in {origin}; {hint}"
 
 
 def parse_assignments(definitions: Definitions, assignments: Iterable[str]) -> dict[str, object]:
@@ -98,6 +109,9 @@ def read_parameters(path: Path) -> dict[str, object]:
 
 def _typed(name: str, value: object, definition: Mapping[str, Any], origin: str) -> object:
     kind = str(definition["parameterType"])
+    if name == SETTINGS and kind == "STRING" and isinstance(value, dict):
+        # As people write it in a file; it is sent as text.
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     whole = isinstance(value, int) and not isinstance(value, bool)
     fits = {
         "NUMBER_INTEGER": whole,

@@ -14,7 +14,7 @@ from typing import Any
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.settings_text import read_mapping
-from sat_xception.kubeflow.task_settings import Task, TaskSettings, Value, plain
+from sat_xception.kubeflow.task_settings import Task, TaskSettings, Value, describe, masked, plain
 from sat_xception.settings.config import StepConfig
 
 __all__ = ["SETTINGS", "Headline", "PipelineSettings", "Resolved"]
@@ -111,12 +111,16 @@ class PipelineSettings:
         return plain(self.sections[section][name].model_fields[name].default)
 
     def help_of(self, parameter: str) -> str:
-        """Return the description of a parameter."""
+        """Return the description of a parameter, with the names of other settings instead of their flags."""
+        if parameter == SETTINGS:
+            return "Further settings of the steps, as YAML: a section per step; `sat_xception settings` lists them."
         if parameter in self.parameters.model_fields:
             return self.parameters.model_fields[parameter].description or ""
         headline = self.headlines[parameter]
         section, name = headline.addresses[0].split(".")
-        return headline.help or self.sections[section][name].model_fields[name].description or ""
+        names = {other: f"{section}.{other}" for other in self.sections[section]}
+        names = {other: self.headline_of(address) or address for other, address in names.items()}
+        return headline.help or describe(self.sections[section][name], name, names)
 
     def moved(self, parameter: str) -> str:
         """Return the address in `settings` of a parameter of an earlier version; "" if it had none of that name."""
@@ -258,7 +262,9 @@ class PipelineSettings:
                     continue
                 other = written.get(address, default)
                 if not _same(other, default) and not _same(other, value):
-                    problems.append(f"{name} is {value!r}, and {address} in {SETTINGS} is {other!r}; give one of them")
+                    problems.append(
+                        f"{name} is {masked(value)}, and {address} in {SETTINGS} is {masked(other)}; give one of them"
+                    )
                 given[address] = Value(value, name)
         return given, defaults
 

@@ -1,78 +1,149 @@
-"""The parameters of the training pipeline that follow from the settings of a run on this machine."""
+"""The settings of the training pipeline for a run on this machine: flags, the file of --settings, local defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from sat_xception.dataset.settings import LabelsConfig
+import yaml
+
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import whole_path
-from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
+from sat_xception.kubeflow.pipeline_settings import SETTINGS, Headline, Resolved
+from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.task_settings import plain
+from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
 from sat_xception.log import get_logger
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.weights import identify_weights
-from sat_xception.storage import fetch_file, is_remote
+from sat_xception.settings.config import StepConfig
+from sat_xception.storage import Stored, fetch_file
 
-__all__ = ["pipeline_arguments"]
+__all__ = ["RunArguments", "run_arguments"]
 
 _log = get_logger(__name__)
 
+# Settings of the run that set those of steps, with the addresses.
+_FLAGS: dict[str, tuple[str, ...]] = {
+    "data": ("assemble.data",),
+    "labels": ("assemble.labels",),
+    "imagery": ("assemble.imagery",),
+    "zoom": ("assemble.zoom",),
+    "positive_label": ("assemble.positive_label",),
+    "seed": ("assemble.seed", "train.seed"),
+    "input_size": ("train.input_size",),
+    "head_epochs": ("train.head_epochs",),
+    "fine_tune_epochs": ("train.fine_tune_epochs",),
+    "scratch_epochs": ("train.scratch_epochs",),
+    "alpha": tuple(f"{name}.alpha" for name in TRAINED_BACKBONES if get_backbone(name).has_alpha),
+    "min_accuracy": ("gate.min_accuracy",),
+    "min_recall": ("gate.min_recall",),
+    "min_precision": ("gate.min_precision",),
+    "max_loss": ("gate.max_loss",),
+    "name": ("deploy.name",),
+    "model_root": ("deploy.model_root",),
+}
+_WEIGHTS = {backbone: f"--weights {backbone}=" for backbone in TRAINED_BACKBONES}
+# Settings with a path or an address that their type doesn't show.
+_ADDRESSES = ("imagery", "weights")
 
-def pipeline_arguments(config: RunConfig) -> dict[str, Any]:
-    """Return the pipeline's parameters for a run; each weights file goes to the backbone that it fits.
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _headlines() -> dict[str, Headline]:
+    defaults = {name: plain(RunConfig.model_fields[name].default) for name in _FLAGS}
+    flags = {_flag(name): Headline(addresses, defaults[name]) for name, addresses in _FLAGS.items()}
+    return flags | {_WEIGHTS[name]: Headline((f"{name}.weights",), "none") for name in TRAINED_BACKBONES}
+
+
+def _use_local_defaults(resolved: Resolved) -> None:
+    """Set the input size and the number of epochs that aren't given, by the weights that a training starts from."""
+    TRAINING.adjust(resolved)
+    for name in TRAINED_BACKBONES:
+        backbone, train = get_backbone(name), resolved.tasks[name]
+        size = backbone.local_scratch_input_size if train.get("weights") == "none" else backbone.input_size
+        for setting, default in (("input_size", size), ("scratch_epochs", backbone.local_scratch_epochs)):
+            if train.names[setting] == _flag(setting) and not train.values[setting]:
+                train.values[setting] = default
+
+
+_LOCAL = dataclasses.replace(
+    TRAINING, headlines=_headlines(), adjust=_use_local_defaults, find_problems=lambda resolved: []
+)
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Settings of a run, with absolute paths.
+
+    Attributes:
+        sections: Settings by section, each with its values.
+        parameters: The pipeline's own parameters.
+    """
+
+    sections: dict[str, dict[str, Any]]
+    parameters: dict[str, Any]
+
+    def for_pipeline(self) -> dict[str, Any]:
+        """Return the parameters of the pipeline that differ from their defaults."""
+        return {**self.parameters, SETTINGS: yaml.safe_dump(self.sections, allow_unicode=True)}
+
+    def paths(self, read: bool) -> list[Path]:
+        """Return the paths on this machine that steps read, or those that they write besides their outputs."""
+        found = {str(value) for kind, value in self._paths() if (kind in ("folder", "file")) == read}
+        own = () if read else map(str, self.parameters.values())
+        return [Path(path) for path in sorted({*found, *own}) if Path(path).is_absolute()]
+
+    def _paths(self) -> Iterator[tuple[str, object]]:
+        for section, values in self.sections.items():
+            for name, value in values.items():
+                config = TRAINING.sections[section][name]
+                if value and _is_path(config, name) and f"{section}.{name}" != "deploy.model_root":
+                    yield _kind(config, name), value
+
+
+def run_arguments(config: RunConfig) -> RunArguments:
+    """Return the settings of a run; each weights file goes to the backbone that it fits.
 
     Raises:
-        ConfigError: A weights file doesn't exist, or the pipeline doesn't train its backbone.
+        ConfigError: Settings are wrong, a weights file doesn't exist, or the pipeline doesn't train its backbone.
         ModelError: A weights file fits no backbone.
     """
-    return {
-        "data": config.data if config.data in ("", "sample") else str(Path(config.data).resolve()),
-        "data_accept_anomalies": list(config.accept),
-        "data_baseline": _parameter(config.baseline),
-        "data_block_zoom": config.block_zoom,
-        "data_keep_near_duplicates": config.keep_near_duplicates,
-        "data_max_unplaced": config.max_unplaced,
-        "data_near_duplicate_bits": config.near_duplicate_bits,
-        "data_positive_label": config.positive_label,
-        "data_seed": config.seed,
-        "data_store": _parameter(config.store),
-        **{f"data_{name}": _parameter(getattr(config, name)) for name in LabelsConfig.model_fields},
-        "data_imagery": whole_path(config.imagery),
-        "deploy_model_name": config.name,
-        "deploy_model_root": str(config.model_root),
-        "evaluate_goal": config.goal,
-        "gate_max_calibration_error": config.max_calibration_error,
-        "gate_max_loss": config.max_loss,
-        "gate_min_accuracy": config.min_accuracy,
-        "gate_min_gain": config.min_gain,
-        "gate_min_precision": config.min_precision,
-        "gate_min_recall": config.min_recall,
-        "gate_min_slice_accuracy": config.min_slice_accuracy,
-        "gate_min_slice_recall": config.min_slice_recall,
-        "gate_min_slice_tiles": config.min_slice_tiles,
-        "train_fine_tune_epochs": config.fine_tune_epochs,
-        "train_head_epochs": config.head_epochs,
-        "train_search_trials": config.search_trials,
-        **_of_backbones(config),
-    }
-
-
-def _of_backbones(config: RunConfig) -> dict[str, Any]:
-    """Return the parameters that exist once per backbone."""
     weights, alphas = _sort_weights(config.weights)
-    found: dict[str, Any] = {}
+    given = {_flag(name): plain(getattr(config, name)) for name in _FLAGS}
+    given |= {_WEIGHTS[name]: source for name, source in weights.items()}
+    if alphas:
+        given["--alpha"] = next(iter(alphas.values()))
+    given |= {"data_baseline": plain(config.baseline), "data_store": plain(config.store)}
+    given[SETTINGS] = _read(config.settings) if config.settings else ""
+    origin = str(config.settings or SETTINGS)
+    _LOCAL.check(given, origin)
+    resolved, _ = _LOCAL.resolve(given, origin)
     for name in TRAINED_BACKBONES:
-        backbone, from_random = get_backbone(name), weights[name] == "none"
-        _log.info("weights   %s starts from %s", name, "random weights" if from_random else weights[name])
-        size = backbone.local_scratch_input_size if from_random else backbone.input_size
-        found[f"{name}_weights"] = weights[name]
-        found[f"{name}_input_size"] = config.input_size or size
-        found[f"{name}_scratch_epochs"] = config.scratch_epochs or backbone.local_scratch_epochs
-        if backbone.has_alpha:
-            found[f"{name}_alpha"] = alphas.get(name, config.alpha)
-    return found
+        start = resolved.tasks[name].get("weights")
+        _log.info("weights   %s starts from %s", name, "random weights" if start == "none" else start)
+    sections = {
+        settings.task.sections[-1]: {
+            name: _absolute(settings.task.config, name, settings.values[name])
+            for name in settings.task.own
+            if name in settings.values
+        }
+        for settings in resolved.tasks.values()
+    }
+    own = {name: whole_path(str(value)) for name, value in resolved.parameters.items() if name in given}
+    return RunArguments(sections, own)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the settings {path}: {error}") from None
 
 
 def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float]]:
@@ -90,15 +161,30 @@ def _sort_weights(given: Sequence[str]) -> tuple[dict[str, str], dict[str, float
                     f"{path} holds weights of {name}, but the pipeline trains {' and '.join(weights)}; "
                     "train it with `sat_xception train --backbone`"
                 )
-            source, alphas[name] = str(path), alpha
+            source = str(path)
+            if get_backbone(name).has_alpha:
+                alphas[name] = alpha
         weights[name] = source
     return weights, alphas
 
 
-def _parameter(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
-    """Return a setting as a pipeline parameter: paths as text, None as ""."""
-    if is_remote(value):
-        return str(value)
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return "" if value is None else list(value) if isinstance(value, tuple) else value
+def _is_path(config: type[StepConfig], name: str) -> bool:
+    field = config.model_fields[name]
+    return Path in (field.annotation, *get_args(field.annotation)) or _kind(config, name) != "local"
+
+
+def _kind(config: type[StepConfig], name: str) -> str:
+    """Return the kind of a path; see `Stored`. "local" is a path that is never in a bucket, or no path."""
+    if name in _ADDRESSES:
+        return "file"
+    marks = [mark.kind for mark in config.model_fields[name].metadata if isinstance(mark, Stored)]
+    return marks[0] if marks else "local"
+
+
+def _absolute(config: type[StepConfig], name: str, value: object) -> object:
+    """Return a path as an absolute one, for steps in other processes; other values as they are."""
+    is_name = (name == "data" and value == SAMPLE) or (name == "weights" and value in ("imagenet", "none"))
+    # The model root is shown as it is given, in the command that serves it.
+    if is_name or name == "model_root" or not _is_path(config, name):
+        return plain(value)
+    return [whole_path(str(item)) for item in value] if isinstance(value, list) else whole_path(str(plain(value)))

@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
-from sat_xception.dataset.settings import AssembleConfig, LabelsConfig
-from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
+from sat_xception.dataset.settings import AssembleConfig
+from sat_xception.evaluate.settings import GateConfig
 from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
 from sat_xception.publish.settings import PublishConfig
 from sat_xception.serve.settings import ServeConfig
-from sat_xception.settings.config import setting_of
-from sat_xception.settings.types import Difference, Fraction, Place, ResultOrNone, ThresholdGoal
+from sat_xception.settings.config import StepConfig, setting_of, shown
+from sat_xception.settings.types import FileOrNone, Fraction, LocalFileOrNone, Place, ResultOrNone
 from sat_xception.storage import Stored, is_remote
-from sat_xception.validation.settings import ValidateConfig
 
-__all__ = ["TRAINED_BACKBONES", "BulkRunConfig", "RunConfig"]
+__all__ = ["BulkRunConfig", "RunConfig", "moved_flag"]
 
 
-# Backbones that the training pipeline trains, in the order of its tasks.
-TRAINED_BACKBONES = ("xception", "mobilenetv2")
 _TRAINED = {name: get_backbone(name) for name in TRAINED_BACKBONES}
 _SIZES = ", ".join(f"{backbone.local_scratch_input_size} for {name}" for name, backbone in _TRAINED.items())
 _EPOCHS = ", ".join(f"{backbone.local_scratch_epochs} for {name}" for name, backbone in _TRAINED.items())
 
 
-class RunConfig(LabelsConfig):
+class RunConfig(StepConfig):
     """Run the whole training pipeline on this machine, without a cluster, and without Docker unless --runner docker."""
 
     runner: Literal["subprocess", "docker"] = Field(
         "subprocess", description="Run the steps as processes, or each in its own image (after `make images`)."
     )
-    data: Annotated[str, Stored("folder")] = Field(
-        "sample",
+    settings: LocalFileOrNone = Field(
+        None,
+        description="YAML file of further settings of the steps, a section per step, as `sat_xception settings` prints "
+        "them.",
+    )
+    data: str = Field(
+        SAMPLE,
         description="Folder of class folders, local or at gs://; 'sample' draws the synthetic sample. Or give "
         "--labels.",
     )
+    labels: FileOrNone = setting_of(AssembleConfig, "labels")
+    imagery: str = setting_of(AssembleConfig, "imagery")
+    zoom: int = setting_of(AssembleConfig, "zoom")
+    positive_label: str = Field("", description="The positive class. Default: see `assemble --help`.")
     weights: tuple[str, ...] = Field(
         (),
         description="Weights file of a backbone, which is recognised by the file. Or BACKBONE=imagenet.",
@@ -58,27 +65,14 @@ class RunConfig(LabelsConfig):
         description=f"Input size of each model, in pixels. Default: {_SIZES} from random weights, otherwise the "
         "backbone's own.",
     )
-    block_zoom: int = setting_of(AssembleConfig, "block_zoom")
-    near_duplicate_bits: int = setting_of(AssembleConfig, "near_duplicate_bits")
-    keep_near_duplicates: bool = setting_of(AssembleConfig, "keep_near_duplicates")
-    max_unplaced: Fraction = setting_of(AssembleConfig, "max_unplaced")
     seed: int = setting_of(TrainConfig, "seed")
     head_epochs: int = setting_of(TrainConfig, "head_epochs")
     fine_tune_epochs: int = setting_of(TrainConfig, "fine_tune_epochs")
-    search_trials: int = setting_of(TrainConfig, "search_trials")
     scratch_epochs: int = Field(0, ge=0, description=f"Number of epochs from random weights. Default: {_EPOCHS}.")
-    positive_label: str = Field("", description="The positive class. Default: see `assemble --help`.")
-    accept: tuple[str, ...] = setting_of(ValidateConfig, "accept")
     min_accuracy: Fraction = Field(0.80, description="Minimum validation accuracy, for the gate.")
-    min_gain: Difference = setting_of(GateConfig, "min_gain")
     min_recall: Fraction = setting_of(GateConfig, "min_recall")
     min_precision: Fraction = setting_of(GateConfig, "min_precision")
-    min_slice_accuracy: Fraction = setting_of(GateConfig, "min_slice_accuracy")
-    min_slice_recall: Fraction = setting_of(GateConfig, "min_slice_recall")
-    min_slice_tiles: int = setting_of(GateConfig, "min_slice_tiles")
-    max_calibration_error: Fraction = setting_of(GateConfig, "max_calibration_error")
     max_loss: Fraction = setting_of(GateConfig, "max_loss")
-    goal: ThresholdGoal = setting_of(EvaluateConfig, "goal")
     baseline: ResultOrNone = Field(
         None,
         description="Folder, local or at gs://, that keeps the schema, statistics and last-run.json of the last run "
@@ -90,9 +84,13 @@ class RunConfig(LabelsConfig):
         "computed from the same data, settings and code are reused.",
     )
 
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
+        return super().resolved() | {"imagery": shown(self.imagery)}
+
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> RunConfig:
-        if self.labels and self.data not in ("", "sample"):
+        if self.labels and self.data not in ("", SAMPLE):
             raise ValueError("give either --data or --labels")
         if self.runner == "docker" and is_remote(self.model_root):
             raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
@@ -138,3 +136,16 @@ class BulkRunConfig(ImagerySettings):
         if sum(map(bool, (self.area, self.bbox, self.tiles))) != 1:
             raise ValueError("give one of --area, --bbox and --tiles")
         return self
+
+
+def moved_flag(name: str) -> str:
+    """Return the address of a setting that is no flag of `run`, as `section.setting`; "" if there is none.
+
+    Args:
+        name: Name of the flag without dashes in front, such as "negatives-ratio".
+    """
+    setting = name.removeprefix("no-").replace("-", "_")
+    if setting in RunConfig.model_fields:
+        return ""
+    sections = (section for section in TRAINING.sections if section not in TRAINED_BACKBONES)
+    return next((f"{section}.{setting}" for section in sections if setting in TRAINING.sections[section]), "")

@@ -15,9 +15,9 @@ from sat_xception.deploy.deployment import Deployment
 from sat_xception.evaluate.decision import NO_WINNER, Decision
 from sat_xception.kubeflow.checkout import local_images, pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, StepFailedError, check_path, check_steps_ran, run_pipeline
-from sat_xception.kubeflow.run_arguments import pipeline_arguments
+from sat_xception.kubeflow.run_arguments import RunArguments, run_arguments
 from sat_xception.kubeflow.run_result import RunResult
-from sat_xception.kubeflow.run_settings import TRAINED_BACKBONES, RunConfig
+from sat_xception.kubeflow.run_settings import RunConfig
 from sat_xception.log import get_logger
 from sat_xception.notify.settings import NotifyConfig
 from sat_xception.served_model.packaged_model import PackagedModel
@@ -30,17 +30,6 @@ _EVALUATIONS = ("evaluate", "evaluate-2", "evaluate-serving")
 _STEPS = ("check", "assemble", "convert", "validate", "train", "train-2", *_EVALUATIONS, "gate")
 _STEPS_OF_A_WINNER = ("package", "deploy")
 _WEBHOOK_ENV = NotifyConfig.model_fields["webhook_env"].default
-# Parameters with paths that steps read, and that they write besides their outputs.
-_READ = (
-    "data",
-    "data_imagery",
-    "data_labels",
-    "data_negatives_lookalikes",
-    "data_negatives_review",
-    "data_negatives_within",
-    *(f"{backbone}_weights" for backbone in TRAINED_BACKBONES),
-)
-_WRITTEN = ("data_baseline", "data_store", "data_tile_cache")
 # Cache of kfp's local runner, in the folder of all runs: outputs by a task's inputs and code.
 _CACHE = ".cache"
 
@@ -57,11 +46,11 @@ def run(config: RunConfig) -> RunResult:
     folder = (config.out / run_id).resolve()
     _log.info("run       school-classifier-training on this machine; everything goes to %s", config.out / run_id)
     check_path(folder)
-    arguments = pipeline_arguments(config)
+    arguments = run_arguments(config)
     folder.mkdir(parents=True)
     with _step_runner(config, folder, arguments) as runner:
         cache = (config.out / _CACHE).resolve() if config.store else None
-        outputs = run_pipeline(pipeline_function("training"), runner, folder, arguments, cache)
+        outputs = run_pipeline(pipeline_function("training"), runner, folder, arguments.for_pipeline(), cache)
     check_steps_ran(outputs, _STEPS)
     decision = Decision.read(outputs / "gate" / "decision")
     served = deployment = None
@@ -69,15 +58,15 @@ def run(config: RunConfig) -> RunResult:
     if decision.to_deploy != NO_WINNER:
         check_steps_ran(outputs, _STEPS_OF_A_WINNER)
         deployment = Deployment.read(outputs / "deploy" / "deployment")
-        version = outputs / "package" / "served_model" / config.name / str(deployment.version)
+        version = outputs / "package" / "served_model" / deployment.name / str(deployment.version)
         served, report = PackagedModel.read(version), version / "report.html"
     shutil.copyfile(report, folder / "report.html")
     return RunResult(config.out / run_id, decision, served, deployment, time.monotonic() - started)
 
 
 @contextlib.contextmanager
-def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield kfp's runner; with containers, start the server and add its address to `arguments`."""
+def _step_runner(config: RunConfig, folder: Path, arguments: RunArguments) -> Iterator[Any]:
+    """Yield kfp's runner; with containers, start the server and add its address to the settings of deploy."""
     from kfp import local
 
     failure = {TERMINATION_LOG_ENV: str(folder / FAILURE)}
@@ -92,11 +81,11 @@ def _step_runner(config: RunConfig, folder: Path, arguments: dict[str, Any]) -> 
 
     executors = pipeline_function("training").pipeline_spec.deployment_spec["executors"].values()
     check_images({executor["container"]["image"] for executor in executors} | {images.image("serve")})
-    model_root = config.model_root.resolve()
-    read = [Path(arguments[name]) for name in _READ if Path(arguments[name]).is_absolute()]
-    write = [Path(arguments[name]) for name in _WRITTEN if Path(arguments[name]).is_absolute()]
-    secrets = {name: os.environ[name] for name in (_WEBHOOK_ENV, config.imagery_token_env) if name in os.environ}
-    server = Server(images.image("serve"), model_root, config.name)
+    deploy, assemble = arguments.sections["deploy"], arguments.sections["assemble"]
+    model_root, token = Path(deploy["model_root"]).resolve(), assemble.get("imagery_token_env", "")
+    secrets = {name: os.environ[name] for name in (_WEBHOOK_ENV, token) if name in os.environ}
+    server = Server(images.image("serve"), model_root, deploy["name"])
+    read, write = arguments.paths(read=True), arguments.paths(read=False)
     with step_containers(folder, server, read, write, failure | secrets) as (runner, endpoint):
-        arguments |= {"deploy_model_root": str(model_root), "deploy_endpoint": endpoint}
+        deploy |= {"model_root": str(model_root), "endpoint": endpoint}
         yield runner

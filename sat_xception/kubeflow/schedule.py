@@ -111,8 +111,9 @@ def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[dict[s
             "cron      %s: %s in %s is %s in UTC", schedule.name, schedule.cron, schedule.timezone, schedule.utc_cron
         )
     version = pinned(cluster, schedule.pipeline, schedule.pipeline_version)
-    definitions = CompiledPipeline.from_version(version).parameters
-    return version, typed_parameters(definitions, schedule.parameters, f"{file}, schedule {schedule.name!r}")
+    pipeline = CompiledPipeline.from_version(version)
+    origin = f"{file}, schedule {schedule.name!r}"
+    return version, typed_parameters(pipeline.parameters, schedule.parameters, origin, pipeline.name)
 
 
 def _apply(

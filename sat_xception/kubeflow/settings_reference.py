@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import html
-import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,12 @@ import yaml
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.pipeline_settings import SETTINGS, PipelineSettings
+from sat_xception.kubeflow.pipelines import PIPELINES
 from sat_xception.kubeflow.settings import SettingsConfig
-from sat_xception.kubeflow.training_settings import TRAINING
+from sat_xception.kubeflow.task_settings import describe
 
-__all__ = ["PIPELINES", "SettingsText", "print_settings", "settings_markdown", "settings_yaml", "write_reference"]
+__all__ = ["SettingsText", "print_settings", "settings_markdown", "settings_yaml", "write_reference"]
 
-# By the name on the command line.
-PIPELINES: Mapping[str, PipelineSettings] = {"training": TRAINING}
 _WIDTH = 100
 _DOCUMENT = Path("docs/settings.md")
 _STARTS, _ENDS = "<!-- settings -->", "<!-- end of settings -->"
@@ -108,11 +106,8 @@ def _purpose(pipeline: PipelineSettings, section: str) -> str:
 
 
 def _description(pipeline: PipelineSettings, section: str, name: str) -> str:
-    """Return the description of a setting, with the names of other settings instead of their flags."""
-    fields = pipeline.sections[section][name].model_fields
-    text = " ".join((fields[name].description or "").split())
-    named = {f"--{other.replace('_', '-')}": other for other in fields}
-    return re.sub(r"--[a-z][a-z0-9-]*", lambda flag: named.get(flag[0], flag[0]), text)
+    config = pipeline.sections[section][name]
+    return describe(config, name, {other: other for other in config.model_fields})
 
 
 def _shown(pipeline: PipelineSettings, section: str, name: str) -> str:

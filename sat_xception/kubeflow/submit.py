@@ -108,7 +108,7 @@ def _parameters(config: SubmitConfig, pipeline: CompiledPipeline) -> dict[str, A
     given = read_parameters(config.params) if config.params else {}
     given |= parse_assignments(pipeline.parameters, config.param)
     origin = f"{config.params} and --param" if config.params else "--param"
-    return typed_parameters(pipeline.parameters, given, origin)
+    return typed_parameters(pipeline.parameters, given, origin, pipeline.name)
 
 
 def _start(

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, get_origin
 
 from pydantic import ValidationError
 
-from sat_xception.settings.config import StepConfig
+from sat_xception.settings.config import StepConfig, shown
 from sat_xception.storage.files import dump_json
 
-__all__ = ["Task", "TaskSettings", "Value", "plain"]
+__all__ = ["Task", "TaskSettings", "Value", "describe", "masked", "plain"]
 
 _FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
 
@@ -90,7 +90,7 @@ class TaskSettings:
             return message
         setting, *inside = item["loc"]
         position = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
-        got = "" if item["type"] == "missing" else f"; got {item['input']!r}"
+        got = "" if item["type"] == "missing" else f"; got {masked(item['input'])}"
         return f"{self.names.get(str(setting), setting)}{position}: {message}{got}"
 
     def _shown(self, flag: re.Match[str]) -> str:
@@ -110,6 +110,17 @@ class TaskSettings:
             or (name not in self.task.inputs and getattr(config, name) != fields[name].default)
         }
         return dump_json(kept, sort_keys=True, ensure_ascii=False)
+
+
+def describe(config: type[StepConfig], name: str, names: Mapping[str, str]) -> str:
+    """Return the description of a setting, with the names of other settings instead of their flags."""
+    text = " ".join((config.model_fields[name].description or "").split())
+    return _FLAG.sub(lambda flag: names.get(flag[1].replace("-", "_"), flag[0]), text)
+
+
+def masked(value: object) -> str:
+    """Return a value for a message, with keys and passwords in addresses masked."""
+    return repr(shown(value) if isinstance(value, str) and "://" in value else value)
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - a setting of any type

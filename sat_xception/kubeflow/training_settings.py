@@ -120,9 +120,19 @@ _HEADLINES = {
         ("assemble.seed", "train.seed"), help="Seed of the split, and of weights and shuffling in training."
     ),
     "data_zoom": Headline(("assemble.zoom",)),
-    "deploy_endpoint": Headline(("deploy.endpoint",)),
+    "deploy_endpoint": Headline(
+        ("deploy.endpoint",),
+        help="Address of the server that watches the model root: http://, https:// or grpc://, host and port. Empty: a "
+        "temporary server is started for the check. With deploy_target 'kserve', the http:// or https:// address that "
+        "users call.",
+    ),
     "deploy_model_name": Headline(("deploy.name",)),
-    "deploy_model_root": Headline(("deploy.model_root",), "models/serving"),
+    "deploy_model_root": Headline(
+        ("deploy.model_root",),
+        "models/serving",
+        "Folder, local or at gs://, that the endpoint's server watches; the model is written to its <name>/<version>, "
+        "with deploy_target 'kserve' to its <name>-releases/<version>/<version>.",
+    ),
     "deploy_namespace": Headline(("deploy.namespace",)),
     "deploy_strategy": Headline(("deploy.strategy",)),
     "deploy_target": Headline(("deploy.target",)),
@@ -130,9 +140,20 @@ _HEADLINES = {
     "gate_min_accuracy": Headline(("gate.min_accuracy",)),
     "gate_min_precision": Headline(("gate.min_precision",)),
     "gate_min_recall": Headline(("gate.min_recall",)),
-    "train_checkpoints": Headline(("train.checkpoints",)),
+    "train_checkpoints": Headline(
+        ("train.checkpoints",),
+        help="Folder or gs:// address for training checkpoints, so that a training resumes after its node was taken "
+        "away. Empty: checkpoints are lost with the pod, and a retry starts from the beginning.",
+    ),
     "train_fine_tune_epochs": Headline(("train.fine_tune_epochs",)),
-    **{f"{backbone}_weights": Headline((f"{backbone}.weights",)) for backbone in TRAINED_BACKBONES},
+    **{
+        f"{name}_weights": Headline(
+            (f"{name}.weights",),
+            help=f"Initial weights of {get_backbone(name).title}: 'imagenet' (downloaded), a path or gs:// address of "
+            "a .h5 file, or 'none'.",
+        )
+        for name in TRAINED_BACKBONES
+    },
     **{f"{name}_alpha": Headline((f"{name}.alpha",)) for name in TRAINED_BACKBONES if get_backbone(name).has_alpha},
 }
 # Settings with paths that one task writes and another task, or the next run, reads.

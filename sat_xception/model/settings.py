@@ -122,6 +122,12 @@ class TrainConfig(StepConfig):
         "reject such a candidate with the reason.",
     )
 
+    @field_validator("xla", mode="before")
+    @classmethod
+    def _is_text(cls, xla: object) -> object:
+        # YAML reads on and off as booleans.
+        return {True: "on", False: "off"}[xla] if isinstance(xla, bool) else xla
+
     @field_validator("input_size")
     @classmethod
     def _is_large_enough(cls, input_size: int, info: ValidationInfo) -> int:

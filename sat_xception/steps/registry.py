@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sat_xception.bulk.settings import (
@@ -12,6 +13,7 @@ from sat_xception.bulk.settings import (
 )
 from sat_xception.dataset.settings import AssembleConfig, DiffConfig, ExportFoldersConfig
 from sat_xception.deploy.settings import DeployConfig, DeploymentsConfig, RollbackConfig
+from sat_xception.errors import ConfigError
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.examples.settings import ConvertConfig
 from sat_xception.kubeflow.run_settings import BulkRunConfig, RunConfig
@@ -34,6 +36,7 @@ __all__ = [
     "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
+    "MOVED_FLAGS",
     "PIPELINE_VERBS",
     "SCHEDULE_VERBS",
     "STEPS",
@@ -108,6 +111,10 @@ SCHEDULE_VERBS: dict[str, Step] = {
 }
 
 
+# Functions that return the address in a settings file of a flag that a verb had in earlier versions, by the verb.
+MOVED_FLAGS: dict[tuple[str, ...], str] = {("run",): "sat_xception.kubeflow.run_settings:moved_flag"}
+
+
 def step_named(name: str) -> Step:
     """Return the step of a component by its name: `bulk_plan` is `sat_xception bulk plan`.
 
@@ -118,12 +125,29 @@ def step_named(name: str) -> Step:
     return BULK_VERBS[verb] if group == "bulk" else STEPS[name]
 
 
-def run_step(step: str, /, **settings: object) -> Any:  # noqa: ANN401 - each step has its own result
+def run_step(step: str, settings: str = "", /, **others: object) -> Any:  # noqa: ANN401 - each step has its own result
     """Run a step from a component: do the work, print the summary, return the result.
 
     Errors that a user can act on end the process with their exit code; see `reporting_errors`.
+
+    Args:
+        step: Name of the component.
+        settings: Settings as JSON, as the first task of the pipeline returns them; "" is none.
+        **others: Further settings, which override those.
     """
     with reporting_errors(step):
-        result = step_named(step).run(settings)
+        result = step_named(step).run({**_read_settings(settings), **others})
     print(result.summary(), flush=True)
     return result
+
+
+def _read_settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text or "{}")
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"the task's settings must be a JSON object, as the first task of the pipeline returns it; got {text!r}"
+        )
+    return settings

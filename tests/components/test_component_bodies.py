@@ -9,10 +9,18 @@ import pytest
 from google.protobuf import json_format
 
 from pipelines.training import training
+from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.notify.last_run import outcome_of
 from tests.components.launcher import Launcher
 from tests.conftest import draw_tile, encode
 from tests.tile_server import TileServer
+
+NO_LIMITS = {"min_accuracy": 0.0, "min_gain": -1.0, "min_recall": 0.0, "min_precision": 0.0, "max_loss": 1.0}
+
+
+def as_settings(**settings):
+    """Return settings of a task, as check returns them."""
+    return json.dumps(settings)
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def test_assemble_and_convert_hand_over_a_dataset(launcher, run_check, class_fol
     launcher.run("assemble", source=checked["source"])
     dataset = launcher.outputs["assemble/dataset"]
     assert dataset.metadata["ok"] == 80
-    launcher.run("convert", dataset=dataset)
+    launcher.run("convert", settings=checked["convert"], dataset=dataset)
     examples = launcher.outputs["convert/examples"]
     assert sum(examples.metadata.values()) == 80
     described = json.loads((examples.path / "examples.json").read_text())
@@ -44,7 +52,9 @@ def test_with_a_store_the_source_is_the_same_in_every_run_on_the_same_data(
 ):
     given = {"data": str(class_folders), "data_store": str(tmp_path / "store"), "gate_min_accuracy": 0.5}
     first = run_check(**given)
-    assert run_check(**{**given, "gate_min_accuracy": 0.9, "run": "run-2"}) == first
+    second = run_check(**{**given, "gate_min_accuracy": 0.9, "run": "run-2"})
+    # Only the gate's settings differ, so nothing but the gate is computed again.
+    assert {name for name, text in second.items() if text != first[name]} == {"gate"}
     launcher.run("assemble", source=first["source"])
     assert launcher.outputs["assemble/dataset"].metadata["ok"] == 80
 
@@ -69,8 +79,8 @@ def test_assemble_takes_places_and_imagery_by_parameters(launcher, run_check, tm
     (tmp_path / "places.csv").write_text("\n".join(["lon,lat,kind,setting", *rows]))
     with _Imagery([]) as server:
         given = {"data_labels": str(tmp_path / "places.csv"), "data_imagery": server.template, "data_zoom": 15}
-        more = {"data_label_column": "kind", "data_slice_columns": ["setting"], "data_negatives_ratio": 0.5}
-        launcher.run("assemble", source=run_check(**given, **more, data_workers=4)["source"])
+        more = "assemble: {label_column: kind, slice_columns: [setting], negatives_ratio: 0.5, workers: 4}"
+        launcher.run("assemble", source=run_check(**given, settings=more)["source"])
     dataset = launcher.outputs["assemble/dataset"]
     described = json.loads((dataset.path / "dataset.json").read_text())
     assert dataset.metadata["ok"] == described["counts"]["considered"] == 80 + 20 == sum(server.asked.values())
@@ -97,7 +107,7 @@ def test_the_first_task_refuses_a_parameter_of_a_later_one_before_it_reads_the_d
         run_check(data=str(tmp_path / "nowhere"), gate_min_accuracy=1.5)
     assert ended.value.code == 2
     reason = json.loads((tmp_path / "reason.json").read_text())["error"]
-    assert reason.startswith("wrong pipeline parameters: gate_min_accuracy")
+    assert reason.startswith("wrong settings: gate_min_accuracy")
     assert "nowhere" not in reason
 
 
@@ -123,23 +133,15 @@ def decide(launcher, packaged, evaluated, examples, tmp_path):
     weaker["backbone"], weaker["model"] = "xception", "0" * 64
     weaker["metrics"]["accuracy"] = 0.0
     (other / "evaluation.json").write_text(json.dumps(weaker))
-    limits = {
-        "min_accuracy": 0.0,
-        "min_gain": -1.0,
-        "min_recall": 0.0,
-        "min_precision": 0.0,
-        "max_calibration_error": 1.0,
-    }
-    limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
     candidates = {"xception": stored("a/evaluation", other), "mobilenetv2": stored("b/evaluation", evaluated)}
 
     def run(model_root, run, **changes):
-        where = {"model_root": str(model_root), "endpoint": "", "name": "school-classifier"}
-        scoring = {"examples": stored("convert/examples", examples), "goal": "f1", "batch_size": 32}
-        launcher.run("evaluate-serving", **where, **scoring)
+        where = as_settings(model_root=str(model_root))
+        launcher.run("evaluate-serving", settings=where, examples=stored("convert/examples", examples))
         serving = launcher.outputs["evaluate-serving/evaluation"]
         ending = {"baseline": str(tmp_path / "baseline"), "run": run}
-        return launcher.run("gate", **candidates, serving=serving, **{**limits, **changes}, **ending)["Output"]
+        limits = as_settings(**{**NO_LIMITS, "max_loss": 0.01, **changes})
+        return launcher.run("gate", settings=limits, **candidates, serving=serving, **ending)["Output"]
 
     return run
 
@@ -156,7 +158,9 @@ def test_gate_returns_the_winner_and_package_takes_it(launcher, decide, trained,
     launcher.store("train/model", trained)
     models = {"xception": launcher.outputs["train/model"], "mobilenetv2": launcher.outputs["train/model"]}
     inputs = {"examples": launcher.outputs["convert/examples"], "decision": launcher.outputs["gate/decision"]}
-    launcher.run("package", in_group=True, winner="mobilenetv2", **models, **inputs, name="schools")
+    launcher.run(
+        "package", in_group=True, settings=as_settings(name="schools"), winner="mobilenetv2", **models, **inputs
+    )
     served = launcher.outputs["package/served_model"]
     assert (served.path / "schools" / served.metadata["version"] / "saved_model.pb").is_file()
 
@@ -178,16 +182,12 @@ def diverged(launcher, examples, tmp_path):
     network.save_weights(tmp_path / "nan.weights.h5")
     launcher.store("convert/examples", examples)
     data = launcher.outputs["convert/examples"]
-    schedule = {"batch_size": 32, "head_epochs": 3, "fine_tune_epochs": 0, "scratch_epochs": 1, "seed": 0}
-    settings = {"backbone": "mobilenetv2", "weights": str(tmp_path / "nan.weights.h5"), "input_size": 32, "alpha": 0.35}
-    launcher.run("train", examples=data, **schedule, **settings, search_trials=0, checkpoints="")
+    weights = {"weights": str(tmp_path / "nan.weights.h5"), "input_size": 32, "alpha": 0.35}
+    own = {"train": {"head_epochs": 3, "fine_tune_epochs": 0}, "mobilenetv2": weights}
+    launcher.run("train", settings=TRAINING.check({"settings": json.dumps(own)})["mobilenetv2"], examples=data)
     model = launcher.outputs["train/model"]
-    launcher.run("evaluate", examples=data, model=model, goal="f1", batch_size=32)
+    launcher.run("evaluate", settings="{}", examples=data, model=model)
     return launcher.outputs["evaluate/evaluation"]
-
-
-LIMITS = {"min_accuracy": 0.0, "min_gain": -1.0, "min_recall": 0.0, "min_precision": 0.0, "max_calibration_error": 1.0}
-LIMITS |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 1.0}
 
 
 def test_of_a_training_that_diverged_the_other_candidate_goes_on(
@@ -204,18 +204,18 @@ def test_of_a_training_that_diverged_the_other_candidate_goes_on(
     (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
     launcher.store("other/evaluation", other)
     candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
-    nothing = {"model_root": str(tmp_path / "nowhere"), "endpoint": "", "name": "school-classifier"}
     data = launcher.outputs["convert/examples"]
-    launcher.run("evaluate-serving", examples=data, **nothing, goal="f1", batch_size=32)
+    launcher.run("evaluate-serving", settings=as_settings(model_root=str(tmp_path / "nowhere")), examples=data)
     serving, baseline = launcher.outputs["evaluate-serving/evaluation"], tmp_path / "baseline"
     ending = {"baseline": str(baseline), "run": "run-1"}
-    assert launcher.run("gate", **candidates, serving=serving, **LIMITS, **ending)["Output"] == "xception"
+    limits = as_settings(**NO_LIMITS)
+    assert launcher.run("gate", settings=limits, **candidates, serving=serving, **ending)["Output"] == "xception"
     assert not [name for name in launcher.outputs["gate/metrics"].metadata if name.startswith("mobilenetv2")]
     assert model.metadata["failed"] in launcher.outputs["gate/report"].path.read_text()
     launcher.store("trained/model", trained)
     models = {"xception": launcher.outputs["trained/model"], "mobilenetv2": model}
     inputs = {"examples": data, "decision": launcher.outputs["gate/decision"]}
-    launcher.run("package", in_group=True, winner="xception", **models, **inputs, name="school-classifier")
+    launcher.run("package", in_group=True, settings="{}", winner="xception", **models, **inputs)
     _deploy_nowhere(launcher, ending)
     told = outcome_of(baseline, "run-1")
     assert told.endswith(f"; the training of mobilenetv2 failed: {model.metadata['failed']}")
@@ -230,11 +230,12 @@ def test_where_both_trainings_diverged_no_model_is_deployed_and_the_run_ends_wel
     (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
     launcher.store("other/evaluation", other)
     candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
-    nothing = {"model_root": str(tmp_path / "nowhere"), "endpoint": "", "name": "school-classifier"}
-    launcher.run("evaluate-serving", examples=launcher.outputs["convert/examples"], **nothing, goal="f1", batch_size=32)
+    nothing = as_settings(model_root=str(tmp_path / "nowhere"))
+    launcher.run("evaluate-serving", settings=nothing, examples=launcher.outputs["convert/examples"])
     ending = {"baseline": str(tmp_path / "baseline"), "run": "run-1"}
     serving = launcher.outputs["evaluate-serving/evaluation"]
-    assert launcher.run("gate", **candidates, serving=serving, **LIMITS, **ending)["Output"] == "none"
+    limits = as_settings(**NO_LIMITS)
+    assert launcher.run("gate", settings=limits, **candidates, serving=serving, **ending)["Output"] == "none"
     told = outcome_of(tmp_path / "baseline", "run-1")
     assert told.startswith("no model passes: ") and told.count("its training failed: no epoch had a finite loss") == 2
 
@@ -249,11 +250,9 @@ def test_notify_is_told_the_state_as_the_driver_writes_it(launcher, capsys, monk
 
 
 def _deploy_nowhere(launcher, ending):
-    traffic = {"strategy": "auto", "traffic_steps": [10, 50, 100], "step_minutes": 2, "start_minutes": 15}
-    cluster = {"target": "none", "endpoint": "", "endpoint_host": "", "namespace": "sat-xception", "storage_uri": ""}
-    limits = {"min_agreement": 0.7, "max_slowdown": 2, "model_root": "models/serving", "name": "school-classifier"}
+    settings = as_settings(target="none", model_root="models/serving")
     served = launcher.outputs["package/served_model"]
-    launcher.run("deploy", in_group=True, served_model=served, **traffic, **cluster, **limits, **ending)
+    launcher.run("deploy", in_group=True, settings=settings, served_model=served, **ending)
 
 
 def test_a_target_of_none_ends_with_the_packaged_model(launcher, packaged, tmp_path):

@@ -29,6 +29,15 @@ PAGES |= {"gate/report"}
 TEXTS = {"package/card", "deploy/summary"}
 
 
+# Whatever comes of the data is accepted and deployed.
+SETTINGS = {
+    "validate": {"accept": ["*:*:*"]},
+    "train": {"head_epochs": 1, "fine_tune_epochs": 0, "scratch_epochs": 2},
+    "mobilenetv2": {"input_size": 32},
+    "gate": {"min_accuracy": 0, "min_gain": -1, "min_recall": 0, "min_precision": 0},
+}
+
+
 class Tags(HTMLParser):
     """The tags of a page with their attributes, and its text outside of styles."""
 
@@ -63,54 +72,39 @@ def run(data, tmp_path_factory, pipeline_parameters):
     spec = json_format.MessageToDict(training.pipeline_spec)
     given = {**pipeline_parameters, "data": str(data), "data_positive_label": HOSTILE}
     given |= {"data_baseline": str(folder / "baseline"), "data_store": str(folder / "store")}
+    given |= {"deploy_model_root": str(folder / "model-root"), "deploy_model_name": "schools"}
+    given |= {"mobilenetv2_alpha": 0.35, "mobilenetv2_weights": "none", "settings": json.dumps(SETTINGS)}
     with pytest.MonkeyPatch.context() as monkeypatch:
         launcher = Launcher(spec, folder, monkeypatch)
-        run_all(launcher, given, folder)
+        run_all(launcher, given)
         yield launcher
 
 
-def run_all(launcher, given, folder):
+def run_all(launcher, given):
     made = launcher.outputs
     checked = launcher.run("check", **given, run="run-1")
     launcher.run("assemble", source=checked["source"])
-    launcher.run("convert", dataset=made["assemble/dataset"])
-    examples = made["convert/examples"]
-    limits = {"accept": ["*:*:*"], "max_skew": 0.3, "max_drift": 0.1}
-    baseline = {"baseline": given["data_baseline"], "baseline_run": checked["baseline_run"]}
-    launcher.run("validate", examples=examples, **limits, **baseline)
-    schedule = {"head_epochs": 1, "fine_tune_epochs": 0, "scratch_epochs": 2, "batch_size": 32, "seed": 0}
-    schedule |= {"search_trials": 0, "checkpoints": ""}
-    network = {"backbone": "mobilenetv2", "weights": "none", "input_size": 32, "alpha": 0.35}
-    launcher.run("train", examples=examples, **network, **schedule)
-    model, scoring = made["train/model"], {"examples": examples, "goal": "f1", "batch_size": 32}
-    launcher.run("evaluate", model=model, **scoring)
-    launcher.run("evaluate", task="evaluate-2", model=model, **scoring)
+    launcher.run("convert", settings=checked["convert"], dataset=made["assemble/dataset"])
+    examples = {"examples": made["convert/examples"]}
+    launcher.run("validate", settings=checked["validate"], run=checked["baseline_run"], **examples)
+    launcher.run("train", settings=checked["mobilenetv2"], **examples)
+    model = made["train/model"]
+    launcher.run("evaluate", settings=checked["evaluate"], model=model, **examples)
+    launcher.run("evaluate", task="evaluate-2", settings=checked["evaluate"], model=model, **examples)
     path = made["evaluate-2/evaluation"].path / "evaluation.json"
     twin = json.loads(path.read_text())
     twin |= {"backbone": "xception", "model": "0" * 64, "metrics": {**twin["metrics"], "accuracy": 0.0}}
     path.write_text(json.dumps(twin))
-    root = {"model_root": str(folder / "model-root"), "endpoint": ""}
-    launcher.run("evaluate-serving", name="schools", **root, **scoring)
+    launcher.run("evaluate-serving", settings=checked["evaluate_serving"], **examples)
     candidates = {"xception": made["evaluate-2/evaluation"], "mobilenetv2": made["evaluate/evaluation"]}
-    limits = {
-        "min_accuracy": 0.0,
-        "min_gain": -1.0,
-        "min_recall": 0.0,
-        "min_precision": 0.0,
-        "max_calibration_error": 1.0,
-    }
-    limits |= {"min_slice_accuracy": 0.0, "min_slice_recall": 0.0, "min_slice_tiles": 20, "max_loss": 0.01}
+    candidates["serving"] = made["evaluate-serving/evaluation"]
     ending = {"baseline": given["data_baseline"], "run": "run-1"}
-    decided = launcher.run("gate", **candidates, serving=made["evaluate-serving/evaluation"], **limits, **ending)
-    models = {"xception": model, "mobilenetv2": model}
-    inputs = {"examples": examples, "decision": made["gate/decision"], "name": "schools"}
-    launcher.run("package", in_group=True, winner=decided["Output"], **models, **inputs)
-    # As the pipeline's own defaults have it: of all this, a model root on this machine uses nothing.
-    traffic = {"strategy": "auto", "traffic_steps": [10, 50, 100], "step_minutes": 2.0, "start_minutes": 15.0}
-    cluster = {"target": "local", "endpoint_host": "", "namespace": "sat-xception", "storage_uri": ""}
-    limits = {"min_agreement": 0.7, "max_slowdown": 2.0, **traffic, **cluster}
+    decided = launcher.run("gate", settings=checked["gate"], **candidates, **ending)
+    models = {"xception": model, "mobilenetv2": model, "decision": made["gate/decision"]}
+    winner = decided["Output"]
+    launcher.run("package", in_group=True, settings=checked["package"], winner=winner, **models, **examples)
     served = made["package/served_model"]
-    launcher.run("deploy", in_group=True, served_model=served, name="schools", **root, **limits, **ending)
+    launcher.run("deploy", in_group=True, settings=checked["deploy"], served_model=served, **ending)
 
 
 def text_of(run, name):

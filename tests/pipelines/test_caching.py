@@ -13,11 +13,13 @@ import pytest
 from google.protobuf import json_format
 
 from pipelines.training import training
+from sat_xception.kubeflow.training_settings import TRAINING
 from tests.kfp_cache_key import fingerprint
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 ADDRESS = "gs://bucket/datasets/" + "a" * 64
 OTHER = "gs://bucket/datasets/" + "b" * 64
+KSERVE = {"deploy_target": "kserve", "deploy_model_root": "gs://bucket/models", "deploy_endpoint": "http://gateway"}
 ORDER = [
     "check",
     "assemble",
@@ -111,8 +113,11 @@ def kubeflow():
     return Kubeflow()
 
 
-def found(source, run=""):
-    return {"check": {"source": source, "baseline_run": run}}
+def found(source, run="", **parameters):
+    """Return what check returns for parameters of the pipeline."""
+    settings = TRAINING.check(parameters)
+    settings.pop("assemble")
+    return {"check": {"source": source, "baseline_run": run, **settings}}
 
 
 def test_a_first_run_takes_nothing_from_the_cache(kubeflow):
@@ -126,14 +131,16 @@ def test_a_first_run_takes_nothing_from_the_cache(kubeflow):
     [
         {},
         {"gate_min_accuracy": 0.95, "gate_min_recall": 0.5, "gate_max_loss": 0.2},
-        {"deploy_target": "kserve", "deploy_model_root": "gs://bucket/models", "deploy_strategy": "canary"},
-        {"data_workers": 64, "data_rate_per_s": 10.0, "data_store": "gs://bucket/datasets"},
+        {"settings": "gate: {min_slice_recall: 0.7, min_accuracy: 0.5}"},
+        {"settings": "train: {optimizer: adam, batch_size: 32}\nevaluate: {goal: f1}\nconvert: {shard_mb: 128}"},
+        {**KSERVE, "deploy_strategy": "canary"},
+        {"settings": "assemble: {max_pixels: 10000}", "data_store": "gs://bucket/datasets"},
         {"gpu_node_selector": {"pool": "gpu"}, "gpu_tolerations": [{"operator": "Exists"}]},
     ],
 )
 def test_on_the_same_data_nothing_is_trained_whatever_else_has_changed(kubeflow, changes):
     before, _ = kubeflow.run(found(ADDRESS))
-    after, cached = kubeflow.run(found(ADDRESS), **changes)
+    after, cached = kubeflow.run(found(ADDRESS, **changes), **changes)
     assert after == before
     assert cached == DATA
 
@@ -154,22 +161,25 @@ def test_the_data_of_an_earlier_run_is_found_again(kubeflow):
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"train_head_epochs": 7}, {"train", "train-2", "evaluate", "evaluate-2"}),
+        ({"train_fine_tune_epochs": 7}, {"train", "train-2", "evaluate", "evaluate-2"}),
+        ({"settings": "train: {head_epochs: 7}"}, {"train", "train-2", "evaluate", "evaluate-2"}),
+        ({"settings": "backbone: mobilenetv2\ndropout: 0.5"}, {"train-2", "evaluate-2"}),
         ({"xception_weights": "none"}, {"train", "evaluate"}),
-        ({"evaluate_goal": "recall-at-precision:0.9"}, {"evaluate", "evaluate-2"}),
-        ({"data_accept_anomalies": ["*:*:*"]}, {"validate"}),
+        ({"settings": "evaluate: {goal: 'recall-at-precision:0.9'}"}, {"evaluate", "evaluate-2"}),
+        ({"settings": "validate: {accept: ['*:*:*']}"}, {"validate"}),
+        ({"settings": "convert: {shard_mb: 64}"}, DATA - {"assemble"}),
         ({"gpu_count": "2"}, {"train", "train-2", "evaluate", "evaluate-2"}),
     ],
 )
 def test_another_setting_computes_what_takes_it_and_what_follows_from_that(kubeflow, change, again):
     kubeflow.run(found(ADDRESS))
-    assert kubeflow.run(found(ADDRESS), **change)[1] == DATA - again
+    assert kubeflow.run(found(ADDRESS, **change), **change)[1] == DATA - again
 
 
 def test_validate_renews_a_baseline_in_each_run_and_nothing_is_trained_for_that(kubeflow):
     given = {"data_baseline": "gs://bucket/baseline"}
-    kubeflow.run(found(ADDRESS, "run-1"), **given)
-    assert kubeflow.run(found(ADDRESS, "run-2"), **given)[1] == DATA - {"validate"}
+    kubeflow.run(found(ADDRESS, "run-1", **given), **given)
+    assert kubeflow.run(found(ADDRESS, "run-2", **given), **given)[1] == DATA - {"validate"}
 
 
 def test_without_a_store_every_run_computes_everything(kubeflow):

@@ -15,9 +15,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipelines.compile import compile_pipelines
 from pipelines.resources import retention
 from pipelines.training import training
-from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.kubeflow.local_runner import without_retries
-from sat_xception.kubeflow.training_parameters import NO_PARAMETERS, TASKS
+from sat_xception.kubeflow.training_settings import TRAINING
 
 ROOT = Path(__file__).parents[2]
 # Validate reads and renews the baseline, if there is one: then the run is one of its inputs.
@@ -132,7 +131,7 @@ def test_the_kfp_command_compiles_it(tmp_path):
 
 def test_both_trainings_wait_for_the_data_and_not_for_each_other(tasks):
     for name in ("train", "train-2"):
-        assert sorted(tasks[name]["dependentTasks"]) == ["convert", "validate"]
+        assert sorted(tasks[name]["dependentTasks"]) == ["check", "convert", "validate"]
 
 
 def test_the_first_screen_of_a_run_is_flat_but_for_what_hangs_on_the_gate(documents):
@@ -188,7 +187,7 @@ def test_every_task_has_a_name_for_people(tasks):
 
 def test_every_parameter_has_a_default_a_type_and_a_sentence(documents):
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) > 25
+    assert 20 < len(parameters) < 30
     for name, parameter in parameters.items():
         assert "defaultValue" in parameter, name
         assert parameter["parameterType"] != "PARAMETER_TYPE_ENUM_UNSPECIFIED", name
@@ -200,51 +199,61 @@ def test_parameters_stand_in_the_ui_in_groups_that_begin_with_what_they_are_abou
     names = list(documents[0]["root"]["inputDefinitions"]["parameters"])
     assert names == sorted(names)  # the order in which the UI shows them
     groups = list(dict.fromkeys(name.split("_")[0] for name in names))
-    assert groups == ["data", "deploy", "evaluate", "gate", "gpu", "mobilenetv2", "train", "xception"]
+    assert groups == ["data", "deploy", "gate", "gpu", "mobilenetv2", "settings", "train", "xception"]
 
 
-def test_every_task_takes_the_parameters_that_the_first_step_checked_for_it(documents, tasks):
+def test_the_parameters_are_the_headlines_with_their_types_defaults_and_descriptions(documents):
+    types = {int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", str: "STRING", list: "LIST", dict: "STRUCT"}
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert parameters.keys() == {*TRAINING.headlines, *TRAINING.parameters.model_fields, "settings"}
+    for name, parameter in parameters.items():
+        default = TRAINING.default_of(name)
+        assert parameter["defaultValue"] == default, name
+        assert parameter["parameterType"] == types[type(default)], name
+        assert " ".join(parameter["description"].split()) == TRAINING.help_of(name), name
+
+
+def test_the_first_step_takes_every_parameter_and_returns_a_text_for_every_task(documents, tasks):
     parameters = set(documents[0]["root"]["inputDefinitions"]["parameters"])
-    used = set()
+    given = tasks["check"]["inputs"]["parameters"]
+    assert {
+        name: value["componentInputParameter"].removeprefix("pipelinechannel--")
+        for name, value in given.items()
+        if name != "run"
+    } == {name: name for name in parameters}
+    outputs = documents[0]["components"]["comp-check"]["outputDefinitions"]["parameters"]
+    assert set(outputs) == {"source", "baseline_run", *TRAINING.tasks} - {"assemble"}
+    assert {output["parameterType"] for output in outputs.values()} == {"STRING"}
+
+
+def test_every_other_task_takes_the_settings_that_the_first_one_made_for_it(tasks):
+    own = {"train": "xception", "train-2": "mobilenetv2", "evaluate-2": "evaluate"}
+    others = {"baseline", "run", "winner"}
     for name, task in tasks.items():
-        given = task["inputs"].get("parameters", {})
-        found = {
-            setting: value["componentInputParameter"].removeprefix("pipelinechannel--")
-            for setting, value in given.items()
-            if not setting.startswith("pipelinechannel--") and "componentInputParameter" in value
+        given = {
+            key: value
+            for key, value in task["inputs"].get("parameters", {}).items()
+            if not key.startswith(("pipelinechannel--", "accelerator_"))
         }
-        found = {setting: parameter for setting, parameter in found.items() if parameter in parameters}
-        if name == "check":
-            assert found == {parameter: parameter for parameter in parameters}
+        if name in ("check", "notify"):
             continue
         if name == "assemble":
-            assert given == {
-                "source": {"taskOutputParameter": {"outputParameterKey": "source", "producerTask": "check"}}
-            }
+            assert given == {"source": of_check("source")}
             continue
-        told = {"baseline": "data_baseline"} if name in ("gate", "deploy", "notify") else {}
-        assert found == ({**TASKS[name].settings, **told} if name in TASKS else told), name
-        used |= set(found.values())
-        fixed = {
-            setting: value["runtimeValue"]["constant"] for setting, value in given.items() if setting == "backbone"
-        }
-        assert fixed == (dict(TASKS[name].fixed) if name in TASKS else {}), name
-    own = set(TASKS["assemble"].settings.values())
-    others = {"data_store", "gpu_type", "gpu_count", "gpu_node_selector", "gpu_tolerations"}
-    assert parameters - used - own == others
+        settings = own.get(name, name.replace("-", "_"))
+        if name in ("package", "deploy"):  # in a group, which hands it on
+            assert given["settings"] == {"componentInputParameter": f"pipelinechannel--check-{settings}"}
+        else:
+            assert given["settings"] == of_check(settings)
+        assert set(given) - {"settings"} <= others, name
+    assert tasks["validate"]["inputs"]["parameters"]["run"] == of_check("baseline_run")
+    for name in ("gate", "deploy", "notify"):
+        baseline = tasks[name]["inputs"]["parameters"]["baseline"]["componentInputParameter"]
+        assert baseline.removeprefix("pipelinechannel--") == "data_baseline"
 
 
-def test_every_setting_of_assemble_is_a_parameter_with_its_default_or_known_to_be_none(documents):
-    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    settings = TASKS["assemble"].settings
-    assert settings.keys() | NO_PARAMETERS.keys() == AssembleConfig.model_fields.keys()
-    assert not settings.keys() & NO_PARAMETERS.keys()
-    assert all(NO_PARAMETERS.values())  # each with its reason
-    for setting, parameter in settings.items():
-        default = AssembleConfig.model_fields[setting].default
-        default = "sample" if setting == "data" else default
-        plain = list(default) if isinstance(default, tuple) else "" if default is None else default
-        assert parameters[parameter]["defaultValue"] == plain, parameter
+def of_check(output):
+    return {"taskOutputParameter": {"outputParameterKey": output, "producerTask": "check"}}
 
 
 def test_trainings_ask_for_the_gpus_that_the_parameters_name(documents, tasks, containers, on_kubernetes):

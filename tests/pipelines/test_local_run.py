@@ -1,7 +1,6 @@
 """The very same pipeline, run here. What matters is that each expected step ran, not that the runner says SUCCESS."""
 
 import dataclasses
-import inspect
 import json
 import re
 import subprocess
@@ -9,22 +8,27 @@ import sys
 
 import h5py
 import pytest
+import yaml
 
-from pipelines.training import training
 from sat_xception.errors import ConfigError, ModelError
-from sat_xception.kubeflow.run_arguments import pipeline_arguments
-from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.run_arguments import run_arguments
+from sat_xception.kubeflow.run_settings import RunConfig, moved_flag
 from sat_xception.kubeflow.run_training import StepFailedError, run
-from sat_xception.kubeflow.training_parameters import check_parameters
+from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.backbones import BACKBONES
 from sat_xception.settings.config import load_config
 
 pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
 
-DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(training.pipeline_func).parameters.items()}
 SMALL = {"input_size": 71, "scratch_epochs": 1}
 EVALUATIONS = {"evaluate", "evaluate-2", "evaluate-serving"}
 BEFORE_THE_GATE = EVALUATIONS | {"check", "assemble", "convert", "validate", "train", "train-2", "gate"}
+
+
+def settings_file(folder, **sections):
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({"validate": {"accept": ["*:*:*"]}, **sections}))
+    return path
 
 
 def steps_that_ran(result):
@@ -46,10 +50,9 @@ def accepted(class_folders, tmp_path_factory):
         baseline=folder / "baseline",
         store=folder / "store",
         min_accuracy=0.0,
-        min_gain=-1.0,
         min_recall=0.0,
         min_precision=0.0,
-        accept=("*:*:*",),
+        settings=settings_file(folder, gate={"min_gain": -1}),
         **SMALL,
     )
     return config, run(config)
@@ -59,14 +62,14 @@ def accepted(class_folders, tmp_path_factory):
 def refused(class_folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("refused")
     limits = {"min_accuracy": 0.0, "min_gain": -1.0, "max_calibration_error": 0.0}
+    settings = settings_file(folder, gate=limits)
     config = RunConfig(
         data=str(class_folders),
         out=folder / "runs",
         model_root=folder / "serving",
         baseline=folder / "baseline",
         store=folder / "store",
-        accept=("*:*:*",),
-        **limits,
+        settings=settings,
         **SMALL,
     )
     return config, run(config)
@@ -91,6 +94,7 @@ def test_the_summary_says_what_happened_and_what_to_do_next(accepted):
     assert str(result.deployment.version) in report
 
 
+@pytest.mark.slow
 def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     config, result = refused
     assert steps_that_ran(result) >= BEFORE_THE_GATE
@@ -105,12 +109,20 @@ def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     assert "calibration error" in report
 
 
-def test_notify_ran_on_both_sides_and_told_how_it_ended(accepted, refused):
-    for (_, result), outcome in ((accepted, "is deployed as school-classifier version"), (refused, "no model passes")):
-        log = (result.folder / "run.log").read_text()
-        assert re.search(rf"notify    school-classifier-training: SUCCEEDED: .*{outcome}", log)
+@pytest.mark.parametrize(
+    ("side", "outcome"),
+    [
+        ("accepted", "is deployed as school-classifier version"),
+        pytest.param("refused", "no model passes", marks=pytest.mark.slow),
+    ],
+)
+def test_notify_ran_and_told_how_it_ended(side, outcome, request):
+    _, result = request.getfixturevalue(side)
+    log = (result.folder / "run.log").read_text()
+    assert re.search(rf"notify    school-classifier-training: SUCCEEDED: .*{outcome}", log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["accepted", "refused"])
 def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_nothing(side, request):
     config, before = request.getfixturevalue(side)
@@ -133,18 +145,22 @@ def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_n
     assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log)
 
 
-def test_with_other_gate_limits_nothing_is_trained(refused):
+@pytest.mark.slow
+def test_with_other_gate_limits_nothing_is_trained(refused, tmp_path):
     config, _ = refused
-    again = run(config.model_copy(update={"max_calibration_error": 1.0}))
+    settings = settings_file(tmp_path, gate={"min_accuracy": 0.0, "min_gain": -1.0})
+    again = run(config.model_copy(update={"settings": settings}))
     assert not steps_that_ran(again) & {"assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"}
     assert steps_that_ran(again) >= {"gate", "package", "deploy"}
     assert again.deployment.golden_difference < 1e-3
 
 
-def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted):
+@pytest.mark.slow
+def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted, tmp_path):
     config, _ = accepted
     record = (config.baseline / "last-run.json").read_text()
-    other = config.model_copy(update={"accept": ("no-pattern",)})  # validate refuses it
+    settings = settings_file(tmp_path, validate={"accept": ["no-pattern"]})  # validate refuses it
+    other = config.model_copy(update={"settings": settings})
     with pytest.raises(StepFailedError, match="validate failed: ") as failure:
         run(other)
     assert failure.value.exit_code == 2
@@ -152,38 +168,149 @@ def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted):
     assert (config.baseline / "last-run.json").read_text() == record
 
 
-def test_labels_and_what_belongs_to_them_become_parameters(tmp_path, monkeypatch):
+def checked(**settings):
+    """Return the settings of every task of a run, as its first task returns them."""
+    texts = TRAINING.check(run_arguments(RunConfig(**settings)).for_pipeline())
+    return {task: json.loads(text) for task, text in texts.items()}
+
+
+def test_labels_and_what_belongs_to_them_become_settings_with_whole_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = "https://tiles.example/{z}/{x}/{y}.jpg?key={token}"
-    config = RunConfig(labels="l.geojson", imagery=url, zoom=17, slice_columns=("region",), baseline="gs://bucket/last")
-    arguments = pipeline_arguments(config)
-    settings = check_parameters({**DEFAULTS, **arguments})
-    assert {name: settings[name] for name in ("labels", "imagery", "zoom", "slice_columns", "tile_cache")} == {
+    more = {
+        "slice_columns": ["region"],
+        "negatives_within": "area.gpkg",
+        "tile_cache": "gone/../cache",
+        "block_zoom": 9,
+    }
+    settings = settings_file(tmp_path, assemble=more, train={"checkpoints": "gs://bucket/c"})
+    given = {"labels": "l.geojson", "imagery": url, "zoom": 17, "settings": settings, "baseline": "gs://bucket/last"}
+    found = checked(**given)
+    assert found["assemble"] == {
         "labels": str(tmp_path / "l.geojson"),
         "imagery": url,
         "zoom": 17,
         "slice_columns": ["region"],
-        "tile_cache": "",
+        "negatives_within": str(tmp_path / "area.gpkg"),
+        "tile_cache": str(tmp_path / "cache"),
+        "block_zoom": 9,
     }
-    assert arguments["data_baseline"] == "gs://bucket/last"
-    of_splits = {"block_zoom": 9, "near_duplicate_bits": 3, "keep_near_duplicates": True, "max_unplaced": 0.4}
-    settings = check_parameters({**DEFAULTS, **pipeline_arguments(config.model_copy(update=of_splits))})
-    assert {name: settings[name] for name in of_splits} == of_splits
+    assert found["xception"]["checkpoints"] == "gs://bucket/c"
+    assert found["validate"] == {"accept": ["*:*:*"], "baseline": "gs://bucket/last"}
+    arguments = run_arguments(RunConfig(**given))
+    assert arguments.paths(read=True) == [tmp_path / "area.gpkg", tmp_path / "l.geojson"]
+    assert arguments.paths(read=False) == [tmp_path / "cache"]
     (tmp_path / "tiles").mkdir()
-    arguments = pipeline_arguments(config.model_copy(update={"imagery": "tiles"}))
-    assert arguments["data_imagery"] == str(tmp_path / "tiles")
+    assert checked(**{**given, "imagery": "tiles"})["assemble"]["imagery"] == str(tmp_path / "tiles")
+
+
+def test_a_run_has_defaults_of_its_own_that_flags_and_the_file_override(tmp_path):
+    found = checked()
+    assert found["gate"] == {"min_accuracy": 0.8}
+    assert {name: found["xception"][name] for name in ("weights", "input_size", "scratch_epochs")} == {
+        "weights": "none",
+        "input_size": 71,
+        "scratch_epochs": 5,
+    }
+    assert (found["mobilenetv2"]["alpha"], found["mobilenetv2"]["input_size"]) == (0.35, 96)
+    own = {"gate": {"min_accuracy": 0.6}, "train": {"scratch_epochs": 7}, "xception": {"input_size": 80}}
+    found = checked(settings=settings_file(tmp_path, **own), min_recall=0.1, input_size=100)
+    assert found["gate"] == {"min_accuracy": 0.6, "min_recall": 0.1}
+    assert [found[name]["scratch_epochs"] for name in ("xception", "mobilenetv2")] == [7, 7]
+    assert [found[name]["input_size"] for name in ("xception", "mobilenetv2")] == [80, 100]
+
+
+@pytest.mark.parametrize(("section", "name"), [(s, n) for s, names in TRAINING.sections.items() for n in names])
+def test_the_tree_of_settings_can_be_given_here_too(section, name, tmp_path):
+    """A setting at the pipeline's default, in the file, overrides the run's own default."""
+    default = TRAINING.default_at(f"{section}.{name}")
+    found = checked(settings=settings_file(tmp_path, **{section: {name: default}}))
+    for task, each in TRAINING.tasks.items():
+        if section in each.sections:
+            assert found[task].get(name, default) == default
+
+
+def test_a_file_of_search_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text("# Best.\nbackbone: mobilenetv2\nweights: imagenet\nalpha: 0.5\ndropout: 0.4\nseed: 0\n")
+    found = checked(settings=path)["mobilenetv2"]
+    assert (found["alpha"], found["dropout"], found["input_size"]) == (0.5, 0.4, 224)
+    assert "weights" not in found  # imagenet is the step's own default
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "sections", "told"),
     [
-        ({"data": "tiles", "labels": "l", "imagery": "u"}, "give either --data or --labels"),
-        ({"zoom": 17}, "--zoom goes with --labels, which isn't given"),
+        ({"data": "tiles", "labels": "l", "imagery": "u"}, {}, "give either --data or --labels"),
+        ({"zoom": 17}, {}, "--zoom goes with --labels, which isn't given"),
+        ({"labels": "l"}, {}, "--labels and --imagery go together"),
+        ({}, {"gate": {"min_acuracy": 1}}, "unknown setting gate.min_acuracy; did you mean gate.min_accuracy?"),
+        (
+            {"min_accuracy": 0.3},
+            {"gate": {"min_accuracy": 0.4}},
+            "--min-accuracy is 0.3, and gate.min_accuracy in sett",
+        ),
+        (
+            {},
+            {"train": {"batch_size": 0}, "gate": {"max_loss": 2}},
+            "train.batch_size: Input should be greater than 0; ",
+        ),
     ],
 )
-def test_settings_of_a_run_that_do_not_go_together_are_refused(settings, told):
-    with pytest.raises(ConfigError, match=told):
-        load_config(RunConfig, None, settings)
+def test_settings_of_a_run_that_do_not_go_together_are_refused(settings, sections, told, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        run(
+            load_config(
+                RunConfig, None, {"out": tmp_path / "runs", **settings, "settings": settings_file(tmp_path, **sections)}
+            )
+        )
+    assert told in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_settings_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"can't read the settings .*absent"):
+        run_arguments(RunConfig(settings=tmp_path / "absent.yaml"))
+    path = tmp_path / "list.yaml"
+    path.write_text("a: 1\n- b")
+    with pytest.raises(ConfigError, match=r"list\.yaml, line 2: not valid YAML"):
+        run_arguments(RunConfig(settings=path))
+
+
+# Flags of earlier versions, but for those that are still there.
+MOVED = {
+    "accept": "validate.accept",
+    "block-zoom": "assemble.block_zoom",
+    "goal": "evaluate.goal",
+    "imagery-token-env": "assemble.imagery_token_env",
+    "no-keep-near-duplicates": "assemble.keep_near_duplicates",
+    "label": "assemble.label",
+    "max-calibration-error": "gate.max_calibration_error",
+    "min-gain": "gate.min_gain",
+    "min-slice-recall": "gate.min_slice_recall",
+    "negatives-ratio": "assemble.negatives_ratio",
+    "search-trials": "train.search_trials",
+    "tile-cache": "assemble.tile_cache",
+    "workers": "assemble.workers",
+}
+
+
+@pytest.mark.parametrize("flag", MOVED)
+def test_a_flag_that_became_a_setting_is_named_with_its_address(flag):
+    assert moved_flag(flag) == MOVED[flag]
+
+
+def test_flags_that_are_there_or_never_were_have_not_moved():
+    assert [moved_flag(name.replace("_", "-")) for name in RunConfig.model_fields] == [""] * len(RunConfig.model_fields)
+    assert moved_flag("nothing") == ""
+
+
+def test_the_command_line_names_the_address_of_a_flag_that_moved():
+    command = [sys.executable, "-m", "sat_xception", "run", "--data", "d", "--negatives-ratio=2"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert finished.returncode == 2
+    assert "--negatives-ratio is no flag any more: it is now `assemble.negatives_ratio`" in finished.stderr
+    assert "Put assemble: {negatives_ratio: …} into a YAML file" in finished.stderr
 
 
 def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(tmp_path):
@@ -197,10 +324,10 @@ def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(tmp_path):
 
 
 def test_weights_go_to_the_backbone_that_they_fit(mobilenet_weights, tmp_path):
-    arguments = pipeline_arguments(RunConfig(weights=(str(mobilenet_weights),)))
-    assert arguments["mobilenetv2_weights"] == str(mobilenet_weights.resolve())
-    assert (arguments["mobilenetv2_alpha"], arguments["mobilenetv2_input_size"]) == (0.35, 224)
-    assert (arguments["xception_weights"], arguments["xception_input_size"]) == ("none", 71)
+    found = checked(weights=(str(mobilenet_weights),), alpha=0.75)
+    assert found["mobilenetv2"]["weights"] == str(mobilenet_weights.resolve())
+    assert (found["mobilenetv2"]["alpha"], found["mobilenetv2"]["input_size"]) == (0.35, 224)
+    assert (found["xception"]["weights"], found["xception"]["input_size"]) == ("none", 71)
 
 
 def test_a_weights_file_of_a_backbone_that_the_pipeline_does_not_train_is_refused(monkeypatch, tmp_path):
@@ -209,7 +336,7 @@ def test_a_weights_file_of_a_backbone_that_the_pipeline_does_not_train_is_refuse
     other = dataclasses.replace(BACKBONES["xception"], weight_counts={1.0: 12_345})
     monkeypatch.setitem(BACKBONES, "other", other)
     with pytest.raises(ConfigError, match="holds weights of other, but the pipeline trains xception and mobilenetv2"):
-        pipeline_arguments(RunConfig(weights=(str(tmp_path / "w.h5"),)))
+        run_arguments(RunConfig(weights=(str(tmp_path / "w.h5"),)))
 
 
 def test_a_file_that_is_no_weights_file_is_refused_before_anything_runs(tmp_path):

@@ -103,7 +103,7 @@ def _group(documents):
 BREAKS = {
     "a group that doesn't declare an input": (
         lambda documents: _without(_group(documents)["inputDefinitions"]["parameters"], "pipelinechannel--data_seed"),
-        "task train: input seed is pipelinechannel--data_seed of the group around it",
+        "task check: input data_seed is pipelinechannel--data_seed of the group around it",
     ),
     "a group that isn't passed an input": (
         lambda documents: _without(

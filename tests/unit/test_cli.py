@@ -24,7 +24,7 @@ from sat_xception.settings.config import POSITIONAL, StepConfig, second_name
 from sat_xception.steps import STEPS, Step
 
 COMMAND = [sys.executable, "-W", "error", "-m", "sat_xception"]
-VISIBLE = sorted({*STEPS, "bulk", "dataset", "models", "run", "submit", "schedule"} - {"train-folders"})
+VISIBLE = sorted({*STEPS, "bulk", "dataset", "models", "run", "schedule", "settings", "submit"} - {"train-folders"})
 # What a help text has no use for.
 HEAVY = (
     "tensorflow",

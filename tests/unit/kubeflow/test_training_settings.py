@@ -15,7 +15,8 @@ from pydantic import Field
 
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError
-from sat_xception.kubeflow.settings_reference import PIPELINES, settings_markdown, settings_yaml, write_reference
+from sat_xception.kubeflow.pipelines import PIPELINES
+from sat_xception.kubeflow.settings_reference import settings_markdown, settings_yaml, write_reference
 from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
 
