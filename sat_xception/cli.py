@@ -7,12 +7,14 @@ Ctrl-C.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import io
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,6 +25,7 @@ from pydantic_core import PydanticUndefined
 from sat_xception import __version__
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
+from sat_xception.native_log import filtered
 from sat_xception.process import ending_well, flush_stdout, ignore_signals
 from sat_xception.settings.config import POSITIONAL, SECOND_NAME
 from sat_xception.settings.step import Step
@@ -42,6 +45,8 @@ __all__ = ["add_step", "app", "console", "main", "run_app"]
 
 _log = get_logger(__name__)
 _CONFIG_HELP = "YAML file of settings; flags override it."
+_VERBOSE = "--verbose"
+_VERBOSE_HELP = "Show debug messages, and what libraries log in C++."
 # The original's spelling of `train`: one dash, folders of classes instead of examples.
 _ORIGINAL_FLAGS = ("-model", "-train", "-valid", "-weights", "-alpha", "-input-size", "-seed")
 _ORIGINAL_TRAIN = "train-folders"
@@ -57,10 +62,20 @@ app = typer.Typer(
 
 def console() -> None:
     """Run the command line as this process's only work: SIGTERM at exit doesn't change the exit code."""
+    arguments = sys.argv[1:]
     try:
-        main()
+        with contextlib.nullcontext() if _VERBOSE in arguments else _quiet_libraries():
+            main(arguments)
     finally:
         ignore_signals(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for developers
+    with filtered(until_exit=True):
+        yield
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,7 +93,7 @@ def run_app(
         arguments: Its arguments.
         check: Raises an error for arguments that the command line would reject with a worse message.
     """
-    set_up_logging()
+    set_up_logging(verbose=_VERBOSE in arguments)
     # Neither file names nor the terminal need be UTF-8.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -126,6 +141,7 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
 
     def command(**flags: object) -> None:
         file = flags.pop("config")
+        del flags["verbose"]  # read before the arguments were parsed
         given = {key: value for key, value in flags.items() if value is not None and value != []}
         try:
             summary = step.run(given, file if isinstance(file, Path) else None).summary()
@@ -141,6 +157,7 @@ def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = Fal
     parameters = [_flag(name, field) for name, field in own]
     option = typer.Option("--config", help=_CONFIG_HELP, show_default=False)
     parameters.append(_parameter("config", Annotated[Path | None, option]))
+    parameters.append(_parameter("verbose", Annotated[bool, typer.Option(_VERBOSE, help=_VERBOSE_HELP)], False))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     application.command(verb, help=inspect.getdoc(step.config), hidden=hidden)(command)
@@ -181,8 +198,8 @@ def _flag_type(annotation: Any) -> Any:  # noqa: ANN401 - a type of any form goe
     return _flag_type(options[0]) if options else annotation
 
 
-def _parameter(name: str, annotation: object) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+def _parameter(name: str, annotation: object, default: object = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 for _verb, _step in STEPS.items():
@@ -215,7 +232,10 @@ for _verb, _step in SCHEDULE_VERBS.items():
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    verbose: Annotated[bool, typer.Option(_VERBOSE, help=_VERBOSE_HELP)] = False,  # read by `run_app`
+) -> None:
     if version:
         typer.echo(f"sat_xception {__version__}")
         raise typer.Exit

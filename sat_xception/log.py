@@ -6,6 +6,7 @@ Everything here goes to stderr; stdout is reserved for a step's summary.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
+
+from sat_xception.native_log import is_filtered, set_library_level, show_held, shows_library_logs
 
 __all__ = ["duration", "get_logger", "quiet_imports", "set_up_logging", "track"]
 
@@ -44,11 +47,15 @@ class _StderrHandler(logging.Handler):
             self.handleError(record)
 
 
-def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the package's log to stderr, one line per message, and silence TensorFlow's start-up messages."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def set_up_logging(verbose: bool = False) -> None:
+    """Send the package's log to stderr, one line per message.
+
+    Args:
+        verbose: Whether to show debug messages, and what libraries log in C++, here and in child processes.
+    """
+    set_library_level(verbose)
     root = logging.getLogger("sat_xception")
-    root.setLevel(level)
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
     # The host may log the root logger, as kfp's executor does; don't propagate, or every line appears twice.
     printed = {id(getattr(handler, "stream", None)) for handler in logging.getLogger().handlers}
     root.propagate = printed.isdisjoint({id(sys.stdout), id(sys.stderr)})
@@ -60,10 +67,34 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Suppress what native libraries print to stderr while modules are imported.
+    """Suppress what libraries print to stderr while modules are imported, unless their logs are shown.
 
     TensorFlow's print a dozen lines before they read their log settings. If the import fails, the output is shown.
     """
+    if shows_library_logs():
+        yield
+    elif is_filtered():  # which also shows the reason if an import ends the process
+        with _holding_python_output():
+            yield
+    else:
+        with _holding_output():
+            yield
+
+
+@contextlib.contextmanager
+def _holding_python_output() -> Iterator[None]:
+    held, stderr = io.StringIO(), sys.stderr
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    except BaseException:
+        show_held()
+        print(held.getvalue(), end="", file=stderr, flush=True)
+        raise
+
+
+@contextlib.contextmanager
+def _holding_output() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import duration
+from sat_xception.native_log import LibraryLog, shows_library_logs
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
@@ -173,6 +174,7 @@ class _RunLog(io.TextIOBase):
         self._line = ""
         self._in_step = False
         self._step, self._started = "", 0.0
+        self._library_log = LibraryLog()
 
     def writable(self) -> bool:
         return True
@@ -200,5 +202,7 @@ class _RunLog(io.TextIOBase):
         elif self._in_step:
             # kfp indents a step's lines by four spaces; lines of its own executor and paths of outputs are left out.
             said = line.removeprefix("    ")
-            if said.strip(" {}") and not said.startswith(("[KFP Executor", "    ", "wrote ", "Found image ")):
+            own = said.startswith(("[KFP Executor", "    ", "wrote ", "Found image "))
+            hidden = self._library_log.has(said) and not shows_library_logs()
+            if said.strip(" {}") and not own and not hidden:
                 sys.stderr.write(f"{said}\n")

@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from sat_xception.clock import utc_now
 from sat_xception.errors import DivergedError, SatXceptionError
 from sat_xception.log import duration, get_logger, set_up_logging
+from sat_xception.native_log import show_held
 from sat_xception.process import ignore_signals
 from sat_xception.search.study import DIVERGED, REASON, Job, closed, open_study, state_of
 from sat_xception.search.trial import run_trial
@@ -59,6 +60,8 @@ def run_trials(job: Job, workers: int, minutes: float, stopped: Stopped) -> None
         before = len(closed(study))
         ended = _run_processes(job, workers, deadline, stopped)
         bad = [code for code in ended if code]
+        if bad:
+            show_held()
         _close_running(study, "" if stopped() else f"its process ended with code {bad[0] if bad else 0}")
         if len(closed(study)) == before:
             break  # no process got as far as a trial

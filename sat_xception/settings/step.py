@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, quiet_imports, set_up_logging
+from sat_xception.native_log import filtered
 from sat_xception.process import ending_well
 from sat_xception.settings.config import StepConfig, load_config
 from sat_xception.storage import write_json
@@ -89,7 +90,7 @@ def reporting_errors(verb: str) -> Iterator[None]:
     """
     set_up_logging()
     try:
-        with ending_well():
+        with filtered(), ending_well():
             yield
     except SatXceptionError as error:
         _log.error("error     %s", error)

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from sat_xception import errors
 from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.log import get_logger, set_up_logging
+from sat_xception.native_log import show_held
 from sat_xception.process import ignore_signals
 from sat_xception.storage import scratch_folder
 from sat_xception.validation.findings import Findings, TfdvRequest
@@ -94,7 +95,6 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
         environment |= {
             "PYTHONPATH": str(work),
             "PYTHONNOUSERSITE": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
         }
         command = [str(python), "-m", "sat_xception.validation.tfdv_runner", str(question), str(answer)]
@@ -107,6 +107,7 @@ def _run_child(python: Path, request: TfdvRequest) -> Findings:
                 f"can't start {python}: {error}. Run `make setup` again, or set ${PYTHON_VARIABLE}"
             ) from None
         if not answer.is_file():
+            show_held()
             how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit code {finished.returncode}"
             raise SatXceptionError(
                 f"TFDV stopped with {how} in {python}; its output is above. If a module is missing there, run "

@@ -246,6 +246,44 @@ def test_a_library_that_is_not_installed_is_a_configuration_error_that_names_the
         Step(Failing, "needy_steps:work").run({"error": "x"})
 
 
+NOISY = """
+import os, subprocess, sys, types, warnings
+from sat_xception import cli
+from sat_xception.log import get_logger
+from sat_xception.settings.config import StepConfig
+from sat_xception.steps import Step
+
+class Noisy(StepConfig):
+    "Log as TensorFlow does, here and in a child."
+
+def work(config):
+    os.write(2, b"I0000 00:00:1796063101.697692   22143 cudart_stub.cc:31] here\\n")
+    code = r"import os; os.write(2, b'I0000 00:00:1796063101.697692   22143 cudart_stub.cc:31] child\\n')"
+    subprocess.run([sys.executable, "-c", code])
+    warnings.warn("old", FutureWarning)
+    get_logger("x").info("worked")
+    get_logger("x").debug("details")
+    return types.SimpleNamespace(summary=lambda: "done")
+
+sys.modules["noisy"] = sys.modules[__name__]
+cli.add_step(cli.app, "noisy", Step(Noisy, "noisy:work"))
+cli.console()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["noisy"], ["noisy", "--verbose"], ["--verbose", "noisy"]])
+def test_logs_of_libraries_are_shown_with_verbose_only(arguments):
+    unset = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-c", NOISY, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=unset)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+    if "--verbose" not in arguments:
+        assert ended.stderr == "worked\n"
+    else:
+        for line in ("] here\n", "] child\n", "FutureWarning: old\n", "worked\n", "details\n"):
+            assert line in ended.stderr
+
+
 @pytest.mark.parametrize("verb", STEPS)
 def test_every_verb_has_its_function(verb):
     module, function = STEPS[verb].function.split(":")

@@ -123,13 +123,42 @@ def test_tensorflows_chatter_is_off_unless_somebody_wants_it():
     unset = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     assert run_python(code, env=unset).stdout == "3\n"
     assert run_python(code, env={**unset, "TF_CPP_MIN_LOG_LEVEL": "0"}).stdout == "0\n"
+    verbose = code.replace("set_up_logging()", "set_up_logging(verbose=True)")
+    assert run_python(verbose, env=unset).stdout == "0\n"
 
 
-def test_what_was_held_back_is_shown_when_the_import_fails():
+def test_imports_are_loud_for_those_who_ask():
     code = """
         import os
-        from sat_xception.log import quiet_imports
+        from sat_xception.log import quiet_imports, set_up_logging
+        set_up_logging(verbose=True)
         with quiet_imports():
+            os.write(2, b"chatter\\n")
+    """
+    assert run_python(code).stderr == "chatter\n"
+
+
+def test_an_import_that_ends_the_process_tells_why():
+    code = """
+        import os, sys
+        from sat_xception.log import quiet_imports
+        from sat_xception.native_log import filtered
+        with filtered(), quiet_imports():
+            print("chatter of Python", file=sys.stderr)
+            os.write(2, b"the processor has no AVX\\n")
+            os.abort()
+    """
+    finished = run_python(code)
+    assert (finished.returncode, finished.stderr) == (-6, "the processor has no AVX\n")
+
+
+@pytest.mark.parametrize("block", ["quiet_imports()", "filtered(), quiet_imports()"])
+def test_what_was_held_back_is_shown_when_the_import_fails(block):
+    code = f"""
+        import os
+        from sat_xception.log import quiet_imports
+        from sat_xception.native_log import filtered
+        with {block}:
             os.write(2, b"libcuda is missing\\n")
             import no_such_module
     """
