@@ -8,7 +8,6 @@ Ctrl-C.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import io
 import signal
@@ -34,7 +33,6 @@ from sat_xception.steps import (
     BULK_VERBS,
     DATASET_VERBS,
     MODELS_VERBS,
-    MOVED_FLAGS,
     PIPELINE_VERBS,
     SCHEDULE_VERBS,
     STEPS,
@@ -122,18 +120,12 @@ def _refuse_moved_flags(arguments: list[str]) -> None:
     Raises:
         ConfigError: A flag became a setting in a file.
     """
-    for verb, function in MOVED_FLAGS.items():
-        if tuple(arguments[: len(verb)]) != verb:
-            continue
-        module, name = function.split(":")
-        find = getattr(importlib.import_module(module), name)
-        for flag in (argument.partition("=")[0] for argument in arguments[len(verb) :] if argument.startswith("--")):
-            if address := find(flag.removeprefix("--")):
-                section, _, setting = address.partition(".")
-                raise ConfigError(
-                    f"{flag} is no flag any more: it is now `{address}`. Put {section}: {{{setting}: …}} into a YAML "
-                    "file, and give that as --settings"
-                )
+    verbs, rest = (BULK_PIPELINE_VERBS, arguments[1:]) if arguments[:1] == ["bulk"] else (PIPELINE_VERBS, arguments)
+    step = verbs.get(rest[0]) if rest else None
+    for flag in (argument.partition("=")[0] for argument in rest[1:] if step and argument.startswith("--")):
+        setting = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if step and (moved := step.config.moved(setting)):
+            raise ConfigError(f"{flag} is no flag of this command any more: {moved}")
 
 
 def add_step(application: typer.Typer, verb: str, step: Step, hidden: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import yaml
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import whole_path
-from sat_xception.kubeflow.pipeline_settings import SETTINGS, Headline, Resolved
-from sat_xception.kubeflow.run_settings import RunConfig
+from sat_xception.kubeflow.pipeline_settings import SETTINGS
+from sat_xception.kubeflow.run_settings import LOCAL_TRAINING, RUN_FLAGS, RunConfig, weights_flag
 from sat_xception.kubeflow.task_settings import plain
 from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
 from sat_xception.log import get_logger
@@ -26,55 +25,8 @@ __all__ = ["RunArguments", "run_arguments"]
 
 _log = get_logger(__name__)
 
-# Settings of the run that set those of steps, with the addresses.
-_FLAGS: dict[str, tuple[str, ...]] = {
-    "data": ("assemble.data",),
-    "labels": ("assemble.labels",),
-    "imagery": ("assemble.imagery",),
-    "zoom": ("assemble.zoom",),
-    "positive_label": ("assemble.positive_label",),
-    "seed": ("assemble.seed", "train.seed"),
-    "input_size": ("train.input_size",),
-    "head_epochs": ("train.head_epochs",),
-    "fine_tune_epochs": ("train.fine_tune_epochs",),
-    "scratch_epochs": ("train.scratch_epochs",),
-    "alpha": tuple(f"{name}.alpha" for name in TRAINED_BACKBONES if get_backbone(name).has_alpha),
-    "min_accuracy": ("gate.min_accuracy",),
-    "min_recall": ("gate.min_recall",),
-    "min_precision": ("gate.min_precision",),
-    "max_loss": ("gate.max_loss",),
-    "name": ("deploy.name",),
-    "model_root": ("deploy.model_root",),
-}
-_WEIGHTS = {backbone: f"--weights {backbone}=" for backbone in TRAINED_BACKBONES}
 # Settings with a path or an address that their type doesn't show.
 _ADDRESSES = ("imagery", "weights")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _headlines() -> dict[str, Headline]:
-    defaults = {name: plain(RunConfig.model_fields[name].default) for name in _FLAGS}
-    flags = {_flag(name): Headline(addresses, defaults[name]) for name, addresses in _FLAGS.items()}
-    return flags | {_WEIGHTS[name]: Headline((f"{name}.weights",), "none") for name in TRAINED_BACKBONES}
-
-
-def _use_local_defaults(resolved: Resolved) -> None:
-    """Set the input size and the number of epochs that aren't given, by the weights that a training starts from."""
-    TRAINING.adjust(resolved)
-    for name in TRAINED_BACKBONES:
-        backbone, train = get_backbone(name), resolved.tasks[name]
-        size = backbone.local_scratch_input_size if train.get("weights") == "none" else backbone.input_size
-        for setting, default in (("input_size", size), ("scratch_epochs", backbone.local_scratch_epochs)):
-            if train.names[setting] == _flag(setting) and not train.values[setting]:
-                train.values[setting] = default
-
-
-_LOCAL = dataclasses.replace(
-    TRAINING, headlines=_headlines(), adjust=_use_local_defaults, find_problems=lambda resolved: []
-)
 
 
 @dataclass(frozen=True)
@@ -115,15 +67,15 @@ def run_arguments(config: RunConfig) -> RunArguments:
         ModelError: A weights file fits no backbone.
     """
     weights, alphas = _sort_weights(config.weights)
-    given = {_flag(name): plain(getattr(config, name)) for name in _FLAGS}
-    given |= {_WEIGHTS[name]: source for name, source in weights.items()}
+    given = {name: plain(getattr(config, setting)) for name, setting in RUN_FLAGS.items()}
+    given |= {weights_flag(name): source for name, source in weights.items()}
     if alphas:
         given["--alpha"] = next(iter(alphas.values()))
     given |= {"data_baseline": plain(config.baseline), "data_store": plain(config.store)}
     given[SETTINGS] = _read(config.settings) if config.settings else ""
     origin = str(config.settings or SETTINGS)
-    _LOCAL.check(given, origin)
-    resolved, _ = _LOCAL.resolve(given, origin)
+    LOCAL_TRAINING.check(given, origin)
+    resolved, _ = LOCAL_TRAINING.resolve(given, origin)
     for name in TRAINED_BACKBONES:
         start = resolved.tasks[name].get("weights")
         _log.info("weights   %s starts from %s", name, "random weights" if start == "none" else start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,8 @@ from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.evaluate.settings import GateConfig
 from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.kubeflow.pipeline_settings import Headline, Resolved
+from sat_xception.kubeflow.task_settings import plain
 from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
@@ -21,7 +24,7 @@ from sat_xception.settings.config import StepConfig, setting_of, shown
 from sat_xception.settings.types import FileOrNone, Fraction, LocalFileOrNone, Place, ResultOrNone
 from sat_xception.storage import Stored, is_remote
 
-__all__ = ["BulkRunConfig", "RunConfig", "moved_flag"]
+__all__ = ["LOCAL_TRAINING", "RUN_FLAGS", "BulkRunConfig", "RunConfig", "weights_flag"]
 
 
 _TRAINED = {name: get_backbone(name) for name in TRAINED_BACKBONES}
@@ -88,6 +91,14 @@ class RunConfig(StepConfig):
         """Return every setting as JSON types, with keys and passwords in addresses masked."""
         return super().resolved() | {"imagery": shown(self.imagery)}
 
+    @classmethod
+    def moved(cls, name: str) -> str:
+        """Return where to set a setting of a step that is no flag."""
+        sections = (section for section in TRAINING.sections if section not in TRAINED_BACKBONES)
+        section = next((section for section in sections if name in TRAINING.sections[section]), "")
+        example = f"put {section}: {{{name}: …}} into a YAML file, and give that as --settings"
+        return f"it is now `{section}.{name}`; {example}" if section and name not in cls.model_fields else ""
+
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> RunConfig:
         if self.labels and self.data not in ("", SAMPLE):
@@ -95,6 +106,55 @@ class RunConfig(StepConfig):
         if self.runner == "docker" and is_remote(self.model_root):
             raise ValueError("with --runner docker, --model-root is a folder here: the server has no key to a bucket")
         return self
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def weights_flag(backbone: str) -> str:
+    """Return the flag that gives the weights of a backbone."""
+    return f"--weights {backbone}="
+
+
+def _addresses(setting: str) -> tuple[str, ...]:
+    """Return the settings of steps that a setting of the run sets: those of its name."""
+    sections = [section for section in TRAINING.sections if section not in TRAINED_BACKBONES]
+    if setting == "alpha":
+        sections = [name for name in TRAINED_BACKBONES if get_backbone(name).has_alpha]
+    return tuple(f"{section}.{setting}" for section in sections if setting in TRAINING.sections[section])
+
+
+# By flag: the setting of the run that sets settings of steps.
+RUN_FLAGS = {
+    _flag(setting): setting
+    for setting in RunConfig.model_fields
+    if setting not in ("runner", "weights") and _addresses(setting)
+}
+
+
+def _use_local_defaults(resolved: Resolved) -> None:
+    """Set the input size and the number of epochs that aren't given, by the weights that a training starts from."""
+    TRAINING.adjust(resolved)
+    for name in TRAINED_BACKBONES:
+        backbone, train = get_backbone(name), resolved.tasks[name]
+        size = backbone.local_scratch_input_size if train.get("weights") == "none" else backbone.input_size
+        for setting, default in (("input_size", size), ("scratch_epochs", backbone.local_scratch_epochs)):
+            if train.names[setting] == _flag(setting) and not train.values[setting]:
+                train.values[setting] = default
+
+
+# Settings of the training pipeline on this machine: flags instead of parameters, with defaults of their own.
+LOCAL_TRAINING = dataclasses.replace(
+    TRAINING,
+    headlines={
+        flag: Headline(_addresses(setting), plain(RunConfig.model_fields[setting].default))
+        for flag, setting in RUN_FLAGS.items()
+    }
+    | {weights_flag(name): Headline((f"{name}.weights",), "none") for name in TRAINED_BACKBONES},
+    adjust=_use_local_defaults,
+    find_problems=lambda resolved: [],
+)
 
 
 class BulkRunConfig(ImagerySettings):
@@ -136,16 +196,3 @@ class BulkRunConfig(ImagerySettings):
         if sum(map(bool, (self.area, self.bbox, self.tiles))) != 1:
             raise ValueError("give one of --area, --bbox and --tiles")
         return self
-
-
-def moved_flag(name: str) -> str:
-    """Return the address of a setting that is no flag of `run`, as `section.setting`; "" if there is none.
-
-    Args:
-        name: Name of the flag without dashes in front, such as "negatives-ratio".
-    """
-    setting = name.removeprefix("no-").replace("-", "_")
-    if setting in RunConfig.model_fields:
-        return ""
-    sections = (section for section in TRAINING.sections if section not in TRAINED_BACKBONES)
-    return next((f"{section}.{setting}" for section in sections if setting in TRAINING.sections[section]), "")

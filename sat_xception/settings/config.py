@@ -41,6 +41,12 @@ class StepConfig(BaseModel):
         """Return every setting as JSON types, to be logged and stored with the result."""
         return self.model_dump(mode="json") | self._given
 
+    @classmethod
+    def moved(cls, name: str) -> str:
+        """Return where to set a setting that this class had in earlier versions, for messages; "" if it hadn't."""
+        del name
+        return ""
+
     def localized(self) -> Self:
         """Download inputs from buckets, and return this configuration with their local paths.
 
@@ -83,6 +89,8 @@ def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str
     for origin, keys in ((str(file), settings), ("the command line", flags)):
         for key in keys:
             if key not in known:
+                if moved := model.moved(key):
+                    raise ConfigError(f"{key!r} in {origin} is no setting of this command any more: {moved}")
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
                 raise ConfigError(f"unknown setting {key!r} in {origin}; {hint}")

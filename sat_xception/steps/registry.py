@@ -36,7 +36,6 @@ __all__ = [
     "BULK_VERBS",
     "DATASET_VERBS",
     "MODELS_VERBS",
-    "MOVED_FLAGS",
     "PIPELINE_VERBS",
     "SCHEDULE_VERBS",
     "STEPS",
@@ -109,10 +108,6 @@ SCHEDULE_VERBS: dict[str, Step] = {
     "list": Step(ListConfig, "sat_xception.kubeflow.schedule:list_schedules"),
     "delete": Step(DeleteConfig, "sat_xception.kubeflow.schedule:delete"),
 }
-
-
-# Functions that return the address in a settings file of a flag that a verb had in earlier versions, by the verb.
-MOVED_FLAGS: dict[tuple[str, ...], str] = {("run",): "sat_xception.kubeflow.run_settings:moved_flag"}
 
 
 def step_named(name: str) -> Step:

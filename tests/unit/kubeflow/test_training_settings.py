@@ -1,38 +1,29 @@
 """Settings of the training pipeline: headlines and YAML are merged; every mistake is reported at once, by its name."""
 
 import dataclasses
-import itertools
 import json
 import subprocess
 import sys
-import typing
 from pathlib import Path
-from types import UnionType
 
 import pytest
+import typer
 import yaml
 from pydantic import Field
+from typer.testing import CliRunner
 
+from sat_xception.cli import add_step
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.pipelines import PIPELINES
 from sat_xception.kubeflow.settings_reference import settings_markdown, settings_yaml, write_reference
 from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
+from sat_xception.settings.step import Step
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"data_labels": "gs://bucket/schools.geojson", "data_imagery": "https://tiles.example/{z}/{x}/{y}.jpg"}
 CLUSTER = {"deploy_target": "kserve", "deploy_model_root": "gs://bucket/models", "deploy_endpoint": "http://gateway"}
-# Settings that others need beside them.
-CONTEXTS = (
-    {},
-    {"assemble": {"labels": "l.geojson", "imagery": "tiles"}},
-    {"assemble": {"labels": "l.geojson", "imagery": "tiles", "negatives_within": "a", "negatives_lookalikes": "b"}},
-    {"assemble": {"labels": "l.geojson", "imagery": "tiles", "negatives_review": "r"}},
-    {"assemble": {"train": "train", "data": ""}},
-    {"convert": {"runner": "FlinkRunner"}},
-    {"deploy": {"target": "kserve", "endpoint": "http://gateway", "model_root": "gs://bucket/models"}},
-)
 
 
 def check(settings=None, **headlines):
@@ -51,50 +42,8 @@ def assembled(checked):
     return AssembleConfig(**checked["assemble"], out="o")
 
 
-def candidates(annotation, default):
-    """Values of a type that a setting may take, if it takes any other than its default."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return candidates(inner[0], default)
-    if origin is typing.Literal:
-        return list(inner)
-    if origin in (typing.Union, UnionType):
-        return [value for item in inner if item is not type(None) for value in candidates(item, default)]
-    if origin is tuple and inner[-1] is not Ellipsis:
-        return [[0.5, 0.25, 0.25]]
-    if origin is tuple:
-        return [[value] for value in candidates(inner[0], default)] + [[50, 100], [1.0, 2.0]]
-    texts = [
-        "text",
-        "a.h5",
-        "http://host:80",
-        "gs://bucket/a/b",
-        "precision-at-recall:0.5",
-        "http://{service}",
-        "--a=b",
-    ]
-    return {bool: [True, False], int: [1, 2, 17, 300], float: [0.25, 0.5, 3.0, 20_000.0], str: texts}.get(
-        annotation, ["gs://bucket/a/b", "folder"]
-    )
-
-
 def settings_of(pipeline):
     return [(section, name) for section, names in pipeline.sections.items() for name in names]
-
-
-@pytest.mark.parametrize(("section", "name"), settings_of(TRAINING))
-def test_every_setting_of_every_section_reaches_its_tasks(section, name):
-    field = TRAINING.sections[section][name].model_fields[name]
-    tasks = [task for task, each in TRAINING.tasks.items() if section in each.sections]
-    for value, context in itertools.product(candidates(field.annotation, field.default), CONTEXTS):
-        given = {**context, section: {**context.get(section, {}), name: value}}
-        try:
-            checked = check(given)
-        except ConfigError:
-            continue
-        if all(checked[task].get(name) == value for task in tasks):
-            return
-    pytest.fail(f"no value of {section}.{name} reaches {tasks}")
 
 
 def test_the_defaults_are_right_and_each_text_holds_only_what_differs_from_the_classes_defaults():
@@ -136,7 +85,7 @@ def with_train(config):
     return dataclasses.replace(TRAINING, tasks=tasks)
 
 
-def test_a_field_that_is_added_to_train_is_in_the_tree_in_the_reference_and_reachable():
+def test_a_field_that_is_added_to_train_is_in_its_help_in_the_tree_in_the_reference_and_reachable():
     class Extended(TrainConfig):
         """Train."""
 
@@ -144,6 +93,11 @@ def test_a_field_that_is_added_to_train_is_in_the_tree_in_the_reference_and_reac
 
     pipeline = with_train(Extended)
     assert "  # Share of gamma, instead of alpha.\n  gamma_fraction: 0.25\n" in settings_yaml(pipeline)
+    application = typer.Typer()
+    add_step(application, "train", Step(Extended, "sat_xception.train.train:train"))
+    add_step(application, "other", Step(TrainConfig, "sat_xception.train.train:train"))
+    shown = CliRunner().invoke(application, ["train", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert "--gamma-fraction" in shown.output
     assert "| `gamma_fraction` | `0.25` |  | Share of gamma, instead of alpha. |" in settings_markdown(pipeline)
     texts = pipeline.check({"settings": "train: {gamma_fraction: 0.5}\nxception: {gamma-fraction: 1}"})
     assert json.loads(texts["mobilenetv2"])["gamma_fraction"] == 0.5

@@ -14,6 +14,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sat_xception.errors import ConfigError, DataError, DivergedError, ModelError, PreemptedError
+from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
 from sat_xception.search.record import SearchRecord
 from sat_xception.search.search import search
@@ -78,6 +79,15 @@ def test_the_first_trial_is_what_train_does_by_itself(whole):
     params = read(whole).trials[0].params
     assert params == {name: TrainConfig.model_fields[name].default for name in params}
     assert params.keys() == {"optimizer", "head_learning_rate", "head_units", "head_activation", "dropout"}
+
+
+def test_the_best_settings_feed_the_pipeline_as_they_are(whole):
+    texts = TRAINING.check({"settings": (whole.folder / "best.yaml").read_text()})
+    given = json.loads(texts["mobilenetv2"])
+    best = yaml.safe_load((whole.folder / "best.yaml").read_text())
+    config = TrainConfig.model_validate({**given, "examples": "e", "out": "o"}).model_dump(mode="json")
+    assert {name: config[name] for name in best} == best
+    assert texts["xception"] == TRAINING.check({})["xception"]
 
 
 def test_the_best_settings_feed_train(whole, settings, tmp_path):
