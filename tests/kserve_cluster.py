@@ -1,7 +1,7 @@
-"""A cluster with KServe and a gateway for rollouts: objects in `kubernetes_api.py`, real servers as pods, a real proxy.
+"""A cluster with KServe and a gateway for rollouts: objects in `kubernetes_api.py`, pods, a real proxy.
 
 The controller says of an InferenceService what KServe says: also what isn't true. The gateway splits requests by the
-weights of an HTTPRoute among `sat_xception serve` processes' REST interfaces.
+weights of an HTTPRoute among what serves in the pods: see `predictors.py`.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import aiohttp
 from aiohttp import web
 
 from tests.gateways import RandomChoice
 from tests.kserve_pods import GATEWAY, KSERVE, Pods, backend_of, refused_canary, replicas_of
+from tests.predictors import SmallPredictor
 
 # Rounds of the controller until a route follows: with KServe and a gateway it was 2 s.
 _ROUTE_LAG_TICKS = 10
@@ -33,8 +33,9 @@ class KServeCluster:
         gateway: How a request's backend is chosen; see `gateways.py`.
     """
 
-    def __init__(self, folder, name, api, canary=False, lies=True):
+    def __init__(self, folder, name, api, canary=False, lies=True, predictor=SmallPredictor):
         self.folder, self.name, self.root, self.lies = Path(folder), name, Path(folder) / "root", lies
+        self.predictor = predictor  # what serves in a pod
         self.api = api
         self.api.reads_kserve = bool(canary)
         self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
@@ -311,7 +312,6 @@ class KServeCluster:
     # The data plane
 
     async def _start_gateway(self):
-        self._session = aiohttp.ClientSession()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/direct/{service}/{path:.*}", self._direct)
         app.router.add_route("*", "/{path:.*}", self._split)
@@ -323,7 +323,6 @@ class KServeCluster:
         self.predictor_url = self.endpoint + "/direct/{service}"
 
     async def _stop_gateway(self):
-        await self._session.close()
         await self._runner.cleanup()
 
     async def _direct(self, request):
@@ -359,11 +358,7 @@ class KServeCluster:
         server = self.servers.get(service)
         if server is None:
             return web.Response(status=503, text="no healthy upstream")
-        url = f"{server[0].rest_url}/{path}"
-        async with self._session.request(
-            request.method, url, data=await request.read(), headers={"Content-Type": "application/json"}
-        ) as answer:
-            return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+        return await server[0].answer(request, path)
 
 
 def _weights(rules):

@@ -4,9 +4,6 @@ import math
 import shutil
 import time
 
-from sat_xception.serve.server import RunningServer
-from sat_xception.serve.settings import ServeConfig
-
 NAMESPACE = "sat-xception"
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
 STORAGE = "pvc://models/serving"
@@ -172,8 +169,7 @@ class Pods:
             shutil.copytree(release, folder / self.cluster.name)
             if self.fate == "impostor":
                 _swap_weights(folder / self.cluster.name, self.cluster.impostor)
-        server = RunningServer(ServeConfig(model_root=folder, name=self.cluster.name, rest_port=0, grpc_port=0))
-        self.cluster.servers[self.backend] = (server, self.uri)
+        self.cluster.servers[self.backend] = (self.cluster.predictor(folder, self.cluster.name), self.uri)
 
     def _say(self, stage, ready):
         """Write the InferenceService's status: what KServe says, true or not."""

@@ -28,6 +28,7 @@ KINDS = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): "CustomResourceDefinition",
 }
 ACCOUNT = "system:serviceaccount:sat-xception:sat-xception-deployer"
+_LONGEST_WATCH_S = 0.2
 DEFAULT_RULES = [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}]
 
 
@@ -396,7 +397,8 @@ class KubernetesApi:
         fields = _selector(request.query.get("fieldSelector", ""))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        end = self._loop.time() + float(request.query.get("timeoutSeconds", 5))
+        # A server may end a watch before the time that was asked for.
+        end = self._loop.time() + min(float(request.query.get("timeoutSeconds", 5)), _LONGEST_WATCH_S)
         while self._loop.time() < end and not self._closing:
             with self.lock:
                 expired = since < self._expired

@@ -13,18 +13,19 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
 from sat_xception.served_model.golden import EncodedImage, GoldenTile, GoldenTiles
 from sat_xception.served_model.packaged_model import PackagedModel
+
+if TYPE_CHECKING:  # tests of rollouts need no TensorFlow
+    import keras
+    import tensorflow as tf
 
 NAME = "tiny"
 VERSION = 1
@@ -35,6 +36,8 @@ CLASSES = ["not-school", "school"]
 
 def tiny_keras_model(seed: int) -> keras.Model:
     """Return a network of a few weights; another seed gives other answers."""
+    import keras
+
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [
@@ -55,6 +58,9 @@ def write_version(folder: Path, seed: int = 0) -> Path:
 
 @functools.cache
 def _exported(seed: int) -> Path:
+    import keras
+    import tensorflow as tf
+
     model = tiny_keras_model(seed)
     names = tf.constant(CLASSES)
 
@@ -141,6 +147,7 @@ def reverse_golden_tiles(folder: Path, *numbers: int) -> list[str]:
 
 def write_echo_version(folder: Path) -> Path:
     """Write a version that answers with its own inputs, of any shape."""
+    import tensorflow as tf
 
     class Echo(tf.Module):
         @tf.function(
@@ -168,6 +175,7 @@ def write_echo_version(folder: Path) -> Path:
 
 def write_slow_version(folder: Path) -> Path:
     """Write a version that works as many seconds on a request as it says, with one `seconds` a row."""
+    import tensorflow as tf
 
     class Slow(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="seconds")])
@@ -229,6 +237,8 @@ def tiny_root(tmp_path_factory: Any) -> Path:
 @pytest.fixture(scope="session")
 def contract(tiny_root: Path) -> Iterator[Contract]:
     """Return the server under test."""
+    from sat_xception.serve.server import RunningServer
+
     with RunningServer(serve_config(tiny_root)) as server:
         yield Contract(server.rest_url, server.grpc_address)
 

@@ -1,6 +1,6 @@
 """A step of the traffic through gateways that choose backends in different ways, each a real server on loopback.
 
-Two real servers answer behind it. What the rollout draws is seeded; what the gateway draws as well.
+Two predictors answer behind it. What the rollout draws is seeded; what the gateway draws as well.
 """
 
 import contextlib
@@ -14,13 +14,12 @@ from sat_xception.deploy.traffic_checks import Probe
 from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
-from sat_xception.serve.server import RunningServer
-from sat_xception.serve.settings import ServeConfig
 from sat_xception.served_model.golden import GoldenTiles
 from tests.deploy.packages import NAME, write_package
 from tests.deploy.test_rollout import load
 from tests.gateways import Affinity, Late, RandomChoice, SmoothRoundRobin
 from tests.kserve_cluster import GATEWAY, until
+from tests.predictors import SmallPredictor
 
 ROUTE = f"{NAME}-route"
 OLD, NEW = f"{NAME}-a-predictor", f"{NAME}-b-predictor"
@@ -36,12 +35,16 @@ GATEWAYS = {
 
 @pytest.fixture(scope="module")
 def servers(packages, tmp_path_factory):
-    """Servers of version 1, of a version 2 that answers otherwise, and of one that answers alike; their packages."""
+    """Predictors of version 1, of a version 2 that answers otherwise, and of one that answers alike; their packages."""
     alike = write_package(tmp_path_factory.mktemp("alike"), 2, seed=1)
     roots = {"old": packages / "1", "other": packages / "2", "alike": alike}
-    settings = {key: ServeConfig(model_root=root, name=NAME, rest_port=0, grpc_port=0) for key, root in roots.items()}
-    with contextlib.ExitStack() as stack:
-        yield {key: (stack.enter_context(RunningServer(one)), roots[key]) for key, one in settings.items()}
+    return {key: (SmallPredictor(root, NAME), root) for key, root in roots.items()}
+
+
+@pytest.fixture(autouse=True)
+def enough_rounds(fewer_rounds, monkeypatch):
+    """Requests enough at each step for its share to be seen."""
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_ROUNDS", 24)
 
 
 @pytest.fixture
@@ -71,7 +74,8 @@ def step(cluster, servers):
         with contextlib.ExitStack() as stack:
             client = lambda address, **more: stack.enter_context(EndpointClient(address, NAME, **more))  # noqa: E731
             route = client(cluster.endpoint, timeout_s=5, tries_again=False, as_new_client=True)
-            one, other = client(new_server.rest_url, version=2), client(old_server.rest_url, version=1)
+            direct = [cluster.predictor_url.format(service=backend) for backend in (NEW, OLD)]
+            one, other = client(direct[0], version=2), client(direct[1], version=1)
             visitor = stack.enter_context(Visitor(route, one, other, golden, random.Random(5)))
             return Probe(config, visitor, one, other, golden, lambda: None).watch(percent, 0)
 

@@ -16,6 +16,7 @@ from tests.deploy.packages import NAME
 from tests.deploy.test_killed_rollout import at, start  # noqa: F401 - a fixture
 from tests.deploy.test_rollout import load, records
 from tests.kserve_cluster import KSERVE, until
+from tests.predictors import ServingPredictor
 
 NATIVE = pytest.mark.parametrize("cluster", [{"canary": True}], indirect=True)
 IGNORED = pytest.mark.parametrize("cluster", [{"canary": "ignored"}], indirect=True)
@@ -27,7 +28,7 @@ def spec(cluster):
     return cluster.api.read("inferenceservices", NAME, KSERVE)["spec"]
 
 
-@NATIVE
+@pytest.mark.parametrize("cluster", [{"canary": True, "predictor": ServingPredictor}], indirect=True)
 def test_the_canary_gets_its_shares_and_becomes_the_stable_predictor(cluster, roll_out):
     roll_out(1)
     assert spec(cluster)["predictor"]["name"] == "v1" and "canary" not in spec(cluster)
@@ -127,7 +128,7 @@ def test_what_the_template_dropped_is_told_before_anything_is_made(cluster, roll
 
 
 @NATIVE
-@pytest.mark.parametrize("next_version", [2, 3])
+@pytest.mark.parametrize("next_version", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_promotion_that_was_killed_is_made_by_the_next_run(cluster, roll_out, next_version, monkeypatch):
     roll_out(1)
     with monkeypatch.context() as killed:

@@ -18,10 +18,12 @@ from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from tests.deploy.packages import NAME, write_package
 from tests.kserve_cluster import GATEWAY, KSERVE
+from tests.predictors import ServingPredictor
 from tests.serving_fixtures import pngs
 
 ROUTE = f"{NAME}-route"
 A, B = f"{NAME}-a-predictor", f"{NAME}-b-predictor"
+REAL_SERVERS = pytest.mark.parametrize("cluster", [{"predictor": ServingPredictor}], indirect=True)
 
 
 @contextmanager
@@ -31,10 +33,10 @@ def load(endpoint):
     answered, stopped = [], threading.Event()
 
     def ask():
-        with httpx.Client(trust_env=False, timeout=60) as client:
+        with httpx.Client(trust_env=False, timeout=60, verify=False) as client:
             while not stopped.is_set():
                 answered.append(client.post(f"{endpoint}/v1/models/{NAME}:predict", content=body).status_code)
-                stopped.wait(0.005)
+                stopped.wait(0.02)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
@@ -68,6 +70,7 @@ def test_a_first_version_gets_all_the_traffic(cluster, roll_out, caplog):
     assert "answers its 3 golden tiles" in result.summary()
 
 
+@REAL_SERVERS
 def test_the_next_version_takes_over_in_steps_and_no_request_of_a_user_fails(cluster, roll_out):
     roll_out(1)
     with load(cluster.endpoint) as answered:
@@ -82,6 +85,7 @@ def test_the_next_version_takes_over_in_steps_and_no_request_of_a_user_fails(clu
         assert [status.version for status in client.status()] == [2]
 
 
+@REAL_SERVERS
 def test_a_model_that_answers_golden_tiles_wrongly_is_rolled_back_by_itself(cluster, roll_out):
     roll_out(1)
     cluster.fates[2] = "impostor"
