@@ -11,9 +11,8 @@ OLD_GLIBC := $(shell $(PYTHON) -c "import platform as p; name, v = p.libc_ver();
 VALIDATE_LOCK := requirements/validate$(OLD_GLIBC).txt
 READY := .venv/.ready .venv-validate/.ready
 
-# Images: validate has its own TensorFlow; train has a second one, train-gpu.
-WITH_TENSORFLOW := train evaluate package serve bulk_plan bulk_predict
-WITHOUT_TENSORFLOW := assemble convert gate deploy notify bulk_publish
+# The images of `make run RUNNER=docker`.
+CPU_IMAGES := light data train validate score
 # Not given: as the last time, or python:3.13-slim-trixie and gpu.
 BASE_IMAGE ?=
 TRAIN_DEVICE ?=
@@ -33,7 +32,7 @@ NAME ?= school-classifier
 GRPC ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-endpoint tensorboard bench lint format type manifests images step-images push test-images compile lock clean
+.PHONY: help setup run test test-all test-endpoint tensorboard bench lint format type manifests images cpu-images push test-images compile lock image-locks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +41,7 @@ help: ## List the targets
 
 setup: $(READY) ## Make the environments that everything else needs (run and test do it by themselves)
 
-run: $(READY) $(if $(filter docker,$(RUNNER)),step-images) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
+run: $(READY) $(if $(filter docker,$(RUNNER)),cpu-images) ## Run the whole pipeline here: on the synthetic sample, or on DATA=folder with WEIGHTS=file
 	@$(BIN)/sat_xception run --runner "$(RUNNER)" --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
 # Work stealing keeps neighbours together, so that a module's fixtures are made by both workers for few modules.
@@ -87,11 +86,11 @@ format: $(READY) ## Format the code
 type: $(READY) ## Check types
 	$(BIN)/mypy
 
-images: $(READY) ## Build the image of every step whose content has changed; BASE_IMAGE=…, TRAIN_DEVICE=cpu: docs/images.md
+images: $(READY) ## Build the images whose content has changed; BASE_IMAGE=…, TRAIN_DEVICE=cpu: docs/images.md
 	@$(BUILD)
 
-step-images: $(READY)
-	@$(BUILD) validate $(WITH_TENSORFLOW) $(WITHOUT_TENSORFLOW)
+cpu-images: $(READY)
+	@$(BUILD) $(CPU_IMAGES)
 
 push: $(READY) ## Push the images to REGISTRY=ghcr.io/me/project, built as `make images` was told
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=ghcr.io/me/project"; exit 2; }
@@ -103,24 +102,30 @@ test-images: $(READY) ## Check every image that was built
 compile: $(READY) ## Compile the pipelines to build/: YAML for kfp, and manifests for kubectl
 	$(BIN)/python -m pipelines.compile
 
-LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+# UPGRADE= keeps every version that still fits.
+UPGRADE ?= --upgrade
+LOCK := $(BIN)/uv pip compile --quiet $(UPGRADE) --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+IMAGE_LOCKS := components/locks
 IMAGE_LOCK := $(LOCK) --universal --python-version 3.13 -c requirements/dev.txt
 # Where it has a wheel, the images take tensorflow-cpu, under whatever name a package asks for it.
-CPU := --override components/tensorflow-cpu-override.txt components/tensorflow-cpu.in
+CPU := --override $(IMAGE_LOCKS)/tensorflow-cpu-override.txt $(IMAGE_LOCKS)/tensorflow-cpu.in
+# They have no wheel, and nothing here uses them: see sat_xception/validation/tfdv_import.py.
+WITHOUT_SOURCES := --no-emit-package pyfarmhash --no-emit-package google-apitools
 
-lock: .venv/.ready ## Resolve the dependencies again and write every requirements file
+lock: .venv/.ready ## Resolve the dependencies again and write every requirements file; UPGRADE= keeps versions that fit
 	$(LOCK) --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) --universal --python-version 3.11 --no-emit-package pyfarmhash --no-emit-package google-apitools --extra validate pyproject.toml -o requirements/validate.txt
-	$(LOCK) --python-version 3.11 --no-emit-package pyfarmhash --no-emit-package google-apitools requirements/validate-old-glibc.in -o requirements/validate-old-glibc.txt
-	$(LOCK) --python-version 3.13 --python-platform x86_64-manylinux_2_39 --extra validate $(CPU) pyproject.toml -o components/validate/requirements.txt
-	$(IMAGE_LOCK) --extra train --extra gpu pyproject.toml -o components/train/requirements-gpu.txt
-	for step in $(WITH_TENSORFLOW); do \
-	  $(IMAGE_LOCK) --extra $$step $(CPU) pyproject.toml -o components/$$step/requirements.txt || exit 1; \
-	done
-	for step in $(WITHOUT_TENSORFLOW); do \
-	  $(IMAGE_LOCK) --extra $$step pyproject.toml -o components/$$step/requirements.txt || exit 1; \
-	done
-	grep '^kfp==' requirements/dev.txt | tr -d ' \\' | $(LOCK) --no-deps - -o components/kfp-runtime.txt
+	$(LOCK) --universal --python-version 3.11 $(WITHOUT_SOURCES) --extra validate pyproject.toml -o requirements/validate.txt
+	$(LOCK) --python-version 3.11 $(WITHOUT_SOURCES) requirements/validate-old-glibc.in -o requirements/validate-old-glibc.txt
+	$(MAKE) image-locks
+
+image-locks: .venv/.ready
+	$(IMAGE_LOCK) --extra light pyproject.toml -o $(IMAGE_LOCKS)/light.txt
+	$(IMAGE_LOCK) --extra data pyproject.toml -o $(IMAGE_LOCKS)/data.txt
+	$(IMAGE_LOCK) --extra train $(CPU) pyproject.toml -o $(IMAGE_LOCKS)/train.txt
+	$(IMAGE_LOCK) --extra train --extra gpu pyproject.toml -o $(IMAGE_LOCKS)/train-gpu.txt
+	$(IMAGE_LOCK) --extra score $(CPU) pyproject.toml -o $(IMAGE_LOCKS)/score.txt
+	$(LOCK) --python-version 3.13 --python-platform x86_64-manylinux_2_39 $(WITHOUT_SOURCES) --extra validate $(CPU) pyproject.toml -o $(IMAGE_LOCKS)/validate.txt
+	grep '^kfp==' requirements/dev.txt | tr -d ' \\' | $(LOCK) --no-deps - -o $(IMAGE_LOCKS)/kfp-runtime.txt
 
 clean: ## Remove the environments and everything that was built (not runs/ and models/)
 	rm -rf .venv .venv-validate build dist .mypy_cache .pytest_cache .ruff_cache

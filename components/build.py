@@ -1,4 +1,4 @@
-"""Build and push the images of the steps: `python -m components.build [--push REGISTRY] [IMAGE ...]`.
+"""Build and push the images: `python -m components.build [--push REGISTRY] [IMAGE ...]`.
 
 An image's tag is the digest of its content, so an image that exists under its tag is not built again, unless its base
 has changed. The options and each image built are written to `components/images.lock`, which the next build, `--push`
@@ -13,11 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from components.context import make_context
 from components.images import (
     IMAGES,
     LOCAL_REGISTRY,
@@ -27,7 +30,6 @@ from components.images import (
     chosen_images,
     content_tag,
     read_lock,
-    step_of,
 )
 from sat_xception import __version__
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
@@ -110,12 +112,13 @@ def choose(base_image: str, train_device: str, *, push: bool, every: bool = True
     return Choices(base_image, base_id, train_device)
 
 
-def build_image(name: str, choices: Choices) -> BuiltImage:
+def build_image(name: str, choices: Choices, context: Path) -> BuiltImage:
     """Build an image, unless it is there already with the same content on the same base.
 
     Args:
         name: One of `IMAGES`.
         choices: What to build it on.
+        context: The folder to build from; an empty one is filled if there is something to build.
 
     Raises:
         ConfigError: The base image is another one now than the one that was chosen.
@@ -133,7 +136,9 @@ def build_image(name: str, choices: Choices) -> BuiltImage:
     started = time.monotonic()
     reference = _reference(name)
     _log.info("build     %s", reference)
-    _docker("build", *_build_arguments(name, reference, base_image, base_id), str(ROOT))
+    if not any(context.iterdir()):
+        make_context(context)
+    _docker("build", *_build_arguments(name, reference, base_image, base_id), str(context))
     found = find_image(name)
     if found is None:
         raise ServiceError(f"docker build said that it made {reference}, and there is no such image")
@@ -202,11 +207,8 @@ def _reference(name: str) -> str:
 
 
 def _build_arguments(name: str, reference: str, base_image: str, base_id: str) -> list[str]:
-    step = step_of(name)
-    arguments = ["--file", str(ROOT / "components" / step / "Dockerfile"), "--tag", reference]
+    arguments = ["--target", name, "--tag", reference]
     values = {"BASE_IMAGE": base_image, **{key: os.environ[key] for key in _PASSED_ON if os.environ.get(key)}}
-    if name != step:
-        values["REQUIREMENTS"] = "requirements-gpu.txt"
     labels = {
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.revision": _revision(),
@@ -287,12 +289,13 @@ def main(arguments: Sequence[str]) -> None:
     left_out = ", without train-gpu" if choices.train_device == "cpu" else ""
     _log.info("base      %s (%s)%s", choices.base_image, _short(choices.base_id), left_out)
     images = []
-    for name in options.images or chosen_images(choices.train_device):
-        built = build_image(name, choices)
-        write_lock([built])
-        images.append(built)
-        how = duration(built.seconds) if built.seconds else "unchanged"
-        print(f"{_reference(built.name):45} {built.size_bytes / 1e6:8,.0f} MB  {how}", flush=True)
+    with tempfile.TemporaryDirectory() as context:
+        for name in options.images or chosen_images(choices.train_device):
+            built = build_image(name, choices, Path(context))
+            write_lock([built])
+            images.append(built)
+            how = duration(built.seconds) if built.seconds else "unchanged"
+            print(f"{_reference(built.name):45} {built.size_bytes / 1e6:8,.0f} MB  {how}", flush=True)
     if options.push:
         for built in images:
             push_image(built, options.push)

@@ -1,36 +1,32 @@
-"""The container image of each step: the files that go into it, and the reference that follows from them.
+"""The container images of the steps, and the reference of each, whose tag follows from its content.
 
-An image holds only the modules that its step imports, so a change in one step's code changes the tags of only the
-images that contain it. Kubeflow's cache compares image references, so only tasks whose code changed run again.
-
-Dockerfiles run this module as a script to select the files, before anything else is installed, so it imports only the
-standard library.
+Five images by the packages that steps need, and `train-gpu`, the second variant of `train`; all of them hold the whole
+of `sat_xception`, as its wheel. `components/Dockerfile` has a target for each.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
-import shutil
-import sys
+import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from sat_xception.errors import ConfigError
 
 __all__ = [
     "IMAGES",
     "LOCAL_REGISTRY",
     "LOCK_FILE",
     "TRAIN_DEVICES",
+    "build_files",
     "chosen_images",
     "content_tag",
-    "copy_code",
     "image",
     "read_lock",
-    "step_code",
-    "step_of",
     "train_device",
     "training_note",
     "unbuilt_images",
@@ -39,46 +35,31 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[1]
 # Written by `make images` and `make push`: their options, the images built, and the registry pushed to.
 LOCK_FILE = ROOT / "components" / "images.lock"
-# Repository name of each image. `train` has two variants, which differ in their TensorFlow.
-IMAGES = (
-    "assemble",
-    "convert",
-    "validate",
-    "train",
-    "train-gpu",
-    "evaluate",
-    "gate",
-    "package",
-    "deploy",
-    "serve",
-    "notify",
-    "bulk_plan",
-    "bulk_predict",
-    "bulk_publish",
-)
+# By the repository name of each image: the locks in `components/locks/` of its layers, the lowest first. In the order
+# of the Dockerfile's targets: Docker's classic builder also makes the stages before a target.
+IMAGES: dict[str, tuple[str, ...]] = {
+    "light": ("light",),
+    "data": ("light", "data"),
+    "train": ("light", "train"),
+    "validate": ("light", "train", "validate"),
+    "score": ("light", "train", "score"),
+    "train-gpu": ("light", "train-gpu"),
+}
 # Device of trainings: values of $TRAIN_DEVICE and `make images TRAIN_DEVICE=…`.
 TRAIN_DEVICES = ("gpu", "cpu")
-_PACKAGE = "sat_xception"
-# Components that share an image, where it isn't the one of their own name.
-_SHARING = {"assemble": ("check",), "evaluate": ("evaluate_serving",)}
 # Registry part of the names of images that are not pushed yet.
 LOCAL_REGISTRY = "sat-xception"
-# Modules that every step needs: the command line and the registry of steps.
-_ENTRY_MODULES = (f"{_PACKAGE}.__main__", f"{_PACKAGE}.cli", f"{_PACKAGE}.steps")
-# Files that a module reads beside it.
-_DATA = {
-    f"{_PACKAGE}/reports/page.py": f"{_PACKAGE}/reports/templates",
-    f"{_PACKAGE}/review/page.py": f"{_PACKAGE}/review/static",
-}
+_GPU_IMAGE = "train-gpu"
 
 
-def image(step: str) -> str:
-    """Return the reference of a step's image, for instance `sat-xception/gate:3f9c2a81d0e4`.
+def image(name: str) -> str:
+    """Return the reference of an image, for instance `sat-xception/light:3f9c2a81d0e4`.
 
     $IMAGE_REGISTRY sets the registry (default: the one of the last `make push`, or `sat-xception`), $IMAGE_TAG replaces
-    the tag, and `train_device` selects one of the two images of `train`.
+    the tag, and `train_device` selects one of the two variants of `train`.
     """
-    name = "train-gpu" if step == "train" and train_device() == "gpu" else step
+    if name == "train" and train_device() == "gpu":
+        name = _GPU_IMAGE
     registry = os.environ.get("IMAGE_REGISTRY") or read_lock().get("registry") or LOCAL_REGISTRY
     return f"{registry.rstrip('/')}/{name}:{os.environ.get('IMAGE_TAG') or content_tag(name)}"
 
@@ -91,8 +72,6 @@ def train_device() -> str:
     """
     given = os.environ.get("TRAIN_DEVICE")
     if given and given not in TRAIN_DEVICES:
-        from sat_xception.errors import ConfigError
-
         raise ConfigError(f"TRAIN_DEVICE is {given!r} in the environment; it must be {' or '.join(TRAIN_DEVICES)}")
     return given or read_lock().get("choices", {}).get("train_device") or "gpu"
 
@@ -105,8 +84,8 @@ def training_note() -> str:
 
 
 def chosen_images(device: str) -> tuple[str, ...]:
-    """Return the images to build and push: all of them, or with "cpu" all but the ones for GPUs."""
-    return tuple(name for name in IMAGES if device != "cpu" or name == step_of(name))
+    """Return the images to build and push: all of them, or with "cpu" all but the one for GPUs."""
+    return tuple(name for name in IMAGES if device != "cpu" or name != _GPU_IMAGE)
 
 
 def unbuilt_images() -> list[str]:
@@ -116,53 +95,28 @@ def unbuilt_images() -> list[str]:
     return [name for name in chosen if known.get(name, {}).get("tag") != content_tag(name)]
 
 
-def step_of(name: str) -> str:
-    """Return the step of an image: `train` for both of its variants."""
-    return name.removesuffix("-gpu")
-
-
 @cache
 def content_tag(name: str) -> str:
-    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of its files."""
-    step = step_of(name)
-    folder = ROOT / "components" / step
-    requirements = folder / ("requirements-gpu.txt" if name != step else "requirements.txt")
-    files = [folder / "Dockerfile", requirements, ROOT / "components" / "kfp-runtime.txt"]
-    digest = hashlib.sha256()
-    for path in sorted({*files, *(ROOT / file for file in step_code(step))}):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{len(content)}\0".encode() + content)
+    """Return the tag of an image: the first 12 hexadecimal digits of the SHA-256 of its Dockerfile, locks and code.
+
+    The code is what the wheel is made of. The README, which is in the wheel's metadata, doesn't count.
+
+    Raises:
+        KeyError: There is no such image.
+    """
+    digest = hashlib.sha256(_code_digest())
+    for path, content in build_files(IMAGES[name]):
+        digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]
 
 
-@cache
-def step_code(step: str) -> tuple[str, ...]:
-    """Return the files of the package that a step can reach by its imports, relative to the repository, sorted.
-
-    Imports inside functions count too. It begins at the module that `sat_xception/steps/registry.py` names for the
-    step, and at what the components that run in the image import.
-    """
-    found: set[str] = set()
-    waiting = [file for module in (*_ENTRY_MODULES, _module_of(step)) if (file := _file_of(module))]
-    for component in (step, *_SHARING.get(step, ())):
-        if (contract := ROOT / "components" / component / "component.py").is_file():
-            waiting += _imports(contract)
-    while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
-            waiting += _imports(ROOT / file)
-    for file, folder in _DATA.items():
-        if file in found:
-            found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
-    return tuple(sorted(found))
-
-
-def copy_code(step: str, target: Path) -> None:
-    """Copy what `step_code` names into a folder that is on Python's path."""
-    for file in step_code(step):
-        (target / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, target / file)
+def build_files(locks: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files, but for the wheel, that images with these locks are built from: path in the context, content."""
+    components = ROOT / "components"
+    yield "Dockerfile", (components / "Dockerfile").read_bytes()
+    yield "LICENSE", (ROOT / "LICENSE").read_bytes()
+    for lock in ("kfp-runtime", *locks):
+        yield f"locks/{lock}.txt", (components / "locks" / f"{lock}.txt").read_bytes()
 
 
 def read_lock() -> dict[str, Any]:
@@ -178,53 +132,19 @@ def read_lock() -> dict[str, Any]:
     except ValueError:
         lock = None
     if not isinstance(lock, dict):
-        from sat_xception.errors import ConfigError
-
         raise ConfigError(f"{LOCK_FILE} isn't the JSON that `make images` writes; remove it, then run `make images`")
     return lock
 
 
-def _module_of(step: str) -> str:
-    """Return the module of `step_named(step)`, read from the source: importing it would take pydantic."""
-    group, _, verb = step.rpartition("_")
-    wanted, key = ("BULK_VERBS", verb) if group == "bulk" else ("STEPS", step)
-    tree = ast.parse((ROOT / _PACKAGE / "steps" / "registry.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == wanted):
-            continue
-        table = node.value
-        assert isinstance(table, ast.Dict)
-        for name, value in zip(table.keys, table.values, strict=True):
-            if isinstance(name, ast.Constant) and name.value == key and isinstance(value, ast.Call):
-                return str(ast.literal_eval(value.args[1])).split(":")[0]
-    raise LookupError(f"{_PACKAGE}/steps/registry.py has no step {step!r}")
-
-
 @cache
-def _imports(path: Path) -> tuple[str, ...]:
-    """Return the files of the package that a file imports, with those of the packages that they are in."""
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == _PACKAGE:
-                modules |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
-    return tuple(file for module in sorted(modules) if (file := _file_of(module)))
-
-
-def _file_of(module: str) -> str | None:
-    """Return the file of a module, relative to the repository; None for a name inside a module."""
-    path = Path(*module.split("."))
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if (ROOT / file).is_file():
-            return file.as_posix()
-    return None
-
-
-if __name__ == "__main__":
-    copy_code(sys.argv[1], Path(sys.argv[2]))
+def _code_digest() -> bytes:
+    """Return the SHA-256 of the package's files, and of the settings that the wheel is built with."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = {key: value for key, value in settings["project"].items() if key != "optional-dependencies"}
+    built_with = [project, settings["build-system"], settings["tool"]["hatch"]]
+    digest = hashlib.sha256(json.dumps(built_with, sort_keys=True).encode())
+    for path in sorted((ROOT / "sat_xception").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(ROOT).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.digest()

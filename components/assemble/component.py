@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("assemble"), install_kfp_package=False)
+@dsl.component(base_image=image("data"), install_kfp_package=False)
 def assemble(source: str, dataset: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
     """Assemble labelled tiles into a dataset, or take the dataset from the store.
 

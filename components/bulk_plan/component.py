@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("bulk_plan"), install_kfp_package=False)
+@dsl.component(base_image=image("score"), install_kfp_package=False)
 def bulk_plan(
     area: str,
     area_layer: list[str],

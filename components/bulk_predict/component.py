@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("bulk_predict"), install_kfp_package=False)
+@dsl.component(base_image=image("score"), install_kfp_package=False)
 def bulk_predict(
     plan: dsl.Input[dsl.Artifact],
     part: str,

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("bulk_publish"), install_kfp_package=False)
+@dsl.component(base_image=image("data"), install_kfp_package=False)
 def bulk_publish(
     scores: str,
     threshold: float,

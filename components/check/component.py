@@ -7,7 +7,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("assemble"), install_kfp_package=False)
+@dsl.component(base_image=image("data"), install_kfp_package=False)
 def check(
     data: str,
     data_baseline: str,

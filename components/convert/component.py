@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("convert"), install_kfp_package=False)
+@dsl.component(base_image=image("data"), install_kfp_package=False)
 def convert(settings: str, dataset: dsl.Input[dsl.Dataset], examples: dsl.Output[dsl.Dataset]) -> None:
     """Convert a dataset to TFRecord files, without re-encoding images.
 

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("deploy"), install_kfp_package=False)
+@dsl.component(base_image=image("light"), install_kfp_package=False)
 def deploy(
     settings: str,
     served_model: dsl.Input[dsl.Model],

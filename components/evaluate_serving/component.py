@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("evaluate"), install_kfp_package=False)
+@dsl.component(base_image=image("score"), install_kfp_package=False)
 def evaluate_serving(
     settings: str,
     examples: dsl.Input[dsl.Dataset],

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("gate"), install_kfp_package=False)
+@dsl.component(base_image=image("light"), install_kfp_package=False)
 def gate(
     settings: str,
     xception: dsl.Input[dsl.Artifact],

@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("notify"), install_kfp_package=False)
+@dsl.component(base_image=image("light"), install_kfp_package=False)
 def notify(pipeline: str, baseline: str, run: str, status: dsl.PipelineTaskFinalStatus) -> None:
     """Report the outcome of a run: in the log, and to the webhook in $SAT_XCEPTION_WEBHOOK if it is set.
 

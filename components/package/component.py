@@ -5,7 +5,7 @@ from kfp import dsl
 from components.images import image
 
 
-@dsl.component(base_image=image("package"), install_kfp_package=False)
+@dsl.component(base_image=image("score"), install_kfp_package=False)
 def package(
     settings: str,
     winner: str,

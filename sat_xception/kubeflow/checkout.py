@@ -41,7 +41,7 @@ def image_notes() -> list[str]:
     """Return warnings about the training pipeline's images, for `submit`."""
     images = _module("components.images")
     notes = []
-    if images.image("gate").startswith(f"{images.LOCAL_REGISTRY}/"):
+    if images.image("light").startswith(f"{images.LOCAL_REGISTRY}/"):
         notes.append(f"{images.image('gate')} and the others are in no registry: make push REGISTRY=…")
     if note := images.training_note():
         notes.append(note)
@@ -49,7 +49,7 @@ def image_notes() -> list[str]:
 
 
 def local_images() -> Any:  # noqa: ANN401 - a module
-    """Return the module `components.images`, with the image of each step."""
+    """Return the module `components.images`, with the reference of each image."""
     return _module("components.images")
 
 

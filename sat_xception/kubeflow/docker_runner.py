@@ -1,4 +1,4 @@
-"""Run a pipeline's steps in their own images: kfp's DockerRunner, and the server that deploy checks a model with."""
+"""Run each step of a pipeline in a container: kfp's DockerRunner, and the server that deploy checks a model with."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Server:
     """The server of the model root.
 
     Attributes:
-        image: Image of the serve step.
+        image: Image that has the serve step.
         model_root: Folder that deploy writes to and the server reads.
         name: Name that the model is served as.
     """

@@ -36,7 +36,8 @@ class RunConfig(StepConfig):
     """Run the whole training pipeline on this machine, without a cluster, and without Docker unless --runner docker."""
 
     runner: Literal["subprocess", "docker"] = Field(
-        "subprocess", description="Run the steps as processes, or each in its own image (after `make images`)."
+        "subprocess",
+        description="Run the steps as processes, or each in a container of its image (after `make images`).",
     )
     settings: LocalFileOrNone = Field(
         None,

@@ -80,11 +80,11 @@ def _step_runner(config: RunConfig, folder: Path, arguments: RunArguments) -> It
     from sat_xception.kubeflow.docker_runner import Server, check_images, step_containers
 
     executors = pipeline_function("training").pipeline_spec.deployment_spec["executors"].values()
-    check_images({executor["container"]["image"] for executor in executors} | {images.image("serve")})
+    check_images({executor["container"]["image"] for executor in executors} | {images.image("score")})
     deploy, assemble = arguments.sections["deploy"], arguments.sections["assemble"]
     model_root, token = Path(deploy["model_root"]).resolve(), assemble.get("imagery_token_env", "")
     secrets = {name: os.environ[name] for name in (_WEBHOOK_ENV, token) if name in os.environ}
-    server = Server(images.image("serve"), model_root, deploy["name"])
+    server = Server(images.image("score"), model_root, deploy["name"])
     read, write = arguments.paths(read=True), arguments.paths(read=False)
     with step_containers(folder, server, read, write, failure | secrets) as (runner, endpoint):
         deploy |= {"model_root": str(model_root), "endpoint": endpoint}

@@ -39,10 +39,12 @@ class Step:
     Attributes:
         config: Class of its configuration.
         function: `module:function` that takes the configuration and returns a `StepResult`.
+        image: Name of the container image that has the step's libraries; "" if no image is made for the step.
     """
 
     config: type[StepConfig]
     function: str
+    image: str = ""
 
     def run(self, settings: Mapping[str, object], file: Path | None = None) -> Any:  # noqa: ANN401 - each step has its own result
         """Run the step with settings that override those of a YAML file; return its result.
@@ -54,7 +56,7 @@ class Step:
         _log.debug("settings  %s", config.resolved())
         function = self.load()
         # Some libraries are imported only where there is work for them.
-        with _reporting_missing_extras():
+        with self._reporting_missing_libraries():
             return function(config.localized())
 
     def load(self) -> Callable[[Any], StepResult]:
@@ -64,21 +66,19 @@ class Step:
             ConfigError: A required package isn't installed.
         """
         module, name = self.function.split(":")
-        with _reporting_missing_extras(), quiet_imports():
+        with self._reporting_missing_libraries(), quiet_imports():
             function: Callable[[Any], StepResult] = getattr(importlib.import_module(module), name)
         return function
 
-
-@contextlib.contextmanager
-def _reporting_missing_extras() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("sat_xception."):
-            raise ConfigError("this step isn't in this image, which holds one step's code; run its own") from None
-        raise ConfigError(
-            f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'"
-        ) from error
+    @contextlib.contextmanager
+    def _reporting_missing_libraries(self) -> Iterator[None]:
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            where = f"; in a container, use the image `{self.image}`" if self.image else ""
+            raise ConfigError(
+                f"this step needs {error.name}, which isn't installed: pip install 'sat-xception[all]'{where}"
+            ) from error
 
 
 @contextlib.contextmanager

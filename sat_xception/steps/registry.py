@@ -1,4 +1,4 @@
-"""The table of steps: the settings of each, and the function that does the work."""
+"""The table of steps: the settings of each, the function that does the work, and the image that has its libraries."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ __all__ = [
 ]
 
 STEPS: dict[str, Step] = {
-    "assemble": Step(AssembleConfig, "sat_xception.dataset.assemble:assemble"),
-    "convert": Step(ConvertConfig, "sat_xception.examples.convert:convert"),
-    "validate": Step(ValidateConfig, "sat_xception.validation.validate:validate"),
-    "search": Step(SearchConfig, "sat_xception.search.search:search"),
-    "train": Step(TrainConfig, "sat_xception.train.train:train"),
-    "evaluate": Step(EvaluateConfig, "sat_xception.evaluate.evaluate:evaluate"),
-    "gate": Step(GateConfig, "sat_xception.evaluate.gate:gate"),
-    "package": Step(PackageConfig, "sat_xception.package.package:package"),
-    "deploy": Step(DeployConfig, "sat_xception.deploy.deploy:deploy"),
-    "rollback": Step(RollbackConfig, "sat_xception.deploy.kserve:rollback"),
-    "deployments": Step(DeploymentsConfig, "sat_xception.deploy.kserve:list_deployments"),
-    "serve": Step(ServeConfig, "sat_xception.serve.server:serve"),
-    "predict": Step(PredictConfig, "sat_xception.serve.predict:predict"),
-    "notify": Step(NotifyConfig, "sat_xception.notify.notify:notify"),
+    "assemble": Step(AssembleConfig, "sat_xception.dataset.assemble:assemble", "data"),
+    "convert": Step(ConvertConfig, "sat_xception.examples.convert:convert", "data"),
+    "validate": Step(ValidateConfig, "sat_xception.validation.validate:validate", "validate"),
+    "search": Step(SearchConfig, "sat_xception.search.search:search", "train"),
+    "train": Step(TrainConfig, "sat_xception.train.train:train", "train"),
+    "evaluate": Step(EvaluateConfig, "sat_xception.evaluate.evaluate:evaluate", "score"),
+    "gate": Step(GateConfig, "sat_xception.evaluate.gate:gate", "light"),
+    "package": Step(PackageConfig, "sat_xception.package.package:package", "score"),
+    "deploy": Step(DeployConfig, "sat_xception.deploy.deploy:deploy", "light"),
+    "rollback": Step(RollbackConfig, "sat_xception.deploy.kserve:rollback", "light"),
+    "deployments": Step(DeploymentsConfig, "sat_xception.deploy.kserve:list_deployments", "light"),
+    "serve": Step(ServeConfig, "sat_xception.serve.server:serve", "score"),
+    "predict": Step(PredictConfig, "sat_xception.serve.predict:predict", "score"),
+    "notify": Step(NotifyConfig, "sat_xception.notify.notify:notify", "light"),
     "review": Step(ReviewConfig, "sat_xception.review.server:review"),
     "train-folders": Step(TrainFoldersConfig, "sat_xception.workflows.train_folders:train_folders"),
 }
@@ -69,26 +69,26 @@ STEPS: dict[str, Step] = {
 # Verbs for datasets that aren't pipeline steps: `sat_xception dataset <verb>`.
 DATASET_VERBS: dict[str, Step] = {
     "build": Step(BuildConfig, "sat_xception.workflows.build:build_dataset"),
-    "diff": Step(DiffConfig, "sat_xception.dataset.diff:diff_datasets"),
-    "export-folders": Step(ExportFoldersConfig, "sat_xception.dataset.export_folders:export_folders"),
-    "sample-area": Step(SampleAreaConfig, "sat_xception.sample.area:write_sample_area"),
+    "diff": Step(DiffConfig, "sat_xception.dataset.diff:diff_datasets", "data"),
+    "export-folders": Step(ExportFoldersConfig, "sat_xception.dataset.export_folders:export_folders", "data"),
+    "sample-area": Step(SampleAreaConfig, "sat_xception.sample.area:write_sample_area", "data"),
 }
 
 # Scoring of all tiles of an area: `sat_xception bulk <verb>`.
 BULK_VERBS: dict[str, Step] = {
-    "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles"),
-    "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles"),
-    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:report_status"),
-    "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed"),
-    "publish": Step(PublishConfig, "sat_xception.publish.publish:publish"),
+    "plan": Step(BulkPlanConfig, "sat_xception.bulk.plan:plan_tiles", "score"),
+    "predict": Step(BulkPredictConfig, "sat_xception.bulk.predict:predict_tiles", "score"),
+    "status": Step(BulkStatusConfig, "sat_xception.bulk.ledger:report_status", "score"),
+    "retry-failed": Step(BulkRetryConfig, "sat_xception.bulk.predict:retry_failed", "score"),
+    "publish": Step(PublishConfig, "sat_xception.publish.publish:publish", "data"),
 }
 
 # Verbs for model roots: `sat_xception models <verb>`.
 MODELS_VERBS: dict[str, Step] = {
-    "list": Step(ListModelsConfig, "sat_xception.served_model.versions:list_models"),
-    "show": Step(ShowModelConfig, "sat_xception.served_model.versions:show_model"),
-    "verify": Step(VerifyModelConfig, "sat_xception.serve.verify:verify_model"),
-    "gc": Step(RemoveModelsConfig, "sat_xception.served_model.versions:remove_models"),
+    "list": Step(ListModelsConfig, "sat_xception.served_model.versions:list_models", "score"),
+    "show": Step(ShowModelConfig, "sat_xception.served_model.versions:show_model", "score"),
+    "verify": Step(VerifyModelConfig, "sat_xception.serve.verify:verify_model", "score"),
+    "gc": Step(RemoveModelsConfig, "sat_xception.served_model.versions:remove_models", "score"),
 }
 
 

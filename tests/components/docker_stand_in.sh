@@ -1,6 +1,7 @@
 #!/bin/sh
 # A `docker` that keeps images as files in the folder $DOCKER_STATE: enough of it for components/build.py, and fast.
 #
+# The last argument of `build` must be a context: a folder with the Dockerfile and a wheel.
 # `pull` finds what has a file in registry/. `build` fails for the image that the file `fails` names, and interrupts the
 # process that called it for the one that `interrupts` names. What was done is in `calls`.
 set -eu
@@ -36,6 +37,7 @@ case "$command" in
       esac
       shift
     done
+    [ -f "$last/Dockerfile" ] && [ -f "$last"/sat_xception-*.whl ]
     echo "build $tag" >> calls
     if of_step fails; then exit 1; fi
     if of_step interrupts; then kill -INT "$PPID"; exec sleep 10; fi

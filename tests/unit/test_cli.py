@@ -242,7 +242,7 @@ def test_every_error_is_in_the_table_above():
 
 
 def test_a_library_that_is_not_installed_is_a_configuration_error_that_names_the_extra(steps_module):
-    with pytest.raises(errors.ConfigError, match=r"needs no_such_library, .*pip install 'sat-xception\[all\]'"):
+    with pytest.raises(errors.ConfigError, match=r"needs no_such_library, .*pip install 'sat-xception\[all\]'$"):
         Step(Failing, "needy_steps:work").run({"error": "x"})
 
 
@@ -282,6 +282,13 @@ def test_logs_of_libraries_are_shown_with_verbose_only(arguments):
     else:
         for line in ("] here\n", "] child\n", "FutureWarning: old\n", "worked\n", "details\n"):
             assert line in ended.stderr
+
+
+def test_a_library_that_the_image_of_another_step_lacks_is_in_the_image_that_is_named(steps_module):
+    with pytest.raises(
+        errors.ConfigError, match=r"needs no_such_library, .*\[all\]'; in a container, use the image `score`$"
+    ):
+        Step(Failing, "needy_steps:work", "score").run({"error": "x"})
 
 
 @pytest.mark.parametrize("verb", STEPS)
