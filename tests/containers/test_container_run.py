@@ -41,7 +41,7 @@ def test_nothing_is_left_of_a_run_that_is_interrupted(tmp_path):
     command = [sys.executable, "-m", "sat_xception", "run", "--runner", "docker", *places]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not any("/assemble:" in line for line in containers()):
+        while not any("/data:" in line for line in containers()):
             assert time.monotonic() < deadline, "the first step didn't start"
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -66,5 +66,5 @@ def test_without_a_docker_daemon_the_run_says_what_to_do(tmp_path):
 def test_images_that_are_not_built_are_asked_for(tmp_path):
     from sat_xception.kubeflow.docker_runner import check_images
 
-    with pytest.raises(ConfigError, match="nowhere/gate:1 is the first; run `make images`"):
-        check_images(["nowhere/gate:1"])
+    with pytest.raises(ConfigError, match="nowhere/light:1 is the first; run `make images`"):
+        check_images(["nowhere/light:1"])

@@ -53,13 +53,13 @@ def test_a_pushed_image_is_in_the_registry_and_is_what_pipelines_name(registry, 
         monkeypatch.setattr(module, "LOCK_FILE", lock)
     monkeypatch.setattr(build, "ROOT", ROOT)
     monkeypatch.delenv("IMAGE_REGISTRY", raising=False)
-    found = build.find_image("notify")
-    assert found is not None, "sat-xception/notify isn't here; run `make images`"
+    found = build.find_image("light")
+    assert found is not None, "sat-xception/light isn't here; run `make images`"
     reference = build.push_image(found, f"{registry}/sat-xception/")
     build.write_lock([found], f"{registry}/sat-xception/")
-    assert reference == f"{registry}/sat-xception/notify:{content_tag('notify')}" == images.image("notify")
+    assert reference == f"{registry}/sat-xception/light:{content_tag('light')}" == images.image("light")
     manifest = httpx.get(
-        f"http://{registry}/v2/sat-xception/notify/manifests/{content_tag('notify')}",
+        f"http://{registry}/v2/sat-xception/light/manifests/{content_tag('light')}",
         headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
         trust_env=False,
     )
@@ -67,18 +67,18 @@ def test_a_pushed_image_is_in_the_registry_and_is_what_pipelines_name(registry, 
 
 
 def test_push_takes_what_was_built_and_asks_for_no_base_image(registry, tmp_path, monkeypatch):
-    found = build.find_image("notify")
-    assert found is not None, "sat-xception/notify isn't here; run `make images`"
+    found = build.find_image("light")
+    assert found is not None, "sat-xception/light isn't here; run `make images`"
     for module in (images, build):
         monkeypatch.setattr(module, "LOCK_FILE", tmp_path / "images.lock")
     build.write_lock(choices=build.Choices("absent.invalid/none:1", found.base_id, "cpu"))
-    build.main(["--push", f"{registry}/again", "notify"])
-    assert build.find_image("notify") == found
-    listed = httpx.get(f"http://{registry}/v2/again/notify/tags/list", trust_env=False).json()
-    assert listed["tags"] == [content_tag("notify")]
-    assert images.read_lock()["images"]["notify"]["id"] == found.image_id
+    build.main(["--push", f"{registry}/again", "light"])
+    assert build.find_image("light") == found
+    listed = httpx.get(f"http://{registry}/v2/again/light/tags/list", trust_env=False).json()
+    assert listed["tags"] == [content_tag("light")]
+    assert images.read_lock()["images"]["light"]["id"] == found.image_id
     with pytest.raises(ConfigError, match=r"BASE_IMAGE is other/base:1, .* make images BASE_IMAGE=other/base:1"):
-        build.main(["--push", f"{registry}/again", "--base-image", "other/base:1", "notify"])
+        build.main(["--push", f"{registry}/again", "--base-image", "other/base:1", "light"])
 
 
 def test_without_a_registry_make_push_says_what_is_missing():
@@ -88,7 +88,7 @@ def test_without_a_registry_make_push_says_what_is_missing():
 
 
 def test_a_base_image_that_cannot_be_had_fails_with_its_reason():
-    command = [sys.executable, "-m", "components.build", "--base-image", "absent.invalid/none:1", "notify"]
+    command = [sys.executable, "-m", "components.build", "--base-image", "absent.invalid/none:1", "light"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 4
     assert "docker pull failed" in ended.stderr
