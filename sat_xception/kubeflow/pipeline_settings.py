@@ -144,7 +144,11 @@ class PipelineSettings:
         parameters = {name: given.get(name, self.default_of(name)) for name in self.parameters.model_fields}
         mapping = read_mapping(str(values[SETTINGS] or ""), origin)
         problems: list[str] = []
-        written = dict(self._written(mapping, origin, problems))
+        written: dict[str, object] = {}
+        for address, value in self._written(mapping, origin, problems):
+            if address in written and not _same(written[address], value):
+                problems.append(f"{address} is given twice: {masked(written[address])} and {masked(value)}")
+            written[address] = value
         layers = self._layers(values, written, problems)
         tasks = {name: self._of_task(task, layers, parameters) for name, task in self.tasks.items()}
         resolved = Resolved(tasks, parameters)

@@ -29,11 +29,12 @@ class _Loader(yaml.SafeLoader):
         seen: set[object] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
+                name = key.value.replace("-", "_")
+                if name in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value!r} is given twice", key.start_mark
                     )
-                seen.add(key.value)
+                seen.add(name)
         return super().construct_mapping(node, deep)
 
 

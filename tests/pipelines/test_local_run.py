@@ -330,6 +330,7 @@ def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(tmp_path):
     assert failure.value.exit_code == 3
     (log,) = (tmp_path / "runs").glob("*/run.log")
     assert "FAILED" in log.read_text()
+    assert json.loads((log.parent / "failure.json").read_text())["step"] == "assemble"
 
 
 def test_weights_go_to_the_backbone_that_they_fit(mobilenet_weights, tmp_path):
@@ -371,7 +372,8 @@ def test_the_run_verb_prints_errors_without_a_traceback(tmp_path):
     assert finished.stderr.splitlines()[-1].startswith("error ")
 
 
-def test_failure_file_is_json(tmp_path, class_folders):
+@pytest.mark.slow
+def test_a_class_that_the_data_does_not_have_ends_the_run_as_a_wrong_setting(tmp_path, class_folders):
     config = RunConfig(
         data=str(class_folders), out=tmp_path / "runs", model_root=tmp_path / "m", positive_label="cat", **SMALL
     )

@@ -28,6 +28,7 @@ def test_nothing_is_an_empty_mapping(text):
         ("a: 1\nb: [", "settings, line 2: not valid YAML: "),
         ("gate: 1\ngate: 2", "settings, line 2: not valid YAML: the key 'gate' is given twice"),
         ("gate: {a: 1, a: 1}", "settings, line 1: not valid YAML: the key 'a' is given twice"),
+        ("gate: {a-b: 1, a_b: 1}", "settings, line 1: not valid YAML: the key 'a_b' is given twice"),
         ("[1, 2]", "settings: expected a YAML mapping of sections, such as {gate: {min_accuracy: 0.9}}; got a list"),
         (
             "word",

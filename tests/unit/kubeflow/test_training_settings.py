@@ -237,12 +237,20 @@ def test_every_mistake_of_every_step_is_reported_at_once_and_each_once():
             "backbone: 'resnet' isn't one of this pipeline; expected xception or mobilene",
         ),
         ("backbone: xception\nzzz: 1", "unknown setting xception.zzz"),
+        ("backbone: xception\nseed: 1\nxception: {seed: 2}", "xception.seed is given twice: 1 and 2"),
         ("backbone: gate", "backbone: 'gate' isn't one of this pipeline"),
         ("1: 2", "unknown section '1'"),
     ],
 )
 def test_what_is_unknown_is_named_with_what_it_may_have_been(settings, told):
     assert told in message(settings)
+
+
+def test_keys_and_passwords_in_addresses_are_masked_in_messages():
+    given = {"data_labels": "l", "data_imagery": "https://a.example/{z}/{x}/{y}?key=secret"}
+    text = message({"assemble": {"imagery": "https://user:secret@b.example/{z}/{x}/{y}"}}, **given)
+    assert "data_imagery is 'https://a.example/{z}/{x}/{y}?key=***', and assemble.imagery in settings is" in text
+    assert "secret" not in text
 
 
 def test_a_text_that_is_no_yaml_is_reported_together_with_wrong_parameters():
