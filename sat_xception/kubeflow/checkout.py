@@ -42,7 +42,7 @@ def image_notes() -> list[str]:
     images = _module("components.images")
     notes = []
     if images.image("light").startswith(f"{images.LOCAL_REGISTRY}/"):
-        notes.append(f"{images.image('gate')} and the others are in no registry: make push REGISTRY=…")
+        notes.append(f"{images.image('light')} and the others are in no registry: make push REGISTRY=…")
     if note := images.training_note():
         notes.append(note)
     return notes
