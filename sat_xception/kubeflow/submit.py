@@ -17,6 +17,7 @@ from sat_xception.kubeflow.kfp_catalog import ensure_experiment, upload
 from sat_xception.kubeflow.parameters import parse_assignments, read_parameters, typed_parameters
 from sat_xception.kubeflow.settings import SubmitConfig
 from sat_xception.kubeflow.spec import CompiledPipeline, read_pipeline
+from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.kubeflow.watch import TaskState, watch
 from sat_xception.log import duration, get_logger
 
@@ -108,7 +109,11 @@ def _parameters(config: SubmitConfig, pipeline: CompiledPipeline) -> dict[str, A
     given = read_parameters(config.params) if config.params else {}
     given |= parse_assignments(pipeline.parameters, config.param)
     origin = f"{config.params} and --param" if config.params else "--param"
-    return typed_parameters(pipeline.parameters, given, origin, pipeline.name)
+    typed = typed_parameters(pipeline.parameters, given, origin, pipeline.name)
+    if not config.file:
+        # As the first step does, but before anything is sent. A pipeline from a file may be of another version.
+        TRAINING.check(typed)
+    return typed
 
 
 def _start(

@@ -190,6 +190,17 @@ def test_a_wrong_parameter_ends_the_command_with_2(command):
     assert "unknown parameter 'no_such_thing' in --param" in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_wrong_settings_end_the_command_with_2_before_anything_is_sent(server, tmp_path, command):
+    params = tmp_path / "params.yaml"
+    params.write_text("gate_min_accuracy: 2.0\nsettings: {train: {batch_size: 0}, gate: {min_gian: 1}}\n")
+    ended = command("submit", "--params", params)
+    assert ended.returncode == 2
+    for told in ("gate_min_accuracy: Input", "train.batch_size: Input", "did you mean gate.min_gain?"):
+        assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not server.requests
+
+
 @pytest.mark.parametrize(("content", "message"), [("a: [", "not valid YAML"), ("a: 1", "is no compiled pipeline")])
 def test_a_file_that_is_no_pipeline_is_refused(settings, tmp_path, content, message):
     path = tmp_path / "p.yaml"
