@@ -56,6 +56,7 @@ def settings_yaml(pipeline: PipelineSettings) -> str:
     lines = [
         f"# Settings of the pipeline {pipeline.name}, with their defaults. Give those that differ as its",
         f"# parameter `{SETTINGS}`. Settings with a parameter of their own are marked with its name.",
+        f"# Parameters alone: {', '.join(pipeline.parameters.model_fields)}.",
     ]
     for section in pipeline.sections:
         lines += ["", f"# {_purpose(pipeline, section)}", f"{section}:"]

@@ -120,3 +120,18 @@ def test_the_largest_limit_of_pixels_is_the_one_of_the_decoder():
 
     limit = next(fact.le for fact in AssembleConfig.model_fields["max_pixels"].metadata if hasattr(fact, "le"))
     assert limit == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_settings_of_a_task_are_json_that_other_settings_override(capsys):
+    text = json.dumps({"pipeline": "p", "state": "FAILED", "message": "m"})
+    run_step("notify", text, state="SUCCEEDED")
+    assert "p: SUCCEEDED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "none", "3"])
+def test_settings_that_are_no_json_object_end_the_task_as_a_configuration_error(text, termination_log):
+    with pytest.raises(SystemExit) as ended:
+        run_step("notify", text)
+    assert ended.value.code == 2
+    reason = json.loads(termination_log.read_text())["error"]
+    assert reason.startswith("the task's settings must be a JSON object") and repr(text) in reason

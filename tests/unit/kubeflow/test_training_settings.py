@@ -376,7 +376,8 @@ def test_the_printed_tree_is_yaml_that_changes_nothing_and_hides_nothing():
     assert check(text) == check()
     assert check(text, gate_min_accuracy=0.5, xception_weights="none")["xception"]["weights"] == "none"
     assert check(f"{text}".replace("weights: imagenet", "weights: none"))["xception"]["weights"] == "none"
-    for name in (*TRAINING.headlines,):
+    assert "# Parameters alone: data_baseline, data_store, gpu_count, gpu_node_selector, " in text
+    for name in TRAINING.headlines:
         assert f"Parameter {name}." in text.replace("\n  # ", " ")
 
 
