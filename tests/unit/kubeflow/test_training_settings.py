@@ -19,6 +19,7 @@ from sat_xception.kubeflow.pipelines import PIPELINES
 from sat_xception.kubeflow.settings_reference import settings_markdown, settings_yaml, write_reference
 from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
+from sat_xception.settings.config import load_config
 from sat_xception.settings.step import Step
 
 ROOT = Path(__file__).parents[3]
@@ -106,6 +107,13 @@ def test_a_field_that_is_added_to_train_is_in_its_help_in_the_tree_in_the_refere
         pipeline.check({"settings": "train: {gamma_fraction: 2}"})
     with pytest.raises(ConfigError, match=r"unknown setting train\.gama_fraction; did you mean train\.gamma_fraction"):
         pipeline.check({"settings": "train: {gama_fraction: 0.5}"})
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_off_is_text_however_a_yaml_reader_takes_it(written, tmp_path):
+    assert check(f"train: {{xla: {written}}}")["xception"]["xla"] == "off"
+    (tmp_path / "train.yaml").write_text(f"xla: {written}\nexamples: e\nout: o")
+    assert load_config(TrainConfig, tmp_path / "train.yaml").xla == "off"
 
 
 def test_a_section_of_one_backbone_overrides_that_of_both():
