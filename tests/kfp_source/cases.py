@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BULK", "BULK_PARAMETERS", "TRAINING", "Names"]
+from sat_xception.kubeflow.training_settings import TRAINING as SETTINGS
+
+__all__ = ["BULK", "BULK_PARAMETERS", "TRAINING", "Names", "checked"]
 
 
 class Names:
@@ -32,8 +34,15 @@ class Names:
     TRAININGS = frozenset({"train", "train-2"})
 
 
-_PASSED = {Names.GATE: {"Output": "xception"}}
-_NONE = {Names.GATE: {"Output": "none"}}
+def checked(source: str = "gs://a/data/0", **parameters: object) -> dict[str, dict[str, str]]:
+    """Return the outputs of the first task of the training for parameters of the pipeline."""
+    settings = SETTINGS.check(parameters)
+    settings.pop("assemble")
+    return {Names.SOURCE: {"source": source, "baseline_run": "", **settings}}
+
+
+_PASSED = {**checked(), Names.GATE: {"Output": "xception"}}
+_NONE = {**checked(), Names.GATE: {"Output": "none"}}
 _SELECTOR = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 _TOLERATIONS = [
     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kfp_cache_key import _go_json, cache_key, fingerprint
 from tests.kfp_source import small_pipelines as small
-from tests.kfp_source.cases import BULK_PARAMETERS
+from tests.kfp_source.cases import BULK_PARAMETERS, TRAINING
 
 _ROOT = "minio://mlpipeline/v2/artifacts/every-kind/run-0"
 # The task `use` of `small_pipelines.every_kind`, as the driver of KFP 2.17.0 resolved it and the key that it computed.
@@ -156,7 +156,7 @@ def test_every_task_of_both_pipelines_has_the_key_that_the_backend_computes(walk
     bulk = {"parameters": BULK_PARAMETERS, "outputs": {"bulk-plan": {"Output": ["1/1"]}}}
     runs = [
         *walk(small.compile_to(tmp_path, small.every_kind), {}),
-        *walk(compiled["training"], {"outputs": {"gate": {"Output": "xception"}}}),
+        *walk(compiled["training"], TRAINING["defaults"][0]),
         *walk(compiled["bulk-inference"], bulk),
     ]
     tasks = [task for run in runs for task in run.tasks.values() if task.get("fingerprint")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kfp_source.cases import BULK, BULK_PARAMETERS, TRAINING, Names
+from tests.kfp_source.cases import BULK, BULK_PARAMETERS, TRAINING, Names, checked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the first build takes minutes
 
@@ -173,11 +173,12 @@ def test_notify_runs_whichever_step_of_the_training_fails(walk, compiled, failin
 def test_what_the_data_decides_comes_from_the_cache_until_the_data_is_another(walk, compiled):
     """With other limits of the gate nothing is converted, trained or scored again; with one tile more, everything."""
     passed = TRAINING["defaults"][0]["outputs"]
-    same, more = ({Names.SOURCE: {"source": address}} | passed for address in ("gs://a/data/1", "gs://a/data/2"))
+    limits = {"gate_min_accuracy": 0.5, "gate_min_recall": 0.1}
+    same, more = (passed | checked(address) for address in ("gs://a/data/1", "gs://a/data/2"))
     first, second, third = walk(
         compiled["training"],
         {"outputs": same},
-        {"outputs": same, "parameters": {"gate_min_accuracy": 0.5, "gate_min_recall": 0.1}},
+        {"outputs": passed | checked("gs://a/data/1", **limits), "parameters": limits},
         {"outputs": more},
     )
     assert [run.phase for run in (first, second, third)] == ["Succeeded"] * 3
