@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,23 +102,68 @@ def examples(class_folders: Path, made_once: MadeOnce) -> Path:
     return made_once("examples", make) / "examples"
 
 
-@pytest.fixture(scope="session")
-def trained(examples: Path, made_once: MadeOnce) -> Path:
-    """A small MobileNetV2, trained for two epochs from random weights."""
-    from sat_xception.model.settings import TrainConfig
-    from sat_xception.train.train import train
+@pytest.fixture(scope="module")
+def small_mobilenet() -> Iterator[None]:
+    """Within a module, the backbone mobilenetv2 is a network of a few weights."""
+    from sat_xception.model.backbones import BACKBONES
+    from tests.small_models import SMALL_MOBILENET
 
-    settings = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "mobilenetv2", SMALL_MOBILENET)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_weights(made_once: MadeOnce) -> Path:
+    """A weights file of the small mobilenetv2."""
+    from tests.small_models import write_small_weights
 
     def make(folder: Path) -> None:
-        train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **settings))
+        folder.mkdir()
+        write_small_weights(folder / "small.weights.h5")
+
+    return made_once("weights", make) / "small.weights.h5"
+
+
+# What `trained` and `trained_mobilenet` were trained with, as fields of `TrainConfig`.
+FROM_SCRATCH = {"backbone": "mobilenetv2", "weights": "none", "alpha": 0.35, "input_size": 32, "scratch_epochs": 2}
+
+
+@pytest.fixture(scope="session")
+def trained(examples: Path, made_once: MadeOnce) -> Path:
+    """A network of a few weights, called mobilenetv2, trained for two epochs from random weights."""
+    from sat_xception.model.backbones import BACKBONES
+    from sat_xception.model.settings import TrainConfig
+    from sat_xception.train.train import train
+    from tests.small_models import SMALL_MOBILENET
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(BACKBONES, "mobilenetv2", SMALL_MOBILENET)
+            train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **FROM_SCRATCH))
 
     return made_once("trained", make) / "mobilenetv2"
 
 
 @pytest.fixture(scope="session")
+def trained_mobilenet(examples: Path, made_once: MadeOnce) -> Path:
+    """The real MobileNetV2, narrow, trained in the same way; for slow tests."""
+    from sat_xception.model.backbones import BACKBONES
+    from sat_xception.model.settings import TrainConfig
+    from sat_xception.train.train import train
+    from tests.small_models import MOBILENET
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(BACKBONES, "mobilenetv2", MOBILENET)  # whatever the module has replaced it by
+            train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **FROM_SCRATCH))
+
+    return made_once("trained-mobilenet", make) / "mobilenetv2"
+
+
+@pytest.fixture(scope="session")
 def evaluated(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
-    """The small model's evaluation on the validation split."""
+    """The small network's evaluation on the validation split."""
     from sat_xception.evaluate.evaluate import evaluate
     from sat_xception.evaluate.settings import EvaluateConfig
 
@@ -130,7 +175,7 @@ def evaluated(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def packaged(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
-    """The small model, packaged: a model root with school-classifier/1."""
+    """The small network, packaged: a model root with school-classifier/1."""
     from sat_xception.package.package import package
     from sat_xception.package.settings import PackageConfig
 

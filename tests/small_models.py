@@ -1,5 +1,10 @@
-"""A model folder as `train` writes it, around a network of a few weights, for what comes after training."""
+"""Networks of a few weights: one to train in place of MobileNetV2, and model folders as `train` writes them.
 
+Tracing and compiling MobileNetV2 takes half a minute of CPU time for each training, whatever its size and epochs. Where
+the network isn't the point, `small_mobilenet` of `tests/conftest.py` replaces it by one that is compiled in a second.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +12,53 @@ from typing import Any
 import keras
 
 from sat_xception.examples.index import ExamplesIndex
-from sat_xception.model.backbones import get_backbone
+from sat_xception.model.backbones import BACKBONES, Backbone, get_backbone
 from sat_xception.model.parts import Epoch
 from sat_xception.storage import file_digest
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 
 SIDE = 32
+ALPHAS = (0.35, 0.5, 1.0)
+
+
+def small_backbone(
+    include_top: bool, weights: None, input_shape: tuple[int, int, int], alpha: float = 1.0
+) -> keras.Model:
+    """Build a network as the constructors of `keras.applications` do, of 11 to 32 features."""
+    assert not include_top and weights is None
+    pixels = keras.Input(input_shape)
+    rows = keras.layers.Conv2D(8, 5, strides=2, name="stem")(pixels)
+    rows = keras.layers.BatchNormalization(name="stem_bn")(rows)
+    rows = keras.layers.Activation("relu", name="stem_relu")(rows)
+    rows = keras.layers.Conv2D(round(32 * alpha), 3, name="last")(rows)
+    rows = keras.layers.BatchNormalization(name="last_bn")(rows)
+    rows = keras.layers.Activation("relu", name="last_relu")(rows)
+    return keras.Model(pixels, rows)
+
+
+def _weight_count(alpha: float) -> int:
+    return 8 * (75 + 1) + 4 * 8 + round(32 * alpha) * (72 + 1 + 4)
+
+
+MOBILENET: Backbone = BACKBONES["mobilenetv2"]
+SMALL_MOBILENET: Backbone = dataclasses.replace(
+    MOBILENET,
+    build=small_backbone,
+    fine_tune_from="last",
+    weight_counts={alpha: _weight_count(alpha) for alpha in ALPHAS},
+)
+
+
+def write_small_weights(path: Path, alpha: float = 0.35) -> Path:
+    """Write a weights file of the small backbone: random, but scaled so that features of different tiles differ."""
+    keras.utils.set_random_seed(5)
+    network = small_backbone(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3), alpha=alpha)
+    stem = network.get_layer("stem")
+    stem.kernel.assign(stem.kernel - keras.ops.mean(stem.kernel, axis=(0, 1), keepdims=True))  # edges, not brightness
+    for name in ("stem_bn", "last_bn"):
+        network.get_layer(name).gamma.assign(3 * network.get_layer(name).gamma)
+    network.save_weights(path)
+    return path
 
 
 def small_network(classes: int, seed: int, name: str = "mobilenetv2") -> keras.Model:

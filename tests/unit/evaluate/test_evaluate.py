@@ -324,10 +324,13 @@ def test_a_model_that_answers_no_numbers_is_refused_with_advice(examples, tmp_pa
         evaluate(EvaluateConfig(model=tmp_path / "model", examples=examples, out=tmp_path / "out"))
 
 
-def test_a_trained_network_is_evaluated_as_a_small_one_is(evaluated, trained):
-    evaluation = Evaluation.read(evaluated)
-    assert evaluation.metrics.accuracy == TrainingRecord.read(trained).valid_accuracy
-    assert sorted(path.name for path in evaluated.iterdir()) == [
+@pytest.mark.parametrize("network", ["trained", pytest.param("trained_mobilenet", marks=pytest.mark.slow)])
+def test_a_trained_network_is_evaluated_as_a_small_one_is(network, request, examples, tmp_path):
+    trained = request.getfixturevalue(network)
+    evaluated = evaluate(EvaluateConfig(model=trained, examples=examples, out=tmp_path / "evaluation"))
+    accuracy = TrainingRecord.read(trained).valid_accuracy  # float32
+    assert evaluated.evaluation.metrics.accuracy == pytest.approx(accuracy, abs=1e-6)
+    assert sorted(path.name for path in evaluated.folder.iterdir()) == [
         "evaluation.json",
         "predictions.parquet",
         "report.html",

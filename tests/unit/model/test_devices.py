@@ -88,7 +88,7 @@ def test_the_policy_is_put_back():
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_what_learnt_in_mixed_precision_is_kept_and_answers_in_float32(examples, tmp_path):
+def test_what_learnt_in_mixed_precision_is_kept_and_answers_in_float32(examples, tmp_path, small_mobilenet):
     result = train(TrainConfig(examples=examples, out=tmp_path / "model", precision="mixed_float16", **SETTINGS))
     assert TrainingRecord.read(result.folder).devices.precision == "mixed_float16"
     model = load_model(result.folder)[0]
@@ -98,6 +98,7 @@ def test_what_learnt_in_mixed_precision_is_kept_and_answers_in_float32(examples,
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow  # a process of its own, which compiles the network twice
 def test_two_devices_learn_what_one_does(tmp_path):
     command = [sys.executable, "-c", MIRRORED, str(tmp_path)]
     run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=250)

@@ -29,20 +29,11 @@ def history(folder, phase):
 
 
 @pytest.fixture(scope="module")
-def random_weights(tmp_path_factory):
-    keras.utils.set_random_seed(5)
-    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
-    shape = (32, 32, 3)
-    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=shape, alpha=0.35).save_weights(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def transfer(examples, random_weights, tmp_path_factory):
+def transfer(examples, small_weights, tmp_path_factory, small_mobilenet):
     """Train from weights that mean nothing, with a head that doesn't move: both phases start at the same place."""
     folder = tmp_path_factory.mktemp("heads")
-    settings = {**SMALL, "weights": str(random_weights), "head_epochs": 1, "head_learning_rate": 1e-9}
-    tuning = {"fine_tune_epochs": 1, "fine_tune_from": "Conv_1", "fine_tune_learning_rate": 1e-3}
+    settings = {**SMALL, "weights": str(small_weights), "head_epochs": 1, "head_learning_rate": 1e-9}
+    tuning = {"fine_tune_epochs": 1, "fine_tune_from": "last", "fine_tune_learning_rate": 1e-3}
 
     def run(name, **changes):
         train(TrainConfig(examples=examples, out=folder / name, **{**settings, **tuning, **changes}))
@@ -109,7 +100,7 @@ def test_both_phases_of_a_transfer_take_the_options(transfer):
     assert keras.models.load_model(other / "model.keras").get_layer("hidden").units == 8
 
 
-def test_training_from_scratch_takes_the_options(trained, examples, tmp_path):
+def test_training_from_scratch_takes_the_options(trained, examples, tmp_path, small_mobilenet):
     settings = {**SMALL, "weights": "none", "scratch_epochs": 2}
     train(TrainConfig(examples=examples, out=tmp_path / "model", optimizer="sgd", head_units=8, **settings))
     assert history(tmp_path / "model", "scratch") != history(trained, "scratch")

@@ -10,7 +10,12 @@ from sat_xception.errors import ConfigError, ModelError
 from sat_xception.model.backbones import BACKBONES
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights, identify_weights
 
-NETWORKS = [(name, alpha) for name, backbone in BACKBONES.items() for alpha in backbone.weight_counts]
+# Of each backbone, the first width in every run of the tests.
+NETWORKS = [
+    pytest.param(name, alpha, marks=[pytest.mark.slow] if place else [])
+    for name, backbone in BACKBONES.items()
+    for place, alpha in enumerate(backbone.weight_counts)
+]
 SMALLEST = 410_208  # values of MobileNetV2 with alpha 0.35
 
 

@@ -241,8 +241,10 @@ def test_without_a_test_split_there_is_no_test_figure(contest, tmp_path):
     assert "| test |" not in (result.folder / "MODEL_CARD.md").read_text()
 
 
-def test_a_trained_network_packages_as_a_small_one_does(packaged, trained):
-    version = packaged / NAME / "1"
+@pytest.mark.parametrize("network", ["trained", pytest.param("trained_mobilenet", marks=pytest.mark.slow)])
+def test_a_trained_network_packages_as_a_small_one_does(network, request, examples, tmp_path):
+    trained = request.getfixturevalue(network)
+    version = package(PackageConfig(model=trained, examples=examples, out=tmp_path, version=1)).folder
     golden = GoldenTiles.read(version)
     assert PackagedModel.read(version).model == file_digest(trained / "model.keras")
     model, record = load_model(trained)

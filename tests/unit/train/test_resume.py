@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -245,12 +246,26 @@ def test_checkpoints_come_by_time_and_at_epochs_unless_that_is_too_often(tmp_pat
         assert (checkpoints.due(), checkpoints.due(at_rest=True)) == (at_step, at_epoch)
 
 
-def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undisturbed_one(trained, examples, tmp_path):
+# The command, with the small network in place of MobileNetV2.
+COMMAND = """
+from sat_xception.model.backbones import BACKBONES
+from tests.small_models import SMALL_MOBILENET
+BACKBONES["mobilenetv2"] = SMALL_MOBILENET
+from sat_xception.cli import console
+console()
+"""
+
+
+def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undisturbed_one(
+    trained, examples, tmp_path, small_mobilenet
+):
     settings = TrainingRecord.read(trained).config
     names = ("backbone", "weights", "alpha", "input_size", "scratch_epochs")
     flags = [item for name in names for item in (f"--{name.replace('_', '-')}", str(settings[name]))]
-    command = [sys.executable, "-m", "sat_xception", "train", "--examples", str(examples), "--out", str(tmp_path / "m")]
-    process = subprocess.Popen([*command, *flags, "--checkpoint-minutes", "0"], stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", COMMAND, "train", "--examples", str(examples), "--out", str(tmp_path / "m")]
+    process = subprocess.Popen(
+        [*command, *flags, "--checkpoint-minutes", "0"], stderr=subprocess.PIPE, cwd=Path(__file__).parents[3]
+    )
     try:
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("m.checkpoints/*/scratch-*.npz"))) < 2 and process.poll() is None:

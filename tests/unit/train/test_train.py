@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ from sat_xception.evaluate.evaluate import evaluate, load_model
 from sat_xception.evaluate.settings import EvaluateConfig
 from sat_xception.examples.convert import convert
 from sat_xception.examples.settings import ConvertConfig
+from sat_xception.model.backbones import BACKBONES, Backbone
 from sat_xception.model.checkpoint import Checkpoints
 from sat_xception.model.network import weights_digest
 from sat_xception.model.parts import Weights
@@ -22,16 +26,15 @@ from sat_xception.model.session import TrainingSession
 from sat_xception.model.settings import TrainConfig
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
+from tests.small_models import MOBILENET, SMALL_MOBILENET
+
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
 
 COMMON = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
+# A head that learns, in few large steps.
+QUICK_HEAD = {"input_size": 48, "head_epochs": 30, "head_learning_rate": 0.1, "patience": 30}
 # A head that hardly learns, so that fine-tuning must.
-TUNED = {
-    "head_epochs": 1,
-    "head_learning_rate": 1e-9,
-    "fine_tune_epochs": 4,
-    "fine_tune_learning_rate": 2e-3,
-    "fine_tune_from": "block_16_expand",
-}
+TUNED = {"head_epochs": 1, "head_learning_rate": 1e-9, "fine_tune_epochs": 4}
 
 
 def read(folder, name):
@@ -46,38 +49,44 @@ def accuracy_of(folder, examples, out):
     return result.evaluation.metrics.accuracy
 
 
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory):
-    """A weights file of the right form whose weights mean nothing: enough where learning isn't the point."""
-    keras.utils.set_random_seed(5)
-    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
-    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35).save_weights(
-        path
-    )
-    return path
+@dataclass(frozen=True)
+class Transfer:
+    """Trains one network from a weights file, fine-tuned with settings that suit it."""
+
+    backbone: Backbone
+    settings: dict[str, Any]
+    folder: Path
+
+    def run(self, name, **changes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(BACKBONES, "mobilenetv2", self.backbone)
+            return train(TrainConfig(out=self.folder / name, **{**COMMON, **self.settings, **TUNED, **changes}))
 
 
-@pytest.fixture(scope="module")
-def transfer(examples, mobilenet_weights, tmp_path_factory):
-    """Train from the real weights, once for each set of settings."""
-    folder = tmp_path_factory.mktemp("transferred")
-    settings = {**COMMON, "weights": str(mobilenet_weights), "input_size": 96, "head_epochs": 30, "seed": 3}
-
-    def run(name, **changes):
-        return train(TrainConfig(examples=examples, out=folder / name, **{**settings, **changes}))
-
-    return run
+@pytest.fixture(scope="module", params=["small", pytest.param("mobilenetv2", marks=pytest.mark.slow)])
+def transfer(request, examples, tmp_path_factory):
+    """The small network, and the real one with its ImageNet weights."""
+    if request.param == "small":
+        backbone, weights = SMALL_MOBILENET, request.getfixturevalue("small_weights")
+        own = {"input_size": 48, "batch_size": 8, "fine_tune_learning_rate": 2e-2, "fine_tune_from": "last"}
+    else:
+        backbone, weights = MOBILENET, request.getfixturevalue("mobilenet_weights")
+        own = {"input_size": 96, "fine_tune_learning_rate": 2e-3, "fine_tune_from": "block_16_expand"}
+    settings = {"examples": examples, "weights": str(weights), "seed": 3, **own}
+    return Transfer(backbone, settings, tmp_path_factory.mktemp("transferred"))
 
 
 @pytest.fixture(scope="module")
 def tuned(transfer):
-    return transfer("tuned", **TUNED)
+    return transfer.run("tuned")
 
 
 @pytest.fixture(scope="module")
-def ruined(transfer):
+def ruined(examples, small_weights, tmp_path_factory, small_mobilenet):
     """A head that learns, fine-tuned at a rate that makes every weight infinite."""
-    return transfer("ruined", fine_tune_epochs=2, fine_tune_learning_rate=1e38, fine_tune_from="Conv_1")
+    settings = {**COMMON, **QUICK_HEAD, "weights": str(small_weights), "seed": 3}
+    ruin = {"fine_tune_epochs": 2, "fine_tune_learning_rate": 1e38, "fine_tune_from": "last"}
+    return train(TrainConfig(examples=examples, out=tmp_path_factory.mktemp("ruined") / "model", **settings, **ruin))
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +102,10 @@ def unbalanced(make_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train_head(unbalanced, random_weights, tmp_path_factory):
+def train_head(unbalanced, small_weights, tmp_path_factory, small_mobilenet):
     """Train no more than a head, in seconds."""
     folder = tmp_path_factory.mktemp("heads")
-    settings = {**COMMON, "weights": str(random_weights), "head_epochs": 2, "fine_tune_epochs": 0}
+    settings = {**COMMON, "weights": str(small_weights), "head_epochs": 2, "fine_tune_epochs": 0}
 
     def run(name, examples=unbalanced, **changes):
         return train(TrainConfig(examples=examples, out=folder / name, **{**settings, **changes}))
@@ -109,23 +118,26 @@ def head_only(train_head):
     return train_head("plain")
 
 
-def test_fine_tuning_learns_the_task_and_is_kept_where_it_is_better(tuned, examples, tmp_path):
+def test_fine_tuning_learns_the_task_and_is_kept_where_it_is_better(tuned, transfer, examples, tmp_path):
     assert tuned.phase == "fine-tune"
     assert tuned.valid_accuracy >= 0.85
     history = TrainingHistory.read(tuned.folder).epochs
     assert [(row.phase, row.epoch) for row in history] == [("head", 1), *(("fine-tune", n) for n in (1, 2, 3, 4))]
     # It has risen after the first epoch, and falls along a cosine to nothing.
-    assert [row.learning_rate for row in history] == pytest.approx([1e-9, 2e-3, 1.5e-3, 0.5e-3, 0], abs=1e-9)
+    rate = transfer.settings["fine_tune_learning_rate"]
+    expected = [1e-9, rate, 0.75 * rate, 0.25 * rate, 0]
+    assert [row.learning_rate for row in history] == pytest.approx(expected, abs=1e-8)
     assert tuned.valid_accuracy == max(row.val_accuracy for row in history)
     assert TrainingRecord.read(tuned.folder).seconds.keys() == {"features", "head", "fine-tune", "all"}
     assert accuracy_of(tuned.folder, examples, tmp_path / "evaluation") == tuned.valid_accuracy
 
 
-def test_fine_tuning_changes_the_layers_from_the_named_one_on_and_no_batch_norm(tuned, mobilenet_weights):
-    before = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), alpha=0.35)
-    before.load_weights(mobilenet_weights)
+def test_fine_tuning_changes_the_layers_from_the_named_one_on_and_no_batch_norm(tuned, transfer):
+    side = transfer.settings["input_size"]
+    before = transfer.backbone.build(include_top=False, weights=None, input_shape=(side, side, 3), alpha=0.35)
+    before.load_weights(transfer.settings["weights"])
     network = load_model(tuned.folder)[0].get_layer("mobilenetv2")
-    stage = [layer.name for layer in before.layers].index("block_16_expand")
+    stage = [layer.name for layer in before.layers].index(transfer.settings["fine_tune_from"])
     for place, (old, new) in enumerate(zip(before.layers, network.layers, strict=True)):
         changed = any(
             not np.array_equal(one, other) for one, other in zip(old.get_weights(), new.get_weights(), strict=True)
@@ -160,7 +172,7 @@ def test_fine_tuning_is_shown_parts_of_tiles_and_labels_that_are_smoothed(exampl
     assert model.evaluate(*label_0, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, mobilenet_weights, tmp_path):
+def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, small_weights, tmp_path):
     make_folders(tmp_path / "train", count=16)
     swapped = make_folders(tmp_path / "valid", count=6, start=50)
     (swapped / "school").rename(swapped / "other")
@@ -168,8 +180,8 @@ def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, mobile
     (swapped / "other").rename(swapped / "not-school")  # the more it learns, the more of these it gets wrong
     assemble(AssembleConfig(train=tmp_path / "train", valid=swapped, out=tmp_path / "dataset"))
     convert(ConvertConfig(dataset=tmp_path / "dataset", out=tmp_path / "examples"))
-    settings = {**COMMON, "weights": str(mobilenet_weights), "input_size": 96, "fine_tune_epochs": 0, "patience": 100}
-    config = TrainConfig(examples=tmp_path / "examples", out=tmp_path / "model", head_epochs=25, **settings)
+    settings = {**COMMON, **QUICK_HEAD, "weights": str(small_weights), "fine_tune_epochs": 0}
+    config = TrainConfig(examples=tmp_path / "examples", out=tmp_path / "model", **settings)
     result = train(config)
     shares = [row.val_accuracy for row in TrainingHistory.read(result.folder).epochs]
     assert shares[-1] < max(shares) == result.valid_accuracy
@@ -240,15 +252,15 @@ def test_a_rate_beyond_float32_is_null_in_the_history(train_head):
     assert TrainingRecord.read(result.folder).config["head_learning_rate"] == 1e39
 
 
-def test_no_other_failure_is_recorded(random_weights, unbalanced, tmp_path):
-    settings = {**COMMON, "weights": str(random_weights), "alpha": 0.5}
+def test_no_other_failure_is_recorded(small_weights, unbalanced, tmp_path):
+    settings = {**COMMON, "weights": str(small_weights), "alpha": 0.5}
     with pytest.raises(ModelError, match=r"alpha 0\.5 is to be trained"):
         train(TrainConfig(examples=unbalanced, out=tmp_path / "model", record_divergence=True, **settings))
     assert not (tmp_path / "model").exists()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(transfer, tuned, train_head, head_only):
-    digest = TrainingRecord.read(transfer("again", **TUNED).folder).weights_digest
+    digest = TrainingRecord.read(transfer.run("again").folder).weights_digest
     assert digest == TrainingRecord.read(tuned.folder).weights_digest == weights_digest(load_model(tuned.folder)[0])
     others = [TrainingRecord.read(result.folder).weights_digest for result in (head_only, train_head("1", seed=1))]
     assert len({digest, *others}) == 3
@@ -263,7 +275,7 @@ def test_train_json_says_what_was_done(head_only, unbalanced):
     assert facts.positive_label == "school"
     assert facts.dataset_digest == described["dataset_digest"]
     assert facts.weights.kind == "file"
-    assert facts.weights.description == "weights file random.weights.h5"
+    assert facts.weights.description == "weights file small.weights.h5"
     assert facts.kept_phase == head_only.phase == "head"
     assert facts.valid_accuracy == head_only.valid_accuracy
     assert facts.seconds.keys() == {"features", "head", "all"}
@@ -290,7 +302,9 @@ def test_without_fine_tuning_there_is_one_phase(head_only):
     assert "(head)" in head_only.summary()
 
 
-def test_without_pretrained_weights_there_is_one_phase_of_the_whole_network(trained, examples, tmp_path):
+@pytest.mark.parametrize("network", ["trained", pytest.param("trained_mobilenet", marks=pytest.mark.slow)])
+def test_without_pretrained_weights_there_is_one_phase_of_the_whole_network(network, request, examples, tmp_path):
+    trained = request.getfixturevalue(network)
     history = TrainingHistory.read(trained).epochs
     assert [(row.phase, row.epoch) for row in history] == [("scratch", 1), ("scratch", 2)]
     # A cosine from the backbone's rate to nothing, as it is after each of the two epochs.
@@ -298,7 +312,7 @@ def test_without_pretrained_weights_there_is_one_phase_of_the_whole_network(trai
     facts = TrainingRecord.read(trained)
     assert facts.weights == Weights(kind="none", description="random weights")
     assert facts.valid_accuracy == max(row.val_accuracy for row in history)
-    assert accuracy_of(trained, examples, tmp_path / "evaluation") == facts.valid_accuracy
+    assert accuracy_of(trained, examples, tmp_path / "evaluation") == pytest.approx(facts.valid_accuracy, abs=1e-6)
 
 
 def test_tensorboards_logs_are_with_the_model_or_where_they_are_asked_for(trained, train_head, tmp_path):
@@ -367,19 +381,19 @@ def test_a_folder_that_holds_no_examples_is_refused(train_head, tmp_path):
         train_head("broken examples", examples=tmp_path)
 
 
-def test_a_damaged_file_of_examples_is_told_and_leaves_nothing(unbalanced, random_weights, tmp_path):
+def test_a_damaged_file_of_examples_is_told_and_leaves_nothing(unbalanced, small_weights, tmp_path):
     damaged = shutil.copytree(unbalanced, tmp_path / "examples")
     file = next((damaged / "train").iterdir())
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
     with pytest.raises(DataError, match="can't be read: corrupted record at"):
-        train(TrainConfig(examples=damaged, out=tmp_path / "out/model", **{**COMMON, "weights": str(random_weights)}))
+        train(TrainConfig(examples=damaged, out=tmp_path / "out/model", **{**COMMON, "weights": str(small_weights)}))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_file_of_weights_that_doesnt_fit_leaves_nothing(unbalanced, random_weights, tmp_path):
-    settings = {**COMMON, "weights": str(random_weights), "alpha": 0.5}
+def test_a_file_of_weights_that_doesnt_fit_leaves_nothing(unbalanced, small_weights, tmp_path):
+    settings = {**COMMON, "weights": str(small_weights), "alpha": 0.5}
     with pytest.raises(ModelError, match=r"alpha 0\.5 is to be trained"):
         train(TrainConfig(examples=unbalanced, out=tmp_path / "model", **settings))
     assert list(tmp_path.iterdir()) == []
