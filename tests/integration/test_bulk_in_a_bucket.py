@@ -18,7 +18,6 @@ from tests.bulk_tiles import export_version, write_imagery
 from tests.serving_fixtures import NAME
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
-pytest.importorskip("openvino")
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -31,7 +30,9 @@ def proxy(monkeypatch, tmp_path) -> Iterator[StorageProxy]:
         yield proxy
 
 
-def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
+@pytest.mark.parametrize("engine", ["tensorflow", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path, engine):
+    pytest.importorskip(engine)
     bad = {3: b"no image"}
     (tmp_path / "tiles.txt").write_text("\n".join(write_imagery(tmp_path / "tiles.mbtiles", 90, bad)))
     settings = {"imagery": str(tmp_path / "tiles.mbtiles"), "probe": 0, "shard_tiles": 40}
@@ -43,7 +44,7 @@ def test_a_run_in_a_bucket_is_one_like_any_other(proxy, tmp_path):
             if path.is_file():
                 (work / path.relative_to(version)).parent.mkdir(parents=True, exist_ok=True)
                 (work / path.relative_to(version)).write_bytes(path.read_bytes())
-    common = {"name": NAME, "engine": "openvino"}
+    common = {"name": NAME, "engine": engine}
     here = {"plan": tmp_path / "plan", "model": tmp_path / "models", "out": tmp_path / "scores", **common}
     there = {"plan": "gs://bulk/plan", "model": "gs://bulk/models", "out": "gs://bulk/scores", **common}
     result, local = predict_tiles(BulkPredictConfig(**there)), predict_tiles(BulkPredictConfig(**here))

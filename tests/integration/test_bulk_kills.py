@@ -20,6 +20,8 @@ from tests.serving_fixtures import NAME
 from tests.tile_server import TileServer
 
 pytest.importorskip("openvino")
+# tests/unit/bulk/test_bulk_predict.py loses shards and damages records without a process of its own.
+pytestmark = pytest.mark.slow
 
 COUNT, SHARD = 18 * 18, 20
 SHARDS = -(-COUNT // SHARD)

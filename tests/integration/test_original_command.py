@@ -1,6 +1,13 @@
-"""The command of 2018, word for word: what it prints, what it leaves, how it fails."""
+"""The command of 2018, word for word: what it prints, what it leaves, how it fails.
 
+Each test has a quick form, in this process with a network of a few weights in MobileNetV2's place, and a slow one, in a
+process of its own with MobileNetV2.
+"""
+
+import contextlib
 import csv
+import dataclasses
+import functools
 import io
 import json
 import os
@@ -13,9 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sat_xception.cli import main
+from sat_xception.model.backbones import BACKBONES
 from sat_xception.served_model.packaged_model import PackagedModel
 from sat_xception.train.record import TrainingHistory, TrainingRecord
+from sat_xception.workflows import train_folders
 from tests.conftest import SHARED, draw_tile, encode
+from tests.integration.test_another_backbone import ENTRY
 
 REPOSITORY = Path(__file__).parents[2]
 # On a machine that does other things too; on a quiet one with two cores it is a minute.
@@ -24,29 +35,63 @@ pytestmark = pytest.mark.timeout(_TIMEOUT_S)
 COMMAND = "train -model=mobilenetv2 -train=train -valid=test -weights=none -alpha=0.35"
 
 
+def small(include_top, weights, input_shape, alpha):
+    return ENTRY.build(include_top=include_top, weights=weights, input_shape=input_shape)
+
+
+SMALL = dataclasses.replace(BACKBONES["mobilenetv2"], build=small, fine_tune_from=ENTRY.fine_tune_from)
+
+
 @dataclass
 class Run:
-    """A command that was started in a folder of its own."""
+    """A command that was run, or is running, in a folder of its own."""
 
     folder: Path
-    process: subprocess.Popen[str]
-    output: tuple[str, str] | None = None
+    process: subprocess.Popen[str] | None = None
+    output: tuple[int, str, str] | None = None
 
     def finished(self):
         """Wait for the end; return exit code, stdout and stderr."""
         if self.output is None:
-            self.output = self.process.communicate(timeout=_TIMEOUT_S)
-        return self.process.returncode, *self.output
+            output = self.process.communicate(timeout=_TIMEOUT_S)
+            self.output = (self.process.returncode, *output)
+        return self.output
+
+    def next(self, command):
+        """Run another command in the same folder and in the same way; return exit code, stdout and stderr."""
+        if self.process is None:
+            return run_here(self.folder, command).finished()
+        return Run(self.folder, popen(self.folder, command)).finished()
 
 
-def start(folder, command, classes=("school", "not-school"), tiles=8, **environment):
+def write_tiles(folder, classes=("school", "not-school"), tiles=8):
     for split, first, count in (("train", 0, tiles), ("test", 100, 4)):
         for label in classes:
             (folder / split / label).mkdir(parents=True)
             for index in range(first, first + count):
                 data = encode(draw_tile(label, index), quality=90)
                 (folder / split / label / f"{index:03d}.jpg").write_bytes(data)
-    return Run(folder, popen(folder, command, **environment))
+    return folder
+
+
+def start(folder, command, environment=None, **tiles):
+    write_tiles(folder, **tiles)
+    return Run(folder, popen(folder, command, **(environment or {})))
+
+
+def run_here(folder, command):
+    """Run a command in this process, with a small network and two epochs."""
+    output, code = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setitem(BACKBONES, "mobilenetv2", SMALL)
+        quick = functools.partial(train_folders.TrainConfig, scratch_epochs=2)
+        patch.setattr(train_folders, "TrainConfig", quick)
+        try:
+            main(command.split())
+        except SystemExit as ended:
+            code = ended.code or 0
+    return Run(folder, output=(code, output.getvalue(), ""))
 
 
 def popen(folder, command, **environment):
@@ -69,8 +114,8 @@ def runs(tmp_path_factory):
     imagenet = "train -model=mobilenetv2 -train=train -valid=test -weights=imagenet -alpha=0.35 -input-size=96"
     started = {
         "original": start(folder / "original", f"{COMMAND} -input-size=32"),
-        "names": start(folder / "names", f"{COMMAND} -input-size=32", classes=("not_school", "school", "water tower")),
-        "no network": start(folder / "no-network", imagenet, **no_network),
+        "names": start(folder / "names", f"{COMMAND} -input-size=32", classes=NAMES),
+        "no network": start(folder / "no-network", imagenet, no_network),
     }
     yield started
     for run in started.values():
@@ -78,9 +123,16 @@ def runs(tmp_path_factory):
         run.process.communicate()
 
 
-@pytest.fixture(scope="module")
-def original(runs):
-    run = runs["original"]
+HERE_OR_ALONE = ["here", pytest.param("alone", marks=pytest.mark.slow)]
+NAMES = ("not_school", "school", "water tower")
+
+
+@pytest.fixture(scope="module", params=HERE_OR_ALONE)
+def original(request, tmp_path_factory):
+    if request.param == "alone":
+        run = request.getfixturevalue("runs")["original"]
+    else:
+        run = run_here(write_tiles(tmp_path_factory.mktemp("here")), f"{COMMAND} -input-size=32")
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
     return run, stdout
@@ -139,9 +191,8 @@ def test_the_next_steps_that_it_prints_work(original):
     root = re.search(r"--model-root (\S+) --name mobilenetv2$", steps["serve"])
     assert root and (run.folder / root[1] / "mobilenetv2").is_dir()
     command = steps["score"].removeprefix("sat_xception ").replace("FILES_OR_FOLDERS", "test")
-    process = popen(run.folder, command)
-    scores, stderr = process.communicate(timeout=_TIMEOUT_S)
-    assert process.returncode == 0, stderr
+    code, scores, stderr = run.next(command)
+    assert code == 0, stderr
     rows = list(csv.DictReader(io.StringIO(scores)))
     assert len(rows) == 8
     for row in rows:
@@ -151,8 +202,12 @@ def test_the_next_steps_that_it_prints_work(original):
         assert np.isclose(sum(shares), 1, atol=1e-3)
 
 
-def test_other_names_of_classes_come_from_the_folders(runs):
-    run = runs["names"]
+@pytest.mark.parametrize("where", HERE_OR_ALONE)
+def test_other_names_of_classes_come_from_the_folders(request, tmp_path, where):
+    if where == "alone":
+        run = request.getfixturevalue("runs")["names"]
+    else:
+        run = run_here(write_tiles(tmp_path, classes=NAMES), f"{COMMAND} -input-size=32")
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
     assert "best validation accuracy" in stdout
@@ -161,6 +216,7 @@ def test_other_names_of_classes_come_from_the_folders(runs):
     assert served.positive_label == "school"
 
 
+@pytest.mark.slow
 def test_weights_that_cant_be_downloaded_are_told_with_advice_and_nothing_stays(runs):
     run = runs["no network"]
     code, stdout, stderr = run.finished()
@@ -179,7 +235,7 @@ def test_imagenet_weights_come_from_the_folder_that_the_environment_names(tmp_pa
     if not (weights / "xception_imagenet_no_top.weights.h5").is_file():
         pytest.skip(f"no ImageNet weights of Xception in {weights}")
     command = "train -model=xception -train=train -valid=test -input-size=71"
-    run = start(tmp_path, command, tiles=4, SAT_XCEPTION_IMAGENET_DIR=str(weights))
+    run = start(tmp_path, command, {"SAT_XCEPTION_IMAGENET_DIR": str(weights)}, tiles=4)
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
     weights = TrainingRecord.read(only(tmp_path / "models")).weights

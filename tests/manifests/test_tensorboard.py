@@ -62,6 +62,7 @@ def test_the_service_finds_the_pod_and_its_port(objects, pod):
     assert service["ports"][0]["targetPort"] == pod["spec"]["containers"][0]["ports"][0]["name"]
 
 
+@pytest.mark.slow
 def test_tensorboard_takes_the_flags(pod):
     (container,) = pod["spec"]["containers"]
     command = [sys.executable, *container["command"][1:], *container["args"]]

@@ -68,6 +68,7 @@ def test_it_is_converted_once_and_proven_on_golden_tiles(model, tmp_path, monkey
         open_engine(model, prepared, tmp_path)
 
 
+@pytest.mark.slow
 def test_eight_bit_numbers_come_with_what_they_cost(model, examples, tmp_path, caplog):
     pytest.importorskip("nncf")
     caplog.set_level(logging.INFO)

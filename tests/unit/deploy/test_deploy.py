@@ -294,5 +294,6 @@ def test_an_interrupted_deployment_leaves_no_version_that_wasnt_proven(run, root
     assert versions(root) == []
 
 
+@pytest.mark.slow
 def test_a_trained_network_deploys_as_a_small_one_does(run, packaged):
     assert run(packaged).record.golden_difference < 1e-4

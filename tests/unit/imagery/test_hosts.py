@@ -45,7 +45,7 @@ def test_patience_that_one_host_asks_for_is_for_that_one(tmp_path):
 def test_a_host_that_is_down_costs_its_own_tiles(tmp_path):
     with TileServer(IMAGES) as server:
         template = f"http://127.0.0.{{1-2}}:{server.port}/{{z}}/{{x}}/{{y}}"  # nobody listens on 127.0.0.2
-        counts = fetch(template, tmp_path, 40, replace(QUICK, give_up_after=1000))
+        counts = fetch(template, tmp_path, 40, replace(QUICK, give_up_after=1000, workers=40))
     assert (counts.ok, counts.failed) == (20, 20)
 
 

@@ -108,6 +108,7 @@ def test_steps_from_bucket_to_bucket_make_what_they_make_here(proxy, class_folde
     assert len(shards) == 3
 
 
+@pytest.mark.slow
 def test_a_build_into_a_bucket_keeps_what_is_done_and_a_diff_reads_two_files_of_each(proxy, class_folders, tmp_path):
     settings = {"data": str(class_folders), "out": "gs://tiles/built"}
     built = DATASET_VERBS["build"].run(settings)
