@@ -61,6 +61,7 @@ class PipelineSettings:
         flat_key: Key of a flat mapping, whose value is the name of the section that the other keys belong to.
         moved_from: Sections that took the parameters of earlier versions with a prefix. Default: that of the same name.
         renamed: Address of parameters of earlier versions that don't have the name of their setting.
+        command: Command that prints all settings, for messages.
     """
 
     name: str
@@ -72,6 +73,7 @@ class PipelineSettings:
     flat_key: str = ""
     moved_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    command: str = "sat_xception settings"
 
     @cached_property
     def sections(self) -> dict[str, dict[str, type[StepConfig]]]:
@@ -113,7 +115,7 @@ class PipelineSettings:
     def help_of(self, parameter: str) -> str:
         """Return the description of a parameter, with the names of other settings instead of their flags."""
         if parameter == SETTINGS:
-            return "Further settings of the steps, as YAML: a section per step; `sat_xception settings` lists them."
+            return f"Further settings of the steps, as YAML: a section per step; `{self.command}` lists them."
         if parameter in self.parameters.model_fields:
             return self.parameters.model_fields[parameter].description or ""
         headline = self.headlines[parameter]
@@ -141,7 +143,13 @@ class PipelineSettings:
             The settings, and the problems: unknown sections and settings, and contradictions.
         """
         values = {name: given.get(name, self.default_of(name)) for name in (*self.headlines, SETTINGS)}
-        parameters = {name: given.get(name, self.default_of(name)) for name in self.parameters.model_fields}
+        own = self.parameters.model_fields
+        # A required one that isn't given is missed by the check.
+        parameters = {
+            name: given[name] if name in given else self.default_of(name)
+            for name, field in own.items()
+            if name in given or not field.is_required()
+        }
         mapping = read_mapping(str(values[SETTINGS] or ""), origin)
         problems: list[str] = []
         written: dict[str, object] = {}
@@ -250,7 +258,7 @@ class PipelineSettings:
         inside = [f"{other}.{name}" for other, fields in self.sections.items() if name in fields]
         if inside or near:
             return f"unknown setting {section}.{name}; did you mean {' or '.join(inside) or f'{section}.{near[0]}'}?"
-        return f"unknown setting {section}.{name}; `sat_xception settings` lists those of {section}"
+        return f"unknown setting {section}.{name}; `{self.command}` lists those of {section}"
 
     def _layers(
         self, values: Mapping[str, object], written: Mapping[str, object], problems: list[str]
@@ -285,8 +293,10 @@ class PipelineSettings:
             if found is not None:
                 values[name], names[name] = found
         for name, source in task.taken.items():
-            if source in parameters:
-                values[name], names[name] = parameters[source], source
+            if source in self.parameters.model_fields:
+                names[name] = source
+                if source in parameters:
+                    values[name] = parameters[source]
             else:
                 default = Value(self.default_at(source), self.headline_of(source) or source)
                 values[name], names[name] = next((layer[source] for layer in layers if source in layer), default)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sat_xception.kubeflow.bulk_settings import BULK
 from sat_xception.kubeflow.pipeline_settings import PipelineSettings
 from sat_xception.kubeflow.training_settings import TRAINING
 
 __all__ = ["PIPELINES", "moved_setting"]
 
 # By the name on the command line.
-PIPELINES: Mapping[str, PipelineSettings] = {"training": TRAINING}
+PIPELINES: Mapping[str, PipelineSettings] = {"training": TRAINING, "bulk": BULK}
 
 
 def moved_setting(pipeline: str, parameter: str) -> str:

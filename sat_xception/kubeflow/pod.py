@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sat_xception.errors import ConfigError
-
-__all__ = ["check_kept", "find_lost", "in_pod", "is_lost"]
+__all__ = ["find_lost", "in_pod", "is_lost"]
 
 # Set by the Argo compiler in the pod of every task (argocompiler/common.go, `commonEnvs`), and nowhere else.
 _POD_ENV = "KFP_POD_NAME"
@@ -35,18 +33,3 @@ def find_lost(parameters: Mapping[str, str]) -> list[str]:
         for name, path in parameters.items()
         if path and is_lost(path)
     ]
-
-
-def check_kept(parameters: Mapping[str, str]) -> None:
-    """In a pod, refuse parameters whose path is on the pod's own disk; elsewhere accept all.
-
-    Args:
-        parameters: Paths or addresses by name of the parameter.
-
-    Raises:
-        ConfigError: Files would be lost with the pod.
-    """
-    if in_pod() and (lost := find_lost(parameters)):
-        raise ConfigError(
-            f"wrong pipeline parameters: {'; '.join(lost)}. Nothing was read; start a run with other values"
-        )

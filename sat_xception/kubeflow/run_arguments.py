@@ -21,7 +21,7 @@ from sat_xception.model.weights import identify_weights
 from sat_xception.settings.config import StepConfig
 from sat_xception.storage import Stored, fetch_file
 
-__all__ = ["RunArguments", "run_arguments"]
+__all__ = ["RunArguments", "absolute_setting", "read_settings_file", "run_arguments"]
 
 _log = get_logger(__name__)
 
@@ -72,7 +72,7 @@ def run_arguments(config: RunConfig) -> RunArguments:
     if alphas:
         given["--alpha"] = next(iter(alphas.values()))
     given |= {"data_baseline": plain(config.baseline), "data_store": plain(config.store)}
-    given[SETTINGS] = _read(config.settings) if config.settings else ""
+    given[SETTINGS] = read_settings_file(config.settings) if config.settings else ""
     origin = str(config.settings or SETTINGS)
     LOCAL_TRAINING.check(given, origin)
     resolved, _ = LOCAL_TRAINING.resolve(given, origin)
@@ -81,7 +81,7 @@ def run_arguments(config: RunConfig) -> RunArguments:
         _log.info("weights   %s starts from %s", name, "random weights" if start == "none" else start)
     sections = {
         settings.task.sections[-1]: {
-            name: _absolute(settings.task.config, name, settings.values[name])
+            name: absolute_setting(settings.task.config, name, settings.values[name])
             for name in settings.task.own
             if name in settings.values
         }
@@ -91,7 +91,12 @@ def run_arguments(config: RunConfig) -> RunArguments:
     return RunArguments(sections, own)
 
 
-def _read(path: Path) -> str:
+def read_settings_file(path: Path) -> str:
+    """Return the text of the file of `--settings`.
+
+    Raises:
+        ConfigError: The file can't be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +138,7 @@ def _kind(config: type[StepConfig], name: str) -> str:
     return marks[0] if marks else "local"
 
 
-def _absolute(config: type[StepConfig], name: str, value: object) -> object:
+def absolute_setting(config: type[StepConfig], name: str, value: object) -> object:
     """Return a path as an absolute one, for steps in other processes; other values as they are."""
     is_name = (name == "data" and value == SAMPLE) or (name == "weights" and value in ("imagenet", "none"))
     # The model root is shown as it is given, in the command that serves it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -9,31 +10,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sat_xception.clock import run_stamp
+from sat_xception.kubeflow.bulk_settings import BULK
 from sat_xception.kubeflow.checkout import pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, check_path, check_steps_ran, run_pipeline, whole_path
-from sat_xception.kubeflow.run_settings import BulkRunConfig
+from sat_xception.kubeflow.pipeline_settings import SETTINGS, Headline
+from sat_xception.kubeflow.run_arguments import absolute_setting, read_settings_file
+from sat_xception.kubeflow.run_settings import BulkRunConfig, flag_of
+from sat_xception.kubeflow.task_settings import plain
 from sat_xception.log import duration, get_logger
 from sat_xception.settings.step import TERMINATION_LOG_ENV
 
-__all__ = ["BulkRunResult", "run_bulk"]
+__all__ = ["BulkRunResult", "bulk_arguments", "run_bulk"]
 
 _log = get_logger(__name__)
 # The parts' outputs are in folders of their own; the step that closes the ledger checks that all of them ran.
-_STEPS = ("bulk-plan", "bulk-predict-2", "bulk-publish")
-# Settings whose pipeline parameter has another name; the other settings of imagery get the prefix `imagery_`.
-_AREA = {"area": "area", "bbox": "area_bbox", "tiles": "area_tiles", "zoom": "area_zoom", "buffer_m": "area_buffer_m"}
-_SCORING = ("endpoint", "engine", "batch_size", "in_flight", "shard_tiles", "parts")
-_LAYERS = ("area_layer", "known_layer", "areas_layer")
-_PUBLISH = (
-    "area_name",
-    "areas",
-    "areas_layer",
-    "known",
-    "known_distance_m",
-    "known_layer",
-    "most_reviewed",
-    "with_tiles",
+_STEPS = ("bulk-check", "bulk-plan", "bulk-predict-2", "bulk-publish")
+# Settings of the run that set those of steps.
+_FLAGS = {
+    "imagery": "imagery.imagery",
+    "area": "plan.area",
+    "bbox": "plan.bbox",
+    "tiles": "plan.tiles",
+    "zoom": "plan.zoom",
+    "endpoint": "predict.endpoint",
+    "known": "publish.known",
+    "areas": "publish.areas",
+    "threshold": "publish.threshold",
+}
+_LOCAL = dataclasses.replace(
+    BULK,
+    headlines={
+        flag_of(name): Headline((address,), plain(BulkRunConfig.model_fields[name].default))
+        for name, address in _FLAGS.items()
+    },
+    find_problems=lambda resolved: [],
 )
 
 
@@ -65,7 +78,7 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
     """Run the pipeline and check that every step did.
 
     Raises:
-        ConfigError: A path can't be used.
+        ConfigError: Settings are wrong, or a path can't be used.
         StepFailedError: A step failed; the message is the step's.
     """
     started = time.monotonic()
@@ -73,12 +86,13 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
     folder = (config.out / run_id).resolve()
     _log.info("run       tile-bulk-inference on this machine; everything goes to %s", config.out / run_id)
     check_path(folder)
+    arguments = bulk_arguments(config)
     folder.mkdir(parents=True)
     from kfp import local
 
     os.environ[TERMINATION_LOG_ENV] = str(folder / FAILURE)
     runner = local.SubprocessRunner(use_venv=False)
-    outputs = run_pipeline(pipeline_function("bulk_inference"), runner, folder, pipeline_arguments(config))
+    outputs = run_pipeline(pipeline_function("bulk_inference"), runner, folder, arguments)
     check_steps_ran(outputs, _STEPS)
     shutil.copyfile(outputs / "bulk-publish" / "report", folder / "report.html")
     published = outputs / "bulk-publish" / "publication"
@@ -86,23 +100,29 @@ def run_bulk(config: BulkRunConfig) -> BulkRunResult:
     return BulkRunResult(config.out / run_id, shown if published.is_dir() else None, time.monotonic() - started)
 
 
-def pipeline_arguments(config: BulkRunConfig) -> dict[str, Any]:
-    """Return the pipeline's parameters for a run, with absolute paths."""
-    given = {name: getattr(config, name) for name in type(config).model_fields}
-    files = {name: whole_path(given[name]) for name in ("area", "tiles", "imagery", "known", "areas")}
-    given |= files | {"model_root": whole_path(config.model_root), "scores": whole_path(config.scores)}
-    given |= {name: list(given[name]) for name in ("imagery_bands", "imagery_scale", *_LAYERS)}
-    imagery = {name: value for name, value in given.items() if name.startswith("imagery_")}
-    asking = {f"imagery_{name}": given[name] for name in ("tile_size", "workers", "rate_per_s")}
-    return {
-        **{parameter: given[name] for name, parameter in _AREA.items()},
-        "area_layer": given["area_layer"],
-        **{f"scoring_{name}": given[name] for name in _SCORING},
-        **{f"publish_{name}": given[name] for name in (*_PUBLISH, "threshold")},
-        **imagery,
-        **asking,
-        "imagery": given["imagery"],
+def bulk_arguments(config: BulkRunConfig) -> dict[str, Any]:
+    """Return the pipeline's parameters for a run, with absolute paths.
+
+    Raises:
+        ConfigError: Settings are wrong.
+    """
+    given = {flag_of(name): plain(getattr(config, name)) for name in _FLAGS}
+    own = {
+        "model_root": whole_path(config.model_root),
+        "scores": whole_path(config.scores),
         "model_name": config.name,
-        "model_root": given["model_root"],
-        "scores": given["scores"],
+        "scoring_parts": config.parts,
     }
+    given |= own | {SETTINGS: read_settings_file(config.settings) if config.settings else ""}
+    origin = str(config.settings or SETTINGS)
+    _LOCAL.check(given, origin)
+    resolved, _ = _LOCAL.resolve(given, origin)
+    sections = {
+        section: {
+            name: absolute_setting(settings.task.config, name, settings.values[name])
+            for name in settings.task.own
+            if settings.values.get(name) is not None
+        }
+        for section, settings in resolved.tasks.items()
+    }
+    return {**own, "imagery": sections["imagery"]["imagery"], SETTINGS: yaml.safe_dump(sections, allow_unicode=True)}

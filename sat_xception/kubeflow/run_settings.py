@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,7 +13,8 @@ from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
 from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.evaluate.settings import GateConfig
 from sat_xception.imagery.settings import ImagerySettings
-from sat_xception.kubeflow.pipeline_settings import Headline, Resolved
+from sat_xception.kubeflow.bulk_settings import BULK
+from sat_xception.kubeflow.pipeline_settings import Headline, PipelineSettings, Resolved
 from sat_xception.kubeflow.task_settings import plain
 from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
 from sat_xception.model.backbones import get_backbone
@@ -22,14 +24,21 @@ from sat_xception.publish.settings import PublishConfig
 from sat_xception.serve.settings import ServeConfig
 from sat_xception.settings.config import StepConfig, setting_of, shown
 from sat_xception.settings.types import FileOrNone, Fraction, LocalFileOrNone, Place, ResultOrNone
-from sat_xception.storage import Stored, is_remote
+from sat_xception.storage import is_remote
 
-__all__ = ["LOCAL_TRAINING", "RUN_FLAGS", "BulkRunConfig", "RunConfig", "weights_flag"]
+__all__ = ["LOCAL_TRAINING", "RUN_FLAGS", "BulkRunConfig", "RunConfig", "flag_of", "weights_flag"]
 
 
 _TRAINED = {name: get_backbone(name) for name in TRAINED_BACKBONES}
 _SIZES = ", ".join(f"{backbone.local_scratch_input_size} for {name}" for name, backbone in _TRAINED.items())
 _EPOCHS = ", ".join(f"{backbone.local_scratch_epochs} for {name}" for name, backbone in _TRAINED.items())
+
+
+def _moved(name: str, config: type[StepConfig], pipeline: PipelineSettings, sections: Iterable[str]) -> str:
+    """Return where to set a setting of a step that is no flag of a run; "" if there is none of this name."""
+    section = next((section for section in sections if name in pipeline.sections[section]), "")
+    example = f"put {section}: {{{name}: …}} into a YAML file, and give that as --settings"
+    return f"it is now `{section}.{name}`; {example}" if section and name not in config.model_fields else ""
 
 
 class RunConfig(StepConfig):
@@ -95,10 +104,7 @@ class RunConfig(StepConfig):
     @classmethod
     def moved(cls, name: str) -> str:
         """Return where to set a setting of a step that is no flag."""
-        sections = (section for section in TRAINING.sections if section not in TRAINED_BACKBONES)
-        section = next((section for section in sections if name in TRAINING.sections[section]), "")
-        example = f"put {section}: {{{name}: …}} into a YAML file, and give that as --settings"
-        return f"it is now `{section}.{name}`; {example}" if section and name not in cls.model_fields else ""
+        return _moved(name, cls, TRAINING, (name for name in TRAINING.sections if name not in TRAINED_BACKBONES))
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> RunConfig:
@@ -109,7 +115,8 @@ class RunConfig(StepConfig):
         return self
 
 
-def _flag(setting: str) -> str:
+def flag_of(setting: str) -> str:
+    """Return the flag of a setting of a run."""
     return f"--{setting.replace('_', '-')}"
 
 
@@ -128,7 +135,7 @@ def _addresses(setting: str) -> tuple[str, ...]:
 
 # By flag: the setting of the run that sets settings of steps.
 RUN_FLAGS = {
-    _flag(setting): setting
+    flag_of(setting): setting
     for setting in RunConfig.model_fields
     if setting not in ("runner", "weights") and _addresses(setting)
 }
@@ -141,7 +148,7 @@ def _use_local_defaults(resolved: Resolved) -> None:
         backbone, train = get_backbone(name), resolved.tasks[name]
         size = backbone.local_scratch_input_size if train.get("weights") == "none" else backbone.input_size
         for setting, default in (("input_size", size), ("scratch_epochs", backbone.local_scratch_epochs)):
-            if train.names[setting] == _flag(setting) and not train.values[setting]:
+            if train.names[setting] == flag_of(setting) and not train.values[setting]:
                 train.values[setting] = default
 
 
@@ -158,18 +165,21 @@ LOCAL_TRAINING = dataclasses.replace(
 )
 
 
-class BulkRunConfig(ImagerySettings):
+class BulkRunConfig(StepConfig):
     """Run the whole bulk pipeline on this machine: plan, score in parts, close the ledger, publish."""
 
-    imagery: str = Field(description="Imagery of the tiles; see `assemble --help`.")
-    area: Annotated[str, Stored("file")] = Field(
-        "", description="Area as polygons, or as points and lines with --buffer-m."
+    settings: LocalFileOrNone = Field(
+        None,
+        description="YAML file of further settings of the steps, a section per step, as `sat_xception settings bulk` "
+        "prints them.",
     )
-    area_layer: tuple[str, ...] = setting_of(BulkPlanConfig, "area_layer")
+    imagery: str = setting_of(ImagerySettings, "imagery")
+    area: FileOrNone = Field(
+        None, description="Area as polygons, or as points and lines with plan.buffer_m, in any vector format."
+    )
     bbox: str = setting_of(BulkPlanConfig, "bbox")
-    tiles: Annotated[str, Stored("file")] = Field("", description="Instead of --area: a list of tiles.")
+    tiles: FileOrNone = setting_of(BulkPlanConfig, "tiles")
     zoom: int = setting_of(BulkPlanConfig, "zoom")
-    buffer_m: float = setting_of(BulkPlanConfig, "buffer_m")
     model_root: Place = setting_of(ServeConfig, "model_root")
     name: str = setting_of(BulkPlanConfig, "name")
     scores: Place = Field(
@@ -178,22 +188,15 @@ class BulkRunConfig(ImagerySettings):
     out: Path = Field(Path("bulk-runs"), description="Parent folder of the folder of this run.")
     parts: int = Field(1, gt=0, le=64, description="Number of scoring tasks; on this machine one or two run at a time.")
     endpoint: str = setting_of(BulkPredictConfig, "endpoint")
-    in_flight: int = setting_of(BulkPredictConfig, "in_flight")
-    engine: str = setting_of(BulkPredictConfig, "engine")
-    batch_size: int = setting_of(BulkPredictConfig, "batch_size")
-    shard_tiles: int = setting_of(BulkPlanConfig, "shard_tiles")
     threshold: float = Field(0.0, ge=0, le=1, description="Decision threshold of candidates. Default: the model's own.")
-    known: Annotated[str, Stored("file")] = Field("", description="Known sites.")
-    known_layer: tuple[str, ...] = setting_of(PublishConfig, "known_layer")
-    known_distance_m: float = setting_of(PublishConfig, "known_distance_m")
-    areas: Annotated[str, Stored("file")] = Field("", description="Polygons, such as provinces, for counts by area.")
-    areas_layer: tuple[str, ...] = setting_of(PublishConfig, "areas_layer")
-    area_name: str = setting_of(PublishConfig, "area_name")
-    most_reviewed: int = setting_of(PublishConfig, "most_reviewed")
-    with_tiles: bool = setting_of(PublishConfig, "with_tiles")
+    known: FileOrNone = setting_of(PublishConfig, "known")
+    areas: FileOrNone = setting_of(PublishConfig, "areas")
 
-    @model_validator(mode="after")
-    def _has_one_area(self) -> BulkRunConfig:
-        if sum(map(bool, (self.area, self.bbox, self.tiles))) != 1:
-            raise ValueError("give one of --area, --bbox and --tiles")
-        return self
+    def resolved(self) -> dict[str, Any]:
+        """Return every setting as JSON types, with keys and passwords in addresses masked."""
+        return super().resolved() | {"imagery": shown(self.imagery)}
+
+    @classmethod
+    def moved(cls, name: str) -> str:
+        """Return where to set a setting of a step that is no flag."""
+        return _moved(name, cls, BULK, BULK.sections)

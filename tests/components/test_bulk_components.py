@@ -37,46 +37,23 @@ def parameters(tmp_path):
         "scores": str(tmp_path / "scores"),
         "area_tiles": str(tmp_path / "tiles.txt"),
         "area_zoom": ZOOM,
-        "scoring_engine": "tensorflow",
         "scoring_parts": 2,
-        "scoring_shard_tiles": 4,
+        "settings": "plan: {shard_tiles: 4}\npredict: {engine: tensorflow}\npublish: {threshold: 0.001}",
     }
-
-
-def inputs(task, parameters, **others):
-    """Return the inputs of a task of the pipeline by its own wiring, with values of the pipeline's parameters."""
-    spec = json_format.MessageToDict(bulk_inference.pipeline_spec)
-    tasks = {
-        name: item
-        for part in spec["components"].values()
-        for name, item in part.get("dag", {}).get("tasks", {}).items()
-    }
-    given = {}
-    for name, source in tasks[task]["inputs"]["parameters"].items():
-        parameter = source.get("componentInputParameter", "").removeprefix("pipelinechannel--")
-        if parameter in parameters:
-            given[name] = parameters[parameter]
-        elif "runtimeValue" in source:
-            given[name] = source["runtimeValue"]["constant"]
-    return given | others
 
 
 def test_the_components_plan_score_and_publish(launcher, parameters):
     made = launcher.outputs
-    parts = launcher.run("bulk-plan", **inputs("bulk-plan", parameters))["Output"]
+    checked = launcher.run("bulk-check", **parameters)
+    parts = launcher.run("bulk-plan", settings=checked["plan"], parts=parameters["scoring_parts"])["Output"]
     assert parts == ["1/2", "2/2"]
-    folders = {
-        launcher.run(
-            "bulk-predict", in_group=True, **inputs("bulk-predict", parameters, plan=made["bulk-plan/plan"], part=part)
-        )["Output"]
-        for part in parts
-    }
-    given = inputs("bulk-predict-2", parameters, plan=made["bulk-plan/plan"], after=[*folders])
-    scores = launcher.run("bulk-predict", **given)["Output"]
+    scoring = {"settings": checked["predict"], "plan": made["bulk-plan/plan"]}
+    folders = {launcher.run("bulk-predict", in_group=True, part=part, after=[], **scoring)["Output"] for part in parts}
+    scores = launcher.run("bulk-predict", part="", after=[*folders], **scoring)["Output"]
     assert folders == {scores}
     status = report_status(BulkStatusConfig(scores=scores))
     assert (status.planned, status.scored, status.failed, status.closed) == (10, 9, 1, True)
-    launcher.run("bulk-publish", **inputs("bulk-publish", parameters, scores=scores, threshold=0.001))
+    launcher.run("bulk-publish", settings=checked["publish"], scores=scores)
     assert made["bulk-publish/report"].path.read_text().startswith("<!doctype html>")
     assert (made["bulk-publish/publication"].path / "review" / "index.html").is_file()
 
@@ -87,7 +64,7 @@ def test_on_a_cluster_scores_on_the_pods_own_disk_are_refused_before_anything_is
     monkeypatch.setenv("SAT_XCEPTION_TERMINATION_LOG", str(tmp_path / "reason.json"))
     monkeypatch.setenv("KFP_POD_NAME", "run-1-system-container-impl-1")
     with pytest.raises(SystemExit) as ended:
-        launcher.run("bulk-plan", **inputs("bulk-plan", parameters))
+        launcher.run("bulk-check", **parameters)
     assert ended.value.code == 2
     reason = json.loads((tmp_path / "reason.json").read_text())["error"]
     assert f"scores: {parameters['scores']!r} is lost with its pod; give a gs:// address" in reason

@@ -2,16 +2,14 @@
 
 import itertools
 import json
-import typing
-from types import UnionType
 
 import pytest
 import yaml
 
 from components.check.component import check
 from sat_xception.kubeflow.training_settings import TRAINING
+from tests.setting_values import candidates, settings_of
 
-SETTINGS = [(section, name) for section, names in TRAINING.sections.items() for name in names]
 # Settings that others need beside them.
 CONTEXTS = (
     {},
@@ -41,34 +39,7 @@ def test_the_component_returns_the_text_of_each_task():
     assert run_check({}) == {task: json.loads(text) for task, text in texts.items()}
 
 
-def candidates(annotation, default):
-    """Values of a type that a setting may take, if it takes any other than its default."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return candidates(inner[0], default)
-    if origin is typing.Literal:
-        return list(inner)
-    if origin in (typing.Union, UnionType):
-        return [value for item in inner if item is not type(None) for value in candidates(item, default)]
-    if origin is tuple and inner[-1] is not Ellipsis:
-        return [[0.5, 0.25, 0.25]]
-    if origin is tuple:
-        return [[value] for value in candidates(inner[0], default)] + [[50, 100], [1.0, 2.0]]
-    texts = [
-        "text",
-        "a.h5",
-        "http://host:80",
-        "gs://bucket/a/b",
-        "precision-at-recall:0.5",
-        "http://{service}",
-        "--a=b",
-    ]
-    return {bool: [True, False], int: [1, 2, 17, 300], float: [0.25, 0.5, 3.0, 20_000.0], str: texts}.get(
-        annotation, ["gs://bucket/a/b", "folder"]
-    )
-
-
-@pytest.mark.parametrize(("section", "name"), SETTINGS)
+@pytest.mark.parametrize(("section", "name"), settings_of(TRAINING))
 def test_every_setting_of_every_section_reaches_its_tasks(section, name):
     field = TRAINING.sections[section][name].model_fields[name]
     tasks = [task for task, each in TRAINING.tasks.items() if section in each.sections]

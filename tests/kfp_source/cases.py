@@ -72,10 +72,11 @@ TRAINING: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str] | None,
 BULK_PARAMETERS = {"imagery": "gs://a/{z}/{x}/{y}", "model_root": "gs://a/models", "scores": "gs://a/scores"}
 # By the name of the case: the parts that the plan returns, and the tasks that run.
 BULK: dict[str, tuple[list[str], set[str]]] = {
-    "one part": (["1/1"], {"bulk-plan", "bulk-predict[0]", "bulk-predict-2", "bulk-publish", "notify"}),
+    "one part": (["1/1"], {"bulk-check", "bulk-plan", "bulk-predict[0]", "bulk-predict-2", "bulk-publish", "notify"}),
     "three parts": (
         ["1/3", "2/3", "3/3"],
         {
+            "bulk-check",
             "bulk-plan",
             "bulk-predict[0]",
             "bulk-predict[1]",

@@ -150,6 +150,7 @@ def test_notify_runs_when_a_part_fails_and_the_run_fails(walk, compiled, how):
     (run,) = walk(compiled["bulk-inference"], given)
     assert run.phase == "Failed"
     assert run.states() == {
+        "bulk-check": "ran",
         "bulk-plan": "ran",
         "bulk-predict[0]": "ran",
         "bulk-predict[1]": {"fail": "failed", "lost": "lost"}[how],

@@ -2,18 +2,23 @@
 
 import inspect
 import json
-import re
+from pathlib import Path
 
 import mercantile
 import pytest
 import yaml
 
-from pipelines.bulk_inference import bulk_inference
+from components.bulk_check.component import bulk_check
+from pipelines.bulk_inference import PIPELINE_NAME, bulk_inference
 from pipelines.compile import compile_pipelines
 from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.settings import BulkStatusConfig
+from sat_xception.cli import main
+from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.bulk_settings import BULK, BulkParameters
 from sat_xception.kubeflow.local_runner import StepFailedError
-from sat_xception.kubeflow.run_bulk import pipeline_arguments, run_bulk
+from sat_xception.kubeflow.pipeline_settings import SETTINGS
+from sat_xception.kubeflow.run_bulk import bulk_arguments, run_bulk
 from sat_xception.kubeflow.run_settings import BulkRunConfig
 from tests.bulk_tiles import package_version
 from tests.conftest import draw_tile, encode
@@ -43,12 +48,12 @@ def test_parts_are_scored_side_by_side_and_the_ledger_is_closed_after_all_of_the
     assert loop["taskInfo"]["name"] in closing["dependentTasks"] or any(
         name.startswith("for-loop") for name in closing["dependentTasks"]
     )
-    assert found["bulk-publish"]["dependentTasks"] == ["bulk-predict-2"]
+    assert found["bulk-publish"]["dependentTasks"] == ["bulk-check", "bulk-predict-2"]
 
 
 def test_every_task_acts_outside_and_those_that_score_are_tried_again(documents):
     found = {name: task for name, task in tasks(documents).items() if name.startswith("bulk-")}
-    assert found.keys() == {"bulk-plan", "bulk-predict", "bulk-predict-2", "bulk-publish"}
+    assert found.keys() == {"bulk-check", "bulk-plan", "bulk-predict", "bulk-predict-2", "bulk-publish"}
     assert all(not task["cachingOptions"].get("enableCache") for task in found.values())
     assert {name for name, task in found.items() if "retryPolicy" in task} == {"bulk-predict", "bulk-predict-2"}
 
@@ -60,18 +65,21 @@ def test_tasks_are_limited_and_run_as_nobody(documents):
         assert config["securityContext"]["runAsNonRoot"] is True, name
 
 
-def test_every_parameter_is_described_and_given_by_a_run_here():
+def test_the_signature_is_the_headlines_and_the_pipelines_own_parameters_and_settings():
     parameters = inspect.signature(bulk_inference.pipeline_func).parameters
-    described = inspect.getdoc(bulk_inference.pipeline_func)
-    config = BulkRunConfig(imagery="tiles", bbox="1,2,3,4")
-    assert all(re.search(rf"^ *{name}: ", described, re.MULTILINE) for name in parameters)
-    given = pipeline_arguments(config)
-    assert given.keys() == parameters.keys()
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    here = {"imagery", "model_root", "scores", "area_bbox", "scoring_parts"}
-    assert {name: given[name] for name in given if name not in here} == {
-        name: value for name, value in defaults.items() if name not in here
-    }
+    assert sorted(parameters) == sorted([*BULK.headlines, *BulkParameters.model_fields, SETTINGS])
+    assert sorted(parameters) == sorted(inspect.signature(bulk_check.python_func).parameters)
+    assert PIPELINE_NAME == BULK.name
+    types = {name: parameter.annotation for name, parameter in parameters.items()}
+    assert types == {name: str for name in types} | {"area_zoom": int, "publish_threshold": float, "scoring_parts": int}
+    for name, parameter in parameters.items():
+        if name in ("imagery", "model_root", "scores"):  # as a run without them makes no sense
+            assert parameter.default is inspect.Parameter.empty
+        else:
+            assert parameter.default == BULK.default_of(name)
+    described = " ".join(inspect.getdoc(bulk_inference.pipeline_func).split())
+    for name in parameters:
+        assert f"{name}: {BULK.help_of(name)}" in described
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +95,8 @@ def world(tmp_path_factory):
     models = package_version(folder / "models")
     corner, other = mercantile.bounds(WEST, NORTH, ZOOM), mercantile.bounds(WEST + SIDE - 1, NORTH + SIDE - 1, ZOOM)
     inset = 1e-6
+    settings = folder / "run.yaml"
+    settings.write_text("plan: {shard_tiles: 4}\npredict: {engine: tensorflow}\n")
     box = (corner.west + inset, other.south + inset, other.east - inset, corner.north - inset)
     return folder, {
         "imagery": str(folder / "imagery"),
@@ -94,10 +104,9 @@ def world(tmp_path_factory):
         "model_root": models,
         "name": NAME,
         "scores": folder / "scores",
-        "shard_tiles": 4,
         "parts": 2,
         "threshold": 0.001,
-        "engine": "tensorflow",
+        "settings": settings,
     }
 
 
@@ -127,6 +136,49 @@ def test_a_step_that_fails_ends_the_run_with_its_reason_and_exit_code(world, tmp
     assert failed.value.exit_code == 2
 
 
-def test_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(ValueError, match="give one of --area, --bbox and --tiles"):
-        BulkRunConfig(imagery="tiles", bbox="1,2,3,4", area="area.gpkg")
+def test_settings_that_are_wrong_are_refused_by_the_flags_and_addresses_that_were_written(tmp_path):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("plan: {shard_tiles: 0}\nimagery: {imagery_bands: [1, 2]}\npredict: {enginee: auto}\n")
+    two = {"imagery": "tiles", "bbox": "1,2,3,4", "area": "area.gpkg"}
+    with pytest.raises(ConfigError, match="give one of --area, --bbox, --tiles and plan.dataset"):
+        bulk_arguments(BulkRunConfig(**two))
+    with pytest.raises(ConfigError) as refused:
+        bulk_arguments(BulkRunConfig(**two, settings=settings))
+    assert "plan.shard_tiles: Input should be greater than 0; got 0" in str(refused.value)
+    assert "imagery.imagery_bands takes one band" in str(refused.value)
+    assert "unknown setting predict.enginee; did you mean predict.engine?" in str(refused.value)
+
+
+def test_a_run_here_gives_the_pipeline_what_it_was_given_with_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("publish: {known_distance_m: 50}\nplan: {prices: p.yaml}\nimagery: {workers: 2}\n")
+    config = BulkRunConfig(imagery="tiles", tiles=Path("t.csv"), known=Path("k.gpkg"), settings=Path("run.yaml"))
+    arguments = bulk_arguments(config)
+    texts = {task: json.loads(text) for task, text in BULK.check(arguments).items()}
+    assert arguments.keys() <= inspect.signature(bulk_inference.pipeline_func).parameters.keys()
+    assert texts["plan"]["tiles"] == str(tmp_path / "t.csv")
+    assert texts["plan"]["prices"] == str(tmp_path / "p.yaml")
+    assert texts["plan"]["model"] == texts["predict"]["model"] == str(tmp_path / "models/serving")
+    assert texts["predict"]["out"] == texts["plan"]["scored_under"] == str(tmp_path / "scores")
+    assert texts["publish"] == {
+        "imagery": str(tmp_path / "tiles"),
+        "known": str(tmp_path / "k.gpkg"),
+        "known_distance_m": 50.0,
+        "workers": 2,
+    }
+    assert {texts[task]["workers"] for task in ("plan", "predict", "publish")} == {2}
+
+
+@pytest.mark.parametrize(
+    ("flag", "address"),
+    [
+        ("--engine", "predict.engine"),
+        ("--shard-tiles=4", "plan.shard_tiles"),
+        ("--no-imagery-tms", "imagery.imagery_tms"),
+    ],
+)
+def test_a_flag_that_became_a_setting_is_named_with_its_address(capsys, flag, address):
+    with pytest.raises(SystemExit) as ended:
+        main(["bulk", "run", "--imagery", "tiles", flag])
+    assert ended.value.code == 2
+    assert f"is no flag any more: it is now `{address}`" in capsys.readouterr().err

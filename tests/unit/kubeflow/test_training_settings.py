@@ -21,6 +21,7 @@ from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
 from sat_xception.settings.config import load_config
 from sat_xception.settings.step import Step
+from tests.setting_values import settings_of
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"data_labels": "gs://bucket/schools.geojson", "data_imagery": "https://tiles.example/{z}/{x}/{y}.jpg"}
@@ -41,10 +42,6 @@ def message(settings=None, **headlines):
 
 def assembled(checked):
     return AssembleConfig(**checked["assemble"], out="o")
-
-
-def settings_of(pipeline):
-    return [(section, name) for section, names in pipeline.sections.items() for name in names]
 
 
 def test_the_defaults_are_right_and_each_text_holds_only_what_differs_from_the_classes_defaults():
@@ -395,7 +392,7 @@ def test_the_command_prints_the_tree_of_a_pipeline_and_refuses_unknown_ones():
     assert finished.stdout == settings_yaml(TRAINING) + "\n"
     finished = subprocess.run([*command, "trainin"], capture_output=True, text=True, check=False, timeout=60)
     assert finished.returncode == 2
-    assert "there is no pipeline 'trainin'; expected training" in finished.stderr
+    assert "there is no pipeline 'trainin'; expected training or bulk" in finished.stderr
 
 
 def test_the_reference_in_the_docs_is_current(tmp_path):
