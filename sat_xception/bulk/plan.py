@@ -172,17 +172,7 @@ def _grid(config: BulkPlanConfig) -> _Source:
     else:
         runs = _covered(config)
         area = config.area.name if config.area else config.bbox
-    imagery = GridImagery(
-        url=shown(config.imagery),
-        attribution=config.imagery_attribution,
-        token_env=config.imagery_token_env,
-        contact=config.imagery_contact,
-        tms=config.imagery_tms,
-        tile_size=config.tile_size,
-        bands=config.imagery_bands,
-        scale=config.imagery_scale,
-        max_pixels=config.max_pixels,
-    )
+    imagery = GridImagery(url=shown(config.imagery), max_pixels=config.max_pixels, **dict(config.stored()))
     return _Source(counter(runs), counter, lambda keys: tile_ids(keys, zoom), area, zoom, imagery)
 
 

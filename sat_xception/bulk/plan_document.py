@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, model_validator
 
+from sat_xception.imagery.settings import PixelSettings, StoredImagery
 from sat_xception.log import duration
 from sat_xception.storage.document import Document, Part
 from sat_xception.storage.files import facts_digest
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 # Settings of imagery that don't change its pixels.
-_NOT_IN_THE_PIXELS = {"attribution", "token_env", "contact"}
+_NOT_IN_THE_PIXELS = StoredImagery.model_fields.keys() - PixelSettings.model_fields.keys()
 # Keys of an identity as the first version had them. Digests are of these, so that runs and folders keep their names.
 _FIRST_NAMES = {"tile_ids_digest": "digest of tile ids", "dataset_digest": "dataset digest"}
 
@@ -60,8 +61,8 @@ class DatasetImages(Part):
         return self.model_dump(mode="json", exclude=_NOT_IN_THE_PIXELS)
 
 
-class GridImagery(DatasetImages):
-    """Imagery that tiles are fetched from.
+class GridImagery(StoredImagery, DatasetImages):
+    """Imagery that tiles are fetched from, with all settings of it that plans store.
 
     Attributes:
         token_env: Environment variable with the token.
@@ -71,11 +72,12 @@ class GridImagery(DatasetImages):
         scale: Pixel values that are mapped to black and white; empty without scaling.
     """
 
-    token_env: str
-    contact: str
+    # Required, so that the images of a dataset aren't taken for imagery.
     tms: bool
-    bands: tuple[int, ...]
-    scale: tuple[float, ...]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that affect the pixels, as JSON types."""
+        return self.model_dump(mode="json", exclude={*_NOT_IN_THE_PIXELS, *self.later_at_default()})
 
 
 class Estimate(Part):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from sat_xception.bulk.plan_document import ModelId, with_present_names
+from sat_xception.imagery.settings import PixelSettings
 from sat_xception.storage.document import Document, Part
 
 __all__ = ["BulkRun", "BulkScores", "EngineId", "PreparedEngine", "ScoredImagery"]
@@ -47,7 +48,7 @@ class PreparedEngine(EngineId):
     validation_tiles: int | None = None
 
 
-class ScoredImagery(Part):
+class ScoredImagery(PixelSettings):
     """Imagery that was scored.
 
     Attributes:
@@ -64,11 +65,11 @@ class ScoredImagery(Part):
 
     url: str = ""
     attribution: str = ""
-    tile_size: int | None = None
+    tile_size: int | None = None  # type: ignore[assignment]
     max_pixels: int | None = None
-    tms: bool | None = None
-    bands: tuple[int, ...] | None = None
-    scale: tuple[float, ...] | None = None
+    tms: bool | None = None  # type: ignore[assignment]
+    bands: tuple[int, ...] | None = None  # type: ignore[assignment]
+    scale: tuple[float, ...] | None = None  # type: ignore[assignment]
     file: str | None = None
     retried_with_file: tuple[str, ...] = Field(
         (), validation_alias=AliasChoices("retried_with_file", "retried with file")

@@ -24,7 +24,7 @@ from sat_xception.geo.morton import Keys, tiles_of
 from sat_xception.imagery.check import CheckConfig, decode_tile
 from sat_xception.imagery.fetch import FetchConfig, TileReader
 from sat_xception.imagery.open import open_imagery
-from sat_xception.imagery.settings import ImageryConfig, ends_of
+from sat_xception.imagery.settings import ImageryConfig, StoredImagery
 from sat_xception.imagery.source import ImagerySource, TileFailure
 from sat_xception.settings.config import shown
 
@@ -101,28 +101,16 @@ class TileSource:
         settings = self.settings
         if not isinstance(settings, GridImagery):
             raise ConfigError("the plan has no settings of the imagery; run `sat_xception bulk plan` again")
-        return ImageryConfig(
-            token_env=settings.token_env,
-            attribution=settings.attribution,
-            contact=settings.contact,
-            tms=settings.tms,
-            connections=self.workers,
-            tile_size=settings.tile_size,
-            bands=settings.bands,
-            scale=ends_of(settings.scale),
-        )
+        stored = {name: getattr(settings, name) for name in StoredImagery.model_fields}
+        return ImageryConfig(**stored, connections=self.workers)
 
     def check(self) -> CheckConfig:
         """Return the settings of the check of a tile's image."""
-        # The images of a dataset have neither bands nor a scale: these were applied when it was assembled.
-        bands = self.settings.bands if isinstance(self.settings, GridImagery) else ()
-        scale = self.settings.scale if isinstance(self.settings, GridImagery) else ()
-        return CheckConfig(
-            tile_size=self.settings.tile_size,
-            max_pixels=self.settings.max_pixels,
-            bands=bands,
-            scale=ends_of(scale),
-        )
+        # Of a dataset, the other settings were applied when it was assembled.
+        settings = self.settings
+        if isinstance(settings, GridImagery):
+            return CheckConfig.of(settings, max_pixels=settings.max_pixels)
+        return CheckConfig(tile_size=settings.tile_size, max_pixels=settings.max_pixels)
 
 
 def open_tiles(plan: Plan, imagery: str = "", workers: int = 16, rate_per_s: float = 0.0) -> TileSource:

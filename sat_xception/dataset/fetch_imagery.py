@@ -62,18 +62,18 @@ def open_tiles(config: AssembleConfig, plan: Plan) -> Iterator[Imagery]:
         DataError: None of the tiles could be fetched.
         ServiceError: The tile server is down. Fetched tiles are kept.
     """
-    source = open_imagery(config.imagery, config.source_config())
+    imagery = config.source_config()
+    source = open_imagery(config.imagery, imagery)
     fetching = FetchConfig(
         workers=config.workers,
         rate_per_s=config.rate_per_s,
-        check=CheckConfig(
-            tile_size=config.tile_size, max_pixels=config.max_pixels, bands=config.imagery_bands, scale=config.scale
-        ),
+        check=CheckConfig.of(imagery, max_pixels=config.max_pixels),
     )
     # A store is of one imagery: tiles of another are never taken for its own.
     settings = (
         f"{config.imagery}|{config.imagery_tms}|{config.tile_size}|{config.max_pixels}|{config.imagery_bands}"
         f"|{config.imagery_scale}|{file_state(config.imagery)}"
+        f"{''.join(f'|{name}={value}' for name, value in imagery.later().items())}"
     )
     name = hashlib.sha256(settings.encode()).hexdigest()[:16]
     folder = (config.tile_cache or config.out.resolve().parent / f".{config.out.name}-tiles") / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from PIL import Image, ImageStat
 
 from sat_xception.errors import DataError
 from sat_xception.imagery.decode import decode_image
+from sat_xception.imagery.settings import PixelSettings
 from sat_xception.imagery.source import MISSING, TileFailure
 
 __all__ = ["CheckConfig", "DecodedTile", "check_tile", "decode_tile", "why_empty"]
@@ -36,6 +38,11 @@ class CheckConfig:
     blank_sha256: frozenset[str] = frozenset()
     bands: tuple[int, ...] = ()
     scale: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, imagery: PixelSettings, **limits: Any) -> CheckConfig:  # noqa: ANN401 - of each field's type
+        """Return the limits for tiles of imagery, and other limits by name."""
+        return cls(tile_size=imagery.tile_size, bands=imagery.bands, scale=imagery.ends, **limits)
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,11 @@ class GeoTiffSource:
                 "with gdalwarp, which also applies ground control points"
             )
         try:
-            self._choice = choose_bands(dataset, self._config.bands, self._config.scale)
+            self._choice = choose_bands(dataset, self._config.bands, self._config.ends)
         except DataError as error:
             raise ConfigError(f"--imagery {name} has {error}") from None
         # Bands of several types, and numbers that are to be scaled, are read as the widest type there is.
-        exact = self._config.scale is not None and self._choice.palette is None
+        exact = self._config.ends is not None and self._choice.palette is None
         self._dtype = "float64" if exact else None
         self.attribution = self._config.attribution or dataset.tags().get("TIFFTAG_COPYRIGHT", "")
         self._bounds = _degrees(name, dataset)
@@ -121,7 +121,7 @@ class GeoTiffSource:
             self._close_this()
             # Its message may hold the address; the class of the error is enough. A file on this machine stays as it is.
             raise TileFailure(f"can't be read: {type(error).__name__}", transient=self._remote) from error
-        scale = None if self._choice.palette is not None else self._config.scale
+        scale = None if self._choice.palette is not None else self._config.ends
         picture = paint(values, empty, self._choice, scale)
         if why := why_empty(float(empty.mean())):
             raise TileFailure(why)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from sat_xception.settings.config import StepConfig, shown
+from sat_xception.storage.document import Part
 
-__all__ = ["ImageryConfig", "ImagerySettings", "ends_of"]
+__all__ = ["ImageryConfig", "ImagerySettings", "PixelSettings", "StoredImagery", "ends_of"]
+
+# Pixel settings of the first version.
+_FIRST = ("tms", "tile_size", "bands", "scale")
 
 
 def ends_of(scale: Sequence[float]) -> tuple[float, float] | None:
@@ -18,35 +21,68 @@ def ends_of(scale: Sequence[float]) -> tuple[float, float] | None:
     return (scale[0], scale[1]) if scale else None
 
 
-@dataclass(frozen=True)
-class ImageryConfig:
-    """Settings of a source.
+class PixelSettings(Part):
+    """Settings of imagery that change its pixels. With their defaults, a plan and a run stay the same as without them.
+
+    Attributes:
+        tms: Rows are counted from the south, as TMS does. Ignored for MBTiles files, whose rows always are.
+        tile_size: Width and height of a tile, in pixels; 0 is any, and 256 for tiles that are cut out of a GeoTIFF.
+        bands: Bands of a GeoTIFF that are red, green and blue, or the one that is grey, from 1 on; empty if the file
+            defines it.
+        scale: Values of a GeoTIFF that become black and white; empty where its pixels have 8 bits.
+    """
+
+    tms: bool = False
+    tile_size: int = 0
+    bands: tuple[int, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Pixel values that become black and white; None without a scale."""
+        return ends_of(self.scale)
+
+    def later_at_default(self) -> set[str]:
+        """Return the pixel settings of later versions than the first that are at their defaults.
+
+        Names of runs and folders are made without them, so that they stay the same when a setting is added.
+        """
+        fields = PixelSettings.model_fields
+        return {name for name in fields if name not in _FIRST and getattr(self, name) == fields[name].default}
+
+    def later(self) -> dict[str, Any]:
+        """Return the pixel settings of later versions than the first that aren't at their defaults, as JSON types."""
+        names = PixelSettings.model_fields.keys() - {*_FIRST, *self.later_at_default()}
+        return self.model_dump(mode="json", include=names)
+
+
+class StoredImagery(PixelSettings):
+    """Settings of a source that plans store.
 
     Attributes:
         token_env: Environment variable that fills `{token}` in a URL template.
         attribution: Attribution required by the imagery's licence; replaces the source's own.
         contact: Address or page for a tile server's owner, sent in the User-Agent.
-        tms: Rows are counted from the south, as TMS does. Ignored for MBTiles files, whose rows always are.
-        connections: Concurrent connections to a tile server; at least the number of workers, or they wait for each
-            other.
-        timeout_s: Seconds for one whole request, so that a slow answer ends too.
-        max_bytes: A larger answer isn't read to its end.
-        tile_size: Width and height, in pixels, of tiles that are cut out of a GeoTIFF; 0 is 256.
-        bands: Bands of a GeoTIFF that are red, green and blue, or the one that is grey, from 1 on; empty if the file
-            defines it.
-        scale: Values of a GeoTIFF that become black and white; None where its pixels have 8 bits.
     """
 
     token_env: str = ""
     attribution: str = ""
     contact: str = ""
-    tms: bool = False
+
+
+class ImageryConfig(StoredImagery):
+    """Settings of a source.
+
+    Attributes:
+        connections: Concurrent connections to a tile server; at least the number of workers, or they wait for each
+            other.
+        timeout_s: Seconds for one whole request, so that a slow answer ends too.
+        max_bytes: A larger answer isn't read to its end.
+    """
+
     connections: int = 16
     timeout_s: float = 30.0
     max_bytes: int = 10_000_000
-    tile_size: int = 0
-    bands: tuple[int, ...] = ()
-    scale: tuple[float, float] | None = None
 
 
 class ImagerySettings(StepConfig):
@@ -86,18 +122,18 @@ class ImagerySettings(StepConfig):
         """Pixel values that become black and white; None if not given."""
         return ends_of(self.imagery_scale)
 
+    @classmethod
+    def setting_for(cls, name: str) -> str:
+        """Return the name of the setting that a field of `StoredImagery` has its value of."""
+        return f"imagery_{name}" if f"imagery_{name}" in cls.model_fields else name
+
+    def stored(self) -> StoredImagery:
+        """Return the settings that plans store."""
+        return StoredImagery(**{name: getattr(self, self.setting_for(name)) for name in StoredImagery.model_fields})
+
     def source_config(self) -> ImageryConfig:
         """Return the settings of the source."""
-        return ImageryConfig(
-            token_env=self.imagery_token_env,
-            attribution=self.imagery_attribution,
-            contact=self.imagery_contact,
-            tms=self.imagery_tms,
-            connections=self.workers,
-            tile_size=self.tile_size,
-            bands=self.imagery_bands,
-            scale=self.scale,
-        )
+        return ImageryConfig(**dict(self.stored()), connections=self.workers)
 
     def resolved(self) -> dict[str, Any]:
         """Return every setting as JSON types, with keys and passwords in addresses masked."""

@@ -20,6 +20,7 @@ from sat_xception.bulk.score_folder import ScoreFolder, check_scores, open_score
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.sites import Sites, merge_tiles
 from sat_xception.geo.vectors import read_layer
+from sat_xception.imagery.settings import PixelSettings
 from sat_xception.log import get_logger
 from sat_xception.publish.area_counts import AreaCounts
 from sat_xception.publish.candidate_files import candidate_table, write_candidates
@@ -176,16 +177,12 @@ def _with_scored_imagery(config: PublishConfig, scored: ScoredImagery) -> Publis
     """Return the settings with the imagery that was scored, read as it was scored, unless they name other imagery."""
     if config.imagery and shown(config.imagery) != scored.url:
         return config
-    return config.model_copy(
-        update={
-            "imagery": config.imagery or scored.url,
-            "imagery_attribution": config.imagery_attribution or scored.attribution,
-            "imagery_tms": config.imagery_tms or bool(scored.tms),
-            "imagery_bands": config.imagery_bands or scored.bands or (),
-            "imagery_scale": config.imagery_scale or scored.scale or (),
-            "tile_size": config.tile_size or scored.tile_size or 0,
-        }
-    )
+    update: dict[str, object] = {"imagery": config.imagery or scored.url}
+    for name in ("attribution", *PixelSettings.model_fields):
+        setting = config.setting_for(name)
+        default = PublishConfig.model_fields[setting].default
+        update[setting] = getattr(config, setting) or getattr(scored, name) or default
+    return config.model_copy(update=update)
 
 
 def _check_review(out: Path, scores: ScoreFolder) -> None:

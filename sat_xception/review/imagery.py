@@ -111,7 +111,7 @@ def copy_tiles(data: ReviewData, source: ImagerySource, config: ReviewPageConfig
     """
     zoom = data.zoom
     wanted = sorted(_shown_tiles(data))
-    check = CheckConfig(tile_size=config.tile_size, bands=config.imagery_bands, scale=config.scale)
+    check = CheckConfig.of(config.source_config())
     fetching = FetchConfig(workers=config.workers, rate_per_s=config.rate_per_s, check=check)
     endings: dict[tuple[int, int], str] = {}
     size, reason = 0, ""

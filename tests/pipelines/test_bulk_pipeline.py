@@ -140,7 +140,7 @@ def test_settings_that_are_wrong_are_refused_by_the_flags_and_addresses_that_wer
     settings = tmp_path / "run.yaml"
     settings.write_text("plan: {shard_tiles: 0}\nimagery: {imagery_bands: [1, 2]}\npredict: {enginee: auto}\n")
     two = {"imagery": "tiles", "bbox": "1,2,3,4", "area": "area.gpkg"}
-    with pytest.raises(ConfigError, match="give one of --area, --bbox, --tiles and plan.dataset"):
+    with pytest.raises(ConfigError, match="give one of --area, --bbox, --tiles and plan"):
         bulk_arguments(BulkRunConfig(**two))
     with pytest.raises(ConfigError) as refused:
         bulk_arguments(BulkRunConfig(**two, settings=settings))

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pytest
 
 from sat_xception.bulk.plan import plan_tiles
-from sat_xception.bulk.plan_document import GridImagery, PlannedTiles
+from sat_xception.bulk.plan_document import DatasetImages, GridImagery, PlannedTiles
 from sat_xception.bulk.plan_file import IdDigest, Plan, PlanWriter, read_plan
 from sat_xception.bulk.settings import BulkPlanConfig
 from sat_xception.bulk.tiles import open_tiles
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.morton import keys_of, tile_ids, tiles_of, without
-from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.imagery import settings
+from sat_xception.imagery.settings import ImagerySettings, PixelSettings
 
 NOWHERE = "http://127.0.0.1:9/{z}/{x}/{y}"
 
@@ -134,6 +135,42 @@ def test_every_setting_of_the_imagery_gets_from_the_plan_to_the_scorer(tmp_path)
     plan = plan_of(tmp_path, bbox="24,46,24.1,46.1", **settings)
     tiles = open_tiles(plan, workers=5, rate_per_s=7.0)
     assert tiles.source_config() == ImagerySettings(**settings).source_config()
+
+
+class Sharper(PixelSettings):
+    """Settings of imagery with one more that changes pixels."""
+
+    sharpen: float = 0.0
+
+
+def test_a_new_setting_at_its_default_changes_no_identity_and_is_in_it_otherwise(monkeypatch):
+    imagery = IMAGERY.model_copy(update={"bands": (3, 2, 1)})
+    before = imagery.identity()
+    assert before == {"url": "u", "tile_size": 0, "max_pixels": 1, "tms": False, "bands": [3, 2, 1], "scale": []}
+    assert imagery.later() == {}
+    monkeypatch.setattr(settings, "PixelSettings", Sharper)
+
+    class SharperImagery(GridImagery):
+        sharpen: float = 0.0
+
+    unset = SharperImagery.model_validate(imagery.content())
+    assert unset.identity() == before
+    assert unset.later() == {}
+    used = unset.model_copy(update={"sharpen": 0.5})
+    assert used.identity() == before | {"sharpen": 0.5}
+    assert used.later() == {"sharpen": 0.5}
+
+
+def test_the_images_of_a_dataset_and_imagery_are_told_apart_in_a_file(tmp_path):
+    tiles = {"area": "a", "planned": 0, "shards": 0, "shard_tiles": 1, "tile_ids_digest": "d", "left_out": 0}
+    images = {"url": "u", "attribution": "", "tile_size": 0, "max_pixels": 1}
+    of_dataset = PlannedTiles(**tiles, zoom=None, model=None, dataset="d", imagery=images)
+    assert type(of_dataset.imagery) is DatasetImages
+    # As version 3 wrote it, and without a setting that came later.
+    of_grid = PlannedTiles(**tiles, zoom=9, model=None, imagery=IMAGERY.content())
+    assert of_grid.imagery == IMAGERY
+    first = PlannedTiles(**tiles, zoom=9, model=None, imagery=images | {"tms": False})
+    assert first.imagery == IMAGERY
 
 
 def test_a_key_in_the_address_is_not_kept(tmp_path):
