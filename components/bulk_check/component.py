@@ -23,7 +23,8 @@ def bulk_check(
     scoring_endpoint: str,
     scoring_parts: int,
     settings: str,
-) -> NamedTuple("Outputs", [("plan", str), ("predict", str), ("publish", str)]):  # type: ignore[valid-type]
+    predict: dsl.Output[dsl.Artifact],
+) -> NamedTuple("Outputs", [("plan", str), ("publish", str)]):  # type: ignore[valid-type]
     """Check every setting of every step.
 
     Args:
@@ -41,15 +42,19 @@ def bulk_check(
         scoring_endpoint: Sets predict.endpoint.
         scoring_parts: Checked; for plan.
         settings: Further settings, as YAML.
+        predict: Settings of predict. Not a parameter: kfp's local runner would replace it by the loop's item.
 
     Returns:
-        The settings of each task.
+        The settings of the other tasks.
     """
     parameters = dict(locals())  # before there is anything else in it
+
+    import pathlib
 
     from sat_xception.kubeflow.bulk_settings import BULK
     from sat_xception.steps import reporting_errors
 
     with reporting_errors("bulk_check"):
         texts = BULK.check(parameters)
-    return texts["plan"], texts["predict"], texts["publish"]
+    pathlib.Path(predict.path).write_text(texts["predict"], encoding="utf-8")
+    return texts["plan"], texts["publish"]

@@ -7,7 +7,7 @@ from components.images import image
 
 @dsl.component(base_image=image("score"), install_kfp_package=False)
 def bulk_predict(
-    settings: str,
+    settings: dsl.Input[dsl.Artifact],
     plan: dsl.Input[dsl.Artifact],
     part: str,
     after: list[str],
@@ -32,9 +32,10 @@ def bulk_predict(
     from sat_xception.bulk.plan_file import read_plan
     from sat_xception.steps import run_step
 
-    planned, given = read_plan(pathlib.Path(plan.path)), json.loads(settings)
+    planned, text = read_plan(pathlib.Path(plan.path)), pathlib.Path(settings.path).read_text(encoding="utf-8")
+    given = json.loads(text)
     out = planned.scores_under(given["out"])
     model = planned.model_under(given["model"])
-    result = run_step("bulk_predict", settings, plan=plan.path, part=part, model=model, out=out)
+    result = run_step("bulk_predict", text, plan=plan.path, part=part, model=model, out=out)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
     return out

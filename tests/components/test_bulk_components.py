@@ -47,7 +47,7 @@ def test_the_components_plan_score_and_publish(launcher, parameters):
     checked = launcher.run("bulk-check", **parameters)
     parts = launcher.run("bulk-plan", settings=checked["plan"], parts=parameters["scoring_parts"])["Output"]
     assert parts == ["1/2", "2/2"]
-    scoring = {"settings": checked["predict"], "plan": made["bulk-plan/plan"]}
+    scoring = {"settings": made["bulk-check/predict"], "plan": made["bulk-plan/plan"]}
     folders = {launcher.run("bulk-predict", in_group=True, part=part, after=[], **scoring)["Output"] for part in parts}
     scores = launcher.run("bulk-predict", part="", after=[*folders], **scoring)["Output"]
     assert folders == {scores}

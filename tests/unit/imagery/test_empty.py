@@ -153,7 +153,7 @@ def read(uri, *tiles, **settings):
 def test_rasters_as_imagery(tmp_path, kind, columns):
     geotiff(columns, kind, tmp_path / "a.tif")
     assert (tmp_path / "a.tif.msk").exists() is (kind == "mask beside")
-    (found,) = read(tmp_path / "a.tif", (X, Y, Z), scale=(0.0, 255.0) if kind.startswith("float") else None)
+    (found,) = read(tmp_path / "a.tif", (X, Y, Z), scale=(0.0, 255.0) if kind.startswith("float") else ())
     if COLUMNS[columns]:
         assert found == COLUMNS[columns]
         return
