@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sat_xception.kubeflow.bulk_settings import BULK as BULK_SETTINGS
 from sat_xception.kubeflow.training_settings import TRAINING as SETTINGS
 
-__all__ = ["BULK", "BULK_PARAMETERS", "TRAINING", "Names", "checked"]
+__all__ = ["BULK", "BULK_PARAMETERS", "TRAINING", "Names", "checked", "planned"]
 
 
 class Names:
@@ -69,7 +70,20 @@ TRAINING: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str] | None,
     "no model passes": ({"outputs": _NONE}, {"nvidia.com/gpu": "1"}, None, None),
 }
 
-BULK_PARAMETERS = {"imagery": "gs://a/{z}/{x}/{y}", "model_root": "gs://a/models", "scores": "gs://a/scores"}
+BULK_PARAMETERS = {
+    "area": "gs://bucket/area.gpkg",
+    "imagery": "gs://bucket/{z}/{x}/{y}.jpg",
+    "model_root": "gs://bucket/models",
+    "scores": "gs://bucket/scores",
+}
+
+
+def planned(parts: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what the first two tasks of the bulk pipeline return."""
+    texts = BULK_SETTINGS.check(BULK_PARAMETERS)
+    return {"bulk-check": {name: texts[name] for name in ("plan", "publish")}, "bulk-plan": {"Output": parts}}
+
+
 # By the name of the case: the parts that the plan returns, and the tasks that run.
 BULK: dict[str, tuple[list[str], set[str]]] = {
     "one part": (["1/1"], {"bulk-check", "bulk-plan", "bulk-predict[0]", "bulk-predict-2", "bulk-publish", "notify"}),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kfp_cache_key import _go_json, cache_key, fingerprint
 from tests.kfp_source import small_pipelines as small
-from tests.kfp_source.cases import BULK_PARAMETERS, TRAINING
+from tests.kfp_source.cases import BULK_PARAMETERS, TRAINING, planned
 
 _ROOT = "minio://mlpipeline/v2/artifacts/every-kind/run-0"
 # The task `use` of `small_pipelines.every_kind`, as the driver of KFP 2.17.0 resolved it and the key that it computed.
@@ -153,7 +153,7 @@ def test_a_task_without_inputs_and_outputs_has_a_key_of_its_container():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_task_of_both_pipelines_has_the_key_that_the_backend_computes(walk, compiled, tmp_path):
-    bulk = {"parameters": BULK_PARAMETERS, "outputs": {"bulk-plan": {"Output": ["1/1"]}}}
+    bulk = {"parameters": BULK_PARAMETERS, "outputs": planned(["1/1"])}
     runs = [
         *walk(small.compile_to(tmp_path, small.every_kind), {}),
         *walk(compiled["training"], TRAINING["defaults"][0]),

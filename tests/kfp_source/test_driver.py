@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kfp_source.cases import BULK, BULK_PARAMETERS, TRAINING, Names, checked
+from tests.kfp_source.cases import BULK, BULK_PARAMETERS, TRAINING, Names, checked, planned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the first build takes minutes
 
@@ -37,7 +37,7 @@ def trainings(walk, compiled):
 @pytest.fixture(scope="module")
 def bulks(walk, compiled):
     """How each case of the bulk pipeline ends."""
-    plans = {name: {"bulk-plan": {"Output": parts}} for name, (parts, _) in BULK.items()}
+    plans = {name: planned(parts) for name, (parts, _) in BULK.items()}
     runs = {name: {"parameters": BULK_PARAMETERS, "outputs": plan} for name, plan in plans.items()}
     return {name: walk(compiled["bulk-inference"], run)[0] for name, run in runs.items()}
 
@@ -145,7 +145,7 @@ def test_each_part_of_the_bulk_pipeline_gets_its_own_and_the_close_gets_all(bulk
 
 @pytest.mark.parametrize("how", ["fail", "lost"])
 def test_notify_runs_when_a_part_fails_and_the_run_fails(walk, compiled, how):
-    outputs = {"bulk-plan": {"Output": ["1/2", "2/2"]}}
+    outputs = planned(["1/2", "2/2"])
     given = {"parameters": BULK_PARAMETERS, "outputs": outputs, how: ["for-loop-2[1]/bulk-predict"]}
     (run,) = walk(compiled["bulk-inference"], given)
     assert run.phase == "Failed"
