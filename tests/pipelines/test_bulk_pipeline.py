@@ -181,4 +181,4 @@ def test_a_flag_that_became_a_setting_is_named_with_its_address(capsys, flag, ad
     with pytest.raises(SystemExit) as ended:
         main(["bulk", "run", "--imagery", "tiles", flag])
     assert ended.value.code == 2
-    assert f"is no flag any more: it is now `{address}`" in capsys.readouterr().err
+    assert f"is no flag of this command any more: it is now `{address}`" in capsys.readouterr().err
