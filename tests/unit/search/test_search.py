@@ -4,11 +4,11 @@ import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
 
-import keras
 import pytest
 import yaml
 from optuna.trial import TrialState
@@ -24,25 +24,14 @@ from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 
 TRIALS = 6
+SIDE = 48
+SEED = 59  # of the first five trials most learn; the sixth, at a low rate, doesn't, and is pruned
 
 
 @pytest.fixture(scope="module")
-def lively_weights(tmp_path_factory):
-    """Random weights, scaled so that the features of different tiles differ."""
-    keras.utils.set_random_seed(5)
-    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.gamma.assign(layer.gamma * 3)
-    path = tmp_path_factory.mktemp("weights") / "lively.weights.h5"
-    network.save_weights(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def settings(examples, lively_weights):
-    network = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32, "weights": str(lively_weights)}
-    return {"examples": examples, "head_epochs": 14, "patience": 14, "trials": TRIALS, "seed": 9, **network}
+def settings(examples, small_weights, small_mobilenet):
+    network = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": SIDE, "weights": str(small_weights)}
+    return {"examples": examples, "head_epochs": 14, "patience": 14, "trials": TRIALS, "seed": SEED, **network}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +84,7 @@ def test_the_best_settings_feed_train(whole, settings, tmp_path):
     config = load_config(TrainConfig, whole.folder / "best.yaml", places)
     best = read(whole).best
     assert {name: getattr(config, name) for name in best.params} == best.params
-    assert (config.alpha, config.input_size, config.head_epochs, config.seed) == (0.35, 32, 14, 9)
+    assert (config.alpha, config.input_size, config.head_epochs, config.seed) == (0.35, SIDE, 14, SEED)
     assert whole.best == yaml.safe_load((whole.folder / "best.yaml").read_text())
     # The same head on the same features, from the same first weights.
     assert train(config).valid_accuracy == best.valid_accuracy
@@ -144,6 +133,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, settings
     assert tried(done) == tried(whole)
 
 
+@pytest.mark.slow  # each process imports TensorFlow
 def test_workers_share_the_trials_and_one_that_is_killed_costs_its_trial_alone(settings, tmp_path, caplog):
     config = SearchConfig(out=tmp_path / "found", **{**settings, "trials": 4, "workers": 2})
     journal = tmp_path / "found.study" / "journal.log"
@@ -188,16 +178,25 @@ def forget_the_check(study):
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.fixture(scope="module")
+def exploding(settings, tmp_path_factory):
+    """The settings of a search at two learning rates, one of which has no finite loss, and its first three trials."""
+    folder = tmp_path_factory.mktemp("exploding")
+    (folder / "space.yaml").write_text("head_learning_rate: [1.0e-3, 1.0e+38]\n")
+    # With this seed both rates are among the first three trials.
+    changes = {"trials": 3, "head_epochs": 3, "pruner": "none", "space": str(folder / "space.yaml"), "seed": 9}
+    return {**settings, **changes}, search(SearchConfig(out=folder / "found", **{**settings, **changes}))
+
+
 @pytest.mark.parametrize("journal", ["new", "old"])
-def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(settings, tmp_path, journal):
-    space = tmp_path / "space.yaml"
-    space.write_text("head_learning_rate: [1.0e-3, 1.0e+38]\n")
-    changes = {"trials": 3, "head_epochs": 3, "pruner": "none", "space": str(space)}
-    first = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes})))
+def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(exploding, tmp_path, journal):
+    settings, earlier = exploding
+    first = read(earlier)
+    shutil.copytree(earlier.folder.with_name("found.study"), tmp_path / "found.study")
     if journal == "old":
         forget_the_check(tmp_path / "found.study")
     # The same study: results of an earlier run are replaced.
-    second = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes, "trials": 5})))
+    second = read(search(SearchConfig(out=tmp_path / "found", **{**settings, "trials": 5})))
     for found, asked in ((first, 3), (second, 5)):
         counts = found.counts
         assert counts.complete + counts.failed == counts.asked == asked and counts.failed > 0
@@ -214,7 +213,7 @@ def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(setti
 
 def test_a_trial_may_fine_tune_and_is_as_good_as_its_better_phase(settings, tmp_path):
     space = tmp_path / "space.yaml"
-    space.write_text("fine_tune_learning_rate: [1e-3]\nfine_tune_from: [Conv_1]\nhead_learning_rate: [1e-9]\n")
+    space.write_text("fine_tune_learning_rate: [1e-3]\nfine_tune_from: [last]\nhead_learning_rate: [1e-9]\n")
     changes = {"trials": 1, "head_epochs": 1, "fine_tune_epochs": 1, "space": str(space)}
     found = read(search(SearchConfig(out=tmp_path / "found", **{**settings, **changes})))
     assert found.trials[0].epochs == 2
@@ -257,21 +256,9 @@ def test_minutes_end_a_search_too(settings, tmp_path):
     assert result.counts.complete == result.counts.asked >= 1 and result.counts.left == 0
 
 
-def test_a_training_that_searches_first_is_trained_with_the_best(whole, settings, tmp_path):
-    shared = {name: value for name, value in settings.items() if name != "trials"}
-    config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
-    result = train(config)
-    facts = TrainingRecord.read(tmp_path / "model")
-    best = read(whole).best
-    assert facts.search.best == best.params
-    assert {name: facts.config[name] for name in best.params} == best.params
-    assert result.valid_accuracy == best.valid_accuracy == facts.search.valid_accuracy
-    assert SearchRecord.read(tmp_path / "model").counts.complete > 0
-    assert (tmp_path / "model" / "search.html").is_file()
-    assert not (tmp_path / "model.search").exists() and not (tmp_path / "model.checkpoints").exists()
-
-
-def test_a_training_that_was_stopped_in_its_search_goes_on(whole, settings, tmp_path, caplog):
+def test_a_training_that_was_stopped_in_its_search_goes_on_and_is_trained_with_the_best(
+    whole, settings, tmp_path, caplog
+):
     caplog.set_level("INFO", "sat_xception")
     shared = {name: value for name, value in settings.items() if name != "trials"}
     config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
@@ -291,10 +278,16 @@ def test_a_training_that_was_stopped_in_its_search_goes_on(whole, settings, tmp_
     thread.join()
     assert stopped.value.exit_code == 75
     assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
-    train(config)
+    result = train(config)
     assert trials() == TRIALS
     facts = TrainingRecord.read(tmp_path / "model")
-    assert facts.search.best == read(whole).best.params
+    best = read(whole).best
+    assert facts.search.best == best.params
+    assert {name: facts.config[name] for name in best.params} == best.params
+    assert result.valid_accuracy == best.valid_accuracy == facts.search.valid_accuracy
+    assert SearchRecord.read(tmp_path / "model").counts.complete > 0
+    assert (tmp_path / "model" / "search.html").is_file()
+    assert not (tmp_path / "model.search").exists() and not (tmp_path / "model.checkpoints").exists()
 
 
 def test_a_search_of_which_every_trial_diverged_is_recorded_where_that_is_asked_for(settings, tmp_path, monkeypatch):
