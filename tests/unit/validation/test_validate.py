@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import tensorflow as tf
 import sat_xception
 from sat_xception.errors import ConfigError, DataError, SatXceptionError
 from sat_xception.validation.anomalies import accept_anomalies
-from sat_xception.validation.findings import Anomaly, TfdvRequest
+from sat_xception.validation.findings import Anomaly, Findings, TfdvRequest
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.tfdv_runner import PYTHON_VARIABLE, find_tfdv_python
 from sat_xception.validation.validate import ValidationResult, validate
@@ -151,7 +151,9 @@ def test_the_inferred_schema_is_curated(clean: ValidationResult) -> None:
 
 
 @pytest.fixture(scope="module")
-def faulty(tfdv: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def faulty(
+    tfdv_process: Callable[[TfdvRequest], Findings], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
     """Examples with a fault of every kind in valid and test: the result, and the error."""
     folder = tmp_path_factory.mktemp("faulty")
     drawn = {"train": rows(120, 1), "valid": rows(60, 2), "test": rows(60, 3)}
@@ -170,7 +172,8 @@ def faulty(tfdv: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         if index < 2:
             row["image/cloud"] = 0.5
     write_examples(folder / "examples", drawn)
-    with pytest.raises(DataError) as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError) as caught:
+        patch.setattr("sat_xception.validation.validate.run_tfdv", tfdv_process)
         validate(ValidateConfig(examples=folder / "examples", out=folder / "validation"))
     return folder / "validation", str(caught.value)
 
@@ -320,27 +323,44 @@ def test_a_pattern_accepts_what_matches_in_all_three_parts(pattern: tuple[str, s
     assert [item.accepted for item in accept_anomalies([anomaly], [("no", "no", "no"), pattern])] == [accepted]
 
 
-@pytest.fixture(scope="module")
-def in_tfdv_environment(
-    clean: ValidationResult, clean_examples: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict]:
-    """What `tfdv_environment_checks.py` found in a process that has TFDV: its folder of artifacts, its answers."""
-    folder = tmp_path_factory.mktemp("in-process")
-    index = json.loads((clean_examples / "examples.json").read_text())["splits"]
+def request_for(examples: Path, out: Path) -> TfdvRequest:
+    """Return what `validate` asks of TFDV about examples in three splits."""
+    index = json.loads((examples / "examples.json").read_text())["splits"]
     files = {
-        split: tuple(clean_examples / split / shard["file"] for shard in index[split]["shards"])
+        split: tuple(examples / split / shard["file"] for shard in index[split]["shards"])
         for split in ("train", "valid", "test")
     }
-    (folder / "out").mkdir()
-    request = TfdvRequest(
+    return TfdvRequest(
         files=files,
         counts={split: index[split]["count"] for split in files},
         classes=CLASSES,
         schema_file=None,
         max_skew=0.3,
         max_drift=0.1,
-        out=folder / "out",
+        out=out,
     )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_another_count_than_that_of_the_index_is_an_error(
+    split: str, tfdv_process: Callable[[TfdvRequest], Findings], clean_examples: Path, tmp_path: Path
+) -> None:
+    request = request_for(clean_examples, tmp_path)
+    counts = {**request.counts, split: request.counts[split] - 1}
+    with pytest.raises(
+        DataError, match=f"the {split} split holds {request.counts[split]} examples, but {counts[split]} "
+    ):
+        tfdv_process(request.model_copy(update={"counts": counts}))
+
+
+@pytest.fixture(scope="module")
+def in_tfdv_environment(
+    clean: ValidationResult, clean_examples: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
+    """What `tfdv_environment_checks.py` found in a process that has TFDV: its folder of artifacts, its answers."""
+    folder = tmp_path_factory.mktemp("in-process")
+    (folder / "out").mkdir()
+    request = request_for(clean_examples, folder / "out")
     (folder / "request.json").write_text(request.model_dump_json())
     with tf.io.TFRecordWriter(str(folder / "damaged.tfrecord")) as writer:
         writer.write(b"no example")
@@ -360,6 +380,7 @@ def in_tfdv_environment(
     return folder / "out", json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_in_process_and_in_a_child_give_the_same_artifacts(
     clean: ValidationResult, in_tfdv_environment: tuple[Path, dict]
 ) -> None:
@@ -370,6 +391,7 @@ def test_in_process_and_in_a_child_give_the_same_artifacts(
         assert (folder / name).read_bytes() == (clean.folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_statistics_load_with_tfdv_and_leave_out_image_and_name(in_tfdv_environment: tuple[Path, dict]) -> None:
     _, answers = in_tfdv_environment
     assert answers["examples"] == {"train": 120, "valid": 60, "test": 60}
@@ -381,12 +403,14 @@ def test_the_statistics_load_with_tfdv_and_leave_out_image_and_name(in_tfdv_envi
     assert sum(count for _, _, count in luma["histogram"]) == pytest.approx(120)
 
 
+@pytest.mark.slow
 def test_another_count_than_examples_json_says_is_an_error(in_tfdv_environment: tuple[Path, dict]) -> None:
     kind, message = in_tfdv_environment[1]["errors"]["counts"]
     assert kind == "DataError"
     assert message.startswith("the valid split holds 60 examples, but 61 according to examples.json.")
 
 
+@pytest.mark.slow
 def test_files_that_hold_no_tiles_and_schemas_that_are_none_are_named(in_tfdv_environment: tuple[Path, dict]) -> None:
     _, answers = in_tfdv_environment
     kind, message = answers["errors"]["damaged"]
@@ -400,6 +424,7 @@ def test_files_that_hold_no_tiles_and_schemas_that_are_none_are_named(in_tfdv_en
     assert "request.json isn't a schema in text form" in message
 
 
+@pytest.mark.slow
 def test_limits_are_wider_where_examples_are_few(in_tfdv_environment: tuple[Path, dict]) -> None:
     _, answers = in_tfdv_environment
     many, few = answers["limits"]["many"], answers["limits"]["few"]
@@ -422,5 +447,6 @@ def test_limits_are_wider_where_examples_are_few(in_tfdv_environment: tuple[Path
     assert share == pytest.approx(2 * math.sqrt(0.02))
 
 
+@pytest.mark.slow
 def test_farmhash_is_real_or_says_what_it_is_for(in_tfdv_environment: tuple[Path, dict]) -> None:
     assert in_tfdv_environment[1]["farmhash"] in (["real", "number"], ["stand-in", "need farmhash"])

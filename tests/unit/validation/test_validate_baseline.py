@@ -19,6 +19,7 @@ from tests.datasets import write_index
 from tests.storage_proxy import running_emulator, running_proxy
 
 CLASSES = ("not-school", "school")
+SPLITS = ("train", "valid", "test")
 Row = dict[str, bytes | float | int]
 
 
@@ -146,7 +147,7 @@ def test_a_shifted_class_balance_and_brighter_imagery_are_drift(accepted: Path, 
     assert any("train and the baseline" in anomaly.description for anomaly in anomalies)
 
 
-def test_other_sizes_formats_classes_and_an_empty_split_are_anomalies(accepted: Path, tmp_path: Path) -> None:
+def test_other_sizes_formats_classes_weights_and_an_empty_split_are_anomalies(accepted: Path, tmp_path: Path) -> None:
     splits = drawn(30)
     for row in splits["train"]:
         row["image/height"] = row["image/width"] = 512
@@ -154,6 +155,10 @@ def test_other_sizes_formats_classes_and_an_empty_split_are_anomalies(accepted: 
         row["image/format"] = b"tiff"
     for row in splits["valid"][:4]:
         row["image/class/label"], row["image/class/text"] = 2, b"quarry"
+    for row in (row for split in splits.values() for row in split):
+        row["tile/weight"] = 0.5
+    splits["train"][0]["tile/weight"] = 0.0  # none, which is no anomaly
+    splits["valid"][0]["tile/weight"] = -0.5
     anomalies = found_in(tmp_path, splits | {"test": []}, accepted)
     assert places(anomalies) == {
         ("train", "", "image/height"),
@@ -161,14 +166,19 @@ def test_other_sizes_formats_classes_and_an_empty_split_are_anomalies(accepted: 
         ("valid", "", "image/format"),
         ("valid", "", "image/class/text"),
         ("valid", "", "image/class/label"),
+        ("valid", "", "tile/weight"),
         ("test", "", "examples"),
     }
+    assert [a.kind for a in anomalies if a.feature == "tile/weight"] == ["FLOAT_TYPE_SMALL_FLOAT"]
     counts = {anomaly.feature: (anomaly.count, anomaly.share) for anomaly in anomalies if anomaly.split == "valid"}
     assert counts["image/format"] == (6, 0.03) and counts["image/class/text"] == (4, 0.02)
     assert "fetch tiles of the usual size" in next(a.advice for a in anomalies if a.feature == "image/width")
 
 
-@pytest.mark.parametrize("swapped", [("train",), ("train", "valid", "test")], ids=["in train", "everywhere"])
+@pytest.mark.parametrize(
+    "swapped",
+    [pytest.param(("train",), id="in train"), pytest.param(SPLITS, id="everywhere", marks=pytest.mark.slow)],
+)
 def test_labels_swapped_for_one_region_are_found_there(accepted: Path, tmp_path: Path, swapped: tuple[str]) -> None:
     splits = drawn(40)
     for row in (row for split in swapped for row in splits[split]):
@@ -242,7 +252,14 @@ def test_a_given_schema_allows_for_the_noise_of_small_slices(accepted: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("lacking", "count"), [("tile/x", 1), ("tile/y", 3), ("tile/z", 8), ("tile/lon", 1), ("tile/lat", 8)]
+    ("lacking", "count"),
+    [
+        ("tile/x", 1),
+        pytest.param("tile/y", 3, marks=pytest.mark.slow),
+        pytest.param("tile/z", 8, marks=pytest.mark.slow),
+        pytest.param("tile/lon", 1, marks=pytest.mark.slow),
+        ("tile/lat", 8),
+    ],
 )
 def test_a_place_with_a_part_missing_is_an_error(one_tfdv: None, lacking: str, count: int, tmp_path: Path) -> None:
     splits = {"train": tiles(8, 1), "valid": tiles(8, 2)}
@@ -254,16 +271,6 @@ def test_a_place_with_a_part_missing_is_an_error(one_tfdv: None, lacking: str, c
     file = examples / "valid" / "examples-00000-of-00001.tfrecord"
     with pytest.raises(DataError, match=rf"{file} has examples with .*{lacking}.* Run convert again"):
         validate(ValidateConfig(examples=examples, out=tmp_path / "out"))
-
-
-def test_a_weight_below_zero_is_an_anomaly(accepted: Path, tmp_path: Path) -> None:
-    splits = drawn(60)
-    for row in (row for split in splits.values() for row in split):
-        row["tile/weight"] = 0.5
-    splits["train"][0]["tile/weight"] = 0.0
-    splits["valid"][0]["tile/weight"] = -0.5
-    anomalies = found_in(tmp_path, splits, accepted)
-    assert [(a.split, a.feature, a.kind) for a in anomalies] == [("valid", "tile/weight", "FLOAT_TYPE_SMALL_FLOAT")]
 
 
 @pytest.mark.parametrize(
