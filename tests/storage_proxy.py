@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if way == "slow":
-            time.sleep(1)
+            time.sleep(0.3)
         self.wfile.write(body[half:])
 
     do_GET = do_POST = do_PUT = do_DELETE = _pass_on

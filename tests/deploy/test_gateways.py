@@ -177,6 +177,7 @@ def alike(tmp_path):
     return write_package(tmp_path / "alike", 2, seed=1)
 
 
+@pytest.mark.slow
 def test_two_versions_with_the_same_answers_roll_out_by_turns(cluster, roll_out, alike, monkeypatch):
     monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_ROUNDS", 60)  # as outside of tests
     roll_out(1)
@@ -195,6 +196,7 @@ def test_a_gateway_that_keeps_connections_at_their_backend_splits_all_the_same(c
     assert cluster.weights[ROUTE] == {NEW: 100}
 
 
+@pytest.mark.slow
 def test_no_user_notices_a_gateway_that_is_late(cluster, roll_out):
     roll_out(1)
     cluster.use_gateway(Late(SmoothRoundRobin(), 2.0))

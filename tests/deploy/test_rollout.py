@@ -36,7 +36,7 @@ def load(endpoint):
         with httpx.Client(trust_env=False, timeout=60, verify=False) as client:
             while not stopped.is_set():
                 answered.append(client.post(f"{endpoint}/v1/models/{NAME}:predict", content=body).status_code)
-                stopped.wait(0.02)
+                stopped.wait(0.05)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
