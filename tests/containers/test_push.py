@@ -23,17 +23,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def registry(tmp_path):
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The address of a registry; one for all tests, so that layers are compressed and pushed once."""
+    folder = tmp_path_factory.mktemp("registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = {
         "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
-    (tmp_path / "config.yml").write_text(json.dumps(config))
-    command = ["docker-registry", "serve", str(tmp_path / "config.yml")]
+    (folder / "config.yml").write_text(json.dumps(config))
+    command = ["docker-registry", "serve", str(folder / "config.yml")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
         while True:
