@@ -129,7 +129,7 @@ def test_fine_tuning_learns_the_task_and_is_kept_where_it_is_better(tuned, trans
     assert [row.learning_rate for row in history] == pytest.approx(expected, abs=1e-8)
     assert tuned.valid_accuracy == max(row.val_accuracy for row in history)
     assert TrainingRecord.read(tuned.folder).seconds.keys() == {"features", "head", "fine-tune", "all"}
-    assert accuracy_of(tuned.folder, examples, tmp_path / "evaluation") == tuned.valid_accuracy
+    assert accuracy_of(tuned.folder, examples, tmp_path / "evaluation") == pytest.approx(tuned.valid_accuracy, abs=1e-6)
 
 
 def test_fine_tuning_changes_the_layers_from_the_named_one_on_and_no_batch_norm(tuned, transfer):
@@ -154,7 +154,7 @@ def test_a_phase_without_a_finite_loss_is_thrown_away(ruined, examples, tmp_path
     assert tuned == [None], "it ended after the first of two epochs"
     assert (ruined.phase, ruined.valid_accuracy) == ("head", head)
     assert TrainingRecord.read(ruined.folder).kept_phase == "head"
-    assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == head
+    assert accuracy_of(ruined.folder, examples, tmp_path / "evaluation") == pytest.approx(head, abs=1e-6)
 
 
 def test_fine_tuning_is_shown_parts_of_tiles_and_labels_that_are_smoothed(examples):
@@ -185,7 +185,8 @@ def test_of_a_phase_the_best_epoch_is_kept_and_not_the_last(make_folders, small_
     result = train(config)
     shares = [row.val_accuracy for row in TrainingHistory.read(result.folder).epochs]
     assert shares[-1] < max(shares) == result.valid_accuracy
-    assert accuracy_of(result.folder, tmp_path / "examples", tmp_path / "evaluation") == result.valid_accuracy
+    accuracy = accuracy_of(result.folder, tmp_path / "examples", tmp_path / "evaluation")
+    assert accuracy == pytest.approx(result.valid_accuracy, abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_is_recorded_as_json_and_drawn(ruined):
