@@ -101,7 +101,7 @@ class NativeCanary:
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic, and check that KServe's route splits it."""
         if current is None:  # a first predictor has all the traffic from its creation
-            self._await_routes({new.backend: 100})
+            self._await_routes({new.backend: 100}, may_come=True)
             return
         live = self._live()
         canary = self._canary_of(live, new)
@@ -145,12 +145,12 @@ class NativeCanary:
         self._cluster.apply(INFERENCE_SERVICE, live, force=force)
         self._await_routes({current.backend: 100 - percent, new.backend: percent})
 
-    def _await_routes(self, weights: dict[str, int]) -> None:
+    def _await_routes(self, weights: dict[str, int], may_come: bool = False) -> None:
         # KServe writes two routes, for two hosts: one of the InferenceService, one of its predictor.
         of_predictor = f"{self.route}-predictor"
         routes = [self.route] if self._cluster.get(HTTP_ROUTE, of_predictor) is None else [of_predictor, self.route]
         for route in routes:
-            await_route(self._cluster, route, weights, self._config.timeout_s)
+            await_route(self._cluster, route, weights, self._config.timeout_s, may_come)
 
     def _whole(self, release: Release) -> Object:
         return copy_of(self._template, self._config.name, self._predictor_of(release))

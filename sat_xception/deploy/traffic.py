@@ -94,16 +94,28 @@ def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
     _change_rules(cluster, route, without, force=True)
 
 
-def await_route(cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float) -> None:
+def await_route(
+    cluster: KubernetesClient, route: str, weights: Mapping[str, float], timeout_s: float, may_come: bool = False
+) -> None:
     """Wait until a route splits requests by these weights, and the gateway has accepted it.
 
+    Args:
+        cluster: Client of the cluster.
+        route: Name of the HTTPRoute.
+        weights: Weight of each backend.
+        timeout_s: Timeout in seconds.
+        may_come: Whether the route may not exist yet: KServe makes its own after the predictor's pods are ready.
+
     Raises:
-        ConfigError: The route doesn't exist any more.
+        ConfigError: The route doesn't exist (any more).
         ServiceError: Timeout.
     """
     wanted = _in_percent(weights)
     deadline = time.monotonic() + timeout_s
     while True:
+        if may_come and time.monotonic() <= deadline and cluster.get(HTTP_ROUTE, route) is None:
+            time.sleep(_POLL_S)
+            continue
         found = _route(cluster, route)
         # Only rules with our Services count, among them KServe's rule for gRPC.
         splits = [_shares(rule, weights) for rule in _rules(found) if _names(rule, weights)]

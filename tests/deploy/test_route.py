@@ -1,6 +1,7 @@
 """The route of a rollout: weights are shares, and what others have written stays as they have written it."""
 
 import copy
+import threading
 
 import pytest
 
@@ -118,6 +119,16 @@ def test_a_route_whose_shares_are_others_isnt_taken(route, rules, wanted, found)
     route.write(*rules)
     with pytest.raises(ServiceError, match=found):
         await_route(route.cluster, "r", wanted, 0)
+
+
+def test_a_route_that_kserve_hasnt_made_yet_is_waited_for_where_it_may_come(route):
+    for may_come in (False, True):
+        with pytest.raises(ConfigError, match=r"the HTTPRoute r is gone .* apply the manifests"):
+            await_route(route.cluster, "r", {"a": 100}, 0, may_come)
+    coming = threading.Timer(0.3, route.write, [rule(a=1)])
+    coming.start()
+    await_route(route.cluster, "r", {"a": 100}, 20, may_come=True)
+    coming.join()
 
 
 # Rules of others
