@@ -66,8 +66,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory, pipeline_parameters):
-    """Run the components one after the other, as a run of the pipeline does."""
+def run(data, tmp_path_factory, pipeline_parameters, small_mobilenet):
+    """Run the components one after the other, as a run of the pipeline does, on a network of a few weights."""
     folder = tmp_path_factory.mktemp("run")
     spec = json_format.MessageToDict(training.pipeline_spec)
     given = {**pipeline_parameters, "data": str(data), "data_positive_label": HOSTILE}
