@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from google.protobuf import json_format
@@ -13,6 +12,7 @@ from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.notify.last_run import outcome_of
 from tests.components.launcher import Launcher
 from tests.conftest import draw_tile, encode
+from tests.small_models import small_backbone
 from tests.tile_server import TileServer
 
 NO_LIMITS = {"min_accuracy": 0.0, "min_gain": -1.0, "min_recall": 0.0, "min_precision": 0.0, "max_loss": 1.0}
@@ -175,9 +175,9 @@ def test_a_winner_that_is_serving_already_is_not_deployed_again(launcher, decide
 
 
 @pytest.fixture
-def diverged(launcher, examples, tmp_path):
+def diverged(launcher, examples, tmp_path, small_mobilenet):
     """The evaluation of a training on weights that aren't numbers, by the components of both steps."""
-    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
+    network = small_backbone(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
     network.layers[1].kernel.assign(np.full(network.layers[1].kernel.shape, np.nan))
     network.save_weights(tmp_path / "nan.weights.h5")
     launcher.store("convert/examples", examples)
