@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from kfp import compiler
 
+from sat_xception.cli import main
 from tests.kfp_server import KfpServer
 from tests.pipelines.small_pipeline import small
 
@@ -52,6 +55,29 @@ def environment(server: KfpServer, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `sat_xception` in this process, as `process` does in one of its own."""
+
+    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+        line, code = [*map(str, arguments)], 0
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in {**environment, **variables}.items():
+                patch.setenv(name, value)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main(line)
+                except SystemExit as ended:
+                    code = int(ended.code or 0)
+        return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def process(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs `sat_xception` as a person does."""
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -1,10 +1,12 @@
 """docs/kubeflow.md: its commands run as they are written, against the strict server."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from kfp.cli.cli import cli
 
 from tests.kfp_server import Look
 
@@ -25,22 +27,76 @@ def test_what_needs_a_cluster_or_a_registry_is_marked_and_nothing_else_is():
         assert not re.search(rf"^\s*({'|'.join(NEED_A_CLUSTER)})\b", block, re.MULTILINE)
 
 
-@pytest.mark.timeout(600)
-def test_every_other_command_works_as_it_is_written(server, environment, tmp_path):
-    server.timeline = (Look("SUCCEEDED", {"assemble": "SUCCEEDED", "train": "SUCCEEDED"}),)
-    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+def run_script(folder, environment):
+    """Run every command of the document in bash, and return what it prints."""
+    (folder / "pipelines").symlink_to(ROOT / "pipelines")
     script = "\n".join(["set -euxo pipefail", *blocks("sh")])
     finished = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
 
-    # Ours: two runs, a version each content, a schedule that came and went.
+
+def check_ours(server, shown):
+    """Check what `sat_xception` did: two runs, a version each content, a schedule that came and went."""
     parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
     assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35, "deploy_target": "none"}
     assert type(parameters[1]["mobilenetv2_alpha"]) is float
-    assert "created   school-classifier-nightly\n" in finished.stdout
-    assert "deleted   school-classifier-nightly" in finished.stdout
+    assert "created   school-classifier-nightly\n" in shown
+    assert "deleted   school-classifier-nightly" in shown
+    return parameters
+
+
+# Writes down how it was called, and answers what the document reads from kfp's answers.
+RECORDER = """#!/bin/bash
+printf '%s\\0' "${0##*/}" "$@" END >> "$RECORD"
+echo '[{"pipeline_id": "p", "pipeline_version_id": "v", "run_id": "r", "recurring_run_id": "s"}]'
+"""
+
+
+@pytest.fixture
+def recorded(environment, tmp_path):
+    """The words of each command of the document, as bash passes them."""
+    for name in ("sat_xception", "kfp"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(RECORDER)
+        program.chmod(0o755)
+    record = tmp_path / "record"
+    path = f"{tmp_path / 'bin'}{os.pathsep}{environment['PATH']}"
+    run_script(tmp_path, {**environment, "PATH": path, "RECORD": str(record)})
+    commands = record.read_text().removesuffix("END\0").split("END\0")
+    return [command.removesuffix("\0").split("\0") for command in commands]
+
+
+def test_every_command_of_ours_works_as_it_is_written(server, recorded, command, tmp_path):
+    server.timeline = (Look("SUCCEEDED", {"assemble": "SUCCEEDED", "train": "SUCCEEDED"}),)
+    done = [command(*words, cwd=tmp_path) for program, *words in recorded if program == "sat_xception"]
+    assert len(done) == 9
+    assert [ended.returncode for ended in done] == [0] * 9
+    check_ours(server, "".join(ended.stdout for ended in done))
+    assert not server.all("recurring_runs")
+
+
+def test_every_command_of_kfp_has_the_flags_that_it_is_given(recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("build/training.yaml").touch()
+    checked = 0
+    for words in (words for program, *words in recorded if program == "kfp"):
+        group, context = cli, cli.make_context("kfp", list(words))
+        while hasattr(group, "resolve_command"):
+            name, group, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+            context = group.make_context(name, rest, parent=context)
+        checked += 1
+    assert checked == 18
+
+
+@pytest.mark.slow  # some thirty processes
+@pytest.mark.timeout(600)
+def test_every_command_works_in_a_shell(server, environment, tmp_path):
+    server.timeline = (Look("SUCCEEDED", {"assemble": "SUCCEEDED", "train": "SUCCEEDED"}),)
+    parameters = check_ours(server, run_script(tmp_path, environment))
     # kfp's: a pipeline of two versions, a run, a schedule that was enabled at once and is gone.
     names = {item["pipeline_id"]: item["display_name"] for item in server.all("pipelines")}
     versions = [(names[version["pipeline_id"]], version["display_name"]) for version in server.all("pipeline_versions")]

@@ -43,8 +43,8 @@ def posted(server, path):
 # The whole way
 
 
-def test_the_pipeline_is_uploaded_run_and_waited_for(server, command):
-    ended = command("submit", "--poll-s", "0.05")
+def test_the_pipeline_is_uploaded_run_and_waited_for(server, process):
+    ended = process("submit", "--poll-s", "0.05")
     assert ended.returncode == 0, ended.stderr
     (version,) = server.all("pipeline_versions")
     assert server.all("pipelines")[0]["display_name"] == "school-classifier-training"
