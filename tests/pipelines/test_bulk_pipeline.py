@@ -110,7 +110,8 @@ def world(tmp_path_factory):
     }
 
 
-@pytest.mark.timeout(900)  # a dozen processes, half of which import TensorFlow
+@pytest.mark.slow  # a dozen processes, half of which import TensorFlow; tests/components runs the steps in its own
+@pytest.mark.timeout(900)
 def test_an_area_becomes_a_map_to_review_and_is_not_scored_twice(world):
     folder, settings = world
     result = run_bulk(BulkRunConfig(out=folder / "runs", **settings))
