@@ -188,7 +188,8 @@ def test_train_takes_the_arguments_with_either_end_of_each_parameter(experiment,
     command = typer.main.get_command(app).commands[verb]
     with click.Context(command) as context:
         command.parse_args(context, flags)
-    given = {key: value for key, value in context.params.items() if value not in (None, [], ())}
+    own = {key: value for key, value in context.params.items() if key in TrainConfig.model_fields}
+    given = {key: value for key, value in own.items() if value not in (None, [], ())}
     config = load_config(TrainConfig, None, given)
     assert {name: str(getattr(config, name)) for name in ("optimizer", "head_units", "head_activation")} == {
         name: values[name] for name in ("optimizer", "head_units", "head_activation")
