@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from kfp import compiler
 
+from pipelines.compile import compile_pipelines
 from sat_xception.cli import main
+from tests.conftest import MadeOnce
 from tests.kfp_server import KfpServer
 from tests.pipelines.small_pipeline import small
 
@@ -27,6 +29,14 @@ def server() -> Iterator[KfpServer]:
     running = KfpServer().start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def compiled_files(made_once: MadeOnce) -> list[Path]:
+    """The files of `compile_pipelines` in its order, compiled once; tests only read them."""
+    folder = made_once("compiled-pipelines", compile_pipelines)
+    pipelines = ("training", "bulk-inference")
+    return [folder / f"{name}{kind}.yaml" for name in pipelines for kind in ("", "-pipeline")]
 
 
 @pytest.fixture(scope="session")

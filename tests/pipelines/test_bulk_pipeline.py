@@ -10,7 +10,6 @@ import yaml
 
 from components.bulk_check.component import bulk_check
 from pipelines.bulk_inference import PIPELINE_NAME, bulk_inference
-from pipelines.compile import compile_pipelines
 from sat_xception.bulk.ledger import report_status
 from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.cli import main
@@ -28,9 +27,9 @@ ZOOM, WEST, NORTH, SIDE = 18, 148_000, 93_000, 3
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    paths = {path.name: path for path in compile_pipelines(tmp_path_factory.mktemp("compiled"))}
-    return list(yaml.safe_load_all(paths["bulk-inference.yaml"].read_text()))
+def documents(compiled_files):
+    (path,) = (path for path in compiled_files if path.name == "bulk-inference.yaml")
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 def tasks(documents):

@@ -33,8 +33,9 @@ ARTIFACTS |= {"evaluate-2": 2, "evaluate-serving": 2, "gate": 3, "package": 2, "
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    return compile_pipelines(tmp_path_factory.mktemp("compiled"))
+def compiled(compiled_files):
+    assert {path.name for path in compiled_files[0].parent.iterdir()} == {path.name for path in compiled_files}
+    return compiled_files
 
 
 @pytest.fixture(scope="module")

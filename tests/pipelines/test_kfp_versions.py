@@ -3,14 +3,12 @@
 import pytest
 import yaml
 
-from pipelines.compile import compile_pipelines
 from tests.kfp_fields import VERSIONS, compiled_problems, problems
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    files = compile_pipelines(tmp_path_factory.mktemp("compiled"))
-    return [path.read_text() for path in files if not path.stem.endswith("-pipeline")]
+def compiled(compiled_files):
+    return [path.read_text() for path in compiled_files if not path.stem.endswith("-pipeline")]
 
 
 def test_there_are_fields_of_the_version_that_people_have_and_of_the_newest():

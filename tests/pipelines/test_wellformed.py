@@ -19,9 +19,10 @@ def step(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    files = compile_pipelines(tmp_path_factory.mktemp("compiled"))
-    return [list(yaml.safe_load_all(path.read_text())) for path in files if not path.stem.endswith("-pipeline")]
+def compiled(compiled_files):
+    return [
+        list(yaml.safe_load_all(path.read_text())) for path in compiled_files if not path.stem.endswith("-pipeline")
+    ]
 
 
 @pytest.fixture
