@@ -3,9 +3,11 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import pytest
@@ -21,6 +23,10 @@ from sat_xception.model.backbones import BACKBONES
 from sat_xception.settings.config import load_config
 
 pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
+
+ROOT = Path(__file__).parents[2]
+# On the path of a Python process, it replaces the backbones by networks of a few weights.
+SMALL_BACKBONES = Path(__file__).parent / "small_backbones"
 
 SMALL = {"input_size": 71, "scratch_epochs": 1}
 EVALUATIONS = {"evaluate", "evaluate-2", "evaluate-serving"}
@@ -44,6 +50,7 @@ def steps_in(folder):
 
 @pytest.fixture(scope="module")
 def accepted(class_folders, tmp_path_factory):
+    """A run whose best model passes the gate, with networks of a few weights; `refused` is one with the real ones."""
     folder = tmp_path_factory.mktemp("accepted")
     config = RunConfig(
         data=str(class_folders),
@@ -57,7 +64,9 @@ def accepted(class_folders, tmp_path_factory):
         settings=settings_file(folder, gate={"min_gain": -1}),
         **SMALL,
     )
-    return config, run(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SMALL_BACKBONES, ROOT))))
+        return config, run(config)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,8 @@ def test_a_model_that_passes_is_packaged_and_answers(accepted):
     assert result.deployment.golden_difference < 1e-3
     version = config.model_root / config.name / str(result.deployment.version)
     assert (version / "saved_model.pb").is_file()
+    # No step had a network of millions of weights.
+    assert (version / "variables" / "variables.data-00000-of-00001").stat().st_size < 100_000
 
 
 def test_the_summary_says_what_happened_and_what_to_do_next(accepted):
