@@ -1,6 +1,7 @@
 """What tests share: small class folders that a model can learn, and the results of the slow steps, made once."""
 
 import io
+import logging
 import os
 import shutil
 import signal
@@ -28,6 +29,16 @@ os.environ |= dict.fromkeys(_THREADS, "1")
 
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test() -> Iterator[None]:
+    """Let the package's log be set up anew: an earlier test in this process may have sent it to stderr."""
+    handlers = logging.getLogger("sat_xception").handlers
+    before = handlers[:]
+    handlers.clear()
+    yield
+    handlers[:] = before
 
 
 def draw_tile(label: str, index: int, size: int = 48) -> Image.Image:

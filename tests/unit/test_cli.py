@@ -1,14 +1,12 @@
 """The command line as people use it: help, flags, exit codes, the original's spelling, Ctrl-C."""
 
 import json
-import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +38,6 @@ HEAVY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def log_of_this_test() -> Iterator[None]:
-    """Let the package's log be set up anew, so that it goes to this test's stderr."""
-    log = logging.getLogger("sat_xception")
-    before = log.level, log.propagate, log.handlers[:]
-    log.handlers.clear()
-    yield
-    log.level, log.propagate, log.handlers[:] = before
-
-
 @dataclass
 class Ended:
     """How a command ended."""
@@ -62,7 +50,9 @@ class Ended:
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Return a function that runs the command in this process."""
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    # Typer reads the first when its help is imported, which an earlier test may have done; rich reads the other.
+    for variable in ("TERMINAL_WIDTH", "COLUMNS"):
+        monkeypatch.setenv(variable, "200")
 
     def run(*arguments: object) -> Ended:
         with pytest.raises(SystemExit) as caught:
