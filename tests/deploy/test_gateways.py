@@ -35,9 +35,10 @@ GATEWAYS = {
 
 @pytest.fixture(scope="module")
 def servers(packages, tmp_path_factory):
-    """Predictors of version 1, of a version 2 that answers otherwise, and of one that answers alike; their packages."""
+    """Predictors of version 1, and of versions 2 that answer otherwise, alike, and like no package; their packages."""
     alike = write_package(tmp_path_factory.mktemp("alike"), 2, seed=1)
-    roots = {"old": packages / "1", "other": packages / "2", "alike": alike}
+    wrong = write_package(tmp_path_factory.mktemp("wrong"), 2, seed=3)
+    roots = {"old": packages / "1", "other": packages / "2", "alike": alike, "wrong": wrong}
     return {key: (SmallPredictor(root, NAME), root) for key, root in roots.items()}
 
 
@@ -60,7 +61,7 @@ def step(cluster, servers):
         share = {name: 100 * weight / (old + new) for name, weight in ((OLD, old), (NEW, new)) if weight}
         until(lambda: cluster.weights.get(ROUTE) == share)
 
-    def step(percent, new="other", gateway=None, before=0, **changes):
+    def step(percent, new="other", gateway=None, before=0, becomes=None, **changes):
         (old_server, _), (new_server, root) = servers["old"], servers[new]
         cluster.servers |= {OLD: (old_server, ""), NEW: (new_server, "")}
         split(100 - before, before)
@@ -77,6 +78,7 @@ def step(cluster, servers):
             direct = [cluster.predictor_url.format(service=backend) for backend in (NEW, OLD)]
             one, other = client(direct[0], version=2), client(direct[1], version=1)
             visitor = stack.enter_context(Visitor(route, one, other, golden, random.Random(5)))
+            cluster.servers[NEW] = (servers[becomes or new][0], "")
             return Probe(config, visitor, one, other, golden, lambda: None).watch(percent, 0)
 
     yield step
@@ -120,6 +122,11 @@ def test_a_gateway_that_keeps_clients_by_their_address_is_told(step, new):
     assert "expected 50 %" in str(caught.value)
     assert "keeps clients at one backend by their address" in str(caught.value)
     assert "--traffic-steps 100" in str(caught.value)
+
+
+def test_answers_of_neither_version_end_the_step(step):
+    with pytest.raises(ModelError, match="answers golden tiles as neither the new nor the old version: off by 0"):
+        step(50, "other", becomes="wrong")
 
 
 def test_with_all_the_traffic_at_once_it_doesnt_matter_who_is_kept_where(step):
