@@ -5,6 +5,9 @@ A message contains what was wrong, with the value, where it came from, and what 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -14,7 +17,21 @@ __all__ = [
     "PreemptedError",
     "SatXceptionError",
     "ServiceError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint of an error about an unknown name: the nearest known one, or else `otherwise`.
+
+    Examples:
+        >>> did_you_mean("optimiser", ["optimizer", "patience"], "see --help")
+        "did you mean 'optimizer'?"
+        >>> did_you_mean("zzz", ["optimizer", "patience"], "see --help")
+        'see --help'
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 class SatXceptionError(Exception):

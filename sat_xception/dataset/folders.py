@@ -6,7 +6,6 @@ file name may contain the tile's coordinates: `x-y-z` as label-maker writes, or 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sat_xception.dataset.split import SPLIT_NAMES
-from sat_xception.errors import DataError
+from sat_xception.errors import DataError, did_you_mean
 from sat_xception.geo.tiles import grid_to_lonlat
 
 __all__ = ["FetchedImage", "TileCandidate", "TilePlace", "check_classes", "find_candidates", "find_split_candidates"]
@@ -137,8 +136,7 @@ def check_classes(kinds: Iterable[tuple[str, str]]) -> list[str]:
     trained = sorted({label for label, split in known if split in ("", "train")})
     for label, split in known:
         if label not in trained:
-            near = difflib.get_close_matches(label, trained, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"training has {', '.join(trained)}"
+            hint = did_you_mean(label, trained, f"training has {', '.join(trained)}")
             raise DataError(f"class {label!r} is in {split}/ but not in train/; {hint}")
     return classes
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import html
 import json
 import math
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.kubeflow.checkout import compile_pipeline
 from sat_xception.kubeflow.pipeline_settings import SETTINGS
 from sat_xception.kubeflow.pipelines import moved_setting
@@ -70,8 +69,7 @@ def typed_parameters(
 def _unknown(name: str, definitions: Definitions, origin: str, pipeline: str) -> str:
     if address := moved_setting(pipeline, name):
         return f"{name!r} in {origin} is no parameter any more: it is now `{address}` in the parameter `{SETTINGS}`"
-    near = difflib.get_close_matches(name, definitions, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known ones: {', '.join(sorted(definitions))}"
+    hint = did_you_mean(name, definitions, f"known ones: {', '.join(sorted(definitions))}")
     return f"unknown parameter {name!r} in {origin}; {hint}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.kubeflow.settings_text import read_mapping
 from sat_xception.kubeflow.task_settings import Task, TaskSettings, Value, describe, masked, plain
 from sat_xception.settings.config import StepConfig
@@ -242,10 +242,8 @@ class PipelineSettings:
             return f"unknown section {name!r}: it is a parameter of the pipeline"
         if inside := [f"{section}.{name}" for section, fields in self.sections.items() if name in fields]:
             return f"unknown section {name!r}; did you mean {' or '.join(inside)}?"
-        near = difflib.get_close_matches(name, self.sections, n=1)
-        return f"unknown section {name!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"expected {', '.join(self.sections)}"
-        )
+        hint = did_you_mean(name, self.sections, f"expected {', '.join(self.sections)}")
+        return f"unknown section {name!r}; {hint}"
 
     def _unknown(self, section: str, name: str) -> str:
         tasks = self.tasks_of(section)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.kubeflow.cron import check_cron, cron_in_utc
 
 __all__ = ["Schedule", "read_schedules"]
@@ -116,8 +115,7 @@ def _explained(error: ValidationError) -> list[str]:
     for item in error.errors():
         name = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, Schedule.model_fields, n=1)
-            lines.append(f"unknown key {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see Schedule"))
+            lines.append(f"unknown key {name!r}; {did_you_mean(name, Schedule.model_fields, 'see Schedule')}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {message}, got {item['input']!r}" if name else message)

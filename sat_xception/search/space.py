@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.model.settings import TrainConfig
 
 __all__ = ["PRESETS", "Choice", "Range", "Space", "read_space"]
@@ -199,8 +198,7 @@ def read_space(name: str) -> Space:
 def _read_setting(file: str, name: str, value: object) -> Choice | Range:
     known = (*_HEAD, *_FINE_TUNING)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"these can be: {', '.join(known)}"
+        hint = did_you_mean(name, known, f"these can be: {', '.join(known)}")
         raise ConfigError(f"{name!r} in {file} can't be searched; {hint}")
     kind = TrainConfig.model_fields[name].annotation
     try:

@@ -6,7 +6,6 @@ nearest known one.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationError, field_validator
 
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.storage import fetch_settings, is_remote
 from sat_xception.storage.address import is_address
 
@@ -91,8 +90,7 @@ def load_config(model: type[T], file: Path | None = None, overrides: Mapping[str
             if key not in known:
                 if moved := model.moved(key):
                     raise ConfigError(f"{key!r} in {origin} is no setting of this command any more: {moved}")
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+                hint = did_you_mean(key, known, f"known keys: {', '.join(sorted(known))}")
                 raise ConfigError(f"unknown setting {key!r} in {origin}; {hint}")
     try:
         return model.model_validate({**settings, **flags})
