@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ import yaml
 
 from sat_xception.errors import ConfigError, did_you_mean
 from sat_xception.kubeflow.checkout import compile_pipeline
+from sat_xception.kubeflow.markdown import replace_between, table_cell
 from sat_xception.kubeflow.pipeline_settings import SETTINGS
 from sat_xception.kubeflow.pipelines import moved_setting
 
@@ -23,7 +23,6 @@ __all__ = ["parameter_table", "parse_assignments", "read_parameters", "typed_par
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
-_TABLE_STARTS, _TABLE_ENDS = "<!-- parameters -->", "<!-- end of parameters -->"
 # Names of the types in kfp.pipeline_spec's ParameterType, for messages and the table.
 _TYPES = {
     "NUMBER_INTEGER": "whole number",
@@ -152,8 +151,7 @@ def parameter_table(definitions: Definitions) -> str:
     for name in sorted(definitions):
         definition = definitions[name]
         default = _default(definition)
-        text = html.escape(" ".join(str(definition.get("description", "")).split()), quote=False)
-        text = text.replace("|", "\\|").replace("*", "\\*")
+        text = table_cell(" ".join(str(definition.get("description", "")).split()))
         kind = _TYPES.get(str(definition["parameterType"]), str(definition["parameterType"]))
         rows.append(f"| `{name}` | {kind} | {f'`{default}`' if default else 'none: required'} | {text} |")
     return "\n".join(rows)
@@ -169,12 +167,7 @@ def _default(definition: Mapping[str, Any]) -> str:
 
 def write_table(path: Path, definitions: Definitions) -> None:
     """Replace the table between its two markers in a Markdown file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(_TABLE_STARTS)
-    _, mark, after = rest.partition(_TABLE_ENDS)
-    if not mark:
-        raise ConfigError(f"{path} has no {_TABLE_STARTS} … {_TABLE_ENDS} to put the table between")
-    table = parameter_table(definitions)
-    path.write_text(f"{before}{_TABLE_STARTS}\n\n{table}\n\n{_TABLE_ENDS}{after}", encoding="utf-8")
+    replace_between(path, "parameters", f"{parameter_table(definitions)}\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.markdown import replace_between, table_cell
 from sat_xception.kubeflow.pipeline_settings import SETTINGS, PipelineSettings
 from sat_xception.kubeflow.pipelines import PIPELINES
 from sat_xception.kubeflow.settings import SettingsConfig
@@ -23,7 +23,6 @@ __all__ = ["SettingsText", "print_settings", "settings_markdown", "settings_yaml
 
 _WIDTH = 100
 _DOCUMENT = Path("docs/settings.md")
-_STARTS, _ENDS = "<!-- settings -->", "<!-- end of settings -->"
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def _markdown(pipeline: PipelineSettings) -> Iterator[str]:
         yield from ("| setting | default | parameter | what it does |", "|---|---|---|---|")
         for name in _listed(pipeline, section):
             headline = pipeline.headline_of(f"{section}.{name}")
-            text = html.escape(_description(pipeline, section, name), quote=False)
-            text = text.replace("|", "\\|").replace("*", "\\*")
+            text = table_cell(_description(pipeline, section, name))
             default = _shown(pipeline, section, name).replace("|", "\\|")
             yield f"| `{name}` | `{default}` | {f'`{headline}`' if headline else ''} | {text} |"
         yield ""
@@ -119,12 +117,8 @@ def _shown(pipeline: PipelineSettings, section: str, name: str) -> str:
 
 def write_reference(path: Path) -> None:
     """Replace the tables between their two markers in a Markdown file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(_STARTS)
-    _, mark, after = rest.partition(_ENDS)
-    if not mark:
-        raise ConfigError(f"{path} has no {_STARTS} … {_ENDS} to put the settings between")
     parts = [f"## Pipeline {name}\n\n{settings_markdown(pipeline)}" for name, pipeline in PIPELINES.items()]
-    path.write_text("\n".join([f"{before}{_STARTS}", "", *parts, f"{_ENDS}{after}"]), encoding="utf-8")
+    replace_between(path, "settings", "\n".join(parts))
 
 
 if __name__ == "__main__":

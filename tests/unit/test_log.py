@@ -216,7 +216,7 @@ def lines_at(monkeypatch, caplog):
 
 
 def test_the_first_item_is_start_up_and_no_part_of_the_rate(lines_at):
-    # 6 seconds until the first tile, as where a model is loaded; then 10 tiles a second.
+    # 6 seconds until the first tile, as where a model is loaded; then 10 tiles per second.
     times = [6 + number / 10 for number in range(100)]
     assert lines_at(times, 121) == [
         "predict    1/121 (1 %)",
