@@ -1,8 +1,8 @@
-"""The settings of the training pipeline for a run on this machine: flags, the file of --settings, local defaults."""
+"""The settings of a pipeline for a run on this machine: flags, the file of --settings, local defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +11,7 @@ import yaml
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import whole_path
-from sat_xception.kubeflow.pipeline_settings import SETTINGS
+from sat_xception.kubeflow.pipeline_settings import SETTINGS, PipelineSettings, Resolved
 from sat_xception.kubeflow.run_settings import LOCAL_TRAINING, RUN_FLAGS, RunConfig, weights_flag
 from sat_xception.kubeflow.task_settings import plain
 from sat_xception.kubeflow.training_settings import SAMPLE, TRAINED_BACKBONES, TRAINING
@@ -21,7 +21,7 @@ from sat_xception.model.weights import identify_weights
 from sat_xception.settings.config import StepConfig
 from sat_xception.storage import Stored, fetch_file
 
-__all__ = ["RunArguments", "absolute_setting", "read_settings_file", "run_arguments"]
+__all__ = ["RunArguments", "resolve_settings", "run_arguments"]
 
 _log = get_logger(__name__)
 
@@ -72,31 +72,47 @@ def run_arguments(config: RunConfig) -> RunArguments:
     if alphas:
         given["--alpha"] = next(iter(alphas.values()))
     given |= {"data_baseline": plain(config.baseline), "data_store": plain(config.store)}
-    given[SETTINGS] = read_settings_file(config.settings) if config.settings else ""
-    origin = str(config.settings or SETTINGS)
-    LOCAL_TRAINING.check(given, origin)
-    resolved, _ = LOCAL_TRAINING.resolve(given, origin)
+    resolved, sections = resolve_settings(LOCAL_TRAINING, given, config.settings)
     for name in TRAINED_BACKBONES:
         start = resolved.tasks[name].get("weights")
         _log.info("weights   %s starts from %s", name, "random weights" if start == "none" else start)
-    sections = {
-        settings.task.sections[-1]: {
-            name: absolute_setting(settings.task.config, name, settings.values[name])
-            for name in settings.task.own
-            if name in settings.values
-        }
-        for settings in resolved.tasks.values()
-    }
     own = {name: whole_path(str(value)) for name, value in resolved.parameters.items() if name in given}
     return RunArguments(sections, own)
 
 
-def read_settings_file(path: Path) -> str:
-    """Return the text of the file of `--settings`.
+def resolve_settings(
+    pipeline: PipelineSettings, given: Mapping[str, object], file: Path | None
+) -> tuple[Resolved, dict[str, dict[str, Any]]]:
+    """Check the settings of a run.
+
+    Args:
+        pipeline: Settings of the pipeline on this machine.
+        given: Its parameters.
+        file: YAML file of further settings.
+
+    Returns:
+        The settings of all tasks; and by section those that are given or have a default of the pipeline, as JSON types
+        with absolute paths, for steps in other processes.
 
     Raises:
-        ConfigError: The file can't be read.
+        ConfigError: The file can't be read, or settings are wrong; the message names every mistake.
     """
+    given = {**given, SETTINGS: _read_text(file) if file else ""}
+    origin = str(file or SETTINGS)
+    pipeline.check(given, origin)
+    resolved, _ = pipeline.resolve(given, origin)
+    sections = {
+        settings.task.sections[-1]: {
+            name: _absolute(settings.task.config, name, settings.values[name])
+            for name in settings.task.own
+            if settings.values.get(name) is not None
+        }
+        for settings in resolved.tasks.values()
+    }
+    return resolved, sections
+
+
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,7 +154,7 @@ def _kind(config: type[StepConfig], name: str) -> str:
     return marks[0] if marks else "local"
 
 
-def absolute_setting(config: type[StepConfig], name: str, value: object) -> object:
+def _absolute(config: type[StepConfig], name: str, value: object) -> object:
     """Return a path as an absolute one, for steps in other processes; other values as they are."""
     is_name = (name == "data" and value == SAMPLE) or (name == "weights" and value in ("imagenet", "none"))
     # The model root is shown as it is given, in the command that serves it.

@@ -17,7 +17,7 @@ from sat_xception.kubeflow.bulk_settings import BULK
 from sat_xception.kubeflow.checkout import pipeline_function
 from sat_xception.kubeflow.local_runner import FAILURE, check_path, check_steps_ran, run_pipeline, whole_path
 from sat_xception.kubeflow.pipeline_settings import SETTINGS, Headline
-from sat_xception.kubeflow.run_arguments import absolute_setting, read_settings_file
+from sat_xception.kubeflow.run_arguments import resolve_settings
 from sat_xception.kubeflow.run_settings import BulkRunConfig, flag_of
 from sat_xception.kubeflow.task_settings import plain
 from sat_xception.log import duration, get_logger
@@ -113,16 +113,5 @@ def bulk_arguments(config: BulkRunConfig) -> dict[str, Any]:
         "model_name": config.name,
         "scoring_parts": config.parts,
     }
-    given |= own | {SETTINGS: read_settings_file(config.settings) if config.settings else ""}
-    origin = str(config.settings or SETTINGS)
-    _LOCAL.check(given, origin)
-    resolved, _ = _LOCAL.resolve(given, origin)
-    sections = {
-        section: {
-            name: absolute_setting(settings.task.config, name, settings.values[name])
-            for name in settings.task.own
-            if settings.values.get(name) is not None
-        }
-        for section, settings in resolved.tasks.items()
-    }
+    _, sections = resolve_settings(_LOCAL, given | own, config.settings)
     return {**own, "imagery": sections["imagery"]["imagery"], SETTINGS: yaml.safe_dump(sections, allow_unicode=True)}
