@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sat_xception.kubeflow.answers import UnexpectedAnswerError, check
+from sat_xception.kubeflow.answers import ArgoWorkflow, Node, Run, RunV1, UnexpectedAnswerError, parse
 from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.spec import CompiledPipeline
 
@@ -51,42 +49,42 @@ class Workflow:
     name: str
     namespace: str
     message: str
-    nodes: tuple[dict[str, Any], ...]
+    nodes: tuple[Node, ...]
     pods_by_id: bool
 
     def failed(self, pipeline: CompiledPipeline) -> list[FailedTask]:
         """Return the tasks that failed, the first to fail first."""
-        failed = [node for node in self.nodes if node.get("phase") in _FAILED and not self._was_tried_again(node)]
-        names = [node["name"] for node in failed]
-        innermost = [node for node in failed if not any(_is_within(name, node["name"]) for name in names)]
-        innermost.sort(key=lambda node: (node.get("finishedAt") or "", node["name"]))
+        failed = [node for node in self.nodes if node.phase in _FAILED and not self._was_tried_again(node)]
+        names = [node.name for node in failed]
+        innermost = [node for node in failed if not any(_is_within(name, node.name) for name in names)]
+        innermost.sort(key=lambda node: (node.finished_at or "", node.name))
         return [self._task(node, pipeline) for node in innermost]
 
-    def _was_tried_again(self, node: dict[str, Any]) -> bool:
+    def _was_tried_again(self, node: Node) -> bool:
         """Return whether the node is an attempt that was retried."""
-        match = _NUMBERED.match(node["name"])
-        parent = next((other for other in self.nodes if match and other["name"] == match[1]), None)
-        if match is None or parent is None or parent.get("type") != "Retry":
+        match = _NUMBERED.match(node.name)
+        parent = next((other for other in self.nodes if match and other.name == match[1]), None)
+        if match is None or parent is None or parent.type != "Retry":
             return False
-        attempts = [found for other in self.nodes if (found := _NUMBERED.match(other["name"])) and found[1] == match[1]]
-        return parent.get("phase") not in _FAILED or int(match[2]) < max(int(found[2]) for found in attempts)
+        attempts = [found for other in self.nodes if (found := _NUMBERED.match(other.name)) and found[1] == match[1]]
+        return parent.phase not in _FAILED or int(match[2]) < max(int(found[2]) for found in attempts)
 
-    def _task(self, node: dict[str, Any], pipeline: CompiledPipeline) -> FailedTask:
-        steps = node["name"].removeprefix(f"{self.name}.").split(".")
+    def _task(self, node: Node, pipeline: CompiledPipeline) -> FailedTask:
+        steps = node.name.removeprefix(f"{self.name}.").split(".")
         what, is_group = pipeline.describe_task(steps) or ("the pipeline", True)
         what += "".join(f", item {match[2]}" for step in steps if (match := _NUMBERED.match(step)) and ":" in step)
-        reason = " ".join((node.get("message") or "").split())
-        pod = self._pod(node) if node.get("type") == "Pod" else ""
-        if node.get("templateName") not in _DRIVERS:
-            return FailedTask(what, reason or str(node.get("phase")).lower(), pod)
+        reason = " ".join((node.message or "").split())
+        pod = self._pod(node) if node.type == "Pod" else ""
+        if node.template_name not in _DRIVERS:
+            return FailedTask(what, reason or str(node.phase).lower(), pod)
         return FailedTask(what, _driver_reason(reason, is_group), pod, is_driver=True)
 
-    def _pod(self, node: dict[str, Any]) -> str:
+    def _pod(self, node: Node) -> str:
         """Return the name of a node's pod (argo-workflows, workflow/util/pod_name.go)."""
         if self.pods_by_id:
-            return str(node["id"])
-        prefix = f"{self.name}-{node.get('templateName')}"[:242]
-        return f"{prefix}-{node['id'].rpartition('-')[2]}"
+            return node.id
+        prefix = f"{self.name}-{node.template_name}"[:242]
+        return f"{prefix}-{node.id.rpartition('-')[2]}"
 
 
 def read_workflow(cluster: KfpClient, run_id: str) -> Workflow:
@@ -95,29 +93,25 @@ def read_workflow(cluster: KfpClient, run_id: str) -> Workflow:
     Raises:
         KfpError: The server doesn't return it.
     """
-    detail = cluster.get(f"/runs/{run_id}", "run in v1beta1", api="/apis/v1beta1")
-    manifest = (detail.get("pipeline_runtime") or {}).get("workflow_manifest") or ""
+    detail = cluster.get(f"/runs/{run_id}", RunV1, api="/apis/v1beta1")
     try:
-        content = json.loads(manifest)
-        check("workflow", content)
+        workflow = parse(ArgoWorkflow, json.loads(detail.workflow_manifest))
     except (ValueError, RecursionError, UnexpectedAnswerError):
         raise KfpError("the server sends no workflow with the run") from None
-    metadata, status = content["metadata"], content["status"]
-    by_id = (metadata.get("annotations") or {}).get("workflows.argoproj.io/pod-name-format") == "v1"
-    nodes = tuple((status.get("nodes") or {}).values())
-    return Workflow(metadata["name"], metadata["namespace"], status.get("message") or "", nodes, by_id)
+    metadata, status = workflow.metadata, workflow.status
+    by_id = (metadata.annotations or {}).get("workflows.argoproj.io/pod-name-format") == "v1"
+    nodes = tuple((status.nodes or {}).values())
+    return Workflow(metadata.name, metadata.namespace, status.message or "", nodes, by_id)
 
 
-def failed_by_details(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[FailedTask]:
+def failed_by_details(run: Run, pipeline: CompiledPipeline) -> list[FailedTask]:
     """Return the failed tasks from the run's own list of nodes, which has neither reasons nor pods."""
-    details = (run.get("run_details") or {}).get("task_details") or []
     found: dict[str, FailedTask] = {}
     groups: dict[str, FailedTask] = {}
-    for detail in details:
-        if detail.get("state") != "FAILED":
+    for task in run.tasks:
+        if task.state != "FAILED":
             continue
-        name = detail.get("display_name") or ""
-        reason = " ".join(((detail.get("error") or {}).get("message") or "").split())
+        name, reason = task.display_name or "", " ".join(task.reason.split())
         described = pipeline.describe_task([name])
         if described is None:
             continue

@@ -11,13 +11,20 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from sat_xception.errors import ConfigError
 from sat_xception.http_clients import quiet_http_clients, retry
-from sat_xception.kubeflow.answers import UnexpectedAnswerError, check, check_page, is_health
+from sat_xception.kubeflow.answers import (
+    Answer,
+    Health,
+    Listed,
+    UnexpectedAnswerError,
+    parse,
+    parse_page,
+)
 from sat_xception.kubeflow.kfp_errors import KfpError, forward_hint, no_answer, not_kubeflow, refusal
 from sat_xception.kubeflow.settings import KfpConfig
 from sat_xception.log import get_logger
@@ -27,6 +34,9 @@ from sat_xception.serve.deadline import send_within
 __all__ = ["KfpClient", "KfpError", "equals", "one_of"]
 
 _log = get_logger(__name__)
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+L = TypeVar("L", bound=Listed)
 _API = "/apis/v2beta1"
 # Pauses before retries, in seconds; in total longer than a restart of the API server.
 _PAUSES_S = (1.0, 2.0, 4.0)
@@ -86,25 +96,26 @@ class KfpClient:
         """Return the URL of a page of the UI, for instance `runs/details/<id>`."""
         return f"{self.endpoint}/#/{place}"
 
-    def get(self, path: str, kind: str, api: str = _API) -> dict[str, Any]:
+    def get(self, path: str, kind: type[A], api: str = _API) -> A:
         """Return a resource of a kind; see `answers` for the kinds."""
-        return self._patiently(lambda seconds: self.send("GET", path, kind=kind, api=api, timeout_s=seconds))
+        return self._patiently(lambda seconds: self.send("GET", path, kind, api=api, timeout_s=seconds))
 
-    def page(self, path: str, key: str, **query: str | int) -> tuple[list[dict[str, Any]], str]:
+    def page(self, path: str, kind: type[L], **query: str | int) -> tuple[list[L], str]:
         """Return a page of a list, and the token of the next page; "" after the last."""
-        content = self._patiently(lambda seconds: self.send("GET", path, query, page_of=key, timeout_s=seconds))
-        items = content.get(key) or []
+        items, token = self._patiently(
+            lambda seconds: self._send("GET", path, lambda content: parse_page(kind, content), query, timeout_s=seconds)
+        )
         if not items:
             # For an empty list Kubeflow Pipelines returns {}, as many other servers do.
             self._identify(path)
-        return items, content.get("next_page_token") or ""
+        return items, token
 
-    def pages(self, path: str, key: str, **query: str | int) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, kind: type[L], **query: str | int) -> Iterator[L]:
         """Yield every resource of a list, page by page."""
         token = ""
         seen = set()
         while True:
-            items, token = self.page(path, key, page_size=_PAGE, **query, **({"page_token": token} if token else {}))
+            items, token = self.page(path, kind, page_size=_PAGE, **query, **({"page_token": token} if token else {}))
             yield from items
             if not token:
                 return
@@ -114,25 +125,23 @@ class KfpClient:
 
     def _identify(self, path: str) -> None:
         """Check, once, that the server is Kubeflow Pipelines."""
-        if not self._identified and not is_health(self.get("/healthz", "")):
+        if not self._identified and not self.get("/healthz", Health).is_of_kubeflow:
             raise self._not_kubeflow(f"{path} lists nothing, and /healthz isn't as Kubeflow Pipelines answers it")
         self._identified = True
 
     def act(self, path: str) -> None:
         """Send an idempotent POST request, such as `…:disable`."""
-        self._patiently(lambda seconds: self.send("POST", path, timeout_s=seconds))
+        self._patiently(lambda seconds: self.send("POST", path, Answer, timeout_s=seconds))
 
     def delete(self, path: str, **query: str) -> None:
         """Delete a resource; a missing one is no error."""
         try:
-            self._patiently(lambda seconds: self.send("DELETE", path, query, timeout_s=seconds))
+            self._patiently(lambda seconds: self.send("DELETE", path, Answer, query, timeout_s=seconds))
         except KfpError as error:
             if not error.absent:
                 raise
 
-    def create_once(
-        self, what: str, create: Callable[[], dict[str, Any]], find: Callable[[], dict[str, Any] | None]
-    ) -> dict[str, Any]:
+    def create_once(self, what: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
         """Create a resource exactly once, whatever happens to the request.
 
         If the response is lost or a gateway times out, the server may have created the resource. So it is looked for
@@ -148,7 +157,7 @@ class KfpClient:
             KfpError: The resource couldn't be created, or it isn't known whether it was.
         """
 
-        def attempt(_: float) -> dict[str, Any]:
+        def attempt(_: float) -> T:
             try:
                 return create()
             except KfpError as error:
@@ -163,7 +172,7 @@ class KfpClient:
 
         return self._patiently(attempt)
 
-    def _patiently(self, request: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
+    def _patiently(self, request: Callable[[float], T]) -> T:
         """Send a request, with retries after transient failures within the deadline.
 
         Args:
@@ -185,30 +194,41 @@ class KfpClient:
         self,
         method: str,
         path: str,
+        kind: type[A],
         query: Mapping[str, str | int] | None = None,
         body: dict[str, Any] | None = None,
         file: bytes | None = None,
-        kind: str = "",
-        page_of: str = "",
         api: str = _API,
         timeout_s: float | None = None,
-    ) -> dict[str, Any]:
-        """Send one request, without retries, and return the validated JSON of the response.
+    ) -> A:
+        """Send one request, without retries, and return the response as an object.
 
         Args:
             method: HTTP method.
             path: Path after the version of the API.
+            kind: Class of the response; `Answer` is any JSON object.
             query: Query parameters.
             body: JSON to send.
             file: Pipeline to upload.
-            kind: Kind of the response; "" is any JSON object.
-            page_of: Key of the list, if the response is a page of one.
             api: Version of the API.
             timeout_s: Deadline. Default: as configured.
 
         Raises:
             KfpError: The request failed, or the response hasn't the form of Kubeflow Pipelines' API.
         """
+        return self._send(method, path, lambda content: parse(kind, content), query, body, file, api, timeout_s)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[object], T],
+        query: Mapping[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
+        file: bytes | None = None,
+        api: str = _API,
+        timeout_s: float | None = None,
+    ) -> T:
         files = {"uploadfile": ("pipeline.yaml", file, "application/yaml")} if file is not None else None
         request = self._client.build_request(
             method, f"{self.endpoint}{api}{path}", params=query, json=body, files=files
@@ -219,13 +239,9 @@ class KfpClient:
         except (ValueError, RecursionError):
             raise self._not_kubeflow(f"{path} is {answer.headers.get('content-type')}, not JSON") from None
         try:
-            check(kind, content)
-            if page_of:
-                check_page(page_of, content)
+            return read(content)
         except UnexpectedAnswerError as error:
             raise self._not_kubeflow(f"{path}: {error}") from None
-        result: dict[str, Any] = content
-        return result
 
     def exchange(
         self, request: httpx.Request, timeout_s: float | None = None, last_bytes: int | None = None

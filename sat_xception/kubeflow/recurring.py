@@ -18,18 +18,19 @@ from datetime import datetime
 from typing import Any
 
 from sat_xception.clock import timestamp
+from sat_xception.kubeflow.answers import PipelineVersion, RecurringRun, RecurringRunSettings, Run, Trigger
 from sat_xception.kubeflow.kfp_api import KfpClient, equals, one_of
 from sat_xception.kubeflow.schedule_file import Schedule
 from sat_xception.kubeflow.spec import CompiledPipeline
 
-__all__ = ["changes", "desired_body", "is_enabled", "named", "retire", "set_enabled"]
+__all__ = ["changes", "desired_body", "named", "retire", "set_enabled"]
 
 _UNFINISHED = frozenset({"PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"})
 _COPY = "copy without caching: sha256 "
 
 
 def desired_body(
-    cluster: KfpClient, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], experiment_id: str
+    cluster: KfpClient, schedule: Schedule, version: PipelineVersion, parameters: dict[str, Any], experiment_id: str
 ) -> dict[str, Any]:
     """Return the body of the recurring run for a schedule.
 
@@ -65,75 +66,69 @@ def desired_body(
         # The server doesn't return a spec unchanged, so the digest shows whether it is the same.
         body["description"] = f"{schedule.description}\n{_COPY}{digest}".strip()
     else:
-        body["pipeline_version_reference"] = {"pipeline_id": version["pipeline_id"]}
-        if schedule.pipeline_version != "latest":
-            body["pipeline_version_reference"]["pipeline_version_id"] = version["pipeline_version_id"]
+        latest = schedule.pipeline_version == "latest"
+        body["pipeline_version_reference"] = {"pipeline_id": version.pipeline_id} if latest else version.reference
     return body
 
 
-def changes(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changes(found: RecurringRun, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the fields that differ, as (found, wanted); `enabled` isn't compared."""
-    before, after = _compared(found), _compared(wanted)
-    if not after["service account"]:
+    settings = RecurringRunSettings.model_validate(wanted)
+    before, after = _compared(found), _compared(settings)
+    if not settings.service_account:
         # The server fills in its default service account, and has no API to ask which one it is.
-        before["service account"] = ""
+        before |= {"service account": ""}
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
 
 
-def _compared(body: dict[str, Any]) -> dict[str, Any]:
-    trigger = body.get("trigger") or {}
-    cron, periodic = trigger.get("cron_schedule") or {}, trigger.get("periodic_schedule") or {}
-    reference = body.get("pipeline_version_reference") or {}
+def _compared(run: RecurringRunSettings) -> dict[str, Any]:
+    cron, periodic, reference = run.cron, run.periodic, run.pipeline_version_reference
+    trigger: Trigger | None = cron or periodic
     return {
-        "experiment": body.get("experiment_id"),
-        "description": body.get("description") or "",
-        "pipeline": reference.get("pipeline_id") or "",
-        "version": reference.get("pipeline_version_id") or ("latest" if reference else "a copy"),
-        "cron": cron.get("cron") or "",
-        "interval": int(periodic.get("interval_second") or 0),
-        "start": _moment((cron or periodic).get("start_time")),
-        "end": _moment((cron or periodic).get("end_time")),
-        "max_concurrency": int(body.get("max_concurrency") or 0),
-        "catchup": not body.get("no_catchup"),
-        "service account": body.get("service_account") or "",
-        "parameters": (body.get("runtime_config") or {}).get("parameters") or {},
+        "experiment": run.experiment_id,
+        "description": run.description or "",
+        "pipeline": reference.pipeline_id if reference else "",
+        "version": (reference.pipeline_version_id or "latest") if reference else "a copy",
+        "cron": (cron and cron.cron) or "",
+        "interval": int((periodic and periodic.interval_second) or 0),
+        "start": _moment(trigger and trigger.start_time),
+        "end": _moment(trigger and trigger.end_time),
+        "max_concurrency": int(run.max_concurrency or 0),
+        "catchup": not run.no_catchup,
+        "service account": run.service_account or "",
+        "parameters": (run.runtime_config and run.runtime_config.parameters) or {},
     }
 
 
-def named(cluster: KfpClient, name: str = "") -> Iterator[dict[str, Any]]:
+def named(cluster: KfpClient, name: str = "") -> Iterator[RecurringRun]:
     """Yield the recurring runs of the namespace, oldest first; with `name`, only those with this name."""
     query = {"namespace": cluster.namespace} if cluster.namespace else {}
     if name:
         query["filter"] = equals("display_name", name)
-    for found in cluster.pages("/recurringruns", "recurringRuns", sort_by="created_at asc", **query):
-        if not name or found.get("display_name") == name:
+    for found in cluster.pages("/recurringruns", RecurringRun, sort_by="created_at asc", **query):
+        if not name or found.display_name == name:
             yield found
 
 
-def is_enabled(recurring_run: dict[str, Any]) -> bool:
-    """Return whether a recurring run is enabled, by its mode; its status follows the mode with some delay."""
-    return bool(recurring_run.get("mode") == "ENABLE")
-
-
-def set_enabled(cluster: KfpClient, recurring_run: dict[str, Any], enabled: bool) -> None:
+def set_enabled(cluster: KfpClient, recurring_run: RecurringRun, enabled: bool) -> None:
     """Enable or disable a recurring run; active runs continue."""
-    cluster.act(f"/recurringruns/{recurring_run['recurring_run_id']}:{'enable' if enabled else 'disable'}")
+    cluster.act(f"/recurringruns/{recurring_run.recurring_run_id}:{'enable' if enabled else 'disable'}")
 
 
-def retire(cluster: KfpClient, recurring_run: dict[str, Any]) -> str:
+def retire(cluster: KfpClient, recurring_run: RecurringRun) -> str:
     """Disable a recurring run, and delete it if none of its runs is active.
 
     Returns:
         "" if it was deleted; else the id of the active run.
     """
-    identifier = str(recurring_run["recurring_run_id"])
-    if is_enabled(recurring_run):
+    identifier = recurring_run.recurring_run_id
+    if recurring_run.is_enabled:
         set_enabled(cluster, recurring_run, False)
     # Filtered by state: older servers fail on a filter by recurring run, since they have no such column.
     unfinished = one_of("state", _UNFINISHED)
-    for run in cluster.pages("/runs", "runs", experiment_id=recurring_run["experiment_id"], filter=unfinished):
-        if run.get("recurring_run_id") == identifier and run.get("state", "PENDING") in _UNFINISHED:
-            return str(run["run_id"])
+    for run in cluster.pages("/runs", Run, experiment_id=recurring_run.experiment_id, filter=unfinished):
+        if run.recurring_run_id == identifier and (run.state or "PENDING") in _UNFINISHED:
+            return run.run_id
     cluster.delete(f"/recurringruns/{identifier}", propagation_policy="ORPHAN")
     return ""
 

@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sat_xception.kubeflow.answers import Pipeline, PipelineVersion, RecurringRun
 from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.kfp_catalog import ensure_experiment, find_experiment, pinned
 from sat_xception.kubeflow.parameters import typed_parameters
-from sat_xception.kubeflow.recurring import changes, desired_body, is_enabled, named, retire, set_enabled
+from sat_xception.kubeflow.recurring import changes, desired_body, named, retire, set_enabled
 from sat_xception.kubeflow.schedule_file import Schedule, read_schedules
 from sat_xception.kubeflow.settings import ApplyConfig, DeleteConfig, ListConfig
 from sat_xception.kubeflow.spec import CompiledPipeline
@@ -59,29 +60,29 @@ def list_schedules(config: ListConfig) -> ScheduleResult:
     """Return the schedules on the server, as a table or as JSON."""
     only = {schedule.name for schedule in read_schedules(config.file)} if config.file else None
     with KfpClient(config) as cluster:
-        found = [item for item in named(cluster) if only is None or item.get("display_name") in only]
+        found = [item for item in named(cluster) if only is None or item.display_name in only]
         if config.as_json:
-            return ScheduleResult([json.dumps(found, indent=2)])
+            return ScheduleResult([json.dumps([item.model_dump(exclude_unset=True) for item in found], indent=2)])
         if not found:
             return ScheduleResult([f"no schedules at {cluster.endpoint}"])
-        identifiers = {_reference(item)["pipeline_id"] for item in found if _reference(item)}
+        identifiers = {item.pipeline_version_reference.pipeline_id for item in found if item.pipeline_version_reference}
         names = {identifier: _pipeline_name(cluster, identifier) for identifier in identifiers}
     return ScheduleResult([_table(found, names)])
 
 
-def _table(found: list[dict[str, Any]], names: dict[str, str]) -> str:
+def _table(found: list[RecurringRun], names: dict[str, str]) -> str:
     """Return recurring runs as a table; `names` are the pipelines' names by id."""
     table = Table("name", "state", "when", "pipeline", "version", "at once", "id")
     for item in found:
-        reference = _reference(item)
+        reference = item.pipeline_version_reference
         table.add_row(
-            str(item.get("display_name")),
-            "enabled" if is_enabled(item) else "disabled",
+            str(item.display_name),
+            "enabled" if item.is_enabled else "disabled",
             _when(item),
-            names.get(reference.get("pipeline_id", ""), "a copy"),
-            (reference.get("pipeline_version_id") or "latest") if reference else "",
-            str(item.get("max_concurrency")),
-            str(item.get("recurring_run_id")),
+            names[reference.pipeline_id] if reference else "a copy",
+            (reference.pipeline_version_id or "latest") if reference else "",
+            str(item.max_concurrency),
+            item.recurring_run_id,
         )
     buffer = io.StringIO()
     Console(file=buffer, width=180).print(table)
@@ -104,7 +105,7 @@ def delete(config: DeleteConfig) -> ScheduleResult:
     return ScheduleResult(lines)
 
 
-def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[PipelineVersion, dict[str, Any]]:
     """Return the pipeline version of a schedule, and its parameters, checked against the version."""
     if schedule.cron and schedule.utc_cron != schedule.cron:
         _log.info(
@@ -117,35 +118,35 @@ def _checked(cluster: KfpClient, schedule: Schedule, file: Path) -> tuple[dict[s
 
 
 def _apply(
-    cluster: KfpClient, schedule: Schedule, version: dict[str, Any], parameters: dict[str, Any], dry_run: bool
+    cluster: KfpClient, schedule: Schedule, version: PipelineVersion, parameters: dict[str, Any], dry_run: bool
 ) -> list[str]:
     experiment = (find_experiment if dry_run else ensure_experiment)(cluster, schedule.experiment)
-    experiment_id = str(experiment["experiment_id"]) if experiment else f"{schedule.experiment} (new)"
+    experiment_id = experiment.experiment_id if experiment else f"{schedule.experiment} (new)"
     wanted = desired_body(cluster, schedule, version, parameters, experiment_id)
     # If there are several, prefer the one whose `enabled` is right.
-    found = sorted(named(cluster, schedule.name), key=lambda item: is_enabled(item) != schedule.enabled)
+    found = sorted(named(cluster, schedule.name), key=lambda item: item.is_enabled != schedule.enabled)
     same = next((item for item in found if not changes(item, wanted)), None)
     spare = [item for item in found if item is not same]
     word, lines = _told(schedule, found, same, wanted)
     if dry_run:
-        lines += [f"          would take away {item['recurring_run_id']}" for item in spare]
+        lines += [f"          would take away {item.recurring_run_id}" for item in spare]
         return [f"dry run   nothing was changed; {schedule.name} would be {word}", *lines]
     if same is None:
         same = cluster.create_once(
             "schedule",
-            lambda: cluster.send("POST", "/recurringruns", body=wanted, kind="recurring run"),
+            lambda: cluster.send("POST", "/recurringruns", RecurringRun, body=wanted),
             lambda: next((item for item in named(cluster, schedule.name) if not changes(item, wanted)), None),
         )
-    elif is_enabled(same) != schedule.enabled:
+    elif same.is_enabled != schedule.enabled:
         set_enabled(cluster, same, schedule.enabled)
     kept = [run for run in (retire(cluster, item) for item in spare) if run]
     lines += [f"          an older one is disabled; its run {run} goes on, the next apply deletes it" for run in kept]
-    link = cluster.link(f"recurringrun/details/{same['recurring_run_id']}")
+    link = cluster.link(f"recurringrun/details/{same.recurring_run_id}")
     return [f"{word:10}{schedule.name}", *lines, f"link      {link}"]
 
 
 def _told(
-    schedule: Schedule, found: list[dict[str, Any]], same: dict[str, Any] | None, wanted: dict[str, Any]
+    schedule: Schedule, found: list[RecurringRun], same: RecurringRun | None, wanted: dict[str, Any]
 ) -> tuple[str, list[str]]:
     """Return the action for a schedule, in one word, and its changes, as lines."""
     if same is None and not found:
@@ -155,30 +156,25 @@ def _told(
         return "updated", [
             f"          {key}: {_shown(before)} -> {_shown(after)}" for key, (before, after) in differences.items()
         ]
-    if is_enabled(same) != schedule.enabled:
-        return "updated", [f"          enabled: {_shown(is_enabled(same))} -> {_shown(schedule.enabled)}"]
+    if same.is_enabled != schedule.enabled:
+        return "updated", [f"          enabled: {_shown(same.is_enabled)} -> {_shown(schedule.enabled)}"]
     return "unchanged", []
 
 
 def _pipeline_name(cluster: KfpClient, identifier: str) -> str:
     """Return a pipeline's name; its id if it has been deleted."""
     try:
-        return str(cluster.get(f"/pipelines/{identifier}", "pipeline").get("display_name"))
+        return str(cluster.get(f"/pipelines/{identifier}", Pipeline).display_name)
     except KfpError as error:
         if not error.absent:
             raise
         return f"{identifier} (deleted)"
 
 
-def _reference(item: dict[str, Any]) -> dict[str, str]:
-    return item.get("pipeline_version_reference") or {}
-
-
-def _when(item: dict[str, Any]) -> str:
-    trigger = item.get("trigger") or {}
-    if cron := trigger.get("cron_schedule"):
-        return f"{cron.get('cron', '')} UTC"
-    return f"every {(trigger.get('periodic_schedule') or {}).get('interval_second')} s"
+def _when(item: RecurringRun) -> str:
+    if item.cron:
+        return f"{item.cron.cron or ''} UTC"
+    return f"every {item.periodic and item.periodic.interval_second} s"
 
 
 def _shown(value: object) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.answers import PipelineVersion
 
 __all__ = ["CompiledPipeline", "read_pipeline"]
 
@@ -36,18 +37,18 @@ class CompiledPipeline:
     platform: dict[str, Any]
 
     @classmethod
-    def from_version(cls, version: dict[str, Any]) -> CompiledPipeline:
+    def from_version(cls, version: PipelineVersion) -> CompiledPipeline:
         """Return the pipeline of a version from the API server; a spec with a platform spec is nested there.
 
         Raises:
             ConfigError: The version has no v2 pipeline: the server stores v1 pipelines too, which are Argo Workflows.
         """
-        found = version.get("pipeline_spec") or {}
+        found = version.pipeline_spec or {}
         spec, platform = (
             (found["pipeline_spec"], found.get("platform_spec")) if "pipeline_spec" in found else (found, {})
         )
         if not _is_spec(spec) or not isinstance(platform or {}, dict):
-            name = version.get("display_name") or version.get("pipeline_version_id")
+            name = version.display_name or version.pipeline_version_id
             raise ConfigError(f"the pipeline version {name!r} has no v2 pipeline in it; compile it with kfp 2")
         return cls(b"", spec, platform or {})
 

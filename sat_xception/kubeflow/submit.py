@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sat_xception.clock import run_stamp
+from sat_xception.kubeflow.answers import PipelineVersion, Run
 from sat_xception.kubeflow.checkout import compile_pipeline, image_notes
 from sat_xception.kubeflow.failure import describe_failures, failure
 from sat_xception.kubeflow.kfp_api import KfpClient
@@ -72,23 +73,24 @@ def submit(config: SubmitConfig) -> SubmitResult:
 def _submit(
     cluster: KfpClient, config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]
 ) -> SubmitResult:
-    version = None
+    version: PipelineVersion | None = None
     lines = []
     if config.cache or not config.run:
         version, new = upload(cluster, pipeline)
         lines.append(f"pipeline  {pipeline.name} version {pipeline.version_name} {'uploaded' if new else 'was there'}")
-    if not config.run:
-        return SubmitResult([*lines, f"link      {cluster.link(_version_place(version or {}))}"])
+        if not config.run:
+            place = f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
+            return SubmitResult([*lines, f"link      {cluster.link(place)}"])
     started = time.monotonic()
     run = _start(cluster, config, pipeline, version, parameters)
-    link = cluster.link(f"runs/details/{run['run_id']}")
-    name = run.get("display_name") or run["run_id"]
+    link = cluster.link(f"runs/details/{run.run_id}")
+    name = run.display_name or run.run_id
     _log.info("run       %s: %s", name, link)
     link_line = f"link      {link}"
     if not config.wait:
         return SubmitResult([*lines, f"run       {name} started", link_line])
-    run, tasks = watch(cluster, run["run_id"], pipeline, config.timeout_s, config.poll_s)
-    if run["state"] != "SUCCEEDED":
+    run, tasks = watch(cluster, run.run_id, pipeline, config.timeout_s, config.poll_s)
+    if run.state != "SUCCEEDED":
         raise failure(cluster, run, pipeline)
     if any(task.state == "FAILED" for task in tasks):
         # The exit task doesn't affect the run's state.
@@ -120,11 +122,11 @@ def _start(
     cluster: KfpClient,
     config: SubmitConfig,
     pipeline: CompiledPipeline,
-    version: dict[str, Any] | None,
+    version: PipelineVersion | None,
     parameters: dict[str, Any],
-) -> dict[str, Any]:
+) -> Run:
     """Create the run. Its description holds a unique id, by which it is found if the response is lost."""
-    experiment_id = ensure_experiment(cluster, config.experiment)["experiment_id"]
+    experiment_id = ensure_experiment(cluster, config.experiment).experiment_id
     mark = f"sat_xception submit {uuid.uuid4()}"
     body: dict[str, Any] = {
         "display_name": config.run_name or f"{pipeline.name}-{run_stamp()}",
@@ -135,16 +137,16 @@ def _start(
     if config.service_account:
         body["service_account"] = config.service_account
     if version:
-        body["pipeline_version_reference"] = {key: version[key] for key in ("pipeline_id", "pipeline_version_id")}
+        body["pipeline_version_reference"] = version.reference
     else:
         # A run of an uploaded version can't disable caching: the server has no such setting.
         body["pipeline_spec"] = pipeline.without_cache()
 
-    def find() -> dict[str, Any] | None:
-        newest, _ = cluster.page("/runs", "runs", experiment_id=experiment_id, sort_by="created_at desc", page_size=50)
-        return next((run for run in newest if run.get("description") == mark), None)
+    def find() -> Run | None:
+        newest, _ = cluster.page("/runs", Run, experiment_id=experiment_id, sort_by="created_at desc", page_size=50)
+        return next((run for run in newest if run.description == mark), None)
 
-    return cluster.create_once("run", lambda: cluster.send("POST", "/runs", body=body, kind="run"), find)
+    return cluster.create_once("run", lambda: cluster.send("POST", "/runs", Run, body=body), find)
 
 
 def _plan(config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str, Any]) -> list[str]:
@@ -159,7 +161,3 @@ def _plan(config: SubmitConfig, pipeline: CompiledPipeline, parameters: dict[str
         stored if config.cache or not config.run else inline,
         *(run if config.run else []),
     ]
-
-
-def _version_place(version: dict[str, Any]) -> str:
-    return f"pipelines/details/{version['pipeline_id']}/version/{version['pipeline_version_id']}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
+from sat_xception.kubeflow.answers import Run
 from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 
 __all__ = ["TaskLog", "last_lines", "read_log"]
@@ -38,18 +38,18 @@ class TaskLog:
     address: str = ""
 
 
-def read_log(cluster: KfpClient, run: dict[str, Any], namespace: str, pod: str, is_driver: bool) -> TaskLog:
+def read_log(cluster: KfpClient, run: Run, namespace: str, pod: str, is_driver: bool) -> TaskLog:
     """Return the end of the log of a pod.
 
     The API server reads the log from the pod or, if that is gone, from the archive. If the endpoint is the UI's server,
     it forwards only /apis/v1beta1 and /apis/v2beta1, and has its own path for logs, with the same two sources
     (kubeflow/pipelines 2.16 and 2.17: backend/src/apiserver/main.go, frontend/server/app.ts).
     """
-    created = str(run.get("created_at") or "")[:10]
-    of_the_ui = {"podname": pod, "runid": run["run_id"], "podnamespace": namespace, "createdat": created}
+    created = (run.created_at or "")[:10]
+    of_the_ui = {"podname": pod, "runid": run.run_id, "podnamespace": namespace, "createdat": created}
     reasons = []
     for request in (
-        cluster.build(f"/apis/v1alpha1/runs/{run['run_id']}/nodes/{pod}/log"),
+        cluster.build(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log"),
         cluster.build("/k8s/pod/logs", **of_the_ui),
     ):
         try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from sat_xception.errors import SatXceptionError
+from sat_xception.kubeflow.answers import Run
 from sat_xception.kubeflow.kfp_api import KfpClient, KfpError
 from sat_xception.kubeflow.spec import CompiledPipeline
 from sat_xception.log import duration, get_logger
@@ -51,29 +51,28 @@ class TaskState:
     is_group: bool
 
 
-def task_states(run: Mapping[str, Any], pipeline: CompiledPipeline) -> list[TaskState]:
+def task_states(run: Run, pipeline: CompiledPipeline) -> list[TaskState]:
     """Return the tasks of a run, as defined in the pipeline.
 
     The server lists the nodes of the Argo workflow, among them a driver and an executor for each task; these are left
     out. A failed driver is a failure of its task, which doesn't start then. A node that Argo omitted has no state: the
     API has no fitting one, and doesn't send RUNTIME_STATE_UNSPECIFIED.
     """
-    details = (run.get("run_details") or {}).get("task_details") or []
     states: list[TaskState] = []
-    for index, detail in enumerate(details):
-        name = detail.get("display_name") or ""
+    for index, task in enumerate(run.tasks):
+        name = task.display_name or ""
         described = pipeline.describe_task([name])
-        state = detail.get("state") or "OMITTED"
+        state = task.state or "OMITTED"
         is_driver = name not in pipeline.task_labels
         if described and (not is_driver or state == "FAILED"):
-            states.append(TaskState(str(detail.get("task_id") or index), described[0], state, described[1]))
+            states.append(TaskState(task.task_id or str(index), described[0], state, described[1]))
     failed = {state.what for state in states if state.state == "FAILED"}
     return [state for state in states if state.state != "OMITTED" or state.what not in failed]
 
 
 def watch(
     cluster: KfpClient, run_id: str, pipeline: CompiledPipeline, timeout_s: float, poll_s: float
-) -> tuple[dict[str, Any], list[TaskState]]:
+) -> tuple[Run, list[TaskState]]:
     """Wait until a run has ended; return it and its tasks.
 
     Args:
@@ -91,11 +90,11 @@ def watch(
     show = _show_table if sys.stderr.isatty() else _show_lines
     try:
         for run in show(_looks(cluster, run_id, poll_s), pipeline):
-            if run.get("state") in _ENDED:
+            if run.state in _ENDED:
                 return run, task_states(run, pipeline)
             if timeout_s and time.monotonic() - started > timeout_s:
                 raise StillRunningError(
-                    f"the run hasn't ended within {duration(timeout_s)} (it is {run.get('state')}); it goes on: {link}",
+                    f"the run hasn't ended within {duration(timeout_s)} (it is {run.state}); it goes on: {link}",
                     4,
                 )
     except KeyboardInterrupt:
@@ -103,15 +102,15 @@ def watch(
     raise AssertionError("unreachable")
 
 
-def _looks(cluster: KfpClient, run_id: str, poll_s: float) -> Iterator[dict[str, Any]]:
+def _looks(cluster: KfpClient, run_id: str, poll_s: float) -> Iterator[Run]:
     """Poll the run and yield it each time; temporary failures of the server are tolerated."""
     seen, away = time.monotonic(), False
     while True:
         try:
-            run = cluster.send("GET", f"/runs/{run_id}", kind="run")
-            if run.get("error") and not run.get("state"):
+            run = cluster.send("GET", f"/runs/{run_id}", Run)
+            if run.error and not run.state:
                 # The server has the run, but can't convert it into a response (toApiRun in server/api_converter.go).
-                raise KfpError(f"Kubeflow Pipelines can't show the run: {run['error'].get('message')}")
+                raise KfpError(f"Kubeflow Pipelines can't show the run: {run.error.message}")
         except KfpError as error:
             if error.absent:
                 raise KfpError(
@@ -129,12 +128,12 @@ def _looks(cluster: KfpClient, run_id: str, poll_s: float) -> Iterator[dict[str,
         time.sleep(poll_s)
 
 
-def _show_lines(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
+def _show_lines(looks: Iterator[Run], pipeline: CompiledPipeline) -> Iterator[Run]:
     told: dict[str, str] = {}
     for run in looks:
         lines = {
             **{task.key: (task.state, task.what) for task in task_states(run, pipeline)},
-            "": (run.get("state") or "PENDING", "the run"),
+            "": (run.state or "PENDING", "the run"),
         }
         for key, (state, what) in lines.items():
             if told.get(key) != state:
@@ -143,13 +142,11 @@ def _show_lines(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> 
         yield run
 
 
-def _show_table(looks: Iterator[dict[str, Any]], pipeline: CompiledPipeline) -> Iterator[dict[str, Any]]:
+def _show_table(looks: Iterator[Run], pipeline: CompiledPipeline) -> Iterator[Run]:
     started = time.monotonic()
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
         for run in looks:
-            table = Table(
-                "task", "state", title=f"{run.get('state') or 'PENDING'}, {duration(time.monotonic() - started)}"
-            )
+            table = Table("task", "state", title=f"{run.state or 'PENDING'}, {duration(time.monotonic() - started)}")
             for task in task_states(run, pipeline):
                 table.add_row(task.what, task.state)
             live.update(table, refresh=True)

@@ -25,6 +25,7 @@ import pytest
 from kfp import compiler, dsl
 
 from sat_xception.kubeflow import kfp_api as cluster_module
+from sat_xception.kubeflow.answers import ArgoWorkflow, Node, Run
 from sat_xception.kubeflow.failed_tasks import Workflow, failed_by_details
 from sat_xception.kubeflow.failure import RunFailedError, describe_failures
 from sat_xception.kubeflow.kfp_api import KfpClient
@@ -304,14 +305,14 @@ def looped(tmp_path_factory):
 
 def node(name, kind="Pod", template="system-container-impl", phase="Failed", message=""):
     number = abs(hash(name)) % 10**9
-    return {
-        "id": f"loops-x-{number}",
-        "name": f"loops-x.{name}",
-        "type": kind,
-        "templateName": template,
-        "phase": phase,
-        "message": message,
-    }
+    return Node(
+        id=f"loops-x-{number}",
+        name=f"loops-x.{name}",
+        type=kind,
+        template_name=template,
+        phase=phase,
+        message=message,
+    )
 
 
 def failed_of(nodes, pipeline):
@@ -323,9 +324,9 @@ def failed_of(nodes, pipeline):
 def test_an_importer_is_a_task_whose_pod_is_named_as_it(looped):
     look = Look("FAILED", {"importer": "FAILED: main: Error (exit code 1)"})
     nodes = workflow_nodes("loops-x", looped.spec, look)
-    (found,) = Workflow(
-        "loops-x", "kubeflow", "", tuple(workflow("loops-x", "r", nodes, look)["status"]["nodes"].values()), False
-    ).failed(looped)
+    sent = ArgoWorkflow.model_validate(workflow("loops-x", "r", nodes, look))
+    found_nodes = tuple((sent.status.nodes or {}).values())
+    (found,) = Workflow("loops-x", "kubeflow", "", found_nodes, False).failed(looped)
     assert (found.what, found.reason, found.is_driver) == ("importer", "main: Error (exit code 1)", False)
     assert found.pod.startswith("loops-x-system-importer-")
 
@@ -369,14 +370,15 @@ def test_many_failures_are_counted_and_five_are_told_with_their_logs(server, sma
     found = Workflow("loops-x", "kubeflow", "", tuple(nodes), False)
     monkeypatch.setattr("sat_xception.kubeflow.failure.read_workflow", lambda *_: found)
     with KfpClient(KfpConfig(endpoint=server.url)) as cluster:
-        count, lines = describe_failures(cluster, {"run_id": "r", "state": "FAILED"}, looped)
+        count, lines = describe_failures(cluster, Run(run_id="r", state="FAILED"), looped)
     assert count == 12
     assert sum(line.startswith("          Predict") for line in lines) == 5
     assert lines[-1].startswith("          and 7 more: Predict (predict), item ")
 
 
 def test_a_group_alone_is_told_where_the_list_of_nodes_has_nothing_else(looped):
-    run = {"run_details": {"task_details": [{"display_name": "for-loop-2", "state": "FAILED"}, {"state": "FAILED"}]}}
+    tasks = [{"display_name": "for-loop-2", "state": "FAILED"}, {"state": "FAILED"}]
+    run = Run.model_validate({"run_id": "r", "run_details": {"task_details": tasks}})
     assert [task.what for task in failed_by_details(run, looped)] == ["parts (for-loop-2)"]
 
 
