@@ -20,6 +20,7 @@ __all__ = [
     "Anomalies",
     "FnApiRunner",
     "Schema",
+    "SlicedStatistics",
     "Statistics",
     "anomalies_pb2",
     "beam",
@@ -75,6 +76,10 @@ with _quiet():
     tfdv: Any = importlib.import_module("tensorflow_data_validation")
     beam: Any = importlib.import_module("apache_beam")
     FnApiRunner: Any = importlib.import_module("apache_beam.runners.portability.fn_api_runner").FnApiRunner
+    # `tfdv.GenerateStatistics` is this with slices of its own, and with those of all data together.
+    SlicedStatistics: Any = importlib.import_module(
+        "tensorflow_data_validation.statistics.stats_impl"
+    ).GenerateSlicedStatisticsImpl
     tfxio: Any = importlib.import_module("tfx_bsl.public.tfxio")
     pyarrow: Any = importlib.import_module("pyarrow")
     schema_pb2: Any = importlib.import_module("tensorflow_metadata.proto.v0.schema_pb2")

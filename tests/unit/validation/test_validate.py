@@ -7,7 +7,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import tensorflow as tf
 import sat_xception
 from sat_xception.errors import ConfigError, DataError, SatXceptionError
 from sat_xception.validation.anomalies import accept_anomalies
-from sat_xception.validation.findings import Anomaly, Findings, TfdvRequest
+from sat_xception.validation.findings import Anomaly, TfdvRequest
 from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.tfdv_runner import PYTHON_VARIABLE, find_tfdv_python
 from sat_xception.validation.validate import ValidationResult, validate
 from tests.datasets import write_index
+from tests.tfdv_process import Tfdv
 
 CLASSES = ("not-school", "school")
 LEFT_OUT = ("image/encoded", "tile/id", "tile/lon", "tile/lat")
@@ -86,16 +88,6 @@ def write_examples(folder: Path, splits: Mapping[str, list[Row]], shards: int = 
 
 
 @pytest.fixture(scope="module")
-def tfdv() -> None:
-    """Skip where TFDV is installed nowhere."""
-    if importlib.util.find_spec("tensorflow_data_validation") is None:
-        try:
-            find_tfdv_python()
-        except ConfigError as error:
-            pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def clean_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = {"train": rows(120, 1), "valid": rows(60, 2), "test": rows(60, 3)}
     # A block of the map whose setting train doesn't have is no anomaly.
@@ -103,9 +95,26 @@ def clean_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_examples(tmp_path_factory.mktemp("clean") / "examples", drawn)
 
 
+@contextmanager
+def output_kept(folder: Path) -> Iterator[None]:
+    """Write what this process and its children print to the files `out` and `err` in a folder."""
+    kept = {1: os.dup(1), 2: os.dup(2)}
+    try:
+        for number, name in ((1, "out"), (2, "err")):
+            with (folder / name).open("wb") as file:
+                os.dup2(file.fileno(), number)
+        yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
 @pytest.fixture(scope="module")
-def clean(tfdv: None, clean_examples: Path) -> ValidationResult:
-    return validate(ValidateConfig(examples=clean_examples, out=clean_examples.parent / "validation"))
+def clean(has_tfdv: None, clean_examples: Path) -> ValidationResult:
+    """The result of clean examples, by TFDV in this process or in a child that `validate` starts."""
+    with output_kept(clean_examples.parent):
+        return validate(ValidateConfig(examples=clean_examples, out=clean_examples.parent / "validation"))
 
 
 def test_clean_examples_pass(clean: ValidationResult) -> None:
@@ -114,6 +123,14 @@ def test_clean_examples_pass(clean: ValidationResult) -> None:
     summary = clean.summary().splitlines()
     assert summary[0].startswith("validate  240 examples, 9 features | no anomalies | ")
     assert summary[1] == f"wrote     {clean.folder / 'report.html'}"
+
+
+def test_the_step_prints_nothing_but_one_line_of_the_child(clean: ValidationResult, clean_examples: Path) -> None:
+    assert (clean_examples.parent / "out").read_text() == ""
+    if importlib.util.find_spec("tensorflow_data_validation") is None:
+        lines = (clean_examples.parent / "err").read_text().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("validate  statistics of 240 examples in ")
 
 
 def test_every_artifact_is_written(clean: ValidationResult) -> None:
@@ -151,9 +168,7 @@ def test_the_inferred_schema_is_curated(clean: ValidationResult) -> None:
 
 
 @pytest.fixture(scope="module")
-def faulty(
-    tfdv_process: Callable[[TfdvRequest], Findings], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def faulty(tfdv: Tfdv, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Examples with a fault of every kind in valid and test: the result, and the error."""
     folder = tmp_path_factory.mktemp("faulty")
     drawn = {"train": rows(120, 1), "valid": rows(60, 2), "test": rows(60, 3)}
@@ -173,7 +188,7 @@ def faulty(
             row["image/cloud"] = 0.5
     write_examples(folder / "examples", drawn)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError) as caught:
-        patch.setattr("sat_xception.validation.validate.run_tfdv", tfdv_process)
+        patch.setattr("sat_xception.validation.validate.run_tfdv", tfdv.run)
         validate(ValidateConfig(examples=folder / "examples", out=folder / "validation"))
     return folder / "validation", str(caught.value)
 
@@ -224,8 +239,9 @@ def test_the_error_lists_the_anomalies_and_says_how_to_accept_them(faulty: tuple
 
 
 def test_a_given_schema_is_used_as_it_is_and_what_is_accepted_does_not_stop_the_run(
-    clean: ValidationResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    clean: ValidationResult, tfdv: Tfdv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sat_xception.validation.validate.run_tfdv", tfdv.run)
     schema = (clean.folder / "schema.pbtxt").read_text()
     before = schema.index('name: "image/mean_luma"')
     # The reviewer allows no difference in brightness (with so few examples chance alone makes one), and calls the label
@@ -253,12 +269,6 @@ def test_a_given_schema_is_used_as_it_is_and_what_is_accepted_does_not_stop_the_
     assert "2 anomalies, all accepted" in result.summary(), "few examples in slices get their allowance"
     assert (tmp_path / "out" / "schema.pbtxt").read_text() == strict
     assert "</svg> 1 50.0 %" in (tmp_path / "out" / "report.html").read_text()
-    printed = capfd.readouterr()
-    assert printed.out == ""
-    if importlib.util.find_spec("tensorflow_data_validation") is None:
-        lines = printed.err.splitlines()
-        assert len(lines) == 1, lines
-        assert lines[0].startswith("validate  statistics of 180 examples in ")
 
 
 @pytest.mark.skipif(
@@ -341,16 +351,16 @@ def request_for(examples: Path, out: Path) -> TfdvRequest:
     )
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "test"])
 def test_another_count_than_that_of_the_index_is_an_error(
-    split: str, tfdv_process: Callable[[TfdvRequest], Findings], clean_examples: Path, tmp_path: Path
+    split: str, tfdv: Tfdv, clean_examples: Path, tmp_path: Path
 ) -> None:
     request = request_for(clean_examples, tmp_path)
     counts = {**request.counts, split: request.counts[split] - 1}
     with pytest.raises(
         DataError, match=f"the {split} split holds {request.counts[split]} examples, but {counts[split]} "
     ):
-        tfdv_process(request.model_copy(update={"counts": counts}))
+        tfdv.run(request.model_copy(update={"counts": counts}))
 
 
 @pytest.fixture(scope="module")

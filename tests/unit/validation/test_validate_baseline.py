@@ -1,6 +1,7 @@
 """Seeded faults against the last accepted run, with the real TFDV, and clean runs that pass."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sat_xception.validation.settings import ValidateConfig
 from sat_xception.validation.validate import ValidationResult, validate
 from tests.datasets import write_index
 from tests.storage_proxy import running_emulator, running_proxy
+from tests.tfdv_process import Tfdv
 
 CLASSES = ("not-school", "school")
 SPLITS = ("train", "valid", "test")
@@ -225,16 +227,20 @@ def test_a_damaged_baseline_is_named(
 def test_limits_that_a_kept_schema_overrides_are_said(
     accepted: Path, few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    baseline = tmp_path / "baseline"
+    baseline, examples = tmp_path / "baseline", shutil.copytree(few, tmp_path / "examples")
     publish_baseline(baseline, accepted, {})
-    validate(ValidateConfig(examples=few, out=tmp_path / "out", baseline=baseline, max_drift=0.01, max_skew=0.3))
+    # Limits are logged before the examples are read.
+    next((examples / "valid").iterdir()).write_bytes(b"")
+    for config in (
+        ValidateConfig(examples=examples, out=tmp_path / "out", baseline=baseline, max_drift=0.01, max_skew=0.3),
+        ValidateConfig(examples=examples, out=tmp_path / "first", max_drift=0.01),
+    ):
+        with pytest.raises(DataError, match="was cut off or changed"):
+            validate(config)
     said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert said == [
         f"validate  --max-drift 0.01 has no effect: the limits are those of {baseline}/schema.pbtxt; change them there"
     ]
-    caplog.clear()
-    validate(ValidateConfig(examples=few, out=tmp_path / "first", max_drift=0.01))
-    assert "has no effect" not in caplog.text
 
 
 def test_a_given_schema_allows_for_the_noise_of_small_slices(accepted: Path, tmp_path: Path) -> None:
@@ -251,25 +257,40 @@ def test_a_given_schema_allows_for_the_noise_of_small_slices(accepted: Path, tmp
     assert "<td>valid/region=south</td>" in (tmp_path / "out" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("lacking", "count"),
-    [
-        ("tile/x", 1),
-        pytest.param("tile/y", 3, marks=pytest.mark.slow),
-        pytest.param("tile/z", 8, marks=pytest.mark.slow),
-        pytest.param("tile/lon", 1, marks=pytest.mark.slow),
-        ("tile/lat", 8),
-    ],
-)
-def test_a_place_with_a_part_missing_is_an_error(one_tfdv: None, lacking: str, count: int, tmp_path: Path) -> None:
-    splits = {"train": tiles(8, 1), "valid": tiles(8, 2)}
-    for index, row in enumerate(row for split in splits.values() for row in split):
+@pytest.fixture(scope="module")
+def placed() -> list[Row]:
+    """Draw tiles with coordinates."""
+    rows = tiles(8, 2)
+    for index, row in enumerate(rows):
         row |= {"tile/x": 76_000 + index, "tile/y": 63_000, "tile/z": 17, "tile/lon": -74.1, "tile/lat": 4.6}
-    for row in splits["valid"][:count]:
-        del row[lacking]
-    examples = write(tmp_path / "examples", splits)
+    return rows
+
+
+def without(rows: list[Row], name: str, count: int) -> list[Row]:
+    """Return the rows, the first ones without a feature."""
+    return [{key: value for key, value in row.items() if key != name or i >= count} for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "count"), [("tile/x", 1), ("tile/y", 3), ("tile/z", 8), ("tile/lon", 1), ("tile/lat", 8)]
+)
+def test_a_place_with_a_part_missing_is_an_error(
+    tfdv: Tfdv, placed: list[Row], lacking: str, count: int, tmp_path: Path
+) -> None:
+    write(tmp_path / "whole", {"valid": placed})
+    write(tmp_path / "examples", {"valid": without(placed, lacking, count)})
+    file = Path("valid", "examples-00000-of-00001.tfrecord")
+    assert tfdv.read(tmp_path / "whole" / file) == 8
+    with pytest.raises(
+        DataError, match=rf"{tmp_path / 'examples' / file} has examples with .*{lacking}.* Run convert again"
+    ):
+        tfdv.read(tmp_path / "examples" / file)
+
+
+def test_a_file_that_validate_cannot_read_is_named(one_tfdv: None, placed: list[Row], tmp_path: Path) -> None:
+    examples = write(tmp_path / "examples", {"train": tiles(8, 1), "valid": without(placed, "tile/x", 1)})
     file = examples / "valid" / "examples-00000-of-00001.tfrecord"
-    with pytest.raises(DataError, match=rf"{file} has examples with .*{lacking}.* Run convert again"):
+    with pytest.raises(DataError, match=rf"{file} has examples with .*tile/x.* Run convert again"):
         validate(ValidateConfig(examples=examples, out=tmp_path / "out"))
 
 
