@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from sat_xception.geo.morton import tiles_of
-from sat_xception.package.export import export_model
 from sat_xception.storage import folder_digests, write_json
 from tests.serving_fixtures import (
     CLASSES,
@@ -20,7 +19,6 @@ from tests.serving_fixtures import (
     write_golden_tiles,
     write_version,
 )
-from tests.small_models import small_network
 
 ZOOM = 16
 _GOLDEN = 4
@@ -35,6 +33,9 @@ def package_version(root: Path, version: int = VERSION, seed: int = 0) -> Path:
 
 def export_version(root: Path, version: int = VERSION) -> Path:
     """Write `root/tiny/<version>` as package's own export makes it, of a network with random weights."""
+    from sat_xception.package.export import export_model
+    from tests.small_models import small_network
+
     folder = root / NAME / str(version)
     folder.parent.mkdir(parents=True)
     model = small_network(len(CLASSES), seed=0)

@@ -1,4 +1,4 @@
-"""Score a plan shard by shard on Beam, with a model in each process or with a server, and close the ledger."""
+"""Score a plan shard by shard, with a model in each process or with a server, and close the ledger."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def retry_failed(config: BulkPredictConfig) -> BulkPredictResult:
 
 
 def _run(config: BulkPredictConfig, retry: bool) -> BulkPredictResult:
-    options = pipeline_options(config.runner, config.beam_options)
+    options = pipeline_options(config.runner, config.beam_options) if config.runner else None
     plan = read_plan(config.plan)
     source = open_tiles(plan, config.imagery, config.workers, config.rate_per_s)
     version = resolve_version(config.model, config.name)
@@ -180,7 +180,7 @@ def _score_all(
     options: Any,  # noqa: ANN401 - Beam has no types
     job: ScoringJob,
 ) -> None:
-    """Score shards on Beam while showing progress; a failure in any process is raised here."""
+    """Score shards while showing progress; a failure in any process is raised here."""
     processes = min(config.processes, len(todo))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_all, score_shard, [shard for shard, _ in todo], options, processes, job=job)

@@ -1,4 +1,4 @@
-"""Run work on Apache Beam: in this process, in several on this machine, or on the machines of another runner."""
+"""Run work in this process, or on Apache Beam: in several on this machine, or on the machines of another runner."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _QUIET_WORKER = (
 
 
 def pipeline_options(runner: str, options: Sequence[str]) -> Any:  # noqa: ANN401 - Beam has no types
-    """Return Beam's `PipelineOptions`.
+    """Return Beam's `PipelineOptions`, for `run_all`.
 
     Args:
-        runner: Beam's name of a runner; "" for this machine.
+        runner: Beam's name of a runner; "" for processes on this machine.
         options: Its options, each as `--name=value` or `--name`, handed on unchanged.
 
     Raises:
@@ -66,19 +66,26 @@ def pipeline_options(runner: str, options: Sequence[str]) -> Any:  # noqa: ANN40
 def run_all(
     work: Callable[..., None],
     items: Sequence[T],
-    options: Any,  # noqa: ANN401 - Beam has no types
+    options: Any = None,  # noqa: ANN401 - Beam has no types
     processes: int = 1,
     **common: object,
 ) -> None:
     """Call a function for each item (more than once only after failures), and wait for the end.
 
+    One process on this machine doesn't use Beam, whose import and start take seconds.
+
     Args:
         work: Function of a module, for workers to import it.
         items: What it is called with.
-        options: Of `pipeline_options`.
-        processes: Processes on this machine; 1 is this one. With a runner that was named it is 1.
+        options: Those of a runner, from `pipeline_options`; None runs on this machine.
+        processes: Processes on this machine; 1 is this one. With a runner it is 1.
         common: Arguments that each call has.
     """
+    if options is None and processes == 1:
+        for item in items:
+            work(item, **common)
+        return
+    options = options or pipeline_options("", ())
     import apache_beam as beam
     from apache_beam.options.pipeline_options import DirectOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner

@@ -1,7 +1,7 @@
 """Turn a dataset into TFRecord files of `tf.train.Example`, with the feature names that TensorFlow's own tools use.
 
-The files are planned first, then written by Beam, one by one, into a folder beside the result. That folder outlives a
-run that is killed; the same command goes on from the files in it.
+The files are planned first, then written one by one, in this process or on Beam, into a folder beside the result. That
+folder outlives a run that is killed; the same command goes on from the files in it.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _write_all(config: ConvertConfig, plan: Sequence[PlannedShard], job: ShardJo
     if there:
         _log.info("resumed   %d of %d files were there", there, len(plan))
     if plan:
-        options = pipeline_options(config.runner, config.beam_options)
+        options = pipeline_options(config.runner, config.beam_options) if config.runner else None
         processes = 1 if config.runner else _choose_processes(config, plan, job)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(run_all, write_shard, plan, options, processes, job=job)

@@ -1,7 +1,9 @@
 """Plans of drawn tiles, and a packaged model that scores them."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +12,43 @@ from sat_xception.bulk.settings import BulkPlanConfig
 
 
 @pytest.fixture(scope="session")
-def packaged_root(tmp_path_factory) -> Path:
+def packaged_root(made_once) -> Path:
     """A model root with version 1 of a tiny model; not to be changed."""
     from tests.bulk_tiles import package_version
 
-    return package_version(tmp_path_factory.mktemp("models"))
+    return made_once("tiny-models", package_version)
+
+
+@pytest.fixture(scope="session")
+def other_root(made_once) -> Path:
+    """A model root with version 1 of another tiny model, of the same name; not to be changed."""
+    from tests.bulk_tiles import package_version
+
+    return made_once("other-tiny-models", lambda folder: package_version(folder, seed=1))
+
+
+@pytest.fixture(autouse=True)
+def short_measurement(monkeypatch) -> None:
+    """A plan with a model measures its rate on a few batches."""
+    monkeypatch.setattr("sat_xception.bulk.measure._MEASURE_S", 0.2)
+
+
+@pytest.fixture(scope="session")
+def models_are_loaded_once() -> Iterator[None]:
+    """Freeze a version once per process; each run of a test opens an engine of its own on it."""
+    from sat_xception.bulk import tensorflow_engine
+
+    frozen, freeze = {}, tensorflow_engine.freeze
+
+    def freeze_once(version: Path) -> Any:
+        digests = (version / "digests.json").read_bytes()  # which name each of the version's files
+        if digests not in frozen:
+            frozen[digests] = freeze(version)
+        return frozen[digests]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorflow_engine, "freeze", freeze_once)
+        yield
 
 
 @pytest.fixture

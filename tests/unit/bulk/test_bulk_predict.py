@@ -33,6 +33,8 @@ from tests.odd_answers import OddAnswers
 from tests.serving_fixtures import NAME, TOO_HIGH, encoded, expected, pixels_of, reverse_golden_tiles, serve_config
 from tests.tile_server import TileServer
 
+pytestmark = pytest.mark.usefixtures("models_are_loaded_once")
+
 BROKEN = {3: b"\xff\xd8 no image", 41: images(1)[0][:200], 79: b""}
 
 
@@ -73,6 +75,13 @@ def test_planned_is_scored_and_failed_for_any_number_of_tiles(planned, config, c
     assert np.abs(found - wanted).max() < 1e-5
     names = np.array(["not-school", "school"])
     assert rows["label"].to_pylist() == names[wanted.argmax(axis=1)].tolist()
+
+
+def test_beam_scores_the_shards_to_the_same_bytes(planned, config):
+    plan = planned(50, {3: b""})
+    here = predict_tiles(config(plan, "here")).folder
+    there = predict_tiles(config(plan, "there", runner="FnApiRunner")).folder
+    assert contents(there) == contents(here)
 
 
 def test_broken_tiles_fail_with_a_reason_and_their_neighbours_are_scored(planned, config, tmp_path):
@@ -219,35 +228,34 @@ def planned_again(tmp_path, out, **settings):
     return tmp_path / out
 
 
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"imagery": "other.mbtiles"}, r"imagery url was .*tiles\.mbtiles, is .*other\.mbtiles"),
-        ({"imagery_bands": (3, 2, 1)}, r"imagery bands was \[\], is \[3, 2, 1\]"),
-        ({"imagery_scale": (0, 3000)}, r"imagery scale was \[\], is \[0\.0, 3000\.0\]"),
-        ({"imagery_tms": True}, "imagery tms was False, is True"),
-        ({"tile_size": 256}, "imagery tile_size was 0, is 256"),
-        ({"max_pixels": 10**6}, "imagery max_pixels was .*, is 1000000"),
-        ({"shard_tiles": 30}, "shard_tiles was 40, is 30"),
-        ({"batch_size": 8}, "batch_size was 16, is 8"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+CHANGED = (
+    ({"imagery": "other.mbtiles"}, r"imagery url was .*tiles\.mbtiles, is .*other\.mbtiles"),
+    ({"imagery_bands": (3, 2, 1)}, r"imagery bands was \[\], is \[3, 2, 1\]"),
+    ({"imagery_scale": (0, 3000)}, r"imagery scale was \[\], is \[0\.0, 3000\.0\]"),
+    ({"imagery_tms": True}, "imagery tms was False, is True"),
+    ({"tile_size": 256}, "imagery tile_size was 0, is 256"),
+    ({"max_pixels": 10**6}, "imagery max_pixels was .*, is 1000000"),
+    ({"shard_tiles": 30}, "shard_tiles was 40, is 30"),
+    ({"batch_size": 8}, "batch_size was 16, is 8"),
 )
-def test_a_run_that_differs_in_anything_its_scores_are_made_of_is_refused(planned, config, tmp_path, changed, told):
+
+
+def test_a_run_that_differs_in_anything_its_scores_are_made_of_is_refused(planned, config, tmp_path):
     folder = predict_tiles(config(planned(100))).folder
     (folder / "scores-00001-of-00003.parquet").unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     write_imagery(tmp_path / "other.mbtiles", 100, {5: images(9)[8]})
-    changed = {name: str(tmp_path / value) if name == "imagery" else value for name, value in changed.items()}
-    of_predict = {name: changed.pop(name) for name in ("batch_size",) if name in changed}
-    plan = planned_again(tmp_path, "changed", **changed)
-    with pytest.raises(
-        ConfigError, match=rf"holds scores of another run: .*{told}.*Give the settings that it was started"
-    ):
-        predict_tiles(config(plan, **of_predict))
-    with pytest.raises(ConfigError, match=told):
-        retry_failed(config(plan, kind=BulkRetryConfig, **of_predict))
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    for number, (changed, told) in enumerate(CHANGED):
+        changed = {name: str(tmp_path / value) if name == "imagery" else value for name, value in changed.items()}
+        of_predict = {name: changed.pop(name) for name in ("batch_size",) if name in changed}
+        plan = planned_again(tmp_path, f"changed-{number}", **changed)
+        with pytest.raises(
+            ConfigError, match=rf"holds scores of another run: .*{told}.*Give the settings that it was started"
+        ):
+            predict_tiles(config(plan, **of_predict))
+        with pytest.raises(ConfigError, match=told):
+            retry_failed(config(plan, kind=BulkRetryConfig, **of_predict))
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_what_has_no_say_in_the_scores_may_differ(planned, config, tmp_path):
@@ -330,10 +338,9 @@ def test_the_examples_of_a_calibration_are_part_of_an_engine(tmp_path):
     assert engine_id("openvino", "fp32", tmp_path / "one") == engine_id("openvino", "fp32", None)
 
 
-def test_what_another_model_scored_is_not_left_out(planned, config, model_copy, tmp_path, caplog):
+def test_what_another_model_scored_is_not_left_out(planned, config, other_root, tmp_path, caplog):
     folder = predict_tiles(config(planned(30))).folder
-    package_version(tmp_path / "others", 1, seed=1)
-    settings = {"model": tmp_path / "others", "name": NAME, "scored": (folder,), "engine": "tensorflow"}
+    settings = {"model": other_root, "name": NAME, "scored": (folder,), "engine": "tensorflow"}
     plan = planned_again(tmp_path, "again", **settings)
     assert json.loads((plan / "plan.json").read_text())["planned"] == 30
     assert "by another model, so none of its tiles is left out" in caplog.text
@@ -457,10 +464,9 @@ def test_the_token_that_the_environment_names_goes_to_the_endpoint(config, plann
         predict_tiles(config(planned(2), endpoint="http://127.0.0.1:1"))
 
 
-def test_a_server_with_another_model_is_refused_before_a_tile_is_sent(planned, config, server, tmp_path):
-    root = package_version(tmp_path / "other", 1, seed=1)
+def test_a_server_with_another_model_is_refused_before_a_tile_is_sent(planned, config, server, other_root, tmp_path):
     with pytest.raises(ModelError, match="answers golden tile"):
-        predict_tiles(config(planned(5), model=root, endpoint=server.rest_url))
+        predict_tiles(config(planned(5), model=other_root, endpoint=server.rest_url))
     package_version(tmp_path / "newer", 7)
     with pytest.raises(RequestError) as caught:
         predict_tiles(config(tmp_path / "plan", model=tmp_path / "newer", endpoint=f"grpc://{server.grpc_address}"))
