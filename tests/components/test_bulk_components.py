@@ -16,6 +16,7 @@ from tests.serving_fixtures import NAME
 
 @pytest.fixture
 def launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr("sat_xception.bulk.measure._MEASURE_S", 0.2)
     return Launcher(json_format.MessageToDict(bulk_inference.pipeline_spec), tmp_path, monkeypatch)
 
 

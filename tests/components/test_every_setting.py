@@ -22,6 +22,12 @@ CONTEXTS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def library_logs_are_shown(monkeypatch):
+    """The component's process that would filter them takes longer to start than the check."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+
+
 def run_check(sections):
     """Return the settings of every task that the component returns for a YAML text."""
     parameters = (*TRAINING.headlines, *TRAINING.parameters.model_fields)
