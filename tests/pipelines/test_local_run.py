@@ -22,7 +22,7 @@ from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.backbones import BACKBONES
 from sat_xception.settings.config import load_config
 
-pytestmark = pytest.mark.timeout(1200)  # two whole pipelines, each a dozen processes that import TensorFlow
+pytestmark = pytest.mark.timeout(1200)  # a whole pipeline is a dozen processes, half of which import TensorFlow
 
 ROOT = Path(__file__).parents[2]
 # On the path of a Python process, it replaces the backbones by networks of a few weights.
@@ -48,46 +48,22 @@ def steps_in(folder):
     return {path.parent.name for path in outputs.glob("*/executor_output.json")}
 
 
-@pytest.fixture(scope="module")
-def accepted(class_folders, tmp_path_factory):
-    """A run whose best model passes the gate, with networks of a few weights; `refused` is one with the real ones."""
-    folder = tmp_path_factory.mktemp("accepted")
-    config = RunConfig(
-        data=str(class_folders),
-        out=folder / "runs",
-        model_root=folder / "serving",
-        baseline=folder / "baseline",
-        store=folder / "store",
-        min_accuracy=0.0,
-        min_recall=0.0,
-        min_precision=0.0,
-        settings=settings_file(folder, gate={"min_gain": -1}),
-        **SMALL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SMALL_BACKBONES, ROOT))))
-        return config, run(config)
+def run_config(data, folder, **settings):
+    """Return the settings of a run that keeps everything below a folder."""
+    places = {name: folder / name for name in ("model_root", "baseline", "store")}
+    return RunConfig(data=str(data), out=folder / "runs", **places, **SMALL, **settings)
 
 
-@pytest.fixture(scope="module")
-def refused(class_folders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("refused")
-    limits = {"min_accuracy": 0.0, "min_gain": -1.0, "max_calibration_error": 0.0}
-    settings = settings_file(folder, gate=limits)
-    config = RunConfig(
-        data=str(class_folders),
-        out=folder / "runs",
-        model_root=folder / "serving",
-        baseline=folder / "baseline",
-        store=folder / "store",
-        settings=settings,
-        **SMALL,
-    )
-    return config, run(config)
+def log_of(result):
+    return (result.folder / "run.log").read_text()
 
 
-def test_a_model_that_passes_is_packaged_and_answers(accepted):
-    config, result = accepted
+def test_a_model_that_passes_is_packaged_and_answers(class_folders, tmp_path, monkeypatch):
+    """The one whole run among the quick tests, with networks of a few weights."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SMALL_BACKBONES, ROOT))))
+    settings = settings_file(tmp_path, gate={"min_gain": -1})
+    config = run_config(class_folders, tmp_path, settings=settings, min_accuracy=0.0, min_recall=0.0, min_precision=0.0)
+    result = run(config)
     assert steps_that_ran(result) >= BEFORE_THE_GATE | {"package", "deploy"}
     assert result.decision.winner in ("xception", "mobilenetv2")
     assert result.deployment.golden_difference < 1e-3
@@ -95,21 +71,37 @@ def test_a_model_that_passes_is_packaged_and_answers(accepted):
     assert (version / "saved_model.pb").is_file()
     # No step had a network of millions of weights.
     assert (version / "variables" / "variables.data-00000-of-00001").stat().st_size < 100_000
-
-
-def test_the_summary_says_what_happened_and_what_to_do_next(accepted):
-    config, result = accepted
+    # The summary lists what happened and what to do next.
     text = result.summary()
     for expected in ("xception", "mobilenetv2", "validation accuracy", "random weights", "winner", "report.html"):
         assert expected in text
     assert f"sat_xception serve --model-root {config.model_root}" in text
-    report = (result.folder / "report.html").read_text()
-    assert str(result.deployment.version) in report
+    assert str(result.deployment.version) in (result.folder / "report.html").read_text()
+    outcome = "is deployed as school-classifier version"
+    assert re.search(rf"notify    school-classifier-training: SUCCEEDED: .*{outcome}", log_of(result))
 
 
 @pytest.mark.slow
-def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
-    config, result = refused
+@pytest.mark.timeout(2400)
+def test_runs_with_the_real_networks_share_what_is_unchanged(class_folders, tmp_path):
+    """One whole run that no model passes, and others after it: with other limits, the same again, one that fails."""
+    limits = {"min_accuracy": 0.0, "min_gain": -1.0}
+    config = run_config(
+        class_folders, tmp_path, settings=settings_file(tmp_path, gate=limits | {"max_calibration_error": 0.0})
+    )
+    check_that_nothing_is_packaged_or_deployed(config, run(config))
+    (tmp_path / "other").mkdir()
+    accepting = config.model_copy(update={"settings": settings_file(tmp_path / "other", gate=limits)})
+    deployed = run(accepting)
+    assert not steps_that_ran(deployed) & {"assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"}
+    assert steps_that_ran(deployed) >= {"gate", "package", "deploy"}
+    assert deployed.deployment.golden_difference < 1e-3
+    assert run_again(config).decision.winner == "none"
+    check_that_it_is_serving_already(deployed, run_again(accepting))
+    check_that_a_failed_run_leaves_the_record_of_the_last_one(config, tmp_path / "failing")
+
+
+def check_that_nothing_is_packaged_or_deployed(config, result):
     assert steps_that_ran(result) >= BEFORE_THE_GATE
     assert not steps_that_ran(result) & {"package", "deploy"}
     assert result.decision.winner == "none"
@@ -120,62 +112,36 @@ def test_nothing_is_packaged_or_deployed_when_no_model_passes(refused):
     report = (result.folder / "report.html").read_text()
     assert "Nothing was packaged or deployed" in report
     assert "calibration error" in report
+    assert re.search(r"notify    school-classifier-training: SUCCEEDED: .*no model passes", log_of(result))
 
 
-@pytest.mark.parametrize(
-    ("side", "outcome"),
-    [
-        ("accepted", "is deployed as school-classifier version"),
-        pytest.param("refused", "no model passes", marks=pytest.mark.slow),
-    ],
-)
-def test_notify_ran_and_told_how_it_ended(side, outcome, request):
-    _, result = request.getfixturevalue(side)
-    log = (result.folder / "run.log").read_text()
-    assert re.search(rf"notify    school-classifier-training: SUCCEEDED: .*{outcome}", log)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("side", ["accepted", "refused"])
-def test_the_same_command_again_computes_nothing_that_is_unchanged_and_deploys_nothing(side, request):
-    config, before = request.getfixturevalue(side)
+def run_again(config):
+    """Run the same command again, and check that it computes nothing that is unchanged and deploys nothing."""
     served = sorted(config.model_root.rglob("*"))
     again = run(config)
     # Validate renews the baseline, and what is serving is seen by no input.
     assert steps_that_ran(again) == {"check", "validate", "evaluate-serving", "gate", "notify"}
-    log = (again.folder / "run.log").read_text()
     for step in ("assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"):
-        assert f"Task {step} cache hit" in log
+        assert f"Task {step} cache hit" in log_of(again)
     assert sorted(config.model_root.rglob("*")) == served
-    if side == "refused":
-        assert again.decision.winner == "none"
-        return
+    return again
+
+
+def check_that_it_is_serving_already(before, again):
     assert again.decision.winner == before.decision.winner
     assert again.decision.model == before.decision.model
     assert again.decision.already_serving
     version = before.deployment.version
     assert f"it is serving already, as version {version}: there is nothing to deploy" in again.summary()
-    assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log)
+    assert re.search(rf"SUCCEEDED: .* it is serving already, as version {version}", log_of(again))
 
 
-@pytest.mark.slow
-def test_with_other_gate_limits_nothing_is_trained(refused, tmp_path):
-    config, _ = refused
-    settings = settings_file(tmp_path, gate={"min_accuracy": 0.0, "min_gain": -1.0})
-    again = run(config.model_copy(update={"settings": settings}))
-    assert not steps_that_ran(again) & {"assemble", "convert", "train", "train-2", "evaluate", "evaluate-2"}
-    assert steps_that_ran(again) >= {"gate", "package", "deploy"}
-    assert again.deployment.golden_difference < 1e-3
-
-
-@pytest.mark.slow
-def test_a_run_that_fails_leaves_the_record_of_the_last_finished_one(accepted, tmp_path):
-    config, _ = accepted
+def check_that_a_failed_run_leaves_the_record_of_the_last_one(config, folder):
     record = (config.baseline / "last-run.json").read_text()
-    settings = settings_file(tmp_path, validate={"accept": ["no-pattern"]})  # validate refuses it
-    other = config.model_copy(update={"settings": settings})
+    folder.mkdir()
+    settings = settings_file(folder, validate={"accept": ["no-pattern"]})  # validate refuses it
     with pytest.raises(StepFailedError, match="validate failed: ") as failure:
-        run(other)
+        run(config.model_copy(update={"settings": settings}))
     assert failure.value.exit_code == 2
     assert steps_in(max(config.out.glob("2*"))) == {"check", "notify"}  # a step that fails writes no outputs
     assert (config.baseline / "last-run.json").read_text() == record
