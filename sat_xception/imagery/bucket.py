@@ -1,4 +1,4 @@
-"""Tiles in a bucket of Google Cloud Storage: a prefix of `{z}/{x}/{y}.ext` objects."""
+"""Tiles in a bucket: a prefix of `{z}/{x}/{y}.ext` objects."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import contextlib
 import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from sat_xception.errors import ConfigError
 from sat_xception.imagery.files import south_row
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import MISSING, TileFailure
 from sat_xception.imagery.web import TRANSIENT
-from sat_xception.storage import GcsPath
-from sat_xception.storage.gcs import open_bucket, query_retry, reporting_gcs_errors
+from sat_xception.storage.address import RemotePath
+from sat_xception.storage.store import AbsentError, Store, open_store
 
 __all__ = ["BucketSource", "read_object"]
 
-# The client library keeps 10 connections; more threads than those would throw some away.
+# Google's client library keeps 10 connections; more threads than those would throw some away.
 _THREADS = 8
 _TILE = re.compile(r"\d+/\d+/\d+(\.\w+)")
 # Beside the tiles there may be a description or two; their names come after the digits.
@@ -29,7 +28,7 @@ _LOOK_AT = 1000
 class BucketSource:
     """Objects `{z}/{x}/{y}.ext` below an address. They share one suffix, that of the first one listed."""
 
-    def __init__(self, address: GcsPath, config: ImageryConfig) -> None:
+    def __init__(self, address: RemotePath, config: ImageryConfig) -> None:
         """Look for a first tile.
 
         Raises:
@@ -40,19 +39,16 @@ class BucketSource:
         self.attribution = config.attribution
         self._prefix = f"{address.object}/" if address.object else ""
         self._host = address.bucket
-        with contextlib.ExitStack() as opened:
-            self._bucket = opened.enter_context(open_bucket(address))
-            with reporting_gcs_errors("read", address):
-                blobs = self._bucket.list_blobs(prefix=self._prefix, retry=query_retry())
-                names = [blob.name.removeprefix(self._prefix) for blob in itertools.islice(blobs, _LOOK_AT)]
-            matches = [match for match in map(_TILE.fullmatch, names) if match]
-            if not matches:
-                found = f"the first object is {names[0]!r}" if names else "there are no objects"
-                raise ConfigError(
-                    f"--imagery {address} has no {{z}}/{{x}}/{{y}}.jpg objects ({found}); name their folder"
-                )
-            self._suffix = matches[0][1]
-            self._opened = opened.pop_all()
+        with open_store(address) as store, store.reporting("read", address):
+            found = itertools.islice(store.list(self._prefix), _LOOK_AT)
+            names = [one.name.removeprefix(self._prefix) for one in found]
+        matches = [match for match in map(_TILE.fullmatch, names) if match]
+        if not matches:
+            others = f"the first object is {names[0]!r}" if names else "there are no objects"
+            raise ConfigError(f"--imagery {address} has no {{z}}/{{x}}/{{y}}.jpg objects ({others}); name their folder")
+        self._suffix = matches[0][1]
+        self._opened = contextlib.ExitStack()
+        self._store = self._opened.enter_context(open_store(address, retries=False, timeout_s=config.timeout_s))
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def bounds(self) -> tuple[float, float, float, float] | None:
@@ -66,10 +62,10 @@ class BucketSource:
     async def read(self, x: int, y: int, z: int) -> bytes:
         """Return the bytes of the tile's object."""
         row = south_row(y, z) if self._config.tms else y
-        blob = self._bucket.blob(f"{self._prefix}{z}/{x}/{row}{self._suffix}")
+        name = f"{self._prefix}{z}/{x}/{row}{self._suffix}"
         limit = self._config.max_bytes
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(self._pool, read_object, blob, 0, limit + 1, self._config.timeout_s)
+        data = await loop.run_in_executor(self._pool, read_object, self._store, name, 0, limit + 1)
         if len(data) > limit:
             raise TileFailure(f"more than {limit:,} bytes")
         return data
@@ -80,28 +76,25 @@ class BucketSource:
         self._opened.close()
 
 
-def read_object(blob: Any, offset: int, length: int, timeout_s: float) -> bytes:  # noqa: ANN401 - it has no types
-    """Return a part of an object, without the library's retries, since the fetcher has its own.
+def read_object(store: Store, name: str, offset: int, length: int) -> bytes:
+    """Return a part of an object. The store is one without retries, since the fetcher has its own.
 
     Raises:
         TileFailure: There is no such object, or it couldn't be read.
     """
-    from google.api_core.exceptions import GoogleAPICallError, NotFound, RequestRangeNotSatisfiable
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-    from requests.exceptions import RequestException
-
     try:
-        data = blob.download_as_bytes(start=offset, end=offset + length - 1, timeout=timeout_s, retry=None)
-    except NotFound:
+        return store.read_range(name, offset, length)
+    except AbsentError:
         raise TileFailure(MISSING) from None
-    except RequestRangeNotSatisfiable:
-        return b""
-    except GoogleAPICallError as error:
-        # Not its message, which holds the address.
-        raise TileFailure(f"HTTP {error.code}", transient=error.code in TRANSIENT) from error
-    except GoogleAuthError as error:
-        raise TileFailure(f"no credentials: {type(error).__name__}") from error
-    except (DataCorruption, InvalidResponse, RequestException, OSError) as error:
-        raise TileFailure(f"connection failed: {type(error).__name__}", transient=True, unreachable=True) from error
-    return bytes(data)
+    except Exception as error:
+        failure = store.failure(error)
+        if failure is None:
+            raise
+        if failure.status:
+            # Not its message, which holds the address.
+            transient = failure.status in TRANSIENT
+            raise TileFailure(f"HTTP {failure.status}", transient=transient) from error
+        if failure.kind == "login":
+            raise TileFailure(f"no credentials: {type(error).__name__}") from error
+        reason = f"connection failed: {type(error).__name__}"
+        raise TileFailure(reason, transient=True, unreachable=True) from error

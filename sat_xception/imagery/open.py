@@ -11,7 +11,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import ImagerySource
 from sat_xception.settings.config import shown
-from sat_xception.storage import GcsPath
+from sat_xception.storage.address import remote_path
 
 __all__ = ["file_state", "open_imagery"]
 
@@ -47,10 +47,10 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
         from sat_xception.imagery.geotiff import GeoTiffSource
 
         return GeoTiffSource(shown(uri), _GDAL[uri.partition("://")[0]](uri) if "://" in uri else uri, config)
-    if uri.startswith("gs://"):
+    if (address := remote_path(uri)) is not None:
         from sat_xception.imagery.bucket import BucketSource
 
-        return BucketSource(GcsPath(uri), config)
+        return BucketSource(address, config)
     if uri.startswith(("http://", "https://")):
         from sat_xception.imagery.web import WebSource
 
@@ -91,6 +91,6 @@ def _kind_of(uri: str) -> str:
     """Return the suffix of an address of a single file, in lower case; "" for a template or a missing file."""
     if "{" in uri:
         return ""
-    if uri.startswith(("http://", "https://", "gs://")):
+    if uri.startswith(("http://", "https://")) or remote_path(uri) is not None:
         return PurePosixPath(urlsplit(uri).path).suffix.lower()
     return Path(uri).suffix.lower() if Path(uri).is_file() else ""

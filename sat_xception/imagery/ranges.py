@@ -14,7 +14,7 @@ from sat_xception.http_clients import quiet_http_clients, retry_after_s
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import TileFailure
 from sat_xception.imagery.web import TRANSIENT, user_agent
-from sat_xception.storage import GcsPath
+from sat_xception.storage.address import RemotePath, remote_path
 
 __all__ = ["Ranges", "open_ranges"]
 
@@ -34,14 +34,15 @@ class Ranges(Protocol):
 
 
 def open_ranges(uri: str, config: ImageryConfig) -> Ranges:
-    """Open a path, an `https://` address or a `gs://` address; no request is sent yet.
+    """Open a path, an `https://` address or an address in a bucket; no request is sent yet.
 
     Raises:
         ConfigError: A local file can't be opened.
     """
     if uri.startswith(("http://", "https://")):
         return _WebRanges(uri, config)
-    return _BucketRanges(GcsPath(uri), config) if uri.startswith("gs://") else _FileRanges(Path(uri))
+    address = remote_path(uri)
+    return _FileRanges(Path(uri)) if address is None else _BucketRanges(address, config)
 
 
 class _FileRanges:
@@ -97,17 +98,17 @@ class _WebRanges:
 
 
 class _BucketRanges:
-    def __init__(self, address: GcsPath, config: ImageryConfig) -> None:
+    def __init__(self, address: RemotePath, config: ImageryConfig) -> None:
         from sat_xception.imagery.bucket import read_object
-        from sat_xception.storage.gcs import open_bucket
+        from sat_xception.storage.store import open_store
 
         self._opened = contextlib.ExitStack()
-        self._blob = self._opened.enter_context(open_bucket(address)).blob(address.object)
+        self._store = self._opened.enter_context(open_store(address, retries=False, timeout_s=config.timeout_s))
+        self._name = address.object
         self._read = read_object
-        self._timeout_s = config.timeout_s
 
     def read(self, offset: int, length: int) -> bytes:
-        return self._read(self._blob, offset, length, self._timeout_s)
+        return self._read(self._store, self._name, offset, length)
 
     def close(self) -> None:
         self._opened.close()

@@ -6,21 +6,12 @@ count. Instead one of the folder's own files, the marker, is written last and re
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import Any
 
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import RemotePath
-from sat_xception.storage.gcs import (
-    TRANSFER_TIMEOUT_S,
-    in_parallel,
-    open_bucket,
-    query_retry,
-    reporting_gcs_errors,
-    transfer_retry,
-)
+from sat_xception.storage.store import ConflictError, Store, in_parallel, open_store
 
 __all__ = ["is_committed", "marked_below", "remove_committed", "upload_with_marker"]
 
@@ -34,10 +25,8 @@ def is_committed(address: RemotePath, marker: str) -> bool:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
-        return (
-            bucket.get_blob(f"{address.object}/{marker}", timeout=TRANSFER_TIMEOUT_S, retry=query_retry()) is not None
-        )
+    with open_store(address) as store, store.reporting("read", address):
+        return store.find(f"{address.object}/{marker}") is not None
 
 
 def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
@@ -47,9 +36,8 @@ def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
-        below = f"{address.object}/"
-        paths = [blob.name.removeprefix(below) for blob in bucket.list_blobs(prefix=below, retry=query_retry())]
+    with open_store(address) as store, store.reporting("read", address):
+        paths = _paths(store, address)
     names = sorted(path.split("/")[0] for path in paths if path.split("/")[1:] == [marker])
     return [address / name for name in names]
 
@@ -68,33 +56,26 @@ def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...])
     """
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     first = [path for path in paths if path not in last]
-    with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
-        from google.api_core.exceptions import PreconditionFailed
+    with open_store(address) as store, store.reporting("write", address):
 
-        def upload(path: str, **condition: int) -> None:
-            bucket.blob(f"{address.object}/{path}").upload_from_filename(
-                str(folder / path),
-                checksum="crc32c",
-                timeout=TRANSFER_TIMEOUT_S,
-                retry=transfer_retry(),
-                **condition,
-            )
+        def upload(path: str) -> None:
+            store.put(f"{address.object}/{path}", folder / path)
 
         size = sum((folder / path).stat().st_size for path in paths)
         _log.info("publish   %s: %s files, %.1f MB", address, f"{len(paths):,}", size / 1e6)
-        left = {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)}
+        left = set(_paths(store, address))
         if last[-1] in left:
             raise ConfigError(f"{address} is there already, and never changes; name another address")
-        _remove(bucket, address, left - set(paths))
+        _remove(store, address, left - set(paths))
         for _ in track(in_parallel(upload, first), "publish", len(first)):
             pass
         for path in last[:-1]:
             upload(path)
         try:
-            upload(last[-1], if_generation_match=0)
-        except PreconditionFailed:
+            store.put(f"{address.object}/{last[-1]}", folder / last[-1], expected="")
+        except ConflictError:
             # An answer that got lost is asked for again, and finds our own marker.
-            if bucket.blob(f"{address.object}/{last[-1]}").download_as_bytes() != (folder / last[-1]).read_bytes():
+            if store.read(f"{address.object}/{last[-1]}") != (folder / last[-1]).read_bytes():
                 raise ConfigError(f"somebody else published {address} while this ran; name another address") from None
 
 
@@ -105,21 +86,16 @@ def remove_committed(address: RemotePath, marker: str) -> None:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be written.
     """
-    with open_bucket(address) as bucket, reporting_gcs_errors("write", address):
-        _remove(bucket, address, {marker})
-        _remove(bucket, address, {blob.name.removeprefix(f"{address.object}/") for blob in _objects(bucket, address)})
+    with open_store(address) as store, store.reporting("write", address):
+        store.delete(f"{address.object}/{marker}")
+        _remove(store, address, set(_paths(store, address)))
 
 
-def _objects(bucket: Any, address: RemotePath) -> list[Any]:  # noqa: ANN401 - the library has no types
-    return list(bucket.list_blobs(prefix=f"{address.object}/", retry=query_retry()))
+def _paths(store: Store, address: RemotePath) -> list[str]:
+    below = f"{address.object}/"
+    return [found.name.removeprefix(below) for found in store.list(below)]
 
 
-def _remove(bucket: Any, address: RemotePath, paths: set[str]) -> None:  # noqa: ANN401
-    from google.api_core.exceptions import NotFound
-
-    def remove(path: str) -> None:
-        with contextlib.suppress(NotFound):
-            bucket.blob(f"{address.object}/{path}").delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
-
-    for _ in in_parallel(remove, sorted(paths)):
+def _remove(store: Store, address: RemotePath, paths: set[str]) -> None:
+    for _ in in_parallel(store.delete, sorted(f"{address.object}/{path}" for path in paths)):
         pass

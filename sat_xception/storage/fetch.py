@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
 from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import RemotePath, Stored, is_address, remote_path
+from sat_xception.storage.address import SCHEME, RemotePath, Stored, is_address, is_remote, remote_path
 from sat_xception.storage.files import file_digest
-from sat_xception.storage.gcs import (
-    TRANSFER_TIMEOUT_S,
-    in_parallel,
-    is_of_a_file,
-    open_bucket,
-    query_retry,
-    reporting_gcs_errors,
-    transfer_retry,
-)
 from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
 from sat_xception.storage.scratch import scratch_folder
+from sat_xception.storage.store import (
+    AbsentError,
+    Store,
+    in_parallel,
+    is_of_a_file,
+    open_store,
+    short_digest,
+    version_tag,
+)
 from sat_xception.storage.writing import disk_errno
 
 __all__ = ["fetch_file", "fetch_folder", "fetch_settings", "local_file", "local_folder"]
@@ -48,14 +46,14 @@ class _Object:
         path: Where it goes, below the folder.
         name: Its name in the bucket.
         size: In bytes.
-        generation: Version of the object; None where its name is written only once.
+        version: Version of the object; "" where its name is written only once.
         sha256: What its content must have; "" if not known.
     """
 
     path: str
     name: str
     size: int
-    generation: int | None = None
+    version: str = ""
     sha256: str = ""
 
 
@@ -93,7 +91,7 @@ def local_folder(path: Path, record: str = "", may_be_absent: bool = False) -> P
         DataError: The record isn't there, or the folder can't be read as files.
         ServiceError: The bucket can't be read.
     """
-    return fetch_folder(path, record, may_be_absent=may_be_absent) if isinstance(path, RemotePath) else path
+    return fetch_folder(path, record, may_be_absent=may_be_absent) if is_remote(path) else path
 
 
 def local_file(path: Path) -> Path:
@@ -103,22 +101,22 @@ def local_file(path: Path) -> Path:
         ConfigError: There is no such object, or the cache can't be written.
         ServiceError: The bucket can't be read.
     """
-    return fetch_file(str(path)) if isinstance(path, RemotePath) else path
+    return fetch_file(str(path)) if is_remote(path) else path
 
 
 def fetch_file(uri: str, cache: Path | None = None) -> Path:
-    """Return a local path of a file that is named by a path or a `gs://bucket/object` address.
+    """Return a local path of a file that is named by a path or the address of an object, as `gs://bucket/object`.
 
     Args:
-        uri: Local path, or object in Google Cloud Storage, also one inside a published result. Credentials are the
-            environment's own.
+        uri: Local path, or object in a bucket, also one inside a published result. Credentials are the environment's
+            own.
         cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
 
     Returns:
-        Path of the file. A download that is complete and unchanged (same generation) is used again.
+        Path of the file. A download that is complete and unchanged (same version) is used again.
 
     Raises:
-        ConfigError: There is no such file or object, `google-cloud-storage` isn't installed, or the cache can't be
+        ConfigError: There is no such file or object, the provider's library isn't installed, or the cache can't be
             written.
         ServiceError: The bucket can't be read.
     """
@@ -129,31 +127,32 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
             raise ConfigError(f"no file at {uri} (seen from {Path.cwd()})")
         return path
     if not address.bucket or not address.object or uri.endswith("/") or uri.startswith(f"{address.scheme}/"):
-        raise ConfigError(f"{uri} names no object; expected gs://bucket/path/to/file")
+        raise ConfigError(f"{uri} names no object; expected {address.scheme}bucket/path/to/file")
     cache = cache or _cache_folder()
-    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
-        found = _find_object(bucket, address)
-        # A generation tells the versions of one object apart, not objects: two may share theirs and a part of the name.
-        folder = cache / address.bucket / _short(found.name) / str(found.generation or found.sha256[:16])
+    with open_store(address) as store, store.reporting("read", address):
+        found = _find_object(store, address)
+        # A version tells the contents of one object apart, not objects: two may share theirs and a part of the name.
+        version = version_tag(found.version) if found.version else found.sha256[:16]
+        folder = cache / _place(address) / short_digest(found.name) / version
         if not (folder / found.path).is_file():
             _log.info("fetching  %s (%.1f MB)", address, found.size / 1e6)
         with _room_for(address, cache):
-            _download(bucket, address.scheme, found, folder, cache)
+            _download(store, found, folder, cache)
             _note_use(folder, cache)
     return folder / found.path
 
 
-def _find_object(bucket: Any, address: RemotePath) -> _Object:  # noqa: ANN401 - the library has no types
-    blob = bucket.get_blob(address.object, timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
-    if blob is not None:
-        return _Object(address.name, blob.name, int(blob.size or 0), int(blob.generation))
+def _find_object(store: Store, address: RemotePath) -> _Object:
+    known = store.find(address.object)
+    if known is not None:
+        return _Object(address.name, known.name, known.size, known.version)
     for parent in list(address.parents)[:-2]:
-        published = read_pointer(bucket, parent) if parent.object else None
+        published = read_pointer(store, parent) if parent.object else None
         path = str(address).removeprefix(f"{parent}/")
         if published and path in published:
             found = next(item for item in _published_objects(published) if item.path == path)
-            return _Object(address.name, found.name, found.size, None, found.sha256)
-    raise ConfigError(f"no object at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
+            return _Object(address.name, found.name, found.size, "", found.sha256)
+    raise ConfigError(f"no object at {address}; list what is there with: {store.list_command()}")
 
 
 def fetch_folder(
@@ -184,24 +183,22 @@ def fetch_folder(
         ServiceError: The bucket can't be read, or changes all the time.
     """
     cache = cache or _cache_folder()
-    with open_bucket(address) as bucket, reporting_gcs_errors("read", address):
-        from google.api_core.exceptions import NotFound
-
+    with open_store(address) as store, store.reporting("read", address):
         for _ in range(_TRIES):
-            published = read_pointer(bucket, address)
-            objects = _published_objects(published) if published.folder else _listed_objects(bucket, address)
+            published = read_pointer(store, address)
+            objects = _published_objects(published) if published.folder else _listed_objects(store, address)
             if objects or not may_be_absent:
-                _check_objects(address, objects, record)
-            version = published.folder or _short(*(f"{item.name}\0{item.generation}" for item in objects))
-            folder = cache / address.bucket / _short(address.object) / version / address.name
+                _check_objects(store, address, objects, record)
+            version = published.folder or short_digest(*(f"{item.name}\0{item.version}" for item in objects))
+            folder = cache / _place(address) / short_digest(address.object) / version / address.name
             try:
                 with _room_for(address, cache):
                     folder.mkdir(parents=True, exist_ok=True)
                     wanted = [item for item in objects if not only or item.path in only]
-                    _download_all(bucket, wanted, folder, address, cache)
+                    _download_all(store, wanted, folder, address, cache)
                     _note_use(folder.parent, cache)
                 return folder
-            except NotFound:
+            except AbsentError:
                 _log.info("fetching  %s changed while it was read; once more", address)
     raise ServiceError(f"{address} changed while it was read, {_TRIES} times; run again when nothing writes to it")
 
@@ -209,41 +206,39 @@ def fetch_folder(
 def _published_objects(published: ResultPointer) -> list[_Object]:
     below = f"{published.address.object}/{published.folder}"
     files = (published.files or {}).items()
-    return [_Object(path, f"{below}/{path}", facts["size"], None, facts["sha256"]) for path, facts in files]
+    return [_Object(path, f"{below}/{path}", facts["size"], "", facts["sha256"]) for path, facts in files]
 
 
-def _listed_objects(bucket: Any, address: RemotePath) -> list[_Object]:  # noqa: ANN401 - the library has no types
+def _listed_objects(store: Store, address: RemotePath) -> list[_Object]:
     below = f"{address.object}/"
     return [
-        _Object(blob.name.removeprefix(below), blob.name, int(blob.size or 0), int(blob.generation))
-        for blob in bucket.list_blobs(prefix=below, retry=query_retry())
-        if not blob.name.endswith("/")  # Consoles make such objects to show an empty folder.
+        _Object(found.name.removeprefix(below), found.name, found.size, found.version)
+        for found in store.list(below)
+        if not found.name.endswith("/")  # Consoles make such objects to show an empty folder.
     ]
 
 
-def _check_objects(address: RemotePath, objects: list[_Object], record: str) -> None:
+def _check_objects(store: Store, address: RemotePath, objects: list[_Object], record: str) -> None:
     if not objects:
-        raise ConfigError(f"nothing at {address}; list what is there with: gcloud storage ls gs://{address.bucket}/")
+        raise ConfigError(f"nothing at {address}; list what is there with: {store.list_command()}")
     if record and not any(item.path == record for item in objects):
         raise DataError(f"{address}/{record} is missing; give the folder that the step which writes {record} made")
     for item in objects:
         if not is_inside(item.path):
-            raise DataError(
-                f"{address.scheme}{address.bucket}/{item.name} would be written outside its folder; rename it"
-            )
+            raise DataError(f"{store.address_of(item.name)} would be written outside its folder; rename it")
 
 
-def _download_all(bucket: Any, objects: list[_Object], folder: Path, address: RemotePath, cache: Path) -> None:  # noqa: ANN401
+def _download_all(store: Store, objects: list[_Object], folder: Path, address: RemotePath, cache: Path) -> None:
     missing = [item for item in objects if not (folder / item.path).is_file()]
     if not missing:
         return
     _log.info("fetching  %s: %s files, %.1f MB", address, f"{len(missing):,}", sum(x.size for x in missing) / 1e6)
-    downloads = in_parallel(lambda item: _download(bucket, address.scheme, item, folder, cache), missing)
+    downloads = in_parallel(lambda item: _download(store, item, folder, cache), missing)
     for _ in track(downloads, "fetching", len(missing)):
         pass
 
 
-def _download(bucket: Any, scheme: str, item: _Object, folder: Path, cache: Path) -> None:  # noqa: ANN401
+def _download(store: Store, item: _Object, folder: Path, cache: Path) -> None:
     """Download an object atomically, unless the file exists."""
     target = folder / item.path
     if target.is_file():
@@ -253,12 +248,9 @@ def _download(bucket: Any, scheme: str, item: _Object, folder: Path, cache: Path
     (cache / ".partial").mkdir(exist_ok=True)
     with scratch_folder("download-", cache / ".partial") as folder:
         partial = folder / "file"
-        blob = bucket.blob(item.name, generation=item.generation)
-        blob.download_to_filename(str(partial), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=transfer_retry())
+        store.download(item.name, partial, item.version)
         if item.sha256 and file_digest(partial) != item.sha256:
-            raise DataError(
-                f"{scheme}{bucket.name}/{item.name} isn't what was published; run the step that wrote it again"
-            )
+            raise DataError(f"{store.address_of(item.name)} isn't what was published; run the step that wrote it again")
         os.replace(partial, target)
 
 
@@ -296,8 +288,6 @@ def _cache_folder() -> Path:
         ) from None
 
 
-def _short(*names: str) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode() + b"\0")
-    return digest.hexdigest()[:16]
+def _place(address: RemotePath) -> str:
+    """Return the name of a bucket in the cache; buckets of two providers may share a name."""
+    return address.bucket if address.scheme == SCHEME else f"{address.scheme.removesuffix('//')}{address.bucket}"

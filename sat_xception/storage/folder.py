@@ -11,11 +11,11 @@ from pathlib import Path
 
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.log import get_logger
-from sat_xception.storage.address import RemotePath
+from sat_xception.storage.address import RemotePath, is_remote
 from sat_xception.storage.atomic import read_stored_bytes
-from sat_xception.storage.gcs import open_bucket
 from sat_xception.storage.pointer import POINTER, PendingResult, begin_result
 from sat_xception.storage.scratch import new_folder, scratch_folder, sweep
+from sat_xception.storage.store import open_store
 from sat_xception.storage.writing import reporting_disk_errors, write_error
 
 __all__ = ["atomic_folder", "has_result"]
@@ -50,7 +50,7 @@ def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
         ServiceError: The disk is full, or the bucket can't be written.
     """
     records = (record,) if record else _RECORDS
-    with _published_folder(out, records) if isinstance(out, RemotePath) else _local_folder(out, records) as work:
+    with _published_folder(out, records) if is_remote(out) else _local_folder(out, records) as work:
         yield work
 
 
@@ -65,15 +65,15 @@ def has_result(folder: Path, record: str) -> bool:
         ConfigError: There is no such bucket.
         ServiceError: The bucket can't be read.
     """
-    if isinstance(folder, RemotePath):
+    if is_remote(folder):
         return read_stored_bytes(folder / POINTER) is not None
     return (folder / record).is_file()
 
 
 @contextlib.contextmanager
 def _published_folder(out: RemotePath, records: tuple[str, ...]) -> Iterator[Path]:
-    with open_bucket(out) as bucket:
-        publication = begin_result(bucket, out, records)
+    with open_store(out) as store:
+        publication = begin_result(store, out, records)
         with scratch_folder() as work:
             advice = f"free some in {work.parent}, or set $TMPDIR to a folder on another disk"
             with reporting_disk_errors(out, advice):

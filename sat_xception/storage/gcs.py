@@ -1,144 +1,169 @@
-"""Google Cloud Storage: client, retries, parallel transfers, and errors with advice.
+"""Google Cloud Storage as a store, by Google's own client.
 
 The client library is imported by the functions that need it: most runs never see a bucket.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+import mimetypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from sat_xception.errors import ConfigError, ServiceError
-from sat_xception.storage.address import RemotePath
+from sat_xception.errors import ConfigError
+from sat_xception.storage import store
+from sat_xception.storage.store import (
+    TRANSFER_TIMEOUT_S,
+    AbsentError,
+    Advice,
+    ConflictError,
+    Failure,
+    Store,
+    StoredObject,
+    is_of_a_file,
+    plain_reason,
+)
 
-__all__ = [
-    "TRANSFER_TIMEOUT_S",
-    "in_parallel",
-    "is_of_a_file",
-    "open_bucket",
-    "query_retry",
-    "reporting_gcs_errors",
-    "transfer_retry",
-]
-
-T = TypeVar("T")
-R = TypeVar("R")
-# How long a bucket is asked again: at first, when little is lost by giving up, and in the middle of a transfer.
-_LOOK_S = 15
-_TRANSFER_S = 120
-# The mean of the first pause is half of this; each is twice the one before.
-_FIRST_PAUSE_S = 1.0
-# How long a transfer may stand still.
-TRANSFER_TIMEOUT_S = 300
-# The client keeps 10 connections; more workers than those would throw some away.
-_WORKERS = 8
+__all__ = ["GcsStore"]
 
 
-@contextlib.contextmanager
-def open_bucket(address: RemotePath) -> Iterator[Any]:
-    """Yield the bucket of an address, and close its connections at the end; no request is sent yet.
+class GcsStore(Store):
+    """A bucket in Google Cloud Storage. The version of an object is its generation."""
 
-    Raises:
-        ConfigError: `google-cloud-storage` isn't installed.
-    """
-    try:
-        from google.cloud import storage
+    advice = Advice(
+        login=(
+            "Log in with `gcloud auth application-default login`, or on a cluster give the pod's service account an "
+            "identity"
+        ),
+        reading="roles/storage.objectViewer",
+        writing="roles/storage.objectUser",
+        listing="gcloud storage ls gs://{bucket}/",
+    )
 
-        with reporting_gcs_errors("open", address):
-            client = storage.Client()
-    except ImportError:
-        raise ConfigError(f"{address} needs google-cloud-storage: pip install 'sat-xception[gcs]'") from None
-    with contextlib.closing(client):
-        yield client.bucket(address.bucket)
+    def __init__(self, address: Path, retries: bool = True, timeout_s: float = TRANSFER_TIMEOUT_S) -> None:
+        """Open the bucket; see `Store`."""
+        super().__init__(address, retries, timeout_s)
+        try:
+            from google.cloud import storage
+
+            with self.reporting("open", address):
+                self._client = storage.Client()
+        except ImportError:
+            raise ConfigError(f"{address} needs google-cloud-storage: pip install 'sat-xception[gcs]'") from None
+        self._bucket = self._client.bucket(self._bucket_name())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def find(self, name: str) -> StoredObject | None:
+        """Return an object; None if there is none, or no bucket."""
+        blob = self._bucket.get_blob(name, timeout=self.timeout_s, retry=self._retry(patient=False))
+        return None if blob is None else _found(blob)
+
+    def list(self, below: str) -> Iterator[StoredObject]:
+        """Yield every object below a folder's name."""
+        yield from map(_found, self._bucket.list_blobs(prefix=below, retry=self._retry(patient=False)))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an object."""
+        return self._content(self._bucket.blob(name), checksum="crc32c", timeout=self.timeout_s)
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Return a part of an object's content."""
+        from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+        where = {"start": offset, "end": offset + length - 1}
+        try:
+            return self._content(self._bucket.blob(name), **where, timeout=self.timeout_s)
+        except RequestRangeNotSatisfiable:
+            return b""
+
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """Return the content of an object with its version; None if there is none, or no bucket."""
+        while (found := self.find(name)) is not None:
+            try:
+                blob = self._bucket.blob(name, generation=int(found.version))
+                return self._content(blob, timeout=self.timeout_s), found.version
+            except AbsentError:
+                continue  # Replaced between the two calls.
+        return None
+
+    def download(self, name: str, target: Path, version: str = "") -> None:
+        """Write the content of an object to a file on this machine."""
+        from google.api_core.exceptions import NotFound
+
+        blob = self._bucket.blob(name, generation=int(version) if version else None)
+        try:
+            blob.download_to_filename(
+                str(target), checksum="crc32c", timeout=self.timeout_s, retry=self._retry(patient=True)
+            )
+        except NotFound as error:
+            raise AbsentError(plain_reason(error)) from None
+
+    def put(self, name: str, content: bytes | Path, expected: str | None = None, patient: bool = True) -> str:
+        """Write an object in one step."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        how: dict[str, Any] = {"checksum": "crc32c", "timeout": self.timeout_s, "retry": self._retry(patient)}
+        if expected is not None:
+            how["if_generation_match"] = int(expected or 0)
+        blob = self._bucket.blob(name)
+        try:
+            if isinstance(content, bytes):
+                kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+                blob.upload_from_string(content, content_type=kind, **how)
+            else:
+                blob.upload_from_filename(str(content), **how)
+        except PreconditionFailed:
+            raise ConflictError(name) from None
+        return str(blob.generation or "")
+
+    def delete(self, name: str) -> None:
+        """Remove an object, unless there is none."""
+        from google.api_core.exceptions import NotFound
+
+        try:
+            self._bucket.blob(name).delete(timeout=self.timeout_s, retry=self._retry(patient=False))
+        except NotFound:
+            return
+
+    def failure(self, error: Exception) -> Failure | None:
+        """Return what an error of Google's libraries means."""
+        from google.api_core.exceptions import Forbidden, GoogleAPICallError, GoogleAPIError, NotFound, Unauthorized
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+        reason = plain_reason(error)
+        if isinstance(error, GoogleAuthError):
+            return Failure("login", reason)
+        status = int(error.code or 0) if isinstance(error, GoogleAPICallError) else 0
+        if isinstance(error, Forbidden | Unauthorized):
+            return Failure("forbidden", reason, status)
+        if isinstance(error, NotFound):
+            return Failure("absent", reason, status)
+        of_the_network = isinstance(error, OSError) and not is_of_a_file(error)
+        if of_the_network or isinstance(error, GoogleAPIError | DataCorruption | InvalidResponse):
+            return Failure("service", reason, status)
+        return None
+
+    def _content(self, blob: Any, **how: Any) -> bytes:  # noqa: ANN401 - the library has no types
+        from google.api_core.exceptions import NotFound
+
+        try:
+            return bytes(blob.download_as_bytes(**how, retry=self._retry(patient=False)))
+        except NotFound as error:
+            raise AbsentError(plain_reason(error)) from None
+
+    def _retry(self, patient: bool) -> Any:  # noqa: ANN401
+        """Return the library's retry policy. Every name is written with one content only, so repeating is safe."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        if not self.retries:
+            return None
+        policy = DEFAULT_RETRY.with_delay(initial=store._FIRST_PAUSE_S, maximum=30.0, multiplier=2.0)
+        return policy.with_timeout(self.patience_s(patient))
 
 
-def query_retry() -> Any:  # noqa: ANN401 - the library has no types
-    """Return the retry policy of small requests."""
-    return _retry(_LOOK_S)
-
-
-def transfer_retry() -> Any:  # noqa: ANN401 - the library has no types
-    """Return the retry policy of transfers. Every name is written with one content only, so repeating is safe."""
-    return _retry(_TRANSFER_S)
-
-
-def _retry(timeout_s: float) -> Any:  # noqa: ANN401
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_delay(initial=_FIRST_PAUSE_S, maximum=30.0, multiplier=2.0).with_timeout(timeout_s)
-
-
-@contextlib.contextmanager
-def reporting_gcs_errors(action: str, address: RemotePath) -> Iterator[None]:
-    """Turn the library's errors into ours.
-
-    Args:
-        action: What was tried, as a verb: "read" or "write".
-        address: With what.
-
-    Raises:
-        ConfigError: There is no such bucket.
-        ServiceError: No credentials, no permission, or no answer.
-    """
-    from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-
-    try:
-        yield
-    except GoogleAuthError as error:
-        raise ServiceError(
-            f"no credentials to {action} {address}: {_reason(error)}. Log in with `gcloud auth application-default "
-            "login`, or on a cluster give the pod's service account an identity; see docs/storage.md"
-        ) from None
-    except (Forbidden, Unauthorized) as error:
-        role = "roles/storage.objectViewer" if action == "read" else "roles/storage.objectUser"
-        raise ServiceError(
-            f"not allowed to {action} {address}: {_reason(error)}. Grant {role} on gs://{address.bucket} to the "
-            "account that this runs as; see docs/storage.md"
-        ) from None
-    except NotFound as error:
-        raise ConfigError(
-            f"can't {action} {address}: {_reason(error)}. See whether the bucket is there: "
-            f"gcloud storage ls gs://{address.bucket}/"
-        ) from None
-    except (GoogleAPIError, DataCorruption, InvalidResponse, OSError) as error:
-        if is_of_a_file(error):
-            raise
-        raise ServiceError(
-            f"can't {action} {address}: {_reason(error)}. Check the network, then run again: finished files are kept"
-        ) from None
-
-
-def is_of_a_file(error: Exception) -> bool:
-    """Return whether an error is of local files; the network library also raises OSError."""
-    of_the_network = isinstance(error, ConnectionError | TimeoutError)
-    return isinstance(error, OSError) and error.errno is not None and not of_the_network
-
-
-def _reason(error: Exception) -> str:
-    """Return the service's message without query strings of URLs: that of an upload is a credential."""
-    return re.sub(r"\?\S*", "", " ".join(str(error).split())).rstrip(".:")
-
-
-def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield a function's results for items in order of completion, with parallel calls; the first error ends all.
-
-    Only a few items are taken ahead of the work, so a million of them need no memory.
-    """
-    pool = ThreadPoolExecutor(_WORKERS)
-    running: set[Future[R]] = set()
-    try:
-        for item in items:
-            running.add(pool.submit(function, item))
-            if len(running) >= 2 * _WORKERS:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _found(blob: Any) -> StoredObject:  # noqa: ANN401
+    return StoredObject(blob.name, int(blob.size or 0), str(blob.generation))

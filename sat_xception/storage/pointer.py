@@ -6,16 +6,17 @@ A bucket has no folders to rename. So the files of a result are objects below a 
     gs://bucket/path/published.json
 
 and `published.json` says which of those names is the result, with the size and SHA-256 of every file. It is replaced in
-one step, and only if it is still the one that was there when the work began. The name holds its generation at that
-time and the digest of the content: the same work done again goes on where an interrupted upload ended.
+one step, and only if it is still the one that was there when the work began. The name holds its version at that time
+and the digest of the content: the same work done again goes on where an interrupted upload ended. It also holds an id
+of its own, since many stores' versions are digests of the content, and two contents must never be taken for one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,19 +25,13 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import RemotePath
 from sat_xception.storage.files import folder_digests, json_text
-from sat_xception.storage.gcs import (
-    TRANSFER_TIMEOUT_S,
-    in_parallel,
-    query_retry,
-    reporting_gcs_errors,
-    transfer_retry,
-)
+from sat_xception.storage.store import ConflictError, Store, in_parallel, version_tag
 
 __all__ = ["POINTER", "PendingResult", "ResultPointer", "begin_result", "is_inside", "read_pointer"]
 
 _log = get_logger(__name__)
 POINTER = "published.json"
-_FOLDER = re.compile(r"\d+-[0-9a-f]{16}")
+_FOLDER = re.compile(r"(\d+|[0-9a-f]{16})-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,13 @@ class ResultPointer:
 
     Attributes:
         address: Where it is.
-        generation: Version of the object; 0 when there is none.
+        version: Version of the object; "" when there is none.
         folder: Name that the files are below; "" when there is no result.
         files: `{"size", "sha256"}` of every file, by its path below the folder.
     """
 
     address: RemotePath
-    generation: int = 0
+    version: str = ""
     folder: str = ""
     files: dict[str, Any] | None = None
 
@@ -65,12 +60,12 @@ class PendingResult:
     """A result that is about to be written to a bucket.
 
     Attributes:
-        bucket: The bucket.
+        store: The bucket.
         earlier: What was there when the work began.
         leftovers: Objects of results that nothing names, or that this one replaces, by name, with their size.
     """
 
-    bucket: Any
+    store: Store
     earlier: ResultPointer
     leftovers: dict[str, int]
 
@@ -87,9 +82,9 @@ class PendingResult:
             _log.info("publish   %s holds this very result already", address)
             self._remove({name for name in self.leftovers if not name.startswith(self._name(self.earlier.folder))})
             return
-        name = f"{self.earlier.generation}-{digest}"
+        name = f"{version_tag(self.earlier.version)}-{digest}"
         files = {path: {"size": (folder / path).stat().st_size, "sha256": sha256} for path, sha256 in digests.items()}
-        with reporting_gcs_errors("write", address):
+        with self.store.reporting("write", address):
             self._upload(folder, name, files)
             self._point_to(name, files)
         self._remove({left for left in self.leftovers if not left.startswith(self._name(name))})
@@ -99,11 +94,9 @@ class PendingResult:
 
     def _upload(self, folder: Path, name: str, files: dict[str, Any]) -> None:
         wanted = [p for p, facts in files.items() if self.leftovers.get(self._name(name, p)) != facts["size"]]
-        retry = transfer_retry()
 
         def upload(path: str) -> None:
-            blob = self.bucket.blob(self._name(name, path))
-            blob.upload_from_filename(str(folder / path), checksum="crc32c", timeout=TRANSFER_TIMEOUT_S, retry=retry)
+            self.store.put(self._name(name, path), folder / path)
 
         size = sum(files[path]["size"] for path in wanted)
         _log.info(
@@ -117,22 +110,13 @@ class PendingResult:
             pass
 
     def _point_to(self, name: str, files: dict[str, Any]) -> None:
-        from google.api_core.exceptions import PreconditionFailed
-
         address = self.earlier.address
-        text = json_text({"folder": name, "files": files})
+        text = json_text({"folder": name, "files": files, "id": uuid.uuid4().hex})
         try:
-            self.bucket.blob(f"{address.object}/{POINTER}").upload_from_string(
-                text.encode(),
-                content_type="application/json",
-                if_generation_match=self.earlier.generation,
-                checksum="crc32c",
-                timeout=TRANSFER_TIMEOUT_S,
-                retry=transfer_retry(),
-            )
-        except PreconditionFailed:
+            self.store.put(f"{address.object}/{POINTER}", text.encode(), expected=self.earlier.version)
+        except ConflictError:
             # An answer that got lost is asked for again, and finds our own work done; else somebody was faster.
-            if read_pointer(self.bucket, address).folder != name:
+            if read_pointer(self.store, address).folder != name:
                 self._remove({f"{self._name(name, path)}" for path in files})
                 raise ServiceError(
                     f"somebody else published to {address} while this ran, and theirs was kept. Run again to replace "
@@ -141,25 +125,19 @@ class PendingResult:
 
     def _remove(self, names: set[str]) -> None:
         """Remove objects; those that can't be removed are left to the next run."""
-        from google.api_core.exceptions import NotFound
-
-        def remove(name: str) -> None:
-            with contextlib.suppress(NotFound):
-                self.bucket.blob(name).delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
-
         try:
-            with reporting_gcs_errors("write", self.earlier.address):
-                for _ in in_parallel(remove, sorted(names)):
+            with self.store.reporting("write", self.earlier.address):
+                for _ in in_parallel(self.store.delete, sorted(names)):
                     pass
         except (ServiceError, ConfigError) as error:
             _log.warning("publish   left %d old objects for the next run to remove: %s", len(names), error)
 
 
-def begin_result(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> PendingResult:  # noqa: ANN401
+def begin_result(store: Store, address: RemotePath, records: tuple[str, ...]) -> PendingResult:
     """Check the address of a result in a bucket before the work starts.
 
     Args:
-        bucket: The bucket of the address.
+        store: The bucket of the address.
         address: Where the result will be.
         records: Files, one of which an earlier result holds if it may be replaced.
 
@@ -167,50 +145,41 @@ def begin_result(bucket: Any, address: RemotePath, records: tuple[str, ...]) -> 
         ConfigError: There is no such bucket, or something else is at the address.
         ServiceError: The bucket can't be read or written.
     """
-    with reporting_gcs_errors("write", address):
-        earlier = read_pointer(bucket, address)
+    with store.reporting("write", address):
+        earlier = read_pointer(store, address)
         if earlier.folder and not any(record in earlier for record in records):
             raise _in_the_way(address, next(iter(earlier.files or {}), "nothing"))
         leftovers = {}
-        for blob in bucket.list_blobs(prefix=f"{address.object}/", retry=query_retry()):
-            first = blob.name.removeprefix(f"{address.object}/").partition("/")[0]
+        for found in store.list(f"{address.object}/"):
+            first = found.name.removeprefix(f"{address.object}/").partition("/")[0]
             if _FOLDER.fullmatch(first):
-                leftovers[blob.name] = int(blob.size or 0)
+                leftovers[found.name] = found.size
             elif not earlier.folder and first:
                 raise _in_the_way(address, first)
-        _check_writable(bucket, f"{address.object}/{earlier.generation}-{'0' * 16}/check")
-    return PendingResult(bucket, earlier, leftovers)
+        _check_writable(store, f"{address.object}/{version_tag(earlier.version)}-{'0' * 16}/check")
+    return PendingResult(store, earlier, leftovers)
 
 
 def _in_the_way(address: RemotePath, found: str) -> ConfigError:
     return ConfigError(f"--out {address} isn't an earlier result of this step (it holds {found!r}); name a new folder")
 
 
-def _check_writable(bucket: Any, name: str) -> None:  # noqa: ANN401 - the library has no types
+def _check_writable(store: Store, name: str) -> None:
     """Write and remove an object, so that a missing permission is found now and not after hours of work."""
-    from google.api_core.exceptions import NotFound
-
-    blob = bucket.blob(name)
-    blob.upload_from_string(b"", timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
-    with contextlib.suppress(NotFound):
-        blob.delete(timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
+    store.put(name, b"", patient=False)
+    store.delete(name)
 
 
-def read_pointer(bucket: Any, address: RemotePath) -> ResultPointer:  # noqa: ANN401 - the library has no types
+def read_pointer(store: Store, address: RemotePath) -> ResultPointer:
     """Return the pointer at an address; the caller turns the library's errors into ours.
 
     Raises:
         DataError: `published.json` is damaged.
     """
-    from google.api_core.exceptions import NotFound
-
-    blob = bucket.get_blob(f"{address.object}/{POINTER}", timeout=TRANSFER_TIMEOUT_S, retry=query_retry())
-    if blob is None:
+    found = store.read_version(f"{address.object}/{POINTER}")
+    if found is None:
         return ResultPointer(address)
-    try:
-        text = bucket.blob(blob.name, generation=blob.generation).download_as_bytes(retry=query_retry())
-    except NotFound:
-        return read_pointer(bucket, address)  # Replaced between the two calls.
+    text, version = found
     try:
         content = json.loads(text)
         folder, files = content["folder"], content["files"]
@@ -222,7 +191,7 @@ def read_pointer(bucket: Any, address: RemotePath) -> ResultPointer:  # noqa: AN
         sound = False
     if not sound:
         raise DataError(f"{address}/{POINTER} is damaged; remove it, and run the step that writes to {address} again")
-    return ResultPointer(address, int(blob.generation), folder, files)
+    return ResultPointer(address, version, folder, files)
 
 
 def is_inside(path: str) -> bool:

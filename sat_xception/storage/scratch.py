@@ -74,13 +74,18 @@ def new_folder(prefix: str, parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def partial_file(path: Path) -> Iterator[BinaryIO]:
+def partial_file(path: Path, new: bool = False) -> Iterator[BinaryIO]:
     """Yield a file next to `path`, which is renamed to it if the block ends without an error, else removed.
 
     What killed runs left of such files in the same folder is removed first, once per process.
 
+    Args:
+        path: The file to make.
+        new: Whether there must be none of this name yet.
+
     Raises:
-        OSError: It can't be written.
+        FileExistsError: There is one, although it must be new.
+        OSError: It can't be written, or must be new on a file system that has no hard links.
     """
     _sweep_files(path.parent)
     handle, lock, partial = _made_file(path)
@@ -88,7 +93,11 @@ def partial_file(path: Path) -> Iterator[BinaryIO]:
         with open(handle, "wb") as file:
             yield file
         os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        if new:
+            os.link(partial, path)
+            os.unlink(partial)
+        else:
+            os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()

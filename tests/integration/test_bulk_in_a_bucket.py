@@ -13,7 +13,7 @@ from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig, BulkRe
 from sat_xception.bulk.worker import FAILED
 from sat_xception.served_model.model_root import new_version
 from sat_xception.storage import GcsPath, fetch_folder, read_stored_bytes, write_stored_bytes
-from sat_xception.storage import gcs as storage_gcs
+from sat_xception.storage import store as stores
 from tests.bulk_tiles import export_version, write_imagery
 from tests.serving_fixtures import NAME
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 @pytest.fixture
 def proxy(monkeypatch, tmp_path) -> Iterator[StorageProxy]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_gcs, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
     with running_emulator("bulk") as emulator, running_proxy(emulator, monkeypatch) as proxy:
         yield proxy
 

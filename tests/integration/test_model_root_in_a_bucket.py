@@ -27,7 +27,7 @@ from sat_xception.served_model.model_root import (
 )
 from sat_xception.steps import MODELS_VERBS
 from sat_xception.storage import GcsPath, folder_digests
-from sat_xception.storage import gcs as storage_gcs
+from sat_xception.storage import store as stores
 from tests.conftest import draw_tile, encode
 from tests.small_models import write_small_model
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
@@ -50,9 +50,9 @@ def emulator() -> Iterator[str]:
 def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
     """The emulator's empty bucket `models` behind a proxy, and a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_gcs, "_FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(storage_gcs, "_LOOK_S", 1)
-    monkeypatch.setattr(storage_gcs, "_TRANSFER_S", 1)
+    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "_LOOK_S", 1)
+    monkeypatch.setattr(stores, "_TRANSFER_S", 1)
     with running_proxy(emulator, monkeypatch) as proxy:
         assert proxy.ask("GET", "/wipe?keep-buckets=1", b"", {})[0] == 200
         yield proxy

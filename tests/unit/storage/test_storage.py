@@ -29,14 +29,14 @@ from sat_xception.storage import (
     write_json,
     write_json_file,
 )
-from sat_xception.storage import gcs as storage_gcs
+from sat_xception.storage import store as stores
 from sat_xception.storage.files import dump_json
 from tests.storage_proxy import bucket_of, free_port, running_emulator
 
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1) -> None:
-    monkeypatch.setattr(storage_gcs, "_LOOK_S", seconds)
-    monkeypatch.setattr(storage_gcs, "_TRANSFER_S", seconds)
+    monkeypatch.setattr(stores, "_LOOK_S", seconds)
+    monkeypatch.setattr(stores, "_TRANSFER_S", seconds)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -494,7 +494,7 @@ def test_a_bucket_that_stumbles_is_asked_again(faulty, tmp_path, monkeypatch):
 
 def test_a_server_that_is_down_is_given_up_soon(tmp_path, monkeypatch):
     pytest.importorskip("google.cloud.storage")
-    assert storage_gcs._LOOK_S <= 30
+    assert stores._LOOK_S <= 30
     be_impatient(monkeypatch)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()

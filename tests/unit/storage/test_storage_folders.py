@@ -28,7 +28,7 @@ from sat_xception.storage import (
     read_json_file,
     write_json_file,
 )
-from sat_xception.storage import gcs as storage_gcs
+from sat_xception.storage import store as stores
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
 
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
@@ -48,7 +48,7 @@ def emulator() -> Iterator[str]:
 def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
     """The emulator's empty bucket `results` behind a proxy, and a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_gcs, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
     gc.freeze()  # what is there needs no look below
     with running_proxy(emulator, monkeypatch) as proxy:
         assert proxy.ask("GET", "/wipe?keep-buckets=1", b"", {})[0] == 200
@@ -184,7 +184,7 @@ def test_a_download_outlasts_a_service_that_stumbles(proxy, pattern, action):
 
 
 def test_a_service_that_is_gone_ends_the_upload_and_what_was_made_is_kept(proxy, monkeypatch):
-    monkeypatch.setattr(storage_gcs, "_TRANSFER_S", 2)
+    monkeypatch.setattr(stores, "_TRANSFER_S", 2)
     publish(result("one"))
     proxy.fail(FILE, 503, times=1000)
     with pytest.raises(ServiceError) as caught:
@@ -293,7 +293,7 @@ def test_downloads_that_nobody_asked_for_in_a_month_are_removed(proxy, tmp_path)
 
 
 def test_a_download_goes_on_where_an_earlier_one_failed(proxy, monkeypatch):
-    monkeypatch.setattr(storage_gcs, "_TRANSFER_S", 1)
+    monkeypatch.setattr(stores, "_TRANSFER_S", 1)
     publish(result("one", 60))
     proxy.fail(r"GET /download/.*parquet", 503, times=1000, skip=40)
     with pytest.raises(ServiceError, match="can't read gs://results/runs/dataset"):

@@ -1,0 +1,343 @@
+"""One interface to what holds objects: folders on this machine, and buckets of several providers.
+
+An object has a name, a size and a version. A version is opaque: whoever has read one may ask to write only if it is
+still the current one. Where a version follows from the content (an ETag), two equal contents have the same version, so
+whatever is compared and swapped holds something unique.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.storage.address import RemotePath, is_remote
+
+__all__ = [
+    "TRANSFER_TIMEOUT_S",
+    "AbsentError",
+    "Advice",
+    "ConflictError",
+    "Failure",
+    "Store",
+    "StoredObject",
+    "in_parallel",
+    "is_of_a_file",
+    "open_store",
+    "plain_reason",
+    "short_digest",
+    "version_tag",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+# How long a bucket is asked again: at first, when little is lost by giving up, and in the middle of a transfer.
+_LOOK_S = 15.0
+_TRANSFER_S = 120.0
+# The mean of the first pause is half of this; each is twice the one before.
+_FIRST_PAUSE_S = 1.0
+# How long a transfer may stand still.
+TRANSFER_TIMEOUT_S = 300
+# Google's client keeps 10 connections; more workers than those would throw some away.
+_WORKERS = 8
+
+
+class AbsentError(Exception):
+    """There is no such object, or not in the version that was asked for."""
+
+
+class ConflictError(Exception):
+    """An object isn't in the version that was expected, so nothing was written."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object in a store.
+
+    Attributes:
+        name: Its name in the store; of a local file, its path.
+        size: In bytes.
+        version: Opaque; differs between contents of one name.
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a store couldn't do what it was asked for.
+
+    Attributes:
+        kind: What is wrong: the login, the permissions, the bucket's name, or the service or the way to it.
+        reason: The service's message, without anything secret.
+        status: HTTP status of the answer; 0 for none.
+    """
+
+    kind: Literal["login", "forbidden", "absent", "service"]
+    reason: str
+    status: int = 0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a message advises, by provider; `{bucket}` in it is the bucket's name.
+
+    Attributes:
+        login: How to log in.
+        reading: Permission for reading.
+        writing: Permission for writing.
+        listing: Command that lists the bucket.
+    """
+
+    login: str
+    reading: str
+    writing: str
+    listing: str
+
+
+class Store(ABC):
+    """What holds the objects of one bucket. Methods may be called by several threads.
+
+    Attributes:
+        address: Address that the store was opened for.
+        advice: For messages.
+    """
+
+    advice: ClassVar[Advice]
+
+    def __init__(self, address: Path, retries: bool = True, timeout_s: float = TRANSFER_TIMEOUT_S) -> None:
+        """Open the bucket of an address; no request is sent yet.
+
+        Args:
+            address: Any address in the bucket.
+            retries: Whether requests that failed are repeated.
+            timeout_s: How long a request may stand still.
+
+        Raises:
+            ConfigError: The provider's library isn't installed, or its settings are wrong.
+        """
+        self.address = address
+        self.retries = retries
+        self.timeout_s = timeout_s
+
+    @abstractmethod
+    def find(self, name: str) -> StoredObject | None:
+        """Return an object; None if there is none, or no bucket."""
+
+    @abstractmethod
+    def list(self, below: str) -> Iterator[StoredObject]:
+        """Yield every object whose name begins with `below`, a folder's name with a slash at its end."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Return the content of an object.
+
+        Raises:
+            AbsentError: There is none, or no bucket.
+        """
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Return a part of an object's content, shorter at its end, empty behind it.
+
+        Raises:
+            AbsentError: There is no such object, or no bucket.
+        """
+
+    @abstractmethod
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """Return the content of an object with its version; None if there is none, or no bucket."""
+
+    @abstractmethod
+    def download(self, name: str, target: Path, version: str = "") -> None:
+        """Write the content of an object to a file on this machine.
+
+        Args:
+            name: The object.
+            target: The file.
+            version: The one to read. Default: the current one.
+
+        Raises:
+            AbsentError: There is no such object, or not in this version any more.
+        """
+
+    @abstractmethod
+    def put(self, name: str, content: bytes | Path, expected: str | None = None, patient: bool = True) -> str:
+        """Write an object in one step.
+
+        A repeated request may find the work of the one whose answer was lost: after a conflict, compare the content.
+
+        Args:
+            name: Its name.
+            content: What is to be in it, or the file that holds it.
+            expected: Version that must still be the current one; "" if there must be none. Default: whatever is there
+                is replaced.
+            patient: Whether to try for as long as a transfer is worth, and not only as long as a look.
+
+        Returns:
+            The new version.
+
+        Raises:
+            ConflictError: The object isn't in the expected version.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an object, unless there is none."""
+
+    @abstractmethod
+    def failure(self, error: Exception) -> Failure | None:
+        """Return what an error of the provider's library means; None if it is none of those."""
+
+    def delete_below(self, below: str) -> None:
+        """Remove every object whose name begins with `below`, a folder's name with a slash at its end."""
+        for found in self.list(below):
+            self.delete(found.name)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    def name_of(self, address: Path) -> str:
+        """Return the name of the object at an address."""
+        return address.object if is_remote(address) else str(address)
+
+    def address_of(self, name: str) -> Path:
+        """Return the address of an object by its name."""
+        if is_remote(self.address):
+            return type(self.address)(f"{self.address.scheme}{self.address.bucket}/{name}")
+        return Path(name)
+
+    def patience_s(self, patient: bool) -> float:
+        """Return for how long a request is repeated."""
+        return (_TRANSFER_S if patient else _LOOK_S) if self.retries else 0.0
+
+    @contextlib.contextmanager
+    def reporting(self, action: Literal["open", "read", "write"], address: Path) -> Iterator[None]:
+        """Turn errors of the provider's library into ours.
+
+        Args:
+            action: What is tried.
+            address: With what.
+
+        Raises:
+            ConfigError: There is no such bucket.
+            ServiceError: No credentials, no permission, or no answer.
+        """
+        try:
+            yield
+        except SatXceptionError:
+            raise
+        except Exception as error:
+            failure = Failure("absent", str(error)) if isinstance(error, AbsentError) else self.failure(error)
+            if failure is None:
+                raise
+            raise self._explained(failure, action, address) from None
+
+    def list_command(self) -> str:
+        """Return the command that lists the bucket, for messages."""
+        return self.advice.listing.format(bucket=self._bucket_name())
+
+    def _bucket_name(self) -> str:
+        return self.address.bucket if is_remote(self.address) else ""
+
+    def _explained(self, failure: Failure, action: str, address: Path) -> SatXceptionError:
+        if failure.kind == "login":
+            return ServiceError(
+                f"no credentials to {action} {address}: {failure.reason}. {self.advice.login}; see docs/storage.md"
+            )
+        if failure.kind == "forbidden":
+            permission = self.advice.reading if action == "read" else self.advice.writing
+            where = f"{address.scheme}{address.bucket}" if is_remote(address) else address
+            return ServiceError(
+                f"not allowed to {action} {address}: {failure.reason}. Grant {permission} on {where} to the account "
+                "that this runs as; see docs/storage.md"
+            )
+        if failure.kind == "absent":
+            return ConfigError(
+                f"can't {action} {address}: {failure.reason}. See whether the bucket is there: {self.list_command()}"
+            )
+        return ServiceError(
+            f"can't {action} {address}: {failure.reason}. Check the network, then run again: finished files are kept"
+        )
+
+
+# Modules are imported when they are needed: most runs never see a bucket.
+_STORES = {
+    "": ("local", "LocalStore"),
+    "gs://": ("gcs", "GcsStore"),
+}
+
+
+@contextlib.contextmanager
+def open_store(address: Path, retries: bool = True, timeout_s: float = TRANSFER_TIMEOUT_S) -> Iterator[Store]:
+    """Yield the store of an address, or of a path on this machine; its connections are closed at the end.
+
+    Args:
+        address: Address in a bucket, or local path.
+        retries: Whether requests that failed are repeated.
+        timeout_s: How long a request may stand still.
+
+    Raises:
+        ConfigError: The provider's library isn't installed, or its settings are wrong.
+        ServiceError: There are no credentials.
+    """
+    module, name = _STORES[address.scheme if isinstance(address, RemotePath) else ""]
+    kind = getattr(importlib.import_module(f"sat_xception.storage.{module}"), name)
+    store: Store = kind(address, retries, timeout_s)
+    with contextlib.closing(store):
+        yield store
+
+
+def version_tag(version: str) -> str:
+    """Return a version in a form that a name may hold: "0" for none, a number as it is, else a digest of it."""
+    return version if version.isdecimal() else short_digest(version) if version else "0"
+
+
+def short_digest(*names: str) -> str:
+    """Return 16 hexadecimal digits that follow from names."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def is_of_a_file(error: Exception) -> bool:
+    """Return whether an error is of local files; the network library also raises OSError."""
+    of_the_network = isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, OSError) and error.errno is not None and not of_the_network
+
+
+def plain_reason(error: Exception) -> str:
+    """Return the service's message without query strings of URLs: that of an upload is a credential."""
+    return re.sub(r"\?\S*", "", " ".join(str(error).split())).rstrip(".:")
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield a function's results for items in order of completion, with parallel calls; the first error ends all.
+
+    Only a few items are taken ahead of the work, so a million of them need no memory.
+    """
+    pool = ThreadPoolExecutor(_WORKERS)
+    running: set[Future[R]] = set()
+    try:
+        for item in items:
+            running.add(pool.submit(function, item))
+            if len(running) >= 2 * _WORKERS:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(cancel_futures=True)
