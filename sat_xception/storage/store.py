@@ -1,6 +1,6 @@
 """One interface to what holds objects: folders on this machine, and buckets of several providers.
 
-An object has a name, a size and a version. A version is opaque: a process that has read one may ask to write only if it is
+An object has a name, a size and a version. A version is opaque: what has read one may ask to write only if it is
 still the current one. Where a version follows from the content (an ETag), two equal contents have the same version, so
 whatever is compared and swapped holds something unique.
 """
