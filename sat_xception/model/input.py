@@ -27,6 +27,8 @@ _FEATURES = {
 # Decoded tiles are cached in memory up to this size: 16,000 tiles of 224 pixels. More are decoded again in each epoch.
 _CACHE_BYTES = 2_400_000_000
 _SHUFFLE_TILES = 4096
+# Traced once per image size and crop instead of once per epoch, which took 0.2 s.
+_random_view = tf.function(random_view, autograph=False)
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ class TileBatches:
         def augment(tile: tuple[tf.Tensor, ...], place: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image, label, weight = tile
             key = tf.stack([tf.constant(self.seed, tf.int64), place])
-            return random_view(image, key, self.crop), label, self.weigh(label, weight)
+            return _random_view(image, key, self.crop), label, self.weigh(label, weight)
 
         return rest.map(augment, num_parallel_calls=tf.data.AUTOTUNE).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
 
