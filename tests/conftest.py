@@ -124,6 +124,15 @@ def small_mobilenet() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def eager_steps() -> Iterator[None]:
+    """Within a module, trainings run their steps eagerly: graphs pay from some ten epochs on."""
+    from tests.small_models import steps_run
+
+    with steps_run(eagerly=True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_weights(made_once: MadeOnce) -> Path:
     """A weights file of the small mobilenetv2."""
@@ -146,10 +155,10 @@ def trained(examples: Path, made_once: MadeOnce) -> Path:
     from sat_xception.model.backbones import BACKBONES
     from sat_xception.model.settings import TrainConfig
     from sat_xception.train.train import train
-    from tests.small_models import SMALL_MOBILENET
+    from tests.small_models import SMALL_MOBILENET, steps_run
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, steps_run(eagerly=False):
             patch.setitem(BACKBONES, "mobilenetv2", SMALL_MOBILENET)
             train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **FROM_SCRATCH))
 
@@ -162,10 +171,10 @@ def trained_mobilenet(examples: Path, made_once: MadeOnce) -> Path:
     from sat_xception.model.backbones import BACKBONES
     from sat_xception.model.settings import TrainConfig
     from sat_xception.train.train import train
-    from tests.small_models import MOBILENET
+    from tests.small_models import MOBILENET, steps_run
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, steps_run(eagerly=False):
             patch.setitem(BACKBONES, "mobilenetv2", MOBILENET)  # whatever the module has replaced it by
             train(TrainConfig(examples=examples, out=folder / "mobilenetv2", **FROM_SCRATCH))
 

@@ -4,12 +4,14 @@ Tracing and compiling MobileNetV2 takes half a minute of CPU time for each train
 the network isn't the point, `small_mobilenet` of `tests/conftest.py` replaces it by one that is compiled in a second.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
+import pytest
 
 from sat_xception.examples.index import ExamplesIndex
 from sat_xception.model.backbones import BACKBONES, Backbone, get_backbone
@@ -47,6 +49,18 @@ SMALL_MOBILENET: Backbone = dataclasses.replace(
     fine_tune_from="last",
     weight_counts={alpha: _weight_count(alpha) for alpha in ALPHAS},
 )
+
+
+@contextlib.contextmanager
+def steps_run(eagerly: bool) -> Iterator[None]:
+    """Run the steps of Keras's loops eagerly or as graphs, whatever an enclosing block asked for.
+
+    To trace and optimise the graphs of a training takes a second for a head and three for the small backbone; an epoch
+    of two eager steps takes a tenth and a half.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "run_eagerly", property(lambda model: eagerly, lambda model, value: None))
+        yield
 
 
 def write_small_weights(path: Path, alpha: float = 0.35) -> Path:

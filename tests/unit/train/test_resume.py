@@ -1,12 +1,16 @@
 """A training that is killed at any moment goes on from there, and ends as if nothing had happened."""
 
+import functools
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +26,8 @@ from sat_xception.process import StopRequest, stop_on_signals
 from sat_xception.storage import GcsPath, list_files
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
+from tests.conftest import FROM_SCRATCH
+from tests.small_models import steps_run
 from tests.storage_proxy import running_emulator
 
 ROWS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
@@ -50,26 +56,53 @@ def checkpoints_in(folder, every_s=0.0):
     return Checkpoints(folder, "0123456789abcdef", every_s)
 
 
+@dataclass
+class Anew:
+    """One network whose every variable is put back: as good as a new one, and its graphs are traced once."""
+
+    model: keras.Model
+    step: Callable[..., Any]
+    first: list[np.ndarray]
+
+    @classmethod
+    def made(cls):
+        model = network()
+        model.optimizer.build(model.trainable_variables)
+        model.test_on_batch(*next(iter(VALID)))  # makes the metrics
+        model.reset_metrics()
+        model.make_train_function()
+        return cls(model, model.train_function, [variable.numpy() for variable in cls.variables(model)])
+
+    @staticmethod
+    def variables(model):
+        return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+    def again(self):
+        self.model.train_function = self.step
+        for variable, value in zip(self.variables(self.model), self.first, strict=True):
+            variable.assign(value)
+        return self.model
+
+
+@functools.cache
+def anew():
+    return Anew.made()
+
+
 def run_phase(folder, after_steps=None, notice=None, patience=3, at_step=None):
     """Run the phase to its end, or until the killer strikes; return history and weights."""
-    model = network()
+    model = anew().again()
     phase = Phase("head", model, 8, patience, checkpoints_in(folder), notice or StopRequest())
-    make, left = model.make_train_function, [after_steps]
+    step, left = model.train_function, [after_steps]
 
-    def make_mortal():
-        make()
-        step = model.train_function
+    def mortal(iterator):
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                (at_step or die)()
+        return step(iterator)
 
-        def mortal(iterator):
-            if left[0] is not None:
-                left[0] -= 1
-                if left[0] < 0:
-                    (at_step or die)()
-            return step(iterator)
-
-        model.train_function = mortal
-
-    model.make_train_function = make_mortal
+    model.train_function = mortal
     phase.run(DATA, VALID, lambda row: None)
     rows = [{name: value for name, value in row if name != "seconds"} for row in phase.progress.rows]
     return rows, [weight.tobytes() for weight in model.get_weights()]
@@ -82,6 +115,13 @@ def die():
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return run_phase(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_a_network_that_is_put_back_learns_what_a_new_one_does(undisturbed, tmp_path):
+    model = network()
+    phase = Phase("head", model, 8, 3, checkpoints_in(tmp_path), StopRequest())
+    phase.run(DATA, VALID, lambda row: None)
+    assert [weight.tobytes() for weight in model.get_weights()] == undisturbed[1]
 
 
 def test_ten_kills_at_random_steps_change_nothing(undisturbed, tmp_path):
@@ -136,7 +176,7 @@ def test_a_notice_ends_the_step_saves_and_says_what_to_do(undisturbed, tmp_path)
 
 def test_a_notice_during_validation_keeps_the_epoch(undisturbed, tmp_path):
     notice, asked = StopRequest(), iter(range(10**6))
-    phase = Phase("head", network(), 8, 3, checkpoints_in(tmp_path), notice)
+    phase = Phase("head", anew().again(), 8, 3, checkpoints_in(tmp_path), notice)
 
     def batches():
         if next(asked):  # the first batch of all is taken to make the metrics
@@ -246,6 +286,38 @@ def test_checkpoints_come_by_time_and_at_epochs_unless_that_is_too_often(tmp_pat
         assert (checkpoints.due(), checkpoints.due(at_rest=True)) == (at_step, at_epoch)
 
 
+NAMES = ("backbone", "weights", "alpha", "input_size", "scratch_epochs")
+
+
+def end_of(folder):
+    epochs = [row.model_copy(update={"seconds": None}) for row in TrainingHistory.read(folder).epochs]
+    return epochs, TrainingRecord.read(folder).weights_digest
+
+
+def test_a_training_that_is_killed_and_the_same_again_give_the_model_of_an_undisturbed_one(
+    examples, tmp_path, monkeypatch, small_mobilenet
+):
+    settings = {"examples": examples, "checkpoint_minutes": 0, **FROM_SCRATCH}
+    with steps_run(eagerly=True):
+        undisturbed = train(TrainConfig(out=tmp_path / "alone", **settings))
+        save, saved = Checkpoints.save, []
+
+        def save_and_die(self, name, state):
+            save(self, name, state)
+            saved.append((state.facts["epoch"], state.facts["step"]))
+            if len(saved) == 3:
+                die()
+
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            patch.setattr(Checkpoints, "save", save_and_die)
+            train(TrainConfig(out=tmp_path / "m", **settings))
+        assert saved == [(0, 1), (0, 2), (1, 0)]
+        assert not (tmp_path / "m").exists()
+        again = train(TrainConfig(out=tmp_path / "m", **settings))
+    assert end_of(again.folder) == end_of(undisturbed.folder)
+    assert not (tmp_path / "m.checkpoints").exists()
+
+
 # The command, with the small network in place of MobileNetV2.
 COMMAND = """
 from sat_xception.model.backbones import BACKBONES
@@ -256,12 +328,12 @@ console()
 """
 
 
+@pytest.mark.slow  # a process that imports TensorFlow
 def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undisturbed_one(
     trained, examples, tmp_path, small_mobilenet
 ):
     settings = TrainingRecord.read(trained).config
-    names = ("backbone", "weights", "alpha", "input_size", "scratch_epochs")
-    flags = [item for name in names for item in (f"--{name.replace('_', '-')}", str(settings[name]))]
+    flags = [item for name in NAMES for item in (f"--{name.replace('_', '-')}", str(settings[name]))]
     command = [sys.executable, "-c", COMMAND, "train", "--examples", str(examples), "--out", str(tmp_path / "m")]
     process = subprocess.Popen(
         [*command, *flags, "--checkpoint-minutes", "0"], stderr=subprocess.PIPE, cwd=Path(__file__).parents[3]
@@ -275,12 +347,8 @@ def test_sigkill_of_the_command_and_the_same_again_give_the_model_of_an_undistur
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    train(TrainConfig(examples=examples, out=tmp_path / "m", **{name: settings[name] for name in names}))
-    ends = []
-    for folder in (trained, tmp_path / "m"):
-        epochs = [row.model_copy(update={"seconds": None}) for row in TrainingHistory.read(folder).epochs]
-        ends.append((epochs, TrainingRecord.read(folder).weights_digest))
-    assert ends[0] == ends[1]
+    train(TrainConfig(examples=examples, out=tmp_path / "m", **{name: settings[name] for name in NAMES}))
+    assert end_of(tmp_path / "m") == end_of(trained)
     assert not (tmp_path / "m.checkpoints").exists()
 
 

@@ -26,13 +26,13 @@ from sat_xception.model.session import TrainingSession
 from sat_xception.model.settings import TrainConfig
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
-from tests.small_models import MOBILENET, SMALL_MOBILENET
+from tests.small_models import MOBILENET, SMALL_MOBILENET, steps_run
 
-pytestmark = pytest.mark.usefixtures("small_mobilenet")
+pytestmark = pytest.mark.usefixtures("small_mobilenet", "eager_steps")
 
 COMMON = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": 32}
 # A head that learns, in few large steps.
-QUICK_HEAD = {"input_size": 48, "head_epochs": 30, "head_learning_rate": 0.1, "patience": 30}
+QUICK_HEAD = {"input_size": 48, "head_epochs": 8, "head_learning_rate": 0.3, "patience": 30}
 # A head that hardly learns, so that fine-tuning must.
 TUNED = {"head_epochs": 1, "head_learning_rate": 1e-9, "fine_tune_epochs": 4}
 
@@ -58,7 +58,8 @@ class Transfer:
     folder: Path
 
     def run(self, name, **changes):
-        with pytest.MonkeyPatch.context() as patch:
+        eagerly = self.backbone is SMALL_MOBILENET
+        with pytest.MonkeyPatch.context() as patch, steps_run(eagerly):
             patch.setitem(BACKBONES, "mobilenetv2", self.backbone)
             return train(TrainConfig(out=self.folder / name, **{**COMMON, **self.settings, **TUNED, **changes}))
 
@@ -86,7 +87,9 @@ def ruined(examples, small_weights, tmp_path_factory, small_mobilenet):
     """A head that learns, fine-tuned at a rate that makes every weight infinite."""
     settings = {**COMMON, **QUICK_HEAD, "weights": str(small_weights), "seed": 3}
     ruin = {"fine_tune_epochs": 2, "fine_tune_learning_rate": 1e38, "fine_tune_from": "last"}
-    return train(TrainConfig(examples=examples, out=tmp_path_factory.mktemp("ruined") / "model", **settings, **ruin))
+    out = tmp_path_factory.mktemp("ruined") / "model"
+    with steps_run(eagerly=False):
+        return train(TrainConfig(examples=examples, out=out, **settings, **ruin))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,25 @@ def train_head(unbalanced, small_weights, tmp_path_factory, small_mobilenet):
 @pytest.fixture(scope="module")
 def head_only(train_head):
     return train_head("plain")
+
+
+@pytest.fixture(scope="module")
+def sample(unbalanced, tmp_path_factory):
+    """The same examples, called the synthetic sample."""
+    sample = shutil.copytree(unbalanced, tmp_path_factory.mktemp("sample") / "examples")
+    (sample / "examples.json").write_text(json.dumps({**read(unbalanced, "examples.json"), "synthetic": True}))
+    return sample
+
+
+@pytest.fixture(scope="module")
+def head_elsewhere(train_head, sample, tmp_path_factory):
+    """The same head on the sample, without class weights, with its logs and checkpoints in folders of their own."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    other = folder / "kept" / "0123456789abcdef" / "head-0.npz"  # of another training
+    other.parent.mkdir(parents=True)
+    other.touch()
+    places = {"tensorboard": folder / "logs", "checkpoints": folder / "kept", "checkpoint_minutes": 0}
+    return train_head("elsewhere", examples=sample, class_weights=False, **places), folder
 
 
 def test_fine_tuning_learns_the_task_and_is_kept_where_it_is_better(tuned, transfer, examples, tmp_path):
@@ -286,10 +308,10 @@ def test_train_json_says_what_was_done(head_only, unbalanced):
     load_model(head_only.folder)  # the digest is that of the model
 
 
-def test_classes_weigh_the_same_whatever_their_counts(head_only, train_head):
+def test_classes_weigh_the_same_whatever_their_counts(head_only, head_elsewhere):
     # 16 tiles, 4 of not-school (index 0) and 12 of school.
     assert TrainingRecord.read(head_only.folder).class_weight == pytest.approx({0: 16 / (2 * 4), 1: 16 / (2 * 12)})
-    without = train_head("unweighted", class_weights=False)
+    without, _ = head_elsewhere
     assert TrainingRecord.read(without.folder).class_weight is None
     weighted, unweighted = (TrainingHistory.read(folder).epochs for folder in (head_only.folder, without.folder))
     assert weighted[1].loss != unweighted[1].loss
@@ -316,22 +338,20 @@ def test_without_pretrained_weights_there_is_one_phase_of_the_whole_network(netw
     assert accuracy_of(trained, examples, tmp_path / "evaluation") == pytest.approx(facts.valid_accuracy, abs=1e-6)
 
 
-def test_tensorboards_logs_are_with_the_model_or_where_they_are_asked_for(trained, train_head, tmp_path):
+def test_tensorboards_logs_are_with_the_model_or_where_they_are_asked_for(trained, head_elsewhere):
     for kind in ("train", "validation"):
         assert list((trained / "tensorboard" / "scratch" / kind).glob("events.out.tfevents.*"))
-    result = train_head("logged", tensorboard=tmp_path / "logs")
-    assert list((tmp_path / "logs" / "head" / "train").glob("events.out.tfevents.*"))
+    result, folder = head_elsewhere
+    assert list((folder / "logs" / "head" / "train").glob("events.out.tfevents.*"))
     assert not (result.folder / "tensorboard").exists()
 
 
-def test_curves_stand_alone_and_say_synthetic_only_of_the_sample(head_only, train_head, unbalanced, tmp_path):
+def test_curves_stand_alone_and_say_synthetic_only_of_the_sample(head_only, head_elsewhere):
     page = (head_only.folder / "curves.html").read_text()
     addresses = {part.split('"')[0] for part in page.replace("'", '"').split('"') if "//" in part}
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert "synthetic sample" not in page
-    sample = shutil.copytree(unbalanced, tmp_path / "sample")
-    (sample / "examples.json").write_text(json.dumps({**read(unbalanced, "examples.json"), "synthetic": True}))
-    drawn = train_head("drawn", examples=sample)
+    drawn, _ = head_elsewhere
     assert "synthetic sample" in (drawn.folder / "curves.html").read_text()
     assert TrainingRecord.read(drawn.folder).synthetic is True
 
@@ -348,13 +368,10 @@ def test_a_wrong_layer_is_told_before_anything_learns(train_head, caplog):
     assert "features" not in [record.getMessage().split()[0] for record in caplog.records]
 
 
-def test_nothing_is_left_of_the_checkpoints_of_a_training_that_ended(head_only, train_head, tmp_path):
+def test_nothing_is_left_of_the_checkpoints_of_a_training_that_ended(head_only, head_elsewhere):
     assert not head_only.folder.with_name("plain.checkpoints").exists()
-    other = tmp_path / "kept" / "0123456789abcdef" / "head-0.npz"
-    other.parent.mkdir(parents=True)
-    other.touch()
-    train_head("elsewhere", checkpoints=tmp_path / "kept", checkpoint_minutes=0)
-    assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == [other]  # of another training
+    (left,) = [path for path in (head_elsewhere[1] / "kept").rglob("*") if path.is_file()]
+    assert left.parent.name == "0123456789abcdef"  # of another training
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
