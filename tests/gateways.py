@@ -42,11 +42,15 @@ class RandomChoice:
 
 
 class Late:
-    """A gateway whose proxies have new weights some time after its controller has said so of the route."""
+    """A gateway whose proxies have new weights some time after its controller has said so of the route.
 
-    def __init__(self, gateway, lag_s, clock=time.monotonic):
-        self.gateway, self.lag_s, self._clock = gateway, lag_s, clock
-        self._coming = []
+    The time is in seconds, or in requests, which a slow machine doesn't change.
+    """
+
+    def __init__(self, gateway, lag_s=0.0, lag_requests=0):
+        self.gateway, self._lag = gateway, lag_requests or lag_s
+        self._clock = (lambda: self._requests) if lag_requests else time.monotonic
+        self._coming, self._requests = [], 0
 
     @property
     def weights(self):
@@ -55,10 +59,11 @@ class Late:
     def take(self, weights):
         if not self._coming or self._coming[-1][1] != weights:
             # The first ones are there from the start: a proxy that knows no backend at all answers with 500.
-            self._coming.append((self._clock() + (self.lag_s if self._coming else 0), dict(weights)))
+            self._coming.append((self._clock() + (self._lag if self._coming else 0), dict(weights)))
         self._arrive()
 
     def choose(self, request):
+        self._requests += 1
         self._arrive()
         return self.gateway.choose(request)
 

@@ -2,14 +2,13 @@
 
 import pytest
 
-from sat_xception.deploy import pod_diagnosis as pods
 from sat_xception.deploy import readiness as wait
 from sat_xception.deploy.preflight import PERMISSIONS
 from sat_xception.deploy.two_services import TwoServices
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from tests.deploy.packages import NAME
 from tests.deploy.test_rollout import records
-from tests.kserve_cluster import GATEWAY, KSERVE, until
+from tests.kserve_cluster import GATEWAY, KSERVE, Clock, until
 from tests.kubernetes_api import Fault
 
 ROUTE = f"{NAME}-route"
@@ -35,7 +34,8 @@ def test_a_busy_api_server_is_asked_again_when_it_says(cluster, roll_out):
     assert not any(fault.times for fault in cluster.api.faults)
 
 
-def test_a_watch_that_expires_is_begun_anew(cluster, roll_out):
+def test_a_watch_that_expires_is_begun_anew(cluster, roll_out, hurry):
+    hurry("k8s_client")
     cluster.hold = "waiting"
     original = cluster.api._get
 
@@ -198,60 +198,18 @@ def test_a_damaged_history_says_which_record(cluster, roll_out):
 # Pods that don't get ready
 
 
-@pytest.mark.parametrize(
-    ("fate", "error", "said"),
-    [
-        ("crash", ModelError, "container storage-initializer of pod .* is in CrashLoopBackOff.*exit code 1"),
-        ("crash later", ModelError, "container kserve-container of pod .* is in CrashLoopBackOff.*exit code 134"),
-        ("oom", ModelError, "OOMKilled.*raise the template's memory limit"),
-        ("deadline", ServiceError, "ProgressDeadlineExceeded"),
-    ],
-)
-def test_a_predictor_that_never_will_be_ready_ends_the_rollout_at_once(cluster, roll_out, fate, error, said):
-    roll_out(1)
-    cluster.fates[2] = fate
-    with pytest.raises(error, match=said) as caught:
-        roll_out(2)
-    assert "rolled back, version 1 has all the traffic again" in str(caught.value)
-    assert cluster.weights[ROUTE] == {A: 100} and f"{NAME}-b" not in services(cluster)
-
-
 @pytest.fixture
-def impatient(monkeypatch):
-    """What may last for a while lasts too long at the second look."""
-    for kind in pods.PATIENCE_S:
-        monkeypatch.setitem(pods.PATIENCE_S, kind, 0.01)
+def time_flies(cluster, monkeypatch):
+    """From when pods have been through all that becomes of them, half a minute passes at each look at the clock."""
+    clock = Clock()
 
+    def monotonic():
+        if any(tick > 6 for tick in cluster.ticks.values()):
+            clock.ahead_s += 30
+        return Clock.monotonic(clock)
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(
-    ("fate", "error", "said"),
-    [
-        ("quota", ServiceError, "the cluster refuses its pods: .*exceeded quota: .*raise the quota"),
-        ("pod security", ConfigError, "the cluster refuses its pods: .*violates PodSecurity"),
-        ("webhook", ConfigError, "the cluster refuses its pods: .*images need a signature"),
-        ("policy", ConfigError, "the cluster refuses its pods: .*docker.io isn't allowed"),
-        ("event", ConfigError, 'the cluster refuses its pods: .*serviceaccount "reader" not found'),
-        ("deployment", ConfigError, "the cluster refuses its pods: .*Deployments need an owner"),
-        ("webhook away", ServiceError, "the cluster refuses its pods: .*connection refused"),
-        ("image", ServiceError, "ImagePullBackOff: its image can't be fetched"),
-        ("config map", ServiceError, 'CreateContainerConfigError: .*configmap "settings" not found'),
-        ("blocked", ModelError, "BlockedByFailedLoad: ModelLoadFailed: Op type not registered 'DisableCopyOnRead'"),
-        ("mount", ServiceError, 'FailedMount: .*configmap "tfs-config-7d" not found'),
-    ],
-)
-def test_what_lasts_too_long_ends_the_rollout_with_its_reason_and_its_exit_code(cluster, roll_out, fate, error, said):
-    roll_out(1)
-    cluster.fates[2] = fate
-    with pytest.raises(error, match=rf"doesn't start: .*{said}.* \(for ") as caught:
-        roll_out(2)
-    assert type(caught.value) is error
-    assert "rolled back, version 1 has all the traffic again" in str(caught.value)
-    assert cluster.weights[ROUTE] == {A: 100} and f"{NAME}-b" not in services(cluster)
-
-
-def test_pods_that_are_refused_have_half_a_minute():
-    assert pods.PATIENCE_S["refused"] == 30
+    clock.monotonic = monotonic
+    monkeypatch.setattr(wait, "time", clock)
 
 
 @pytest.mark.parametrize("fate", ["image once", "blocked once"])
@@ -261,6 +219,7 @@ def test_one_failed_pull_or_download_is_not_the_end(cluster, roll_out, fate):
     assert cluster.weights[ROUTE] == {A: 100}
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_events_of_an_earlier_deployment_of_the_same_name_refuse_nothing(cluster, roll_out):
     """Events are kept for an hour: longer than it takes to raise a quota and deploy again."""
     cluster.fates[1] = "no node"
@@ -274,7 +233,7 @@ def test_events_of_an_earlier_deployment_of_the_same_name_refuse_nothing(cluster
     }
     cluster.api.put("events", event)
     with pytest.raises(ServiceError, match="has no node"):
-        roll_out(1, start_minutes=0.02)
+        roll_out(1)
 
 
 def test_the_log_of_a_container_that_ends_is_in_the_message(cluster, roll_out):
@@ -283,16 +242,18 @@ def test_the_log_of_a_container_that_ends_is_in_the_message(cluster, roll_out):
         roll_out(1)
 
 
+@pytest.mark.usefixtures("time_flies")
 @pytest.mark.parametrize(
-    ("fate", "said"), [("no node", "has no node: 0/3 nodes are available"), ("never", "isn't ready after 1.2 s")]
+    ("fate", "said"), [("no node", "has no node: 0/3 nodes are available"), ("never", "isn't ready after 1 m 00 s")]
 )
 def test_a_predictor_that_isnt_ready_in_time_ends_the_rollout_with_what_it_waits_for(cluster, roll_out, fate, said):
     cluster.fates[1] = fate
     with pytest.raises(ServiceError, match=said):
-        roll_out(1, start_minutes=0.02)
+        roll_out(1)
     assert services(cluster) == TEMPLATE_ALONE
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_events_of_a_pod_say_what_it_waits_for(cluster, roll_out):
     cluster.fates[1] = "never"
     event = {
@@ -304,7 +265,7 @@ def test_events_of_a_pod_say_what_it_waits_for(cluster, roll_out):
     }
     cluster.api.put("events", event)
     with pytest.raises(ServiceError, match='waits: FailedMount: secret "models" not found'):
-        roll_out(1, start_minutes=0.02)
+        roll_out(1)
 
 
 def test_ready_is_not_believed_before_the_new_model_is_behind_it(cluster, roll_out, monkeypatch):

@@ -15,6 +15,7 @@ from sat_xception.deploy.visitor import Visitor
 from sat_xception.errors import ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
 from sat_xception.served_model.golden import GoldenTiles
+from tests.deploy.conftest import ALL_STEPS
 from tests.deploy.packages import NAME, write_package
 from tests.deploy.test_rollout import load
 from tests.gateways import Affinity, Late, RandomChoice, SmoothRoundRobin
@@ -26,8 +27,8 @@ OLD, NEW = f"{NAME}-a-predictor", f"{NAME}-b-predictor"
 GATEWAYS = {
     "turns": SmoothRoundRobin,
     "chance": lambda: RandomChoice(seed=3),
-    "turns, late": lambda: Late(SmoothRoundRobin(), 1.0),
-    "chance, late": lambda: Late(RandomChoice(seed=3), 1.0),
+    "turns, late": lambda: Late(SmoothRoundRobin(), lag_requests=30),
+    "chance, late": lambda: Late(RandomChoice(seed=3), lag_requests=30),
     "kept by connection": lambda: Affinity("connection", seed=3),
     "kept by cookie": lambda: Affinity("cookie", seed=3),
 }
@@ -46,6 +47,7 @@ def servers(packages, tmp_path_factory):
 def enough_rounds(fewer_rounds, monkeypatch):
     """Requests enough at each step for its share to be seen."""
     monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_ROUNDS", 24)
+    monkeypatch.setattr("sat_xception.deploy.traffic_checks._MIN_TILES", 5)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_the_new_version_is_asked_for_enough_tiles_and_its_share_is_seen(step, g
     assert figures.tiles_by_new >= 5
     if percent == 100:
         assert figures.by_new == 1
-    else:  # on a slow machine, half of the answers may come before a late gateway has the weights
+    else:  # half of the answers may come before a late gateway has the weights
         least = before if "late" in gateway else percent
         assert least / 100 - 0.2 <= figures.by_new <= percent / 100 + 0.2
 
@@ -117,7 +119,7 @@ def test_the_new_version_is_asked_for_enough_tiles_and_its_share_is_seen(step, g
 @pytest.mark.parametrize("new", ["other", "alike"])
 def test_a_gateway_that_keeps_clients_by_their_address_is_told(step, new):
     with pytest.raises(ServiceError) as caught:
-        step(50, new, Affinity("address"), timeout_s=1)
+        step(50, new, Affinity("address"), timeout_s=0.1)
     assert "answered 0 of" in str(caught.value) or "answered 6" in str(caught.value)
     assert "expected 50 %" in str(caught.value)
     assert "keeps clients at one backend by their address" in str(caught.value)
@@ -135,14 +137,14 @@ def test_with_all_the_traffic_at_once_it_doesnt_matter_who_is_kept_where(step):
 
 def test_a_gateway_that_never_takes_the_weights_is_told_after_the_time_it_has(step):
     with pytest.raises(
-        ServiceError, match=r"version 2 answered 0 of \d+ requests .*expected 10 % \(answered: \d+ by version 1\)"
+        ServiceError, match=r"version 2 answered 0 of \d+ requests .*expected 50 % \(answered: \d+ by version 1\)"
     ):
-        step(10, "alike", Late(SmoothRoundRobin(), 3600), timeout_s=0.5)
+        step(50, "alike", Late(SmoothRoundRobin(), 3600), timeout_s=0.1)
 
 
 def test_one_answer_of_the_old_version_is_too_many_once_the_new_one_has_all_the_traffic(step):
     with pytest.raises(ServiceError, match="expected 100 %"):
-        step(100, "other", Late(RandomChoice(), 3600), before=90, timeout_s=0.5)
+        step(100, "other", Late(RandomChoice(), 3600), before=90, timeout_s=0.1)
 
 
 def test_a_step_without_enough_tiles_of_the_new_version_isnt_passed(step, monkeypatch):
@@ -190,7 +192,7 @@ def test_two_versions_with_the_same_answers_roll_out_by_turns(cluster, roll_out,
     roll_out(1)
     cluster.use_gateway(SmoothRoundRobin())
     # Without other users, whose requests would change whose turn it is.
-    steps = roll_out(2, package=alike).record.rollout.steps
+    steps = roll_out(2, package=alike, traffic_steps=ALL_STEPS).record.rollout.steps
     assert [step.percent for step in steps] == [10, 50, 100]
     assert all(step.tiles_answered_by_new >= 5 and step.failed == 0 for step in steps)
     assert cluster.weights[ROUTE] == {NEW: 100}
@@ -206,20 +208,21 @@ def test_a_gateway_that_keeps_connections_at_their_backend_splits_all_the_same(c
 @pytest.mark.slow
 def test_no_user_notices_a_gateway_that_is_late(cluster, roll_out):
     roll_out(1)
-    cluster.use_gateway(Late(SmoothRoundRobin(), 2.0))
+    cluster.use_gateway(Late(SmoothRoundRobin(), 0.5))
     with load(cluster.endpoint) as answered:
-        roll_out(2, traffic_steps=(10, 90, 100), drain_s=3)
-        cluster.delays_s[OLD] = 0.3
+        roll_out(2, traffic_steps=(10, 90, 100), drain_s=1)
+        cluster.delays_s[OLD] = 1.0
         with pytest.raises(ModelError, match="at the 95th percentile"):
-            roll_out(3, max_slowdown=2, traffic_steps=(50, 100), drain_s=3)
+            roll_out(3, max_slowdown=2, traffic_steps=(50, 100), drain_s=1)
     assert set(answered) == {200}
     assert cluster.weights[ROUTE] == {NEW: 100}
 
 
 def test_who_is_kept_by_address_can_be_moved_at_once(cluster, roll_out, alike):
     roll_out(1)
+    cluster.clock.rate = 20
     cluster.use_gateway(Affinity("address"))
     with pytest.raises(ServiceError, match=r"rolled back, version 1 .*--traffic-steps 100"):
-        roll_out(2, package=alike, traffic_steps=(50, 100), timeout_s=1)
+        roll_out(2, package=alike)
     roll_out(2, package=alike, traffic_steps=(100,))
     assert cluster.weights[ROUTE] == {NEW: 100}

@@ -21,7 +21,7 @@ from tests.deploy.test_killed_rollout import (
     test_sigterm_gives_the_traffic_back_before_the_process_ends,
 )
 from tests.deploy.test_killed_rollout import (
-    test_after_a_kill_users_are_answered_and_the_same_command_finishes as after_a_kill,
+    test_after_a_kill_users_are_answered_and_the_next_run_finishes as after_a_kill,
 )
 from tests.deploy.test_lock import (
     api,
@@ -133,4 +133,4 @@ def test_after_a_kill(cluster, roll_out, start, stage):
 @NATIVE
 @pytest.mark.parametrize("happens", [a_good_canary, a_wrong_canary, a_crashing_canary])
 def test_a_canary(cluster, roll_out, happens):
-    happens(cluster, lambda version: roll_out(version, strategy="canary"))
+    happens(cluster, lambda version, **changes: roll_out(version, strategy="canary", **changes))

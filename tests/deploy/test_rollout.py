@@ -16,6 +16,7 @@ from sat_xception.deploy.rollout_record import FAILED
 from sat_xception.deploy.traffic_checks import agreement
 from sat_xception.errors import ConfigError, DataError, ModelError, ServiceError
 from sat_xception.serve.client import EndpointClient
+from tests.deploy.conftest import ALL_STEPS
 from tests.deploy.packages import NAME, write_package
 from tests.kserve_cluster import GATEWAY, KSERVE
 from tests.predictors import ServingPredictor
@@ -74,7 +75,7 @@ def test_a_first_version_gets_all_the_traffic(cluster, roll_out, caplog):
 def test_the_next_version_takes_over_in_steps_and_no_request_of_a_user_fails(cluster, roll_out):
     roll_out(1)
     with load(cluster.endpoint) as answered:
-        record = roll_out(2).record
+        record = roll_out(2, traffic_steps=ALL_STEPS).record
     assert len(answered) > 50 and set(answered) == {200}
     assert cluster.weights[ROUTE] == {B: 100}
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-b", f"{NAME}-template"]
@@ -102,7 +103,7 @@ def test_a_model_that_answers_golden_tiles_wrongly_is_rolled_back_by_itself(clus
 def test_a_version_that_fails_only_under_traffic_is_rolled_back(cluster, roll_out):
     roll_out(1)
     cluster.route_faults[B] = lambda request: web.json_response({"error": "out of GPU memory"}, status=500)
-    with pytest.raises(ServiceError, match=r"rolled back, version 1 .* failed at 10 %.*out of GPU memory"):
+    with pytest.raises(ServiceError, match=r"rolled back, version 1 .* failed at 50 %.*out of GPU memory"):
         roll_out(2)
     assert cluster.weights[ROUTE] == {A: 100}
     assert "out of GPU memory" in records(cluster)[0]["reason"]
@@ -122,9 +123,9 @@ def test_wrong_answers_behind_the_route_are_noticed(cluster, roll_out):
 
 def test_a_slower_version_is_rolled_back_unless_that_is_meant(cluster, roll_out):
     roll_out(1)
-    cluster.delays_s[B] = 0.3
+    cluster.delays_s[B] = 1.0
     with pytest.raises(ModelError, match=r"at the 95th percentile.*--max-slowdown 2"):
-        roll_out(2, max_slowdown=2, traffic_steps=(50, 100))
+        roll_out(2, max_slowdown=2)
     assert cluster.weights[ROUTE] == {A: 100}
 
 
@@ -159,14 +160,16 @@ def test_old_and_new_are_compared_on_tiles_of_a_folder(cluster, roll_out, tmp_pa
         roll_out(2, min_agreement=1, tiles=tmp_path / "root")
 
 
-def test_a_route_that_the_gateway_refuses_is_told_in_its_words(cluster, roll_out):
+def test_a_route_that_the_gateway_refuses_is_told_in_its_words(cluster, roll_out, hurry):
+    hurry("traffic")
     cluster.refuses_route = "Gateway has no listener for this host"
     with pytest.raises(ServiceError, match="Gateway has no listener for this host"):
-        roll_out(1, timeout_s=4)
+        roll_out(1)
     assert cluster.api.names("inferenceservices", KSERVE) == [f"{NAME}-template"]
 
 
 def test_the_host_that_the_gateway_routes_by_can_be_given(cluster, roll_out):
+    cluster.clock.rate = 20
     with pytest.raises(ServiceError, match=r"no route for this host|404"):
         roll_out(1, endpoint_host="other.example.org")
     roll_out(1, endpoint_host="tiles.example.org")
@@ -174,9 +177,11 @@ def test_the_host_that_the_gateway_routes_by_can_be_given(cluster, roll_out):
 
 
 def test_a_gateway_that_asks_for_a_token_gets_it_and_predictors_dont(cluster, roll_out, tmp_path, monkeypatch):
+    cluster.clock.rate = 20
     cluster.token = "secret-of-the-users"
     with pytest.raises(ServiceError, match=r"401: .*Check --token-file \(or \$SAT_XCEPTION_TOKEN_FILE\)"):
-        roll_out(1, timeout_s=4)
+        roll_out(1)
+    cluster.clock.rate = 1
     (tmp_path / "token").write_text(cluster.token)
     monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "token"))
     roll_out(1)
@@ -225,7 +230,7 @@ def test_a_copy_of_the_template_carries_nothing_that_is_the_templates_own(cluste
 def test_a_dry_run_shows_the_checks_and_the_change_and_changes_nothing(cluster, roll_out):
     roll_out(1)
     before = {key: body["metadata"]["resourceVersion"] for key, body in cluster.api.objects.items()}
-    shown = roll_out(2, dry_run=True).summary()
+    shown = roll_out(2, dry_run=True, traffic_steps=ALL_STEPS).summary()
     assert {key: body["metadata"]["resourceVersion"] for key, body in cluster.api.objects.items()} == before
     assert not (cluster.root / f"{NAME}-releases" / "2").exists()
     assert "PROBLEM" not in shown and "traffic: 10 % -> 50 % -> 100 %" in shown
