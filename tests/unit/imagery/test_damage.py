@@ -88,7 +88,17 @@ ARCHIVES = {"mbtiles": write_mbtiles, "pmtiles": write_pmtiles, "tif": write_geo
 
 # A GeoTIFF's tiles of 64 pixels are its blocks; others are resampled, which takes longer.
 @pytest.mark.parametrize(
-    ("kind", "tile_size", "count"), [("mbtiles", 0, 160), ("pmtiles", 0, 160), ("tif", 64, 160), ("tif", 32, 20)]
+    ("kind", "tile_size", "count"),
+    [
+        ("mbtiles", 0, 40),
+        ("pmtiles", 0, 40),
+        ("tif", 64, 30),
+        ("tif", 32, 10),
+        *(
+            pytest.param(*many, marks=pytest.mark.slow)
+            for many in (("mbtiles", 0, 160), ("pmtiles", 0, 160), ("tif", 64, 160), ("tif", 32, 20))
+        ),
+    ],
 )
 def test_damage_costs_tiles_or_is_an_error_of_ours(tmp_path, monkeypatch, kind, tile_size, count):
     # Each thread opens a GeoTIFF for itself, which takes longer than to read it.

@@ -1,6 +1,7 @@
 """One rule for what share of a tile may be empty, whatever says so: transparency, masks, values that mean nothing."""
 
 import asyncio
+import functools
 import io
 
 import mercantile
@@ -173,8 +174,9 @@ def test_a_file_of_class_folders_with_its_mask_beside_it(tmp_path, columns):
     assert found["a/chip.tif"].reason == COLUMNS[columns]
 
 
-@pytest.mark.parametrize("source", ["folder", "mbtiles"])
-def test_the_edge_of_an_orthophoto_is_the_same_in_every_kind_of_imagery(tmp_path, source):
+@functools.cache
+def tiles_at_an_edge():
+    """Return 144 tiles by z, x and y: of each four columns one is cut off, one is empty, and two are whole."""
     tiles = {}
     for x in range(X, X + 12):
         for y in range(Y, Y + 12):
@@ -182,6 +184,12 @@ def test_the_edge_of_an_orthophoto_is_the_same_in_every_kind_of_imagery(tmp_path
             image[:9, :9, :3] = np.random.default_rng([x, y]).integers(0, 255, (9, 9, 3))
             image[40:, 40:, :3] = np.random.default_rng([y, x]).integers(0, 255, (27, 27, 3)).repeat(8, 0).repeat(8, 1)
             tiles[Z, x, y] = encoded(Image.fromarray(image), "PNG")
+    return tiles
+
+
+@pytest.mark.parametrize("source", ["folder", "mbtiles"])
+def test_the_edge_of_an_orthophoto_is_the_same_in_every_kind_of_imagery(tmp_path, source):
+    tiles = tiles_at_an_edge()
     labels = ["x,y,z,label", *(f"{x},{y},{Z},{'school' if (x + y) % 2 else 'field'}" for _, x, y in tiles)]
     (tmp_path / "labels.csv").write_text("\n".join(labels))
     imagery = tmp_path / "tiles"

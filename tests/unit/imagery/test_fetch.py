@@ -64,8 +64,8 @@ def test_no_tiles_are_no_error(images, tmp_path):
         ((403, {}), "HTTP 403", False),
         ((404, {}), "HTTP 404", False),
         ((503, {}), "HTTP 503, 3 times", True),
-        ("hang", "no whole answer in 1.5 s, 3 times", True),
-        ("drip", "no whole answer in 1.5 s, 3 times", True),
+        ("hang", "no whole answer in 0.3 s, 3 times", True),
+        ("drip", "no whole answer in 0.3 s, 3 times", True),
         ("half", "connection failed: RemoteProtocolError, 3 times", True),
         ("reset", "connection failed: ", True),
         ("html", "HTTP 200 with text/html, not an image", False),
@@ -83,8 +83,9 @@ def test_no_tiles_are_no_error(images, tmp_path):
     ],
 )
 def test_a_fault_is_a_failed_tile_with_a_reason_and_never_a_tile(images, tmp_path, fault, reason, transient):
+    imagery = ImageryConfig(timeout_s=0.3 if fault in ("hang", "drip") else 1.5)
     with TileServer(images, {(1, 1): [fault]}) as server:
-        counts, kept = fetch(server, tmp_path, [(1, 1, 8), (2, 2, 8)])
+        counts, kept = fetch(server, tmp_path, [(1, 1, 8), (2, 2, 8)], imagery=imagery)
         asked = sum(count for (x, _), count in server.asked.items() if x == 1)
     assert (counts.ok, counts.failed) == (1, 1)
     bad = kept[0]
@@ -94,9 +95,10 @@ def test_a_fault_is_a_failed_tile_with_a_reason_and_never_a_tile(images, tmp_pat
 
 
 @pytest.mark.parametrize("fault", [(429, {}), (500, {}), "hang", "half", "reset"])
-def test_a_fault_that_passes_costs_nothing_but_time(images, tmp_path, fault):
+def test_a_fault_that_passes_costs_nothing_but_time(images, tmp_path, fault, monkeypatch):
+    monkeypatch.setattr("sat_xception.imagery.web._PATIENCE_S", 0.1)  # after a 429
     with TileServer(images, {(1, 1): [fault, fault, "tile"]}) as server:
-        counts, _ = fetch(server, tmp_path)
+        counts, _ = fetch(server, tmp_path, imagery=ImageryConfig(timeout_s=0.3 if fault == "hang" else 1.5))
     assert counts.ok == 1
 
 
@@ -205,7 +207,7 @@ def test_an_error_of_ours_stops_the_run_and_loses_no_tile(images, tmp_path):
 def test_the_token_is_sent_and_is_nowhere_else(images, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("IMAGERY_TOKEN", "s3cret/+")
     caplog.set_level(logging.DEBUG)
-    imagery = ImageryConfig(token_env="IMAGERY_TOKEN", contact="maps@example.org", timeout_s=0.5)
+    imagery = ImageryConfig(token_env="IMAGERY_TOKEN", contact="maps@example.org", timeout_s=0.3)
     script = {(0, 0): ["reset"], (1, 0): ["hang"], (2, 0): ["loop"], (3, 0): [(403, {})]}
     with TileServer(images, script) as server:
         _, kept = fetch(server, tmp_path, square(8), imagery=imagery, template=server.template + "?key={token}")
@@ -269,30 +271,30 @@ from pathlib import Path
 from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
-tiles = [(n % 10, n // 10, 8) for n in range(400)]
+tiles = [(n % 10, n // 10, 8) for n in range(200)]
 with FetchStore(Path(sys.argv[2])) as store:
     source = open_imagery(sys.argv[1], ImageryConfig())  # which imports what takes longer than the fetching
     print("ready", flush=True)
-    fetch_tiles(tiles, source, store, FetchConfig(workers=8), 400)
+    fetch_tiles(tiles, source, store, FetchConfig(workers=8), 200)
 """
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_again_and_again_a_run_ends_as_if_undisturbed(images, tmp_path, times):
-    rng = random.Random(4)
+    rng, config = random.Random(4), replace(QUICK, workers=8)
     with TileServer(images, delay_s=0.02) as server:
         for _ in range(times):
             command = [sys.executable, "-c", _CHILD, server.template, str(tmp_path / "killed")]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
                 child.stdout.readline()
-                asked = sum(server.asked.values()) + rng.randint(0, 320 // times)
+                asked = sum(server.asked.values()) + rng.randint(0, 160 // times)
                 while sum(server.asked.values()) <= asked:
                     time.sleep(0.002)
                 os.kill(child.pid, signal.SIGKILL)
-        counts, killed = fetch(server, tmp_path / "killed", square(400), imagery=ImageryConfig())
+        counts, killed = fetch(server, tmp_path / "killed", square(200), config, ImageryConfig())
         assert 0 < counts.resumed
-        assert sum(server.asked.values()) <= 400 + times * 8
-        _, undisturbed = fetch(server, tmp_path / "undisturbed", square(400), imagery=ImageryConfig())
+        assert sum(server.asked.values()) <= 200 + times * 8
+        _, undisturbed = fetch(server, tmp_path / "undisturbed", square(200), config, ImageryConfig())
     assert killed == undisturbed
 
 

@@ -114,7 +114,7 @@ class _Sticky(BaseHTTPRequestHandler):
 def test_a_client_is_known_again_unless_each_request_comes_as_a_new_ones(as_new_client, connections, cookies):
     with ThreadingHTTPServer(("127.0.0.1", 0), _Sticky) as server:
         server.seen = []
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             address = f"http://127.0.0.1:{server.server_port}"
@@ -140,7 +140,8 @@ def test_a_refused_image_is_an_invalid_argument(client):
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_nobody_listening_is_unavailable_with_advice(scheme):
+def test_nobody_listening_is_unavailable_with_advice(scheme, monkeypatch):
+    monkeypatch.setattr("sat_xception.serve.client._RETRY_DELAYS_S", (0.01, 0.01))
     with (
         bound_socket("127.0.0.1", 0, "") as free,
         EndpointClient(f"{scheme}://127.0.0.1:{free.getsockname()[1]}", NAME) as client,

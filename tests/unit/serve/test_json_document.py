@@ -6,10 +6,12 @@ import random
 
 import pytest
 
+from sat_xception.serve import json_document
 from sat_xception.serve.json_document import parse_body
 from sat_xception.serve.protocol import Code, RequestError
 
-DEEP = 500_000  # far beyond what a parser that calls itself can follow
+# Far beyond what a parser that calls itself can follow; and as many as are read at most in a few seconds.
+DEEP, DEEPEST = 50_000, 500_000
 NEST = b"[" * DEEP + b"]" * DEEP
 
 
@@ -43,7 +45,7 @@ def test_colons_in_strings_and_keys_of_other_objects_are_no_second_key(note):
     assert parse_body(b'{"note": %s, "instances": [1]}' % note)["instances"] == [1]
 
 
-@pytest.mark.parametrize("depth", [60, 500, 1100, DEEP])
+@pytest.mark.parametrize("depth", [60, 500, 1100, DEEP, pytest.param(DEEPEST, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a": ', b"}"), (b'[{"a":[', b"]}]")])
 def test_a_key_that_is_not_read_may_be_nested_to_any_depth(depth, brackets):
     opening, closing = brackets
@@ -65,8 +67,12 @@ def test_what_is_broken_far_down_is_refused(tail):
     assert "JSON Parse error" in refused(b'{"instances": [1], "nested": ' + b"[" * 5000 + tail + b"}" * 5001)
 
 
-def test_a_body_of_brackets_alone_is_given_up_early():
-    assert "send less of it" in refused(b'{"instances":' + b"[" * 2_100_000)
+@pytest.mark.parametrize("most", [50_000, pytest.param(2_000_000, marks=pytest.mark.slow)])
+def test_a_body_of_brackets_alone_is_given_up_early(monkeypatch, most):
+    if most < json_document._MAX_STEPS:
+        monkeypatch.setattr(json_document, "_MAX_STEPS", most)
+    assert most == json_document._MAX_STEPS
+    assert "send less of it" in refused(b'{"instances":' + b"[" * (most + most // 20))
 
 
 def made(source: random.Random, depth: int) -> object:

@@ -312,6 +312,7 @@ def test_an_endpoint_that_goes_away_in_the_middle_ends_the_run_and_leaves_no_fil
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sat_xception.serve.predict.EndpointClient", Leaving)
+        patch.setattr("sat_xception.serve.client._RETRY_DELAYS_S", (0.01, 0.01))
         with pytest.raises(ServiceError, match=r"can't reach|didn't answer"):
             run(tiles, tmp_path / "scores.csv", endpoint=server.rest_url, timeout_s=2.0)
     assert sum(answered) < 67

@@ -185,7 +185,7 @@ def changing_server(answers: int, tells_version: bool = True) -> Iterator[tuple[
             self.wfile.write(data)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", asked
@@ -223,7 +223,7 @@ def test_an_endpoint_that_tells_no_version_is_asked_all_the_same_and_it_is_logge
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_ends_at_its_deadline_whoever_drips(kind):
-    with dripping_server(kind) as url, EndpointClient(url, "m", timeout_s=0.5) as client:
+    with dripping_server(kind) as url, EndpointClient(url, "m", timeout_s=0.2) as client:
         started = time.monotonic()
         with pytest.raises(RequestError) as caught:
             client.predict([b"image"])
