@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "ConfigError",
     "DataError",
     "DivergedError",
+    "Fault",
     "GateRefusedError",
     "ModelError",
     "PreemptedError",
     "SatXceptionError",
     "ServiceError",
     "did_you_mean",
+    "faults_of",
 ]
 
 
@@ -32,6 +38,40 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
+
+
+class Fault(NamedTuple):
+    """A value that a pydantic model refused: where, why, and the value.
+
+    Attributes:
+        path: Names and indices down to the value; empty for a fault of several values together.
+        why: Message of the check.
+        value: The value; for a missing one, the mapping that lacks it.
+        kind: pydantic's type of the fault, such as "missing" or "extra_forbidden".
+    """
+
+    path: tuple[str | int, ...]
+    why: str
+    value: object
+    kind: str
+
+    @property
+    def field(self) -> str:
+        """The path with dots."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a required value is missing."""
+        return self.kind == "missing"
+
+
+def faults_of(error: ValidationError) -> list[Fault]:
+    """Return the faults that pydantic found."""
+    return [
+        Fault(item["loc"], item["msg"].removeprefix("Value error, "), item["input"], item["type"])
+        for item in error.errors(include_url=False)
+    ]
 
 
 class SatXceptionError(Exception):

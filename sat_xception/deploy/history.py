@@ -11,6 +11,7 @@ from typing import Any
 from sat_xception.clock import timestamp, utc_now
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP
+from sat_xception.deploy.k8s_objects import ConfigMap
 from sat_xception.deploy.rollout_record import IN_PROGRESS, REPLACED, SERVING, RolloutRecord
 
 __all__ = ["History"]
@@ -32,11 +33,11 @@ class History:
         self.records = self._read()
 
     def _read(self) -> list[RolloutRecord]:
-        found = self._cluster.get(CONFIG_MAP, self._map)
+        found = ConfigMap.of(self._cluster.get(CONFIG_MAP, self._map) or {})
         namespace = self._cluster.namespace
         advice = f"remove it with `kubectl edit configmap {self._map} -n {namespace}`"
         records = []
-        for key, text in sorted(((found or {}).get("data") or {}).items(), reverse=True):
+        for key, text in sorted(found.data.items(), reverse=True):
             origin = f"record {key} in ConfigMap {self._map} of namespace {namespace}"
             record = RolloutRecord.from_json(text, origin, advice)
             records.append(record.model_copy(update={"id": key.removesuffix(".json")}))

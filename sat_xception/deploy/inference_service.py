@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from sat_xception.deploy.kserve_objects import InferenceService, ServingRuntime
 from sat_xception.deploy.release import Release
 
 __all__ = [
@@ -52,22 +53,27 @@ def service_of(template: Object, name: str, release: Release) -> Object:
         name: Name of the new InferenceService.
         release: Release to serve.
     """
-    manifest = copy_of(template, name, predictor_of(template, release))
-    manifest["metadata"]["annotations"] |= annotations_of(release)
-    return manifest
+    return copy_of(template, name, predictor_of(template, release), annotations_of(release))
 
 
-def copy_of(template: Object, name: str, predictor: Object) -> Object:
-    """Return the manifest of an InferenceService with the settings of the template and another predictor."""
-    metadata = template["metadata"]
+def copy_of(template: Object, name: str, predictor: Object, annotations: Mapping[str, str] | None = None) -> Object:
+    """Return the manifest of an InferenceService with the settings of the template and another predictor.
+
+    Args:
+        template: The template InferenceService from the cluster.
+        name: Name of the new InferenceService.
+        predictor: Its predictor.
+        annotations: Further annotations.
+    """
+    service = InferenceService.of(template)
     return {
         "metadata": {
             "name": name,
-            "namespace": metadata["namespace"],
-            "labels": _kept(metadata.get("labels")),
-            "annotations": _kept(metadata.get("annotations")),
+            "namespace": service.metadata.namespace,
+            "labels": _kept(service.metadata.labels),
+            "annotations": {**_kept(service.metadata.annotations), **(annotations or {})},
         },
-        "spec": {**copy.deepcopy(template["spec"]), "predictor": predictor},
+        "spec": {**service.spec.manifest(), "predictor": predictor},
     }
 
 
@@ -82,15 +88,15 @@ def annotations_of(release: Release) -> dict[str, str]:
 
 def predictor_of(template: Object, release: Release) -> Object:
     """Return the template's predictor with a release's storageUri, and no other storage."""
-    predictor: Object = copy.deepcopy(template["spec"]["predictor"])
-    predictor["model"].pop("storage", None)
-    predictor["model"]["storageUri"] = release.storage_uri
-    return predictor
+    predictor = InferenceService.of(template).spec.predictor
+    model = {**predictor.model.manifest(), "storageUri": release.storage_uri}
+    model.pop("storage", None)
+    return {**predictor.manifest(), "model": model}
 
 
 def version_of(service: Object) -> int:
     """Return the version that an InferenceService serves, by its annotation; 0 without one."""
-    said = service["metadata"].get("annotations", {}).get(_VERSION, "")
+    said = InferenceService.of(service).metadata.annotations.get(_VERSION, "")
     return int(said) if said.isdecimal() else 0
 
 
@@ -100,15 +106,10 @@ def model_name_problem(template: Object, runtime: Object, name: str) -> str:
     KServe's own runtime names the model after the InferenceService. Two InferenceServices would then have different
     paths, and no route could split traffic between them.
     """
-    model = template["spec"]["predictor"].get("model", {})
-    arguments = [
-        argument
-        for container in runtime["spec"].get("containers", ())
-        for argument in (*container.get("command", ()), *container.get("args", ()))
-    ]
-    names = [
-        argument.partition("=")[2] for argument in (*arguments, *model.get("args", ())) if "model_name=" in argument
-    ]
+    model = InferenceService.of(template).spec.predictor.model
+    containers = ServingRuntime.of(runtime).spec.containers
+    arguments = [argument for container in containers for argument in (*container.command, *container.args)]
+    names = [argument.partition("=")[2] for argument in (*arguments, *model.args) if "model_name=" in argument]
     if not names or names[-1] == name:
         return ""
     place = "the args of the template's model, or of the runtime"
@@ -137,9 +138,9 @@ def difference(before: Object | None, after: Object) -> str:
 
 def _text(value: Object) -> list[str]:
     shown = {key: part for key, part in value.items() if key != "status"}
-    shown["metadata"] = {key: part for key, part in value["metadata"].items() if key not in _OF_THE_CLUSTER}
-    return yaml.safe_dump(shown, sort_keys=True, allow_unicode=True).splitlines()
+    metadata = {key: part for key, part in value["metadata"].items() if key not in _OF_THE_CLUSTER}
+    return yaml.safe_dump({**shown, "metadata": metadata}, sort_keys=True, allow_unicode=True).splitlines()
 
 
-def _kept(values: dict[str, str] | None) -> dict[str, str]:
-    return {key: value for key, value in (values or {}).items() if not key.startswith(_OF_THE_TEMPLATE)}
+def _kept(values: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in values.items() if not key.startswith(_OF_THE_TEMPLATE)}

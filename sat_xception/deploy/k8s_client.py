@@ -10,11 +10,12 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from sat_xception.deploy.k8s_errors import told
 from sat_xception.deploy.k8s_kinds import ACCESS_REVIEW, Kind
+from sat_xception.deploy.k8s_objects import AccessReview, KubernetesObject, ObjectList, Status
 from sat_xception.errors import ConfigError, ServiceError
 from sat_xception.http_clients import retry, retry_after_s
 from sat_xception.log import get_logger
@@ -122,8 +123,7 @@ class KubernetesClient:
         resource = self._resource(kind)
         selectors = {"label_selector": labels or None, "field_selector": fields or None}
         call = lambda **raw: self._client.get(resource, **self._place(kind), **selectors, **raw)  # noqa: E731
-        items: list[Object] = self._object("list", str(kind), call)["items"]
-        return items
+        return ObjectList.of(self._object("list", str(kind), call)).items
 
     def apply(self, kind: Kind, manifest: Object, *, dry_run: bool = False, force: bool = False) -> Object:
         """Apply a manifest by server-side apply; return the resulting object.
@@ -143,7 +143,7 @@ class KubernetesClient:
             "force_conflicts": force or None,
             "dry_run": "All" if dry_run else None,
         }
-        resource, name = self._resource(kind), manifest["metadata"]["name"]
+        resource, name = self._resource(kind), KubernetesObject.of(manifest).metadata.name
         return self._object(
             "apply",
             f"{kind} {name}",
@@ -156,7 +156,7 @@ class KubernetesClient:
         Raises:
             ConflictError: The object exists already.
         """
-        resource, name = self._resource(kind), body["metadata"]["name"]
+        resource, name = self._resource(kind), KubernetesObject.of(body).metadata.name
         body = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
         place = self._place(kind) | {"field_manager": FIELD_MANAGER}
         return self._object(
@@ -169,7 +169,7 @@ class KubernetesClient:
         Raises:
             ConflictError: The object was changed in between.
         """
-        resource, name = self._resource(kind), body["metadata"]["name"]
+        resource, name = self._resource(kind), KubernetesObject.of(body).metadata.name
         place = self._place(kind) | {"field_manager": FIELD_MANAGER}
         return self._object(
             "update", f"{kind} {name}", lambda **raw: self._client.replace(resource, body=body, **place, **raw)
@@ -206,11 +206,11 @@ class KubernetesClient:
         from kubernetes.watch import Watch
         from urllib3.exceptions import HTTPError
 
-        metadata, started = seen["metadata"], time.monotonic()
+        metadata, started = KubernetesObject.of(seen).metadata, time.monotonic()
         watched = {
             "namespace": self.namespace,
-            "field_selector": f"metadata.name={metadata['name']}",
-            "resource_version": metadata["resourceVersion"],
+            "field_selector": f"metadata.name={metadata.name}",
+            "resource_version": metadata.resource_version,
             "timeout_seconds": max(1, round(timeout_s)),
             "serialize": False,
             # The client's own watch has no deadline: it would wait forever on a dead connection.
@@ -221,7 +221,7 @@ class KubernetesClient:
             for _ in Watch().stream(resource.get, **watched):
                 return
         except (ApiException, HTTPError, ValueError) as error:
-            _log.debug("watch of %s %s ended: %s", kind, metadata["name"], error)
+            _log.debug("watch of %s %s ended: %s", kind, metadata.name, error)
             # Pause, so that a server that refuses every watch isn't asked more often than by polling.
             time.sleep(min(1.0, max(0.0, timeout_s - (time.monotonic() - started))))
 
@@ -239,7 +239,7 @@ class KubernetesClient:
         answer = self._object(
             "create", str(ACCESS_REVIEW), lambda **raw: self._client.create(resource, body=body, **raw)
         )
-        return bool(answer["status"].get("allowed"))
+        return AccessReview.of(answer).status.allowed
 
     def _resource(self, kind: Kind) -> Any:  # noqa: ANN401 - the library has no types
         from kubernetes.dynamic.resource import Resource
@@ -283,10 +283,10 @@ class KubernetesClient:
 
     def _explained(self, verb: str, what: str, error: Any) -> Exception:  # noqa: ANN401 - ApiException
         try:
-            status: Mapping[str, Any] = json.loads(error.body)
-        except (TypeError, ValueError):
-            status = {}
-        if error.status == 404 and status.get("details", {}).get("name") and verb in ("get", "delete"):
+            status = Status.of(json.loads(error.body))
+        except (TypeError, ValueError, ServiceError):
+            status = Status()
+        if error.status == 404 and status.details.name and verb in ("get", "delete"):
             return _NotThereError(what)
         return told(verb, what, int(error.status or 0), status, str(error.reason), self.namespace)
 

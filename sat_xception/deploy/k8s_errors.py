@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from sat_xception.deploy.k8s_objects import Status
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 
 __all__ = ["ConflictError", "refusal_of_pods", "told"]
@@ -14,7 +12,7 @@ class ConflictError(ConfigError):
     """Another manager owns a field, or the object was changed meanwhile."""
 
 
-def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str, namespace: str) -> SatXceptionError:
+def told(verb: str, what: str, code: int, status: Status, reason: str, namespace: str) -> SatXceptionError:
     """Return the error for an HTTP error status.
 
     Args:
@@ -25,7 +23,7 @@ def told(verb: str, what: str, code: int, status: Mapping[str, Any], reason: str
         reason: HTTP reason phrase.
         namespace: Namespace of the object.
     """
-    said = " ".join(str(status.get("message") or reason).split())
+    said = " ".join(str(status.message or reason).split())
     tried = f"can't {verb} {what} in namespace {namespace}"
     if code == 409:
         return ConflictError(f"{tried}: {_owners(status) or said}")
@@ -79,14 +77,12 @@ def _is_denied(said: str) -> bool:
     return any(words in said for words in ("denied the request", "denied request"))
 
 
-def _owners(status: Mapping[str, Any]) -> str:
+def _owners(status: Status) -> str:
     """Return the owners of the fields in a server-side apply conflict; "" for another kind of conflict."""
-    causes = [
-        cause for cause in status.get("details", {}).get("causes", ()) if cause["reason"] == "FieldManagerConflict"
-    ]
+    causes = [cause for cause in status.details.causes if cause.reason == "FieldManagerConflict"]
     if not causes:
         return ""
-    fields = "; ".join(f"{cause['field']} ({cause['message']})" for cause in causes)
+    fields = "; ".join(f"{cause.field} ({cause.message})" for cause in causes)
     return (
         f"others own fields that a rollout sets: {fields}. Put the change into the template InferenceService instead, "
         "or take the fields over with --force-conflicts"

@@ -19,6 +19,7 @@ from sat_xception.clock import utc_now
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import LEASE
+from sat_xception.deploy.k8s_objects import Lease
 from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.log import get_logger
 
@@ -38,7 +39,7 @@ class Lock:
     def __init__(self, cluster: KubernetesClient, lease: Object, seconds: int) -> None:
         """Start to renew a Lease that this process holds."""
         self._cluster, self._lease, self._seconds = cluster, lease, seconds
-        self.holder = str(lease["spec"]["holderIdentity"])
+        self.holder = holder_of(lease)
         self._renewed = time.monotonic()
         self._lost = ""
         self._stopped = threading.Event()
@@ -65,19 +66,17 @@ class Lock:
         self._thread.join()
         if self._lost:
             return
-        self._lease["spec"] |= {"holderIdentity": "", "renewTime": _now()}
         with contextlib.suppress(SatXceptionError):  # it expires by itself
-            self._cluster.replace(LEASE, self._lease)
+            self._cluster.replace(LEASE, _with_spec(self._lease, holderIdentity="", renewTime=_now()))
 
     def _renew_until_stopped(self) -> None:
         while not self._stopped.wait(self._seconds / 3) and not self._lost:
             try:
-                self._lease["spec"]["renewTime"] = _now()
-                self._lease = self._cluster.replace(LEASE, self._lease)
+                self._lease = self._cluster.replace(LEASE, _with_spec(self._lease, renewTime=_now()))
                 self._renewed = time.monotonic()
             except ConflictError:
-                found = self._cluster.get(LEASE, self._lease["metadata"]["name"])
-                if found is None or found["spec"].get("holderIdentity") != self.holder:
+                found = self._cluster.get(LEASE, Lease.of(self._lease).metadata.name)
+                if found is None or holder_of(found) != self.holder:
                     self._lost = f"{holder_of(found) or 'nobody'} has it now"
                 else:
                     self._lease = found
@@ -104,12 +103,13 @@ def rollout_lock(cluster: KubernetesClient, name: str, seconds: int = 0) -> Iter
 
 def holder_of(lease: Object | None) -> str:
     """Return the holder of a Lease; "" if it isn't held."""
-    return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+    return Lease.of(lease or {}).spec.holder_identity
 
 
 def _acquire(cluster: KubernetesClient, name: str, seconds: int) -> Object:
     holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    ours = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "acquireTime": _now(), "renewTime": _now()}
+    ours: dict[str, str | int] = {"holderIdentity": holder, "leaseDurationSeconds": seconds}
+    ours |= {"acquireTime": _now(), "renewTime": _now()}
     metadata = {"name": name, "namespace": cluster.namespace}
     seen: Object | None = None
     since = time.monotonic()
@@ -122,21 +122,24 @@ def _acquire(cluster: KubernetesClient, name: str, seconds: int) -> Object:
                 _log.info(
                     "lock      held by %s; watching for up to %d s whether it is alive", holder_of(found), seconds
                 )
-            if seen is not None and found["spec"] != seen["spec"] and holder_of(found):
+            if seen is not None and Lease.of(found).spec != Lease.of(seen).spec and holder_of(found):
                 raise ServiceError(
                     f"a rollout by {holder_of(found)} is in progress. See it with `sat_xception deployments`, and "
                     "deploy again when it has ended"
                 )
             silent_s = time.monotonic() - since
-            if not holder_of(found) or silent_s > (found["spec"].get("leaseDurationSeconds") or seconds):
+            if not holder_of(found) or silent_s > (Lease.of(found).spec.lease_duration_seconds or seconds):
                 if holder_of(found):
                     _log.warning("lock      taken over from %s, which is gone", holder_of(found))
-                taken = cluster.replace(LEASE, {**found, "spec": {**found["spec"], **ours}})
-                return taken
+                return cluster.replace(LEASE, _with_spec(found, **ours))
             seen = seen or found
         except ConflictError:  # another process was faster
             seen, since = None, time.monotonic()
         time.sleep(_POLL_S)
+
+
+def _with_spec(lease: Object, **changes: str | int) -> Object:
+    return {**lease, "spec": {**Lease.of(lease).spec.manifest(), **changes}}
 
 
 def _now() -> str:

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sat_xception.deploy.inference_service import annotations_of, changed_fields, copy_of, predictor_of
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.k8s_objects import Deployment
+from sat_xception.deploy.kserve_objects import Canary, InferenceService, PredictorSpec
 from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.settings import RolloutConfig
@@ -56,14 +59,14 @@ class NativeCanary:
         found = self._cluster.get(INFERENCE_SERVICE, self._config.name)
         if found is None:
             return None
-        predictor = self._settled(found)["spec"]["predictor"]
+        predictor = self._settled(InferenceService.of(found)).spec.predictor
         return Predictor(
             self._config.name,
-            self._backend(predictor.get("name", "")),
+            self._backend(predictor.name),
             _version_of(predictor),
-            predictor["model"]["storageUri"],
-            min_replicas=predictor.get("minReplicas"),
-            max_replicas=predictor.get("maxReplicas"),
+            predictor.model.storage_uri,
+            min_replicas=predictor.min_replicas,
+            max_replicas=predictor.max_replicas,
         )
 
     def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
@@ -77,7 +80,7 @@ class NativeCanary:
         Raises:
             ConfigError: Only the settings differ, and a canary needs another version.
         """
-        if self._settled(self._live())["spec"]["predictor"] == self._planned(release):
+        if self._settled(self._live()).spec.predictor == self._planned(release):
             return True
         raise ConfigError(
             f"version {release.version} is serving, and the template has changed since: KServe takes no canary with "
@@ -94,9 +97,9 @@ class NativeCanary:
         """Create the predictor of a release, without traffic; return the generation of the InferenceService."""
         [planned] = self.plan(release, current)
         if current is not None:
-            self._tell_kept(planned.manifest["metadata"])
+            self._tell_kept(InferenceService.of(planned.manifest))
         applied = self._cluster.apply(planned.kind, planned.manifest, force=planned.force)
-        return int(applied["metadata"]["generation"])
+        return InferenceService.of(applied).metadata.generation
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic, and check that KServe's route splits it."""
@@ -113,9 +116,10 @@ class NativeCanary:
         """Promote the canary; KServe removes the previous stable predictor, which has no traffic any more."""
         live = self._live()
         settled = self._settled(live)
-        if settled != live:
+        if settled is not live:
             time.sleep(self._config.drain_s)
-            self._cluster.apply(INFERENCE_SERVICE, settled, force=True)
+            applied = settled.manifest_with(settled.spec.predictor.manifest())
+            self._cluster.apply(INFERENCE_SERVICE, applied, force=True)
 
     def abort(self, current: Predictor | None, new: Predictor) -> None:
         """Give all traffic back to the stable predictor, and only then remove the canary."""
@@ -126,23 +130,31 @@ class NativeCanary:
         canary = self._canary_of(live, new)
         if canary is not None:
             route = self._cluster.get(HTTP_ROUTE, self.route) or {}
-            had_traffic = canary["trafficPercent"] or read_weights(route).get(new.backend)
+            had_traffic = canary.traffic_percent or read_weights(route).get(new.backend)
             self._give(live, canary, 0, current, new, force=True)
             if had_traffic:
                 time.sleep(self._config.drain_s)
             live = self._live()
-            live["spec"].pop("canary", None)
             replicas = {"minReplicas": current.min_replicas, "maxReplicas": current.max_replicas}
-            stable = {key: value for key, value in live["spec"]["predictor"].items() if key not in replicas}
-            live["spec"]["predictor"] = stable | {key: value for key, value in replicas.items() if value is not None}
-            self._cluster.apply(INFERENCE_SERVICE, live, force=True)
+            predictor = {**live.spec.predictor.manifest(), **replicas}
+            stable = {key: value for key, value in predictor.items() if key not in replicas or value is not None}
+            self._cluster.apply(INFERENCE_SERVICE, live.manifest_with(stable), force=True)
         self._await_routes({current.backend: 100, new.backend: 0})
 
     def _give(
-        self, live: Object, canary: Object, percent: int, current: Predictor, new: Predictor, *, force: bool
+        self,
+        live: InferenceService,
+        canary: Canary,
+        percent: int,
+        current: Predictor,
+        new: Predictor,
+        *,
+        force: bool,
     ) -> None:
-        canary["trafficPercent"] = percent
-        self._cluster.apply(INFERENCE_SERVICE, live, force=force)
+        changed = canary.model_copy(update={"traffic_percent": percent})
+        canaries = [(changed if one is canary else one).manifest() for one in live.spec.canary]
+        applied = live.manifest_with(live.spec.predictor.manifest(), canaries)
+        self._cluster.apply(INFERENCE_SERVICE, applied, force=force)
         self._await_routes({current.backend: 100 - percent, new.backend: percent})
 
     def _await_routes(self, weights: dict[str, int], may_come: bool = False) -> None:
@@ -157,40 +169,37 @@ class NativeCanary:
 
     def _predictor_of(self, release: Release) -> Object:
         predictor = predictor_of(self._template, release)
-        predictor["name"] = _name_of(release.version)
-        predictor["annotations"] = {**predictor.get("annotations", {}), **annotations_of(release)}
-        return predictor
+        annotations = {**predictor.get("annotations", {}), **annotations_of(release)}
+        return {**predictor, "name": _name_of(release.version), "annotations": annotations}
 
-    def _planned(self, release: Release) -> Object:
+    def _planned(self, release: Release) -> PredictorSpec:
         """Return a release's stable predictor from a dry run, with the fields that schemas and webhooks add."""
         planned = self._cluster.apply(INFERENCE_SERVICE, self._whole(release), dry_run=True, force=True)
-        predictor: Object = planned["spec"]["predictor"]
-        return predictor
+        return InferenceService.of(planned).spec.predictor
 
     def _with_canary(self, release: Release, current: Predictor) -> Object:
         live = self._settled(self._live())
         self._check_startable(live, release, current)
         predictor = {key: value for key, value in self._predictor_of(release).items() if key not in _NOT_IN_A_CANARY}
-        predictor["minReplicas"] = self._make_room(live["spec"]["predictor"], current)
-        predictor["model"]["name"] = _CONTAINER
-        live["spec"]["canary"] = [{"trafficPercent": 0, "predictor": predictor}]
-        return live
+        replicas, stable = self._make_room(live.spec.predictor, current)
+        predictor |= {"minReplicas": replicas, "model": {**predictor["model"], "name": _CONTAINER}}
+        return live.manifest_with(stable, [{"trafficPercent": 0, "predictor": predictor}])
 
-    def _check_startable(self, live: Object, release: Release, current: Predictor) -> None:
-        stable = live["spec"]["predictor"]
-        if _name_of(release.version) == stable.get("name"):
+    def _check_startable(self, live: InferenceService, release: Release, current: Predictor) -> None:
+        stable = live.spec.predictor
+        if _name_of(release.version) == stable.name:
             raise ConfigError(f"version {current.version} is serving; a canary needs another version")
-        for canary in live["spec"].get("canary") or ():
-            if canary["trafficPercent"]:
+        for canary in live.spec.canary:
+            if canary.traffic_percent:
                 edit = f"kubectl edit inferenceservice {self._config.name} -n {self._cluster.namespace}"
                 raise ConfigError(
-                    f"{self._config.name} has a canary {canary['predictor']['name']} with {canary['trafficPercent']} % "
+                    f"{self._config.name} has a canary {canary.predictor.name} with {canary.traffic_percent} % "
                     f"of the traffic, and no rollout on record made it: set its trafficPercent to 0 by `{edit}`, wait "
                     "until the gateway has taken that, and remove it"
                 )
         # Both have the fields that schemas and webhooks add, so they can be compared.
-        planned = {key: value for key, value in self._planned(release).items() if key not in _OWN}
-        merged = {key: value for key, value in _laid_over(stable, planned).items() if key not in _OWN}
+        planned = {key: value for key, value in self._planned(release).manifest().items() if key not in _OWN}
+        merged = {key: value for key, value in _laid_over(stable.manifest(), planned).items() if key not in _OWN}
         if kept := changed_fields(planned, merged):
             raise ConfigError(
                 "the template has dropped or emptied what the predictor that answers has, and what a canary keeps: "
@@ -198,14 +207,17 @@ class NativeCanary:
                 "'Changing the strategy' in docs/rollout.md"
             )
 
-    def _tell_kept(self, metadata: Object) -> None:
+    def _tell_kept(self, planned: InferenceService) -> None:
         """Log the labels and annotations of the template that a canary can't take over."""
-        template = copy_of(self._template, self._config.name, {})["metadata"]
+        template = InferenceService.of(copy_of(self._template, self._config.name, {})).metadata
         kept = [
             f"{part} {key}"
-            for part in ("labels", "annotations")
-            for key, value in template[part].items()
-            if (metadata.get(part) or {}).get(key) != value
+            for part, wanted, found in (
+                ("labels", template.labels, planned.metadata.labels),
+                ("annotations", template.annotations, planned.metadata.annotations),
+            )
+            for key, value in wanted.items()
+            if found.get(key) != value
         ]
         if kept:
             _log.warning(
@@ -214,59 +226,52 @@ class NativeCanary:
                 ", ".join(kept),
             )
 
-    def _make_room(self, stable: Object, current: Predictor) -> int:
-        """Add a canary's replicas, as many as are ready now, to those of the stable predictor; return their number."""
-        deployment = self._cluster.get(DEPLOYMENT, current.backend) or {}
-        least: int = max(1, stable.get("minReplicas") or 1)
-        count: int = max(least, deployment.get("status", {}).get("availableReplicas", 0))
+    def _make_room(self, stable: PredictorSpec, current: Predictor) -> tuple[int, Object]:
+        """Return the number of a canary's replicas, as many as are ready now, and the stable predictor with room."""
+        deployment = Deployment.of(self._cluster.get(DEPLOYMENT, current.backend) or {})
+        least = max(1, stable.min_replicas or 1)
+        count = max(least, deployment.status.available_replicas)
+        room: Object = {}
         if count > 1:  # the stable predictor always keeps one
-            stable["minReplicas"] = least + count
-            if stable.get("maxReplicas"):
-                stable["maxReplicas"] = max(stable["maxReplicas"], least + count)
-        return count
+            room = {"minReplicas": least + count}
+            if stable.max_replicas:
+                room |= {"maxReplicas": max(stable.max_replicas, least + count)}
+        return count, {**stable.manifest(), **room}
 
-    def _settled(self, service: Object) -> Object:
+    def _settled(self, service: InferenceService) -> InferenceService:
         """Return the InferenceService, with a canary that has all the traffic promoted.
 
         A rollout that is killed between its last record and the promotion leaves such a canary.
         """
-        canaries = service["spec"].get("canary") or ()
-        if not canaries or canaries[0]["trafficPercent"] != 100:
+        canaries = service.spec.canary
+        if not canaries or canaries[0].traffic_percent != 100:
             return service
-        settled = copy.deepcopy(service)
-        del settled["spec"]["canary"]
-        before, canary = settled["spec"]["predictor"], canaries[0]["predictor"]
-        predictor = _laid_over(before, canary)
-        predictor["model"]["name"] = before["model"].get("name", "")
-        shape = self._template["spec"]["predictor"]
-        for key in ("minReplicas", *_NOT_IN_A_CANARY):
-            predictor.pop(key, None)
-            if key in shape:
-                predictor[key] = copy.deepcopy(shape[key])
-        settled["spec"]["predictor"] = predictor
-        return settled
+        before = service.spec.predictor
+        merged = _laid_over(before.manifest(), canaries[0].predictor.manifest())
+        model = {**PredictorSpec.model_validate(merged).model.manifest(), "name": before.model.name}
+        shape = InferenceService.of(self._template).spec.predictor.manifest()
+        fixed = ("minReplicas", *_NOT_IN_A_CANARY)
+        predictor = {key: value for key, value in merged.items() if key not in fixed}
+        predictor |= {"model": model, **{key: shape[key] for key in fixed if key in shape}}
+        return InferenceService.of(service.manifest_with(predictor))
 
-    def _canary_of(self, service: Object, new: Predictor) -> Object | None:
-        canaries: list[Object] = service["spec"].get("canary") or []
-        backends = {self._backend(canary["predictor"]["name"]): canary for canary in canaries}
+    def _canary_of(self, service: InferenceService, new: Predictor) -> Canary | None:
+        backends = {self._backend(canary.predictor.name): canary for canary in service.spec.canary}
         return backends.get(new.backend)
 
-    def _live(self) -> Object:
-        """Return the InferenceService in a form that can be applied again."""
+    def _live(self) -> InferenceService:
         found = self._cluster.get(INFERENCE_SERVICE, self._config.name)
         if found is None:
             raise ConfigError(f"the InferenceService {self._config.name} is gone; deploy again")
-        kept = ("name", "namespace", "labels", "annotations")
-        metadata = {key: value for key, value in found["metadata"].items() if key in kept}
-        return {"metadata": {"annotations": {}} | metadata, "spec": found["spec"]}
+        return InferenceService.of(found)
 
     def _backend(self, name: str) -> str:
         return f"{self._config.name}-{name}-predictor" if name else f"{self._config.name}-predictor"
 
 
-def _laid_over(stable: Object, canary: Object) -> Object:
+def _laid_over(stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Object:
     """Merge a canary over the stable predictor as KServe does: lists are replaced, and empty values change nothing."""
-    merged = copy.deepcopy(stable)
+    merged = copy.deepcopy(dict(stable))
     for key, value in canary.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = _laid_over(merged[key], value)
@@ -279,7 +284,7 @@ def _name_of(version: int) -> str:
     return f"v{version}"
 
 
-def _version_of(predictor: Object) -> int:
+def _version_of(predictor: PredictorSpec) -> int:
     """Return the version in a predictor's name; 0 if there is none."""
-    said = str(predictor.get("name") or "").removeprefix("v")
+    said = predictor.name.removeprefix("v")
     return int(said) if said.isdecimal() else 0

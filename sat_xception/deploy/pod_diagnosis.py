@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import refusal_of_pods
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, EVENT, POD
+from sat_xception.deploy.k8s_objects import Condition, ContainerStatus, Deployment, Event, Pod, conditions_by_type
 from sat_xception.errors import ModelError, SatXceptionError, ServiceError
 
 __all__ = ["PATIENCE_S", "SOURCE_ANNOTATION", "PodProblem", "look_at_deployment", "look_at_pods"]
-
-Object = dict[str, Any]
 
 # Annotation with the storageUri of KServe's storage initializer.
 SOURCE_ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
@@ -88,21 +87,21 @@ def look_at_deployment(cluster: KubernetesClient, service: str, backend: str, st
         backend: Name of the predictor's Deployment.
         storage_uri: storageUri of its pods.
     """
-    deployment = cluster.get(DEPLOYMENT, backend)
-    if deployment is None:
+    found = cluster.get(DEPLOYMENT, backend)
+    if found is None:
         return _refusal(_refused_deployment(cluster, service))
-    status = deployment.get("status", {})
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+    deployment = Deployment.of(found)
+    if not deployment.is_observed:
         return PodProblem()  # its status is of an earlier generation
-    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
-    failure, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
-    if failure.get("status") == "True":  # copied by its controller from the ReplicaSet
-        return _refusal(failure.get("message") or failure.get("reason") or "without a reason")
-    if not status.get("replicas") and (said := _refused_pods(cluster, deployment)):
+    conditions = conditions_by_type(deployment.status.conditions)
+    failure, progress = conditions.get("ReplicaFailure", Condition()), conditions.get("Progressing", Condition())
+    if failure.status == "True":  # copied by its controller from the ReplicaSet
+        return _refusal(failure.message or failure.reason or "without a reason")
+    if not deployment.status.replicas and (said := _refused_pods(cluster, deployment)):
         return _refusal(said)
-    if progress.get("status") == "False":
+    if progress.status == "False":
         of_pods = look_at_pods(cluster, service, storage_uri)
-        said = f"{progress.get('reason')}: {of_pods.reason or progress.get('message')}"
+        said = f"{progress.reason}: {of_pods.reason or progress.message}"
         return PodProblem(said, "hopeless", of_pods.error, of_pods.log)
     return PodProblem()
 
@@ -116,9 +115,9 @@ def look_at_pods(cluster: KubernetesClient, service: str, storage_uri: str) -> P
         storage_uri: storageUri of the pods.
     """
     worst = PodProblem()
-    for pod in cluster.find(POD, labels=f"serving.kserve.io/inferenceservice={service}"):
-        source = pod["metadata"].get("annotations", {}).get(SOURCE_ANNOTATION, storage_uri)
-        if source != storage_uri or pod["metadata"].get("deletionTimestamp"):
+    for pod in map(Pod.of, cluster.find(POD, labels=f"serving.kserve.io/inferenceservice={service}")):
+        source = pod.metadata.annotations.get(SOURCE_ANNOTATION, storage_uri)
+        if source != storage_uri or pod.metadata.deletion_timestamp:
             continue
         trouble = _problem_of(cluster, pod)
         if trouble.kind == "hopeless":
@@ -134,75 +133,66 @@ def _refusal(said: str) -> PodProblem:
     return PodProblem(f"the cluster refuses its pods: {_one_line(said)}. {advice}", "refused", error)
 
 
-def _refused_pods(cluster: KubernetesClient, deployment: Object) -> str:
+def _refused_pods(cluster: KubernetesClient, deployment: Deployment) -> str:
     """Return the last event about refused pods of a Deployment's ReplicaSets, or ""."""
     # Events of an earlier Deployment of this name may still exist.
-    name, since = deployment["metadata"]["name"], deployment["metadata"].get("creationTimestamp", "")
-    events = cluster.find(EVENT, fields="involvedObject.kind=ReplicaSet,reason=FailedCreate")
-    ours = [
-        event
-        for event in events
-        if event["involvedObject"]["name"].rpartition("-")[0] == name and _time_of(event) >= since
-    ]
-    return str(max(ours, key=_time_of).get("message", "")) if ours else ""
+    name, since = deployment.metadata.name, deployment.metadata.creation_timestamp
+    events = map(Event.of, cluster.find(EVENT, fields="involvedObject.kind=ReplicaSet,reason=FailedCreate"))
+    ours = [event for event in events if event.involved_object.name.rpartition("-")[0] == name and event.time >= since]
+    last = _last(ours)
+    return last.message if last else ""
 
 
 def _refused_deployment(cluster: KubernetesClient, service: str) -> str:
     """Return the last event about a refused Deployment of KServe's, or ""."""
     fields = f"involvedObject.kind=InferenceService,involvedObject.name={service},type=Warning"
-    events = cluster.find(EVENT, fields=fields)
-    said = str(max(events, key=_time_of).get("message", "")) if events else ""
+    last = _last(map(Event.of, cluster.find(EVENT, fields=fields)))
+    said = last.message if last else ""
     # KServe writes such events for everything that it retries, also for write conflicts.
     return said if any(word in said for word in ("denied", "forbidden", "exceeded quota")) else ""
 
 
-def _problem_of(cluster: KubernetesClient, pod: Object) -> PodProblem:
-    name, status = pod["metadata"]["name"], pod.get("status", {})
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind, ()):
-            if trouble := _problem_of_container(cluster, name, container):
-                return trouble
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            why = condition.get("message") or condition.get("reason")
-            return PodProblem(f"pod {name} has no node: {why}", "no node")
-    if status.get("phase") == "Failed":  # evicted, preempted, or its node is gone: another pod replaces it
-        return PodProblem(f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".strip())
-    if status.get("phase") == "Pending" and (event := _last_warning(cluster, name)):
+def _problem_of(cluster: KubernetesClient, pod: Pod) -> PodProblem:
+    name, status = pod.metadata.name, pod.status
+    for container in (*status.init_container_statuses, *status.container_statuses):
+        if trouble := _problem_of_container(cluster, name, container):
+            return trouble
+    for condition in status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return PodProblem(f"pod {name} has no node: {condition.message or condition.reason}", "no node")
+    if status.phase == "Failed":  # evicted, preempted, or its node is gone: another pod replaces it
+        return PodProblem(f"pod {name} failed: {status.reason} {status.message}".strip())
+    if status.phase == "Pending" and (event := _last_warning(cluster, name)):
         return PodProblem(f"pod {name} waits: {event}", "missing" if _MISSING_VOLUME.search(event) else "")
     return PodProblem()
 
 
-def _problem_of_container(cluster: KubernetesClient, pod: str, container: Object) -> PodProblem | None:
-    waiting = container.get("state", {}).get("waiting", {})
-    ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
-    reason = waiting.get("reason", "")
-    out_of_memory = ended.get("reason") == "OOMKilled"
+def _problem_of_container(cluster: KubernetesClient, pod: str, container: ContainerStatus) -> PodProblem | None:
+    waiting, ended = container.state.waiting, container.ended
+    reason = waiting.reason
+    out_of_memory = ended is not None and ended.reason == "OOMKilled"
     if not out_of_memory and reason not in _WAITING:
         return None
-    what = f"container {container['name']} of pod {pod}"
+    what = f"container {container.name} of pod {pod}"
     kind, error, why = _OUT_OF_MEMORY if out_of_memory else _WAITING[reason]
     if out_of_memory:
         said = f"{what} {why}"
     else:
-        detail = f" ({waiting['message']})" if waiting.get("message") else ""
-        code = f", last exit code {ended['exitCode']}" if "exitCode" in ended else ""
+        detail = f" ({waiting.message})" if waiting.message else ""
+        code = f", last exit code {ended.exit_code}" if ended and ended.exit_code is not None else ""
         said = f"{what} is in {reason}: {why}{detail}{code}"
-    previous = bool(container.get("restartCount")) and "running" not in container.get("state", {})
-    log = cluster.log_tail(pod, container["name"], _LOG_LINES, previous) if ended else ""
+    previous = bool(container.restart_count) and container.state.running is None
+    log = cluster.log_tail(pod, container.name, _LOG_LINES, previous) if ended else ""
     return PodProblem(said, kind, error, log)
 
 
 def _last_warning(cluster: KubernetesClient, pod: str) -> str:
-    events = cluster.find(EVENT, fields=f"involvedObject.name={pod},type=Warning")
-    if not events:
-        return ""
-    last = max(events, key=_time_of)
-    return f"{last.get('reason')}: {_one_line(last.get('message', ''))}"
+    last = _last(map(Event.of, cluster.find(EVENT, fields=f"involvedObject.name={pod},type=Warning")))
+    return f"{last.reason}: {_one_line(last.message)}" if last else ""
 
 
-def _time_of(event: Object) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+def _last(events: Iterable[Event]) -> Event | None:
+    return max(events, key=lambda event: event.time, default=None)
 
 
 def _one_line(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
+from sat_xception.deploy.k8s_objects import ConfigMap, CustomResourceDefinition, HTTPRoute, SchemaVersion
+from sat_xception.deploy.kserve_objects import InferenceService, ServingRuntime
 from sat_xception.deploy.lock import holder_of
 from sat_xception.deploy.settings import RolloutConfig
 from sat_xception.deploy.traffic import plan_split, read_weights
@@ -119,20 +121,20 @@ def inspect_cluster(cluster: KubernetesClient, config: RolloutConfig, storage: C
     report = Preflight()
     if not report.look("API server", lambda: f"{cluster.server_version()} at {cluster.address}"):
         return report
-    definitions: dict[str, Object] = {}
+    definitions: dict[str, SchemaVersion] = {}
     report.look("KServe", lambda: _definition(cluster, _ISVC_CRD, "v1beta1", definitions))
     report.look("Gateway API", lambda: _definition(cluster, _ROUTE_CRD, "v1", definitions))
     report.look("permissions", lambda: _permissions(cluster))
     if report.look("template", lambda: _template(cluster, config, report)):
         report.look("runtime", lambda: _runtime(cluster, config, report.template))
-    report.look("strategy", lambda: _strategy(cluster, config, report, definitions.get(_ISVC_CRD, {})))
+    report.look("strategy", lambda: _strategy(cluster, config, report, definitions.get(_ISVC_CRD, SchemaVersion())))
     report.look("route", lambda: _route(cluster, config, report))
     report.look("storage", storage)
     report.look("lock", lambda: _lock(cluster, config))
     return report
 
 
-def _definition(cluster: KubernetesClient, name: str, version: str, found: dict[str, Object]) -> str:
+def _definition(cluster: KubernetesClient, name: str, version: str, found: dict[str, SchemaVersion]) -> str:
     try:
         definition = cluster.get(CRD, name)
     except ServiceError as error:
@@ -141,7 +143,8 @@ def _definition(cluster: KubernetesClient, name: str, version: str, found: dict[
     if definition is None:
         what = "KServe" if name == _ISVC_CRD else "the Gateway API"
         raise ConfigError(f"the cluster has no CustomResourceDefinition {name}: install {what}, see docs/rollout.md")
-    served = {item["name"]: item for item in definition["spec"]["versions"] if item.get("served")}
+    versions = CustomResourceDefinition.of(definition).spec.versions
+    served = {item.name: item for item in versions if item.served}
     if version not in served:
         raise ConfigError(
             f"{name} has versions {', '.join(sorted(served))}, expected {version}: another release is needed"
@@ -169,27 +172,29 @@ def _template(cluster: KubernetesClient, config: RolloutConfig, report: Prefligh
     name = f"{config.name}-template"
     found = cluster.get(INFERENCE_SERVICE, name)
     if found is None:
-        known = [item["metadata"]["name"] for item in cluster.find(INFERENCE_SERVICE)]
+        known = [InferenceService.of(item).metadata.name for item in cluster.find(INFERENCE_SERVICE)]
         raise ConfigError(
             f"there is no InferenceService {name} in namespace {cluster.namespace} (there: "
             f"{', '.join(known) or 'none'}): apply the manifests, or check --name and --namespace"
         )
-    mode = found["metadata"].get("annotations", {}).get(_DEPLOYMENT_MODE, "the cluster's default")
+    service = InferenceService.of(found)
+    mode = service.metadata.annotations.get(_DEPLOYMENT_MODE, "the cluster's default")
     if mode not in _STANDARD:
         raise ConfigError(f"{name} has the deployment mode {mode}: annotate it {_DEPLOYMENT_MODE}: Standard")
-    if "model" not in found["spec"]["predictor"]:
+    if "model" not in service.spec.predictor.model_fields_set:
         raise ConfigError(f"{name} has no spec.predictor.model; a rollout sets its storageUri")
-    if found["metadata"]["annotations"].get(STOP_ANNOTATION) != "true":
+    if service.metadata.annotations.get(STOP_ANNOTATION) != "true":
         raise ConfigError(f"{name} isn't stopped, and has no model: annotate it {STOP_ANNOTATION}: 'true'")
     report.template = found
     return f"{name}, {mode} mode"
 
 
 def _runtime(cluster: KubernetesClient, config: RolloutConfig, template: Object) -> str:
-    name = template["spec"]["predictor"]["model"].get("runtime")
+    service = InferenceService.of(template)
+    name = service.spec.predictor.model.runtime
     if not name:
         raise ConfigError(
-            f"{template['metadata']['name']} names no runtime, and KServe's own can't load these models: set "
+            f"{service.metadata.name} names no runtime, and KServe's own can't load these models: set "
             "spec.predictor.model.runtime"
         )
     runtime = cluster.get(RUNTIME, name)
@@ -197,15 +202,12 @@ def _runtime(cluster: KubernetesClient, config: RolloutConfig, template: Object)
         raise ConfigError(f"there is no ServingRuntime {name} in namespace {cluster.namespace}: apply the manifests")
     if problem := model_name_problem(template, runtime, config.name):
         raise ConfigError(f"ServingRuntime {name}: {problem}")
-    return f"{name}, {runtime['spec']['containers'][0].get('image', 'no image')}"
+    return f"{name}, {ServingRuntime.of(runtime).spec.containers[0].image}"
 
 
-def _strategy(cluster: KubernetesClient, config: RolloutConfig, report: Preflight, version: Object) -> str:
+def _strategy(cluster: KubernetesClient, config: RolloutConfig, report: Preflight, version: SchemaVersion) -> str:
     """Choose the strategy; an endpoint that is served already keeps its strategy."""
-    spec = (
-        version.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
-    )
-    has_canary, splits = "canary" in spec, "tracing" in spec  # `tracing` marks 0.21
+    has_canary, splits = "canary" in version.fields, "tracing" in version.fields  # `tracing` marks 0.21
     native = cluster.get(INFERENCE_SERVICE, config.name)
     route = cluster.get(HTTP_ROUTE, f"{config.name}-route") or {}
     ours = any(read_weights(route).get(service) for service in _predictors(config))
@@ -238,7 +240,7 @@ def _ingress_settings(cluster: KubernetesClient) -> Object | None:
     """Return KServe's ingress settings; None if its ConfigMap can't be read."""
     try:
         found = cluster.get(CONFIG_MAP, "inferenceservice-config", namespace=_KSERVE_NAMESPACE)
-        settings = json.loads(((found or {}).get("data") or {}).get("ingress", ""))
+        settings = json.loads(ConfigMap.of(found or {}).data.get("ingress", ""))
     except (SatXceptionError, ValueError):
         return None
     return settings if isinstance(settings, dict) else None
@@ -249,9 +251,10 @@ def _no_route_of_kserve(service: Object, settings: Object | None) -> str:
 
     The rules are those of its `RawHTTPRouteReconciler` (August 2026).
     """
-    if service.get("metadata", {}).get("labels", {}).get(_VISIBILITY) == _CLUSTER_LOCAL:
+    metadata = InferenceService.of(service).metadata
+    if metadata.labels.get(_VISIBILITY) == _CLUSTER_LOCAL:
         label = f"{_VISIBILITY}: {_CLUSTER_LOCAL}"
-        return f"KServe makes no HTTPRoute for {service['metadata']['name']} until you remove its label {label}"
+        return f"KServe makes no HTTPRoute for {metadata.name} until you remove its label {label}"
     if settings is None:
         return ""
     place = f"in ConfigMap inferenceservice-config of namespace {_KSERVE_NAMESPACE}"
@@ -275,11 +278,11 @@ def _route(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) 
         raise ConfigError(f"KServe has made no HTTPRoute {name} for the InferenceService: see `{see}`")
     if route is None:
         raise ConfigError(f"there is no HTTPRoute {name} in namespace {cluster.namespace}: apply the manifests")
-    if not route["spec"].get("parentRefs"):
+    if not HTTPRoute.of(route).spec.parent_refs:
         raise ConfigError(
             f"HTTPRoute {name} has no parentRefs, so no gateway takes it: name your Gateway in the overlay"
         )
-    if refused := _not_accepted(route):
+    if refused := _not_accepted(HTTPRoute.of(route)):
         see = f"kubectl describe httproute {name} -n {cluster.namespace}"
         raise ConfigError(f"no gateway takes HTTPRoute {name}: {refused}. See `{see}`")
     if not native and (split := plan_split(cluster, name, dict.fromkeys(_predictors(config), 50))):
@@ -295,15 +298,14 @@ def _predictors(config: RolloutConfig) -> tuple[str, str]:
     return f"{config.name}-a-predictor", f"{config.name}-b-predictor"
 
 
-def _not_accepted(route: Object) -> str:
+def _not_accepted(route: HTTPRoute) -> str:
     """Return why no gateway has accepted a route, or ""; conditions about backends are ignored (there are none yet)."""
-    parents = route.get("status", {}).get("parents") or ()
-    if not parents:
+    if not route.status.parents:
         return "no gateway controller has set its status; is there one, and are its parentRefs right?"
-    for parent in parents:
-        for condition in parent.get("conditions", ()):
-            if condition["type"] == "Accepted" and condition["status"] == "False":
-                return ": ".join(filter(None, (condition.get("reason"), condition.get("message")))) or "not accepted"
+    for parent in route.status.parents:
+        for condition in parent.conditions:
+            if condition.type == "Accepted" and condition.status == "False":
+                return condition.said or "not accepted"
     return ""
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
+from sat_xception.deploy.k8s_objects import Condition, Deployment, conditions_by_type
+from sat_xception.deploy.kserve_objects import CanaryStatus, InferenceService, ModelStatus
 from sat_xception.deploy.pod_diagnosis import (
     PATIENCE_S,
     SOURCE_ANNOTATION,
@@ -28,7 +29,6 @@ from sat_xception.log import duration, get_logger
 __all__ = ["Predictor", "await_predictor"]
 
 _log = get_logger(__name__)
-Object = dict[str, Any]
 
 # Poll interval in seconds if no watch event arrives, and the interval of log lines while waiting.
 _LOOK_S = 5.0
@@ -100,7 +100,7 @@ def await_predictor(
         if time.monotonic() - told >= _LINE_EVERY_S or told == started:
             told = time.monotonic()
             _log.info("wait      %s: %s (%s)", predictor.service, trouble.reason or waiting_for, duration(waited))
-        cluster.await_change(INFERENCE_SERVICE, service, min(_LOOK_S, max(0.1, timeout_s - waited)))
+        cluster.await_change(INFERENCE_SERVICE, service.manifest(), min(_LOOK_S, max(0.1, timeout_s - waited)))
 
 
 class _PodProblem:
@@ -115,79 +115,80 @@ class _PodProblem:
         return time.monotonic() - self._since
 
 
-def _service(cluster: KubernetesClient, predictor: Predictor, generation: int) -> Object:
-    service = cluster.get(INFERENCE_SERVICE, predictor.service)
-    if service is None or service["metadata"].get("deletionTimestamp"):
+def _service(cluster: KubernetesClient, predictor: Predictor, generation: int) -> InferenceService:
+    found = cluster.get(INFERENCE_SERVICE, predictor.service)
+    service = InferenceService.of(found or {})
+    if found is None or service.metadata.deletion_timestamp:
         raise ServiceError(f"somebody deleted the InferenceService {predictor.service} while it was rolled out")
-    if service["metadata"]["generation"] != generation:
+    if service.metadata.generation != generation:
         raise ServiceError(
             f"somebody changed the InferenceService {predictor.service} while it was rolled out (generation "
-            f"{service['metadata']['generation']}, ours is {generation}); see who with `kubectl get inferenceservice "
+            f"{service.metadata.generation}, ours is {generation}); see who with `kubectl get inferenceservice "
             f"{predictor.service} -n {cluster.namespace} -o yaml --show-managed-fields`, then deploy again"
         )
     return service
 
 
-def _blocked(service: Object, predictor: Predictor) -> PodProblem | None:
+def _blocked(service: InferenceService, predictor: Predictor) -> PodProblem | None:
     """Return KServe's reason why the model can't be served; the first failure may be followed by a successful retry."""
     status = _model_status(service, predictor)
-    transition = status.get("transitionStatus")
+    transition = status.transition_status
     if transition not in ("InvalidSpec", "BlockedByFailedLoad"):
         return None
-    failure = status.get("lastFailureInfo", {})
-    said = ": ".join(str(failure[key]) for key in ("reason", "message") if failure.get(key)) or "no reason given"
-    code = f" (exit code {failure['exitCode']})" if failure.get("exitCode") else ""
+    failure = status.last_failure_info
+    said = ": ".join(filter(None, (failure.reason, failure.message))) or "no reason given"
+    code = f" (exit code {failure.exit_code})" if failure.exit_code else ""
     reason = f"KServe says that it can't serve version {predictor.version}: {transition}: {said}{code}"
     return PodProblem(reason, "blocked", ModelError)
 
 
-def _canary_status(service: Object, predictor: Predictor) -> Object | None:
+def _canary_status(service: InferenceService, predictor: Predictor) -> CanaryStatus | None:
     """Return KServe's status of the predictor as a canary; None if it isn't one."""
-    canaries: list[Object] = service.get("status", {}).get("canaryStatuses") or []
-    backends = {f"{predictor.service}-{canary['name']}-predictor": canary for canary in canaries}
+    canaries = service.status.canary_statuses
+    backends = {f"{predictor.service}-{canary.name}-predictor": canary for canary in canaries}
     return backends.get(predictor.backend)
 
 
-def _model_status(service: Object, predictor: Predictor) -> Object:
-    """Return KServe's status of the predictor's model; {} if there is none.
+def _model_status(service: InferenceService, predictor: Predictor) -> ModelStatus:
+    """Return KServe's status of the predictor's model; an empty one if there is none.
 
     A canary's `modelStatus` is always present and never filled (KServe, August 2026), so it is ignored without a
     transition status.
     """
     canary = _canary_status(service, predictor)
-    status: Object = (canary if canary is not None else service.get("status", {})).get("modelStatus") or {}
-    return status if status.get("transitionStatus") else {}
+    status = canary.model_status if canary is not None else service.status.model_status
+    return status if status.transition_status else ModelStatus()
 
 
-def _not_ready(service: Object, predictor: Predictor) -> str:
+def _not_ready(service: InferenceService, predictor: Predictor) -> str:
     """Return the first part of the InferenceService's status that isn't ready, or ""."""
-    conditions = {item["type"]: item for item in service.get("status", {}).get("conditions", ())}
+    conditions = conditions_by_type(service.status.conditions)
     wanted = [*predictor.conditions, *(["IngressReady"] if "IngressReady" in conditions else [])]
     for kind in wanted:
-        condition = conditions.get(kind, {})
-        if condition.get("status") != "True":
-            said = ": ".join(str(condition[key]) for key in ("reason", "message") if condition.get(key))
-            return f"{kind} is {condition.get('status', 'not said')}{f' ({said})' if said else ''}"
+        condition = conditions.get(kind, Condition(status="not said"))
+        if condition.status != "True":
+            return f"{kind} is {condition.status}{f' ({condition.said})' if condition.said else ''}"
     status, canary = _model_status(service, predictor), _canary_status(service, predictor)
-    if canary is not None and not status:  # a canary's modelStatus is optional
-        return "" if canary.get("ready") else "the canary isn't ready"
-    if status.get("transitionStatus") != "UpToDate" or status.get("states", {}).get("targetModelState") != "Loaded":
-        return f"the model is {status.get('states', {}).get('targetModelState') or 'not loaded'}"
+    if canary is not None and not status.transition_status:  # a canary's modelStatus is optional
+        return "" if canary.ready else "the canary isn't ready"
+    state = status.states.target_model_state
+    if status.transition_status != "UpToDate" or state != "Loaded":
+        return f"the model is {state or 'not loaded'}"
     return ""
 
 
 def _not_rolled_out(cluster: KubernetesClient, predictor: Predictor) -> str:
     """Return why not all pods of the Deployment run the applied model, or ""."""
-    deployment = cluster.get(DEPLOYMENT, predictor.backend)
-    if deployment is None:
+    found = cluster.get(DEPLOYMENT, predictor.backend)
+    if found is None:
         return f"there is no Deployment {predictor.backend} yet"
-    template = deployment["spec"]["template"]["metadata"].get("annotations", {})
-    source, status = template.get(SOURCE_ANNOTATION), deployment.get("status", {})
+    deployment = Deployment.of(found)
+    source, status = deployment.spec.template.metadata.annotations.get(SOURCE_ANNOTATION), deployment.status
     if source != predictor.storage_uri:
         return f"the Deployment's pods still fetch {source}"
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+    if not deployment.is_observed:
         return "the Deployment's controller hasn't seen the change"
-    replicas, updated, available = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    replicas, updated, available = status.replicas, status.updated_replicas, status.available_replicas
     if not (replicas == updated == available and replicas):
         return f"{updated} of {max(replicas, 1)} pods run the new model, {available} are available"
     if cluster.get(SERVICE, predictor.backend) is None:

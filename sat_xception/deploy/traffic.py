@@ -14,6 +14,7 @@ from typing import Any
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_errors import ConflictError
 from sat_xception.deploy.k8s_kinds import HTTP_ROUTE
+from sat_xception.deploy.k8s_objects import BackendRef, Condition, HTTPRoute, RouteRule, conditions_by_type
 from sat_xception.errors import ConfigError, ServiceError
 
 __all__ = ["await_route", "plan_split", "read_weights", "remove_backend", "split_traffic"]
@@ -29,13 +30,13 @@ _EVERYTHING = [{"path": {"type": "PathPrefix", "value": "/"}}]
 _DEFAULT: Object = {"matches": _EVERYTHING}  # the schema's default rule for a route without rules
 
 
-def read_weights(route: Object) -> dict[str, float]:
+def read_weights(route: Mapping[str, Any]) -> dict[str, float]:
     """Return the share of each Service in a route, in %; {} for a route without backends.
 
     If rules split differently, the largest share counts.
     """
     weights: dict[str, float] = {}
-    for shares in map(_shares, _rules(route)):
+    for shares in map(_shares, HTTPRoute.of(route).spec.rules):
         for service, share in shares.items():
             weights[service] = max(weights.get(service, 0), share)
     return weights
@@ -75,9 +76,10 @@ def plan_split(cluster: KubernetesClient, route: str, weights: Mapping[str, floa
     """
     live = _route(cluster, route)
     rules = _split(live, weights)
-    if rules == _rules(live):
+    if rules == live.spec.rules:
         return None
-    return {"metadata": {"name": route, "namespace": cluster.namespace}, "spec": {"rules": rules}}, _is_nobodys(live)
+    metadata = {"name": route, "namespace": cluster.namespace}
+    return {"metadata": metadata, "spec": {"rules": [rule.manifest() for rule in rules]}}, _is_nobodys(live)
 
 
 def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
@@ -87,8 +89,8 @@ def remove_backend(cluster: KubernetesClient, route: str, service: str) -> None:
         ConfigError: The route doesn't exist any more.
     """
 
-    def without(live: Object) -> list[Object]:
-        rules = [(rule, _with_weights(rule, {service: 0})) for rule in _rules(live)]
+    def without(live: HTTPRoute) -> list[RouteRule]:
+        rules = [(rule, _with_weights(rule, {service: 0})) for rule in live.spec.rules]
         return [rule for before, rule in rules if rule == before or not _is_default(rule)]
 
     _change_rules(cluster, route, without, force=True)
@@ -118,7 +120,7 @@ def await_route(
             continue
         found = _route(cluster, route)
         # Only rules with our Services count, among them KServe's rule for gRPC.
-        splits = [_shares(rule, weights) for rule in _rules(found) if _names(rule, weights)]
+        splits = [_shares(rule, weights) for rule in found.spec.rules if _names(rule, weights)]
         other = next((split for split in splits if not _same(split, wanted)), None if splits else {})
         problem = _not_taken(found) if other is None else f"it splits {other or 'nothing'}, not {wanted}"
         if not problem:
@@ -131,90 +133,90 @@ def await_route(
         time.sleep(_POLL_S)
 
 
-def _change_rules(cluster: KubernetesClient, route: str, change: Callable[[Object], list[Object]], force: bool) -> None:
+def _change_rules(
+    cluster: KubernetesClient, route: str, change: Callable[[HTTPRoute], list[RouteRule]], force: bool
+) -> None:
     """Apply changed rules to a route, and retry if it was changed in between."""
     for left in reversed(range(_TRIES)):
         live = _route(cluster, route)
         rules, nobodys = change(live), _is_nobodys(live)
-        if rules == _rules(live) or (nobodys and not rules):
+        if rules == live.spec.rules or (nobodys and not rules):
             return  # nothing to change; an apply would only make us the owner of others' fields
         metadata = {"name": route, "namespace": cluster.namespace}
-        version = live["metadata"].get("resourceVersion")
-        applied = {"metadata": {**metadata, "resourceVersion": version}, "spec": {"rules": rules or [_DEFAULT]}}
+        version = live.metadata.resource_version
+        wanted = [rule.manifest() for rule in rules] or [_DEFAULT]
+        applied = {"metadata": {**metadata, "resourceVersion": version}, "spec": {"rules": wanted}}
         try:
             cluster.apply(HTTP_ROUTE, applied, force=force or nobodys)
             if not rules:  # without the field in our manifest, the route has the rules of the manifests again
                 cluster.apply(HTTP_ROUTE, {"metadata": metadata}, force=True)
             return
         except ConflictError:
-            if not left or _route(cluster, route)["metadata"].get("resourceVersion") == version:
+            if not left or _route(cluster, route).metadata.resource_version == version:
                 raise  # another manager owns the rules, or keeps changing the route
 
 
-def _route(cluster: KubernetesClient, name: str) -> Object:
+def _route(cluster: KubernetesClient, name: str) -> HTTPRoute:
     found = cluster.get(HTTP_ROUTE, name)
     if found is None:
         raise ConfigError(f"the HTTPRoute {name} is gone from namespace {cluster.namespace}; apply the manifests")
-    return found
+    return HTTPRoute.of(found)
 
 
-def _rules(route: Object) -> list[Object]:
-    return list(route.get("spec", {}).get("rules") or ())
-
-
-def _split(route: Object, weights: Mapping[str, float]) -> list[Object]:
+def _split(route: HTTPRoute, weights: Mapping[str, float]) -> list[RouteRule]:
     """Return the rules of a route with the given weights."""
-    rules = [_with_weights(rule, weights) for rule in _rules(route)]
+    rules = [_with_weights(rule, weights) for rule in route.spec.rules]
     if any(_names(rule, weights) for rule in rules):
         return rules
-    ours = {"matches": _EVERYTHING, "backendRefs": _references(weights, {"port": _PORT})}
+    like = BackendRef.model_validate({"name": "", "port": _PORT})
+    ours = RouteRule.model_validate({"matches": _EVERYTHING, "backendRefs": _references(weights, like)})
     return [*(rule for rule in rules if not _is_default(rule)), ours]
 
 
-def _is_nobodys(route: Object) -> bool:
+def _is_nobodys(route: HTTPRoute) -> bool:
     """Return whether the rules of a route are the schema's default.
 
     A route created without rules gets the default rule, owned by its creator unless it used server-side apply.
     """
-    return all(map(_is_default, _rules(route)))
+    return all(map(_is_default, route.spec.rules))
 
 
-def _names(rule: Object, services: Mapping[str, float]) -> bool:
-    return any(backend["name"] in services for backend in rule.get("backendRefs") or ())
+def _names(rule: RouteRule, services: Mapping[str, float]) -> bool:
+    return any(backend.name in services for backend in rule.backend_refs)
 
 
-def _is_default(rule: Object) -> bool:
+def _is_default(rule: RouteRule) -> bool:
     """Return whether a rule is equivalent to the schema's default rule."""
-    return {key: value for key, value in rule.items() if value} in ({}, _DEFAULT)
+    return {key: value for key, value in rule.manifest().items() if value} in ({}, _DEFAULT)
 
 
-def _with_weights(rule: Object, weights: Mapping[str, float]) -> Object:
+def _with_weights(rule: RouteRule, weights: Mapping[str, float]) -> RouteRule:
     """Return a rule with the weights of these Services, if it has one of them and its shares differ."""
-    backends = rule.get("backendRefs") or ()
-    named = {backend["name"] for backend in backends if backend["name"] in weights}
+    ours = [backend for backend in rule.backend_refs if backend.name in weights]
+    named = {backend.name for backend in ours}
     wanted = _in_percent(weights)
     if not named or (named == wanted.keys() and _same(_shares(rule, weights), wanted)):
         return rule
-    like = next(backend for backend in backends if backend["name"] in weights)
-    others = [backend for backend in backends if backend["name"] not in weights]
-    return {**rule, "backendRefs": [*others, *_references(weights, like)]}
+    others = [backend for backend in rule.backend_refs if backend.name not in weights]
+    return rule.model_copy(update={"backend_refs": [*others, *_references(weights, ours[0])]})
 
 
-def _references(weights: Mapping[str, float], like: Object) -> list[Object]:
+def _references(weights: Mapping[str, float], like: BackendRef) -> list[BackendRef]:
     return [
-        {**like, "group": "", "kind": "Service", "name": service, "weight": weight}
+        BackendRef.model_validate(
+            {**like.manifest(), "group": "", "kind": "Service", "name": service, "weight": weight}
+        )
         for service, weight in weights.items()
         if weight
     ]
 
 
-def _shares(rule: Object, among: Mapping[str, float] | None = None) -> dict[str, float]:
+def _shares(rule: RouteRule, among: Mapping[str, float] | None = None) -> dict[str, float]:
     """Return the share of each Service in a rule, in %; with `among`, only of these Services."""
     weights: dict[str, float] = {}
-    for backend in rule.get("backendRefs") or ():
-        name = backend["name"]
-        if among is None or name in among:
-            weights[name] = weights.get(name, 0) + backend.get("weight", 1)
+    for backend in rule.backend_refs:
+        if among is None or backend.name in among:
+            weights[backend.name] = weights.get(backend.name, 0) + backend.weight
     return _in_percent(weights)
 
 
@@ -228,19 +230,18 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
     return one.keys() == other.keys() and all(abs(one[name] - other[name]) < _SAME_PERCENT for name in one)
 
 
-def _not_taken(route: Object) -> str:
+def _not_taken(route: HTTPRoute) -> str:
     """Return why no gateway has accepted the present state of a route, or ""."""
-    parents = route.get("status", {}).get("parents") or ()
-    if not parents:
+    if not route.status.parents:
         return "no gateway controller has set its status; is there one, and are its parentRefs right?"
-    generation = route["metadata"].get("generation", 0)
-    for parent in parents:
-        conditions = {condition["type"]: condition for condition in parent.get("conditions", ())}
+    generation = route.metadata.generation
+    for parent in route.status.parents:
+        conditions = conditions_by_type(parent.conditions)
         for kind in ("Accepted", "ResolvedRefs"):
-            condition = conditions.get(kind, {"status": "Unknown"})
-            if condition["status"] != "True":
-                said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-                return f"{kind} is {condition['status']} ({said or 'no reason given'})"
-            if condition.get("observedGeneration", generation) < generation:
+            condition = conditions.get(kind, Condition())
+            if condition.status != "True":
+                return f"{kind} is {condition.status} ({condition.said or 'no reason given'})"
+            observed = condition.observed_generation
+            if observed is not None and observed < generation:
                 return "it has seen an earlier state of it only"
     return ""

@@ -12,6 +12,7 @@ from typing import Any
 from sat_xception.deploy.inference_service import difference, service_of, version_of
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import HTTP_ROUTE, INFERENCE_SERVICE, Planned
+from sat_xception.deploy.kserve_objects import InferenceService
 from sat_xception.deploy.readiness import Predictor
 from sat_xception.deploy.release import Release
 from sat_xception.deploy.settings import RolloutConfig
@@ -44,7 +45,8 @@ class TwoServices:
         for service in sorted(self._services, key=lambda service: -weights.get(_backend(service), 0)):
             found = self._cluster.get(INFERENCE_SERVICE, service)
             if found is not None and weights.get(_backend(service)):
-                return self._predictor(service, version_of(found), found["spec"]["predictor"]["model"]["storageUri"])
+                model = InferenceService.of(found).spec.predictor.model
+                return self._predictor(service, version_of(found), model.storage_uri)
         return None
 
     def plan(self, release: Release, current: Predictor | None) -> list[Planned]:
@@ -79,7 +81,7 @@ class TwoServices:
                 _log.info("remove    %s, which served version %s and has no traffic", service, version_of(found))
                 self._remove(service)
         applied = self._cluster.apply(INFERENCE_SERVICE, manifest, force=self._config.force_conflicts)
-        return int(applied["metadata"]["generation"])
+        return InferenceService.of(applied).metadata.generation
 
     def give(self, percent: int, current: Predictor | None, new: Predictor) -> None:
         """Give the new predictor its share of the traffic, or all of it in a first deployment."""
