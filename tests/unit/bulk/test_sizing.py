@@ -63,7 +63,7 @@ def test_prices_of_a_file_are_used_and_wrong_ones_are_told(tmp_path):
 
 def rows_of_the_docs():
     """Return (backbone, backend, million tiles an hour, machines) of the table in the docs."""
-    text = DOCS.read_text(encoding="utf-8").split("## What an hour's tiles need")[1].split("\n## ")[0]
+    text = DOCS.read_text(encoding="utf-8").split("## Number of machines")[1].split("\n## ")[0]
     names = [name.strip(" `") for name in re.search(r"^\| model \|.*$", text, re.M)[0].split("|")[3:-1]]
     for line in re.findall(r"^\| (?:xception|mobilenetv2) \|.*$", text, re.M):
         backbone, millions, *machines = (cell.strip() for cell in line.split("|")[1:-1])
