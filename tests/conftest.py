@@ -205,6 +205,29 @@ def packaged(trained: Path, examples: Path, made_once: MadeOnce) -> Path:
     return made_once("packaged", make)
 
 
+_CHARTS: dict[tuple[str, str], object] = {}
+
+
+@pytest.fixture(scope="module")
+def charts_drawn_once() -> Iterator[None]:
+    """Within a module, draw the chart of equal figures once: each takes a quarter of a second, and a report has ten."""
+    from sat_xception.evaluate import report
+
+    def once(name: str, draw: Callable[..., object]) -> Callable[..., object]:
+        def chart(*figures: object) -> object:
+            key = (name, repr(figures))
+            if key not in _CHARTS:
+                _CHARTS[key] = draw(*figures)
+            return _CHARTS[key]
+
+        return chart
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("confusion_chart", "curves_chart", "precision_recall_chart", "reliability_chart", "roc_chart"):
+            patch.setattr(report, name, once(name, getattr(report, name)))
+        yield
+
+
 @pytest.fixture(scope="session")
 def ucmerced() -> Path:
     """Real tiles, where they are."""

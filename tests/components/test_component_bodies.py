@@ -15,6 +15,7 @@ from tests.conftest import draw_tile, encode
 from tests.small_models import small_backbone
 from tests.tile_server import TileServer
 
+pytestmark = pytest.mark.usefixtures("charts_drawn_once")
 NO_LIMITS = {"min_accuracy": 0.0, "min_gain": -1.0, "min_recall": 0.0, "min_precision": 0.0, "max_loss": 1.0}
 
 

@@ -12,6 +12,11 @@ from sat_xception.evaluate.metrics import compute_metrics
 REASON = "no epoch had a finite loss (head, learning rate 0.001)"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _charts(charts_drawn_once: None) -> None:
+    """Draw equal charts once in all tests of this folder."""
+
+
 @pytest.fixture(scope="session")
 def make_failed(make_evaluation) -> Callable[..., dict[str, Any]]:
     """Evaluations of candidates whose training diverged, as evaluate writes them."""

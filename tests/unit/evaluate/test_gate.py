@@ -433,13 +433,14 @@ def test_an_equal_model_passes_half_of_the_time_and_a_much_worse_one_seldom(tmp_
     rng = np.random.default_rng(0)
     scored = ServingStatus(state="scored", reason="", place="p", name="n", version=1)
     names = [str(index) for index in range(150)]
+    evaluation = make_evaluation()
 
     def passes(worse):
         passed = 0
         for _ in range(100):
             luck = rng.random(150)
             comparison = compare(Outcomes(names, names, luck > 0.1 + worse), Outcomes(names, names, luck < 0.9))
-            rows = check(make_evaluation(), config(tmp_path, max_loss=0.01), scored, comparison)
+            rows = check(evaluation, config(tmp_path, max_loss=0.01), scored, comparison)
             passed += rows[-1].passed
         return passed
 

@@ -26,6 +26,8 @@ from sat_xception.storage import file_digest
 from sat_xception.train.record import TrainingRecord
 from tests.small_models import SIDE, write_small_model
 
+pytestmark = pytest.mark.usefixtures("charts_drawn_once")
+
 NAME = "school-classifier"
 
 
