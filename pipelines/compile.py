@@ -11,13 +11,15 @@ from pathlib import Path
 import yaml
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
+from kfp.dsl.graph_component import GraphComponent
 
 from components.images import training_note, unbuilt_images
 from sat_xception import __version__
 from sat_xception.errors import SatXceptionError, ServiceError
+from sat_xception.kubeflow.spec import YAML_LOADER
 from sat_xception.kubeflow.wellformed import find_problems
 
-__all__ = ["compile_pipelines"]
+__all__ = ["compile_pipelines", "compile_spec"]
 
 # By the name of the file: the pipeline, and the name that people see.
 _PIPELINES = {
@@ -36,21 +38,36 @@ def compile_pipelines(folder: Path) -> list[Path]:
         ConfigError: $KFP_VERSION is no version that is supported.
         ServiceError: The compiler wrote a pipeline that Kubeflow's driver can't run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     return [path for name in _PIPELINES for path in _compile(name, folder)]
 
 
-def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
-    reference, display_name = _PIPELINES[file_name]
-    module, function = reference.split(":")
-    # Imported here: the pipelines read the environment, which may be wrong.
-    pipeline = getattr(importlib.import_module(module), function)
-    name = pipeline.pipeline_spec.pipeline_info.name
-    spec, manifests = folder / f"{file_name}.yaml", folder / f"{file_name}-pipeline.yaml"
-    compiler.Compiler().compile(pipeline, str(spec))
-    documents = list(yaml.safe_load_all(spec.read_text(encoding="utf-8")))
+def compile_spec(file_name: str, folder: Path) -> Path:
+    """Write `training.yaml` or `bulk-inference.yaml`; return it.
+
+    Raises:
+        ConfigError: $KFP_VERSION is no version that is supported.
+        ServiceError: The compiler wrote a pipeline that Kubeflow's driver can't run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = folder / f"{file_name}.yaml"
+    compiler.Compiler().compile(_pipeline(file_name), str(spec))
+    documents = list(yaml.load_all(spec.read_bytes(), YAML_LOADER))
     if problems := find_problems(documents[0], documents[1] if len(documents) > 1 else {}):
         raise ServiceError(f"Kubeflow could not run {spec}, as kfp compiled it: {'; '.join(problems)}")
+    return spec
+
+
+def _pipeline(file_name: str) -> GraphComponent:
+    module, function = _PIPELINES[file_name][0].split(":")
+    # Imported here: the pipelines read the environment, which may be wrong.
+    pipeline: GraphComponent = getattr(importlib.import_module(module), function)
+    return pipeline
+
+
+def _compile(file_name: str, folder: Path) -> tuple[Path, Path]:
+    spec, manifests = compile_spec(file_name, folder), folder / f"{file_name}-pipeline.yaml"
+    pipeline, display_name = _pipeline(file_name), _PIPELINES[file_name][1]
+    name = pipeline.pipeline_spec.pipeline_info.name
     digest = hashlib.sha256(spec.read_bytes()).hexdigest()[:12]
     options = KubernetesManifestOptions(
         pipeline_name=name,

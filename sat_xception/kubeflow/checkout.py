@@ -33,8 +33,7 @@ def compile_pipeline(name: str) -> CompiledPipeline:
         ConfigError: This isn't a checkout, or an environment variable has an unsupported value.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = _module("pipelines.compile").compile_pipelines(Path(folder))
-        return read_pipeline(next(path for path in paths if path.stem == name))
+        return read_pipeline(_module("pipelines.compile").compile_spec(name, Path(folder)))
 
 
 def image_notes() -> list[str]:
