@@ -131,9 +131,9 @@ def command(*arguments: object, **options: object) -> Ended:
     return Ended(finished.returncode, finished.stdout, finished.stderr)
 
 
-def test_a_step_that_is_done_ends_with_0_and_its_summary_on_stdout():
-    env = {name: value for name, value in os.environ.items() if name != "SAT_XCEPTION_WEBHOOK"}
-    ended = command("notify", "--pipeline", "p", "--state", "SUCCEEDED", env=env)
+def test_a_step_that_is_done_ends_with_0_and_its_summary_on_stdout(run, monkeypatch):
+    monkeypatch.delenv("SAT_XCEPTION_WEBHOOK", raising=False)
+    ended = run("notify", "--pipeline", "p", "--state", "SUCCEEDED")
     assert (ended.code, ended.out, ended.err) == (0, "notify    p: SUCCEEDED\n", "")
 
 
@@ -444,10 +444,10 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on():
 
 
 @pytest.mark.parametrize("verb", [["run"], ["submit"], ["schedule", "apply"], ["schedule", "list"]])
-def test_a_verb_of_the_pipelines_hands_its_flags_to_their_program_and_ends_with_its_code(verb):
-    ended = command(*verb, "--bogus")
+def test_a_verb_of_the_pipelines_takes_its_own_flags_and_ends_with_its_code(run, verb):
+    ended = run(*verb, "--bogus")
     assert ended.code == 2
     assert "No such option" in ended.err
-    shown = command(*verb, "--help")
+    shown = run(*verb, "--help")
     assert shown.code == 0
     assert f"Usage: sat_xception {' '.join(verb)}" in shown.out

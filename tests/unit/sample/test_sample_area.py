@@ -15,7 +15,7 @@ from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.sample.area import write_sample_area
 from sat_xception.sample.settings import SampleAreaConfig
 
-SIDE = 12
+SIDE = 10
 
 
 def test_its_tiles_are_those_of_its_outline_and_its_schools_are_on_them(tmp_path):

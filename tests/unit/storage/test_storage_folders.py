@@ -29,7 +29,7 @@ from sat_xception.storage import (
     write_json_file,
 )
 from sat_xception.storage import store as stores
-from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
+from tests.storage_proxy import Action, StorageProxy, bucket_of, running_emulator, running_proxy
 
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -132,24 +132,32 @@ import sys
 from sat_xception.storage import GcsPath, atomic_folder
 with atomic_folder(GcsPath(sys.argv[1]), record="dataset.json") as work:
     (work / "dataset.json").write_text("two")
-    for index in range(200):
+    for index in range(60):
         (work / f"{index:03d}").write_text(f"two {index}")
 """
 
 
 def test_an_upload_that_is_killed_leaves_the_earlier_result_and_the_next_run_goes_on(proxy):
     publish(result("one"))
-    uploaded = threading.Event()
-    proxy.fail(FILE, uploaded.set, skip=6 + 100)
+    uploaded, killed = threading.Event(), threading.Event()
+
+    def hold():
+        uploaded.set()
+        killed.wait(60)
+        raise ConnectionError
+
+    proxy.fail(FILE, hold, times=1000, skip=30)
     with subprocess.Popen([sys.executable, "-c", PUBLISH, str(OUT)], stderr=subprocess.DEVNULL) as child:
         assert uploaded.wait(60)
         child.send_signal(signal.SIGKILL)
+    proxy.faults.clear()
+    killed.set()
     assert read() == result("one")
     before = proxy.count(FILE)
     subprocess.run([sys.executable, "-c", PUBLISH, str(OUT)], check=True, stderr=subprocess.DEVNULL)
-    assert proxy.count(FILE) - before <= 201 - 90
-    assert read() == {"dataset.json": "two", **{f"{index:03d}": f"two {index}" for index in range(200)}}
-    assert len(objects()) == 202
+    assert proxy.count(FILE) - before <= 61 - 20
+    assert read() == {"dataset.json": "two", **{f"{index:03d}": f"two {index}" for index in range(60)}}
+    assert len(objects()) == 62
 
 
 def test_what_a_killed_upload_left_is_removed_by_the_next_result(proxy):
@@ -165,8 +173,23 @@ def test_what_a_killed_upload_left_is_removed_by_the_next_result(proxy):
 # Faults of the service
 
 
-@pytest.mark.parametrize("action", [503, 429, "reset", "lost", "slow"])
-@pytest.mark.parametrize("pattern", [FILE, POINTER, r"GET .*\?.*prefix="])
+def faults(patterns: tuple[str, ...], actions: tuple[Action, ...], quick: tuple[tuple[int, Action], ...]) -> list:
+    """Return each action for each pattern; all but the quick ones, which name a pattern by its number, are slow."""
+    return [
+        pytest.param(pattern, action, marks=() if (number, action) in quick else pytest.mark.slow)
+        for number, pattern in enumerate(patterns)
+        for action in actions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "action"),
+    faults(
+        (FILE, POINTER, r"GET .*\?.*prefix="),
+        (503, 429, "reset", "lost", "slow"),
+        quick=((0, 503), (0, "lost"), (1, "reset"), (1, "lost"), (2, 429), (2, "slow")),
+    ),
+)
 def test_an_upload_outlasts_a_service_that_stumbles(proxy, pattern, action):
     publish(result("one"))
     proxy.fail(pattern, action, times=2)
@@ -175,8 +198,14 @@ def test_an_upload_outlasts_a_service_that_stumbles(proxy, pattern, action):
     assert len(objects()) == 7
 
 
-@pytest.mark.parametrize("action", [503, 429, "reset", "cut", "slow"])
-@pytest.mark.parametrize("pattern", [r"GET /download/", r"GET .*published\.json\?"])
+@pytest.mark.parametrize(
+    ("pattern", "action"),
+    faults(
+        (r"GET /download/", r"GET .*published\.json\?"),
+        (503, 429, "reset", "cut", "slow"),
+        quick=((0, 429), (0, "reset"), (0, "cut"), (1, 503), (1, "slow")),
+    ),
+)
 def test_a_download_outlasts_a_service_that_stumbles(proxy, pattern, action):
     publish(result("one"))
     proxy.fail(pattern, action, times=2)
@@ -294,20 +323,20 @@ def test_downloads_that_nobody_asked_for_in_a_month_are_removed(proxy, tmp_path)
 
 def test_a_download_goes_on_where_an_earlier_one_failed(proxy, monkeypatch):
     monkeypatch.setattr(stores, "_TRANSFER_S", 1)
-    publish(result("one", 60))
-    proxy.fail(r"GET /download/.*parquet", 503, times=1000, skip=40)
+    publish(result("one", 30))
+    proxy.fail(r"GET /download/.*parquet", 503, times=1000, skip=20)
     with pytest.raises(ServiceError, match="can't read gs://results/runs/dataset"):
         read()
     proxy.faults.clear()
     proxy.requests.clear()
-    assert read() == result("one", 60)
-    assert 0 < proxy.count(r"GET /download/.*parquet") <= 20
+    assert read() == result("one", 30)
+    assert 0 < proxy.count(r"GET /download/.*parquet") <= 10
 
 
 def test_a_result_that_is_replaced_while_it_is_read_is_read_again(proxy):
-    publish(result("one", 60))
-    proxy.fail(r"GET /download/.*parquet", lambda: publish(result("two", 60)), skip=20)
-    assert read() == result("two", 60)
+    publish(result("one", 30))
+    proxy.fail(r"GET /download/.*parquet", lambda: publish(result("two", 30)), skip=10)
+    assert read() == result("two", 30)
 
 
 def test_a_result_whose_files_are_gone_is_not_asked_for_forever(proxy):
@@ -416,9 +445,9 @@ def test_a_full_disk_while_a_folder_is_fetched_names_the_cache_and_leaves_no_hal
 def test_files_are_uploaded_and_downloaded_side_by_side(proxy):
     met = [threading.Barrier(4, timeout=60) for _ in range(2)]
     proxy.fail(FILE, met[0].wait, times=4)
-    publish(result("one", 79))
+    publish(result("one", 23))
     proxy.fail(r"GET .*runs%2Fdataset%2F\d+-.*alt=media", met[1].wait, times=4)
-    assert read() == result("one", 79)
+    assert read() == result("one", 23)
     assert not any(fault.times for fault in proxy.faults)
     assert not any(barrier.broken for barrier in met)
 

@@ -83,11 +83,8 @@ def upload_folder(folder: Path, prefix: str) -> None:
         bucket.blob(f"{prefix}/{path.relative_to(folder).as_posix()}").upload_from_filename(str(path))
 
 
-def test_steps_from_bucket_to_bucket_make_what_they_make_here(proxy, class_folders, tmp_path):
+def test_steps_from_bucket_to_bucket_make_what_they_make_here(proxy, class_folders, examples):
     upload_folder(class_folders, "data/colombia")
-    STEPS["assemble"].run({"data": str(class_folders), "out": tmp_path / "dataset"})
-    STEPS["convert"].run({"dataset": tmp_path / "dataset", "out": tmp_path / "examples"})
-
     settings = {"data": "gs://tiles/data/colombia", "out": "gs://tiles/runs/dataset"}
     assembled = STEPS["assemble"].run(settings)
     assert "gs://tiles/runs/dataset/manifest.parquet" in assembled.summary()
@@ -95,14 +92,14 @@ def test_steps_from_bucket_to_bucket_make_what_they_make_here(proxy, class_folde
     assert converted.summary().endswith("wrote     gs://tiles/runs/examples")
 
     dataset = fetch_folder(GcsPath("gs://tiles/runs/dataset"), "dataset.json")
-    record, here = (read_json(folder / "dataset.json", "assemble") for folder in (dataset, tmp_path / "dataset"))
+    record, here = (read_json(folder / "dataset.json", "assemble") for folder in (dataset, examples.parent / "dataset"))
     assert record["digest"] == here["digest"]
     assert record["name"] == "colombia"
     assert {key: record["config"][key] for key in settings} == settings
-    examples = fetch_folder(GcsPath("gs://tiles/runs/examples"), "examples.json")
+    found = fetch_folder(GcsPath("gs://tiles/runs/examples"), "examples.json")
     shards, same = (
         {name: digest for name, digest in folder_digests(folder).items() if name.endswith(".tfrecord")}
-        for folder in (examples, tmp_path / "examples")
+        for folder in (found, examples)
     )
     assert shards == same
     assert len(shards) == 3

@@ -96,6 +96,26 @@ def test_sqlite_is_told_alike(tmp_path):
             database.close()
 
 
+def test_tensorflow_is_told_alike(tmp_path):
+    import tensorflow as tf
+
+    from sat_xception.model.parts import Epoch
+    from sat_xception.model.tensorboard import TensorBoardWriter
+
+    model = tf.Module()
+    model.weights = tf.Variable(tf.random.uniform([30_000]))
+    told = rf"^a file of {tmp_path}/package is larger than this system lets it be"
+    with limited(50_000), pytest.raises(ServiceError, match=told), atomic_folder(tmp_path / "package") as work:
+        tf.saved_model.save(model, str(work / "export"))
+    assert not list(tmp_path.iterdir())
+    row = {"loss": 0.5, "accuracy": 0.5, "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.5}
+    events = tmp_path / "events"
+    with limited(2000), pytest.raises(ServiceError, match=rf"^a file of {events}/train is larger"):
+        with reporting_disk_errors(events), TensorBoardWriter(events) as board:
+            for epoch in range(1, 1000):
+                board.add(Epoch(phase="head", epoch=epoch, **row))
+
+
 TENSORFLOW = """
 import sys, pathlib
 import tensorflow as tf
@@ -142,7 +162,8 @@ for work in (package, lambda: (fill(), board(full / "events")), fill_midway, lam
 """
 
 
-def test_tensorflow_writes_are_told_alike(tmp_path):
+@pytest.mark.slow
+def test_tensorflow_tells_of_disks_that_are_full_and_read_only(tmp_path):
     for name in ("full", "read-only"):
         (tmp_path / name).mkdir()
     mounted = 'mount -t tmpfs -o size=200k tmpfs "$1" && mount -t tmpfs -o ro tmpfs "$2"'
