@@ -1,4 +1,4 @@
-"""A bucket with faults: a real emulator of Google Cloud Storage, and real HTTP in front of it that fails by script."""
+"""A bucket with faults: a real server of a provider's kind, and real HTTP in front of it that fails by script."""
 
 import contextlib
 import http.client
@@ -32,13 +32,19 @@ def running_emulator(bucket: str) -> Iterator[str]:
     pytest.importorskip("gcp_storage_emulator", reason="the storage emulator isn't installed")
     port = free_port()
     flags = ["--host", "127.0.0.1", "--port", str(port), "--in-memory", "--default-bucket", bucket]
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", *flags]
+    with running_server([sys.executable, "-m", "gcp_storage_emulator", "start", *flags], port) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running_server(command: list[str], port: int) -> Iterator[str]:
+    """Yield the address of a server that a command starts, once it answers on its port."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
-            assert time.monotonic() < deadline, "the emulator doesn't start"
+            assert time.monotonic() < deadline, f"{command[0]} doesn't start"
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port}"
         process.terminate()
@@ -70,7 +76,7 @@ class Fault:
 
 
 class StorageProxy(ThreadingHTTPServer):
-    """Passes requests on to the emulator; keeps `ifGenerationMatch`, which the emulator doesn't know."""
+    """Passes requests on to the server; keeps `ifGenerationMatch`, which Google's emulator doesn't know."""
 
     daemon_threads = True
 
@@ -82,6 +88,12 @@ class StorageProxy(ThreadingHTTPServer):
         self.rewrite = (b"", b"")
         self.lock = threading.Lock()
         self.upload_lock = threading.Lock()
+        # Whether writes are passed on one after the other.
+        self.one_by_one = True
+        # Headers that aren't passed on, in lower case.
+        self.without: tuple[str, ...] = ()
+        # Status that answers requests with If-Match or If-None-Match; 0 for what the server says.
+        self.conditions = 0
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def fail(self, pattern: str, action: Action, times: int = 1, skip: int = 0) -> None:
@@ -126,8 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         uploaded = re.search(rb'"name":\s*"([^"]+)"', body[:4096]) if self.path.startswith("/upload/") else None
-        name = uploaded[1].decode() if uploaded else ""
+        name = json.loads(b'"%b"' % uploaded[1]) if uploaded else ""
         action = self.server.fault_of(f"{self.command} {self.path} {name}")
+        if (
+            self.server.conditions
+            and self.command == "PUT"
+            and {"if-match", "if-none-match"} & {*map(str.lower, self.headers)}
+        ):
+            action = self.server.conditions
         if callable(action):
             action()
         if isinstance(action, int):
@@ -141,12 +159,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_for_real(self, body: bytes, name: str, action: Action | None) -> None:
         wanted = parse_qs(urlsplit(self.path).query).get("ifGenerationMatch")
-        with self.server.upload_lock if wanted else contextlib.nullcontext():
+        # Servers for tests compare first and write later, in threads; real ones do it in one step.
+        compares = wanted or (self.server.one_by_one and self.command == "PUT")
+        with self.server.upload_lock if compares else contextlib.nullcontext():
             bucket = self.path.split("/b/")[-1].split("/")[0]
             if wanted and int(wanted[0]) != self.server.generation_of(bucket, name):
                 self._answer(412, [], b'{"error": {"code": 412, "message": "conditionNotMet"}}')
                 return
-            status, headers, content = self.server.ask(self.command, self.path, body, dict(self.headers))
+            status, headers, content = self.server.ask(
+                self.command,
+                self.path,
+                body,
+                {key: value for key, value in self.headers.items() if key.lower() not in self.server.without},
+            )
         old, new = self.server.rewrite
         content = content.replace(old, new) if old else content
         if action == "lost":
@@ -157,10 +182,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: list, body: bytes, way: str = "") -> None:
         self.send_response(status)
         for key, value in headers:
-            if key.lower() not in ("content-length", "connection", "date", "server"):
+            if key.lower() not in ("content-length", "connection", "date", "server", "transfer-encoding"):
                 self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
+        given = {key.lower(): value for key, value in headers}
+        length = given.get("content-length", "0") if self.command == "HEAD" else str(len(body))
+        self.send_header("Content-Length", length)
         self.end_headers()
+        body = b"" if self.command == "HEAD" else body
         half = len(body) // 2
         self.wfile.write(body[:half])
         self.wfile.flush()
@@ -171,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.3)
         self.wfile.write(body[half:])
 
-    do_GET = do_POST = do_PUT = do_DELETE = _pass_on
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _pass_on
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -179,11 +207,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running_proxy(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
-    """Yield a proxy that the client library talks to."""
-    with StorageProxy(emulator) as proxy:
+    """Yield a proxy that Google's client library talks to."""
+    with passing_on(emulator) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.server_port}")
+        yield proxy
+
+
+@contextlib.contextmanager
+def passing_on(server: str) -> Iterator[StorageProxy]:
+    """Yield a running proxy of a server."""
+    with StorageProxy(server) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
         thread.start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.server_port}")
         yield proxy
         proxy.shutdown()
         thread.join()

@@ -18,6 +18,7 @@ from sat_xception.storage import (
     is_remote,
     local_folder,
     marked_below,
+    prepare_upload,
     read_json,
     remove_committed,
     reporting_disk_errors,
@@ -116,6 +117,7 @@ def new_version(version: Path) -> Iterator[Path]:
         with atomic_folder(version) as work:
             yield work
         return
+    prepare_upload(version)
     with scratch_folder() as folder:
         with reporting_disk_errors(version, f"free some in {folder}, or set $TMPDIR to a folder on another disk"):
             yield folder

@@ -10,7 +10,13 @@ from sat_xception.storage.atomic import (
     remove_files,
     write_stored_bytes,
 )
-from sat_xception.storage.commit_marker import is_committed, marked_below, remove_committed, upload_with_marker
+from sat_xception.storage.commit_marker import (
+    is_committed,
+    marked_below,
+    prepare_upload,
+    remove_committed,
+    upload_with_marker,
+)
 from sat_xception.storage.fetch import fetch_file, fetch_folder, fetch_settings, local_file, local_folder
 from sat_xception.storage.files import facts_digest, file_digest, folder_digests, read_json, write_json
 from sat_xception.storage.folder import atomic_folder, has_result
@@ -39,6 +45,7 @@ __all__ = [
     "lock_open_file",
     "marked_below",
     "partial_file",
+    "prepare_upload",
     "read_json",
     "read_json_file",
     "read_stored_bytes",

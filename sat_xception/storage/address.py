@@ -1,6 +1,6 @@
 """Addresses in buckets, as paths that are no local files, and the settings that accept them.
 
-Another kind of bucket is one more subclass of `RemotePath`, listed in `_REMOTE`.
+Another kind of bucket is one more subclass of `RemotePath`, listed in `_REMOTE`, and its store in `store.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,21 @@ from typing import Any, ClassVar, Literal, TypeGuard
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["SCHEME", "GcsPath", "RemotePath", "Stored", "is_address", "is_remote", "remote_path", "stored_path"]
+from sat_xception.errors import ConfigError
+
+__all__ = [
+    "SCHEME",
+    "AzurePath",
+    "GcsPath",
+    "RemotePath",
+    "S3Path",
+    "Stored",
+    "is_address",
+    "is_remote",
+    "remote_path",
+    "schemes",
+    "stored_path",
+]
 
 SCHEME = "gs://"
 # https://cloud.google.com/storage/docs/buckets#naming, without its special cases.
@@ -56,17 +70,39 @@ class GcsPath(RemotePath):
     scheme = SCHEME
 
 
-_REMOTE: tuple[type[RemotePath], ...] = (GcsPath,)
+class S3Path(RemotePath):
+    """An address in S3, or in a store that speaks its language, `s3://bucket/path/to/it`."""
+
+    __slots__ = ()
+    scheme = "s3://"
+
+
+class AzurePath(RemotePath):
+    """An address in Azure's Blob Storage, `az://container/path/to/it`, of the account that the environment names."""
+
+    __slots__ = ()
+    scheme = "az://"
+
+
+_REMOTE: tuple[type[RemotePath], ...] = (GcsPath, S3Path, AzurePath)
+# What an address begins with. One letter is a drive of Windows.
+_ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def stored_path(value: str | Path) -> Path:
     """Return the path of a folder or file by its name: an address in a bucket, or a local path.
 
+    Raises:
+        ConfigError: It is an address of another kind.
+
     Example:
         >>> is_remote(stored_path("gs://bucket/models")), is_remote(stored_path("models"))
         (True, False)
     """
-    return remote_path(value) or Path(value)
+    path = remote_path(value)
+    if path is None and _ANY_SCHEME.match(str(value)):
+        raise ConfigError(_unknown_scheme(value))
+    return path or Path(value)
 
 
 def remote_path(value: str | Path) -> RemotePath | None:
@@ -110,7 +146,22 @@ def _checked(value: Any) -> Any:  # noqa: ANN401 - a setting of any type goes in
         return tuple(_checked(item) for item in value)
     path = remote_path(value) if isinstance(value, str | Path) else None
     if path is None:
+        # A plain Path has lost a slash of it.
+        text = str(value).replace(":/", "://", 1) if isinstance(value, Path) and "://" not in str(value) else value
+        if isinstance(text, str) and _ANY_SCHEME.match(text):
+            raise ValueError(_unknown_scheme(text))
         return value
     if not _BUCKET.fullmatch(path.bucket) or not path.object or ".." in path.parts:
-        raise ValueError("expected gs://bucket/path/to/folder")
+        raise ValueError(f"expected {path.scheme}bucket/path/to/folder")
     return str(path) if isinstance(value, str) else path
+
+
+def _unknown_scheme(value: object) -> str:
+    scheme = str(value).partition("://")[0]
+    return f"{scheme}:// isn't known; expected a path on this machine, or an address at {schemes()}"
+
+
+def schemes() -> str:
+    """Return what addresses in buckets begin with, for messages."""
+    *most, last = (kind.scheme for kind in _REMOTE)
+    return f"{', '.join(most)} or {last}" if most else last

@@ -13,7 +13,7 @@ from sat_xception.log import get_logger, track
 from sat_xception.storage.address import RemotePath
 from sat_xception.storage.store import ConflictError, Store, in_parallel, open_store
 
-__all__ = ["is_committed", "marked_below", "remove_committed", "upload_with_marker"]
+__all__ = ["is_committed", "marked_below", "prepare_upload", "remove_committed", "upload_with_marker"]
 
 _log = get_logger(__name__)
 
@@ -40,6 +40,17 @@ def marked_below(address: RemotePath, marker: str) -> list[RemotePath]:
         paths = _paths(store, address)
     names = sorted(path.split("/")[0] for path in paths if path.split("/")[1:] == [marker])
     return [address / name for name in names]
+
+
+def prepare_upload(address: RemotePath) -> None:
+    """Find out, before a folder is made, whether it can be uploaded safely.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be read or written.
+    """
+    with open_store(address) as store, store.reporting("write", address):
+        store.prepare(address.object)
 
 
 def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import SCHEME, RemotePath, Stored, is_address, is_remote, remote_path
+from sat_xception.storage.address import SCHEME, RemotePath, Stored, is_address, is_remote, remote_path, stored_path
 from sat_xception.storage.files import file_digest
 from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
 from sat_xception.storage.scratch import scratch_folder
@@ -120,9 +120,9 @@ def fetch_file(uri: str, cache: Path | None = None) -> Path:
             written.
         ServiceError: The bucket can't be read.
     """
-    address = remote_path(uri)
-    if address is None:
-        path = Path(uri).expanduser()
+    address = stored_path(uri)
+    if not is_remote(address):
+        path = address.expanduser()
         if not path.is_file():
             raise ConfigError(f"no file at {uri} (seen from {Path.cwd()})")
         return path

@@ -156,6 +156,7 @@ def begin_result(store: Store, address: RemotePath, records: tuple[str, ...]) ->
                 leftovers[found.name] = found.size
             elif not earlier.folder and first:
                 raise _in_the_way(address, first)
+        store.prepare(address.object)
         _check_writable(store, f"{address.object}/{version_tag(earlier.version)}-{'0' * 16}/check")
     return PendingResult(store, earlier, leftovers)
 

@@ -1,7 +1,7 @@
 """One interface to what holds objects: folders on this machine, and buckets of several providers.
 
-An object has a name, a size and a version. A version is opaque: what has read one may ask to write only if it is
-still the current one. Where a version follows from the content (an ETag), two equal contents have the same version, so
+An object has a name, a size and a version. A version is opaque: a reader of one may ask to write only if it is still
+the current one. Where a version follows from the content (an ETag), two equal contents have the same version, so
 whatever is compared and swapped holds something unique.
 """
 
@@ -199,6 +199,14 @@ class Store(ABC):
     def failure(self, error: Exception) -> Failure | None:
         """Return what an error of the provider's library means; None if it is none of those."""
 
+    def prepare(self, below: str) -> None:
+        """Find out, before work begins, what a store can't be relied on for.
+
+        Args:
+            below: Name of the folder that will be written to.
+        """
+        return
+
     def delete_below(self, below: str) -> None:
         """Remove every object whose name begins with `below`, a folder's name with a slash at its end."""
         for found in self.list(below):
@@ -217,6 +225,10 @@ class Store(ABC):
         if is_remote(self.address):
             return type(self.address)(f"{self.address.scheme}{self.address.bucket}/{name}")
         return Path(name)
+
+    def bucket_address(self) -> str:
+        """Return the address of the bucket, for messages."""
+        return f"{self.address.scheme}{self.address.bucket}" if is_remote(self.address) else str(self.address)
 
     def patience_s(self, patient: bool) -> float:
         """Return for how long a request is repeated."""
@@ -258,10 +270,9 @@ class Store(ABC):
             )
         if failure.kind == "forbidden":
             permission = self.advice.reading if action == "read" else self.advice.writing
-            where = f"{address.scheme}{address.bucket}" if is_remote(address) else address
             return ServiceError(
-                f"not allowed to {action} {address}: {failure.reason}. Grant {permission} on {where} to the account "
-                "that this runs as; see docs/storage.md"
+                f"not allowed to {action} {address}: {failure.reason}. Grant {permission} on {self.bucket_address()} "
+                "to the account that this runs as; see docs/storage.md"
             )
         if failure.kind == "absent":
             return ConfigError(
@@ -276,6 +287,8 @@ class Store(ABC):
 _STORES = {
     "": ("local", "LocalStore"),
     "gs://": ("gcs", "GcsStore"),
+    "s3://": ("object_store", "S3Store"),
+    "az://": ("object_store", "AzureStore"),
 }
 
 

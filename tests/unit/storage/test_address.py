@@ -6,6 +6,7 @@ from typing import Annotated
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from sat_xception.errors import ConfigError
 from sat_xception.storage import (
     GcsPath,
     Stored,
@@ -17,7 +18,7 @@ from sat_xception.storage import (
     stored_path,
 )
 from sat_xception.storage import address as addresses
-from sat_xception.storage.address import RemotePath, is_address
+from sat_xception.storage.address import AzurePath, RemotePath, S3Path, is_address
 
 
 class OtherPath(RemotePath):
@@ -29,10 +30,10 @@ class OtherPath(RemotePath):
 
 @pytest.fixture
 def two_kinds(monkeypatch):
-    monkeypatch.setattr(addresses, "_REMOTE", (GcsPath, OtherPath))
+    monkeypatch.setattr(addresses, "_REMOTE", (*addresses._REMOTE, OtherPath))
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("gs", GcsPath), ("other", OtherPath)])
+@pytest.mark.parametrize(("scheme", "kind"), [("gs", GcsPath), ("s3", S3Path), ("az", AzurePath), ("other", OtherPath)])
 @pytest.mark.parametrize("slashes", ["://", ":/"])
 def test_an_address_is_a_path_of_its_kind(two_kinds, scheme, kind, slashes):
     for value in (f"{scheme}{slashes}bucket/a/b", Path(f"{scheme}{slashes}bucket/a/b")):
@@ -46,20 +47,29 @@ def test_an_address_is_a_path_of_its_kind(two_kinds, scheme, kind, slashes):
             open(path)
 
 
-@pytest.mark.parametrize(
-    "value", ["a/b", "/gs://bucket", "gs", "gsx://bucket/a", "http://bucket/a", "other://bucket/a", ""]
-)
+@pytest.mark.parametrize("value", ["a/b", "/gs://bucket", "gs", "s3", "s3-like/a", "a/gs://bucket/b", "C://a", ""])
 def test_everything_else_is_a_path_on_this_machine(value):
     assert stored_path(value) == Path(value) and type(stored_path(value)) is type(Path())
     assert not is_address(value) and not is_remote(stored_path(value))
+
+
+@pytest.mark.parametrize("value", ["gsx://bucket/a", "http://bucket/a", "other://bucket/a", "minio://bucket/a"])
+def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known(value):
+    scheme = value.partition("://")[0]
+    told = f"^{scheme}:// isn't known; expected a path on this machine, or an address at gs://, s3:// or az://$"
+    with pytest.raises(ConfigError, match=told):
+        stored_path(value)
+    for given in (value, Path(value)):
+        with pytest.raises(ValidationError, match=rf"{scheme}:// isn't known; expected a path on this machine"):
+            TypeAdapter(Annotated[Path, Stored("folder")]).validate_python(given)
 
 
 def test_a_setting_takes_addresses_of_all_kinds_and_only_whole_ones(two_kinds):
     setting = TypeAdapter(Annotated[Path, Stored("folder")])
     assert type(setting.validate_python("other://bucket/a")) is OtherPath
     assert type(setting.validate_python("gs://bucket/a")) is GcsPath
-    for wrong in ("gs://bucket", "other://bucket", "other://B/a", "gs://bucket/../a"):
-        with pytest.raises(ValidationError, match="expected gs://bucket/path"):
+    for wrong in ("gs://bucket", "other://bucket", "other://B/a", "s3://bucket/../a"):
+        with pytest.raises(ValidationError, match=f"expected {wrong.partition('//')[0]}//bucket/path"):
             setting.validate_python(wrong)
 
 
