@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sat_xception.bulk.measure import Probe
 from sat_xception.bulk.plan_document import Estimate
-from sat_xception.errors import ConfigError
+from sat_xception.errors import ConfigError, faults_of
 from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE
 
 __all__ = ["SERVED_SHARE", "Backend", "estimate", "read_backends"]
@@ -80,9 +80,8 @@ def read_backends(path: Path | None) -> dict[str, Backend]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
         raise ConfigError(f"--prices {path} isn't a mapping of backends: {error}; see docs/bulk.md") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"--prices {path}: {place}: {first['msg']}; see docs/bulk.md") from None
+        first = faults_of(error)[0]
+        raise ConfigError(f"--prices {path}: {first.field}: {first.why}; see docs/bulk.md") from None
     return {**_built_in(), **given}
 
 

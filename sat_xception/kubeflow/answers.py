@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from sat_xception.errors import faults_of
+
 __all__ = [
     "Answer",
     "ArgoWorkflow",
@@ -317,11 +319,11 @@ def parse(kind: type[A], content: object, where: str = "") -> A:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in (where, *first["loc"]) if part != "")
-        if first["type"] == "missing":
+        first = faults_of(error)[0]
+        place = ".".join(filter(None, (where, first.field)))
+        if first.is_missing:
             raise UnexpectedAnswerError(f"{place} of the {kind.kind} is missing") from None
-        raise UnexpectedAnswerError(f"{place} of the {kind.kind} is {_shown(first['input'])}") from None
+        raise UnexpectedAnswerError(f"{place} of the {kind.kind} is {_shown(first.value)}") from None
 
 
 def parse_page(kind: type[L], content: object) -> tuple[list[L], str]:

@@ -180,9 +180,9 @@ class PipelineSettings:
         names = {name: name for name in self.parameters.model_fields}
         everything = {**resolved.tasks, "": TaskSettings(own, resolved.parameters, names)}
         for name, settings in everything.items():
-            config, errors = settings.check()
+            config, faults = settings.check()
             # Without the text, settings may be missing that it holds.
-            problems += [settings.explain(item) for item in errors if readable or item["loc"]]
+            problems += [settings.explain(fault) for fault in faults if readable or fault.path]
             if config and name:
                 texts[name] = settings.text(config)
         if readable:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sat_xception.errors import ConfigError, did_you_mean
+from sat_xception.errors import ConfigError, did_you_mean, faults_of
 from sat_xception.kubeflow.cron import check_cron, cron_in_utc
 
 __all__ = ["Schedule", "read_schedules"]
@@ -112,11 +112,10 @@ def read_schedules(path: Path) -> list[Schedule]:
 
 def _explained(error: ValidationError) -> list[str]:
     lines = []
-    for item in error.errors():
-        name = ".".join(map(str, item["loc"]))
-        if item["type"] == "extra_forbidden":
+    for fault in faults_of(error):
+        name = fault.field
+        if fault.kind == "extra_forbidden":
             lines.append(f"unknown key {name!r}; {did_you_mean(name, Schedule.model_fields, 'see Schedule')}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message}, got {item['input']!r}" if name else message)
+            lines.append(f"{name}: {fault.why}, got {fault.value!r}" if name else fault.why)
     return lines

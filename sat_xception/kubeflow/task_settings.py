@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_origin
 
 from pydantic import ValidationError
 
+from sat_xception.errors import Fault, faults_of
 from sat_xception.settings.config import StepConfig, shown
 from sat_xception.storage.files import dump_json
 
@@ -75,22 +76,22 @@ class TaskSettings:
         """Return the value of a setting, or its default."""
         return self.values.get(name, plain(self.task.config.model_fields[name].default))
 
-    def check(self) -> tuple[StepConfig | None, list[Any]]:
-        """Return the checked settings, or pydantic's errors."""
+    def check(self) -> tuple[StepConfig | None, list[Fault]]:
+        """Return the checked settings, or what is wrong with them."""
         try:
             given = {**self.values, **self.task.fixed, **self.task.placeholders()}
             return self.task.config.model_validate(given), []
         except ValidationError as error:
-            return None, error.errors()
+            return None, faults_of(error)
 
-    def explain(self, item: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    def explain(self, fault: Fault) -> str:
         """Return the message of an error, with the names that the user gave or can give."""
-        message = _FLAG.sub(lambda flag: self._shown(flag), item["msg"].removeprefix("Value error, "))
-        if not item["loc"]:  # an error of several settings together
+        message = _FLAG.sub(lambda flag: self._shown(flag), fault.why)
+        if not fault.path:  # an error of several settings together
             return message
-        setting, *inside = item["loc"]
+        setting, *inside = fault.path
         position = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
-        got = "" if item["type"] == "missing" else f"; got {masked(item['input'])}"
+        got = "" if fault.is_missing else f"; got {masked(fault.value)}"
         return f"{self.names.get(str(setting), setting)}{position}: {message}{got}"
 
     def _shown(self, flag: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pydantic import ValidationError
 
-from sat_xception.errors import DataError
+from sat_xception.errors import DataError, faults_of
 from sat_xception.geo.sites import Sites
 from sat_xception.reports.page import render_page
 from sat_xception.review.data import ReviewData
@@ -139,10 +139,9 @@ def read_data(out: Path) -> ReviewData:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: is {out} a folder that `sat_xception bulk publish` wrote?") from None
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
+        first = faults_of(error)[0]
         raise DataError(
-            f"{path} is damaged: {where}: {problem['msg']}. Run `sat_xception bulk publish` again"
+            f"{path} is damaged: {first.field or 'the file'}: {first.why}. Run `sat_xception bulk publish` again"
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}. Run `sat_xception bulk publish` again") from None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from sat_xception.errors import ConfigError, did_you_mean
+from sat_xception.errors import ConfigError, did_you_mean, faults_of
 from sat_xception.model.settings import TrainConfig
 
 __all__ = ["PRESETS", "Choice", "Range", "Space", "read_space"]
@@ -214,8 +214,8 @@ def _read_setting(file: str, name: str, value: object) -> Choice | Range:
         for end in setting.ends():
             _as_train_has_it(name, end)
     except (ValidationError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"{name} in {file}: {reason.removeprefix('Value error, ')}; got {value!r}") from None
+        reason = faults_of(error)[0].why if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{name} in {file}: {reason}; got {value!r}") from None
     return setting
 
 

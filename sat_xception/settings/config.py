@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationError, field_validator
 
-from sat_xception.errors import ConfigError, did_you_mean
+from sat_xception.errors import ConfigError, did_you_mean, faults_of
 from sat_xception.storage import fetch_settings, is_remote
 from sat_xception.storage.address import is_address
 
@@ -130,16 +130,15 @@ def _read_mapping(file: Path) -> dict[str, object]:
 
 def _explain(error: ValidationError, model: type[StepConfig]) -> str:
     lines = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        if not item["loc"]:
-            lines.append(message)
+    for fault in faults_of(error):
+        if not fault.path:
+            lines.append(fault.why)
             continue
-        name = str(item["loc"][0])
+        name = str(fault.path[0])
         positional = model.model_fields[name].json_schema_extra == POSITIONAL
         flag = name.upper() if positional else "--" + name.replace("_", "-")
-        if item["type"] == "missing" and len(item["loc"]) == 1:
+        if fault.is_missing and len(fault.path) == 1:
             lines.append(f"{flag} is required (or {name!r} in the file given as --config)")
         else:
-            lines.append(f"{flag}: {message}; got {item['input']!r}")
+            lines.append(f"{flag}: {fault.why}; got {fault.value!r}")
     return "; ".join(lines)
