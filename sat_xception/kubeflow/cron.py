@@ -28,7 +28,7 @@ _FIELDS = (
     ("day of the week", 0, 6, _DAYS),
 )
 _ANY = ("*", "?")
-_RANGE = re.compile(r"(?P<low>\*|\?|\w+)(-(?P<high>\w+))?(/(?P<step>\d+))?")
+_RANGE = re.compile(r"(\*|\?|\w+)(?:-(\w+))?(?:/(\d+))?")
 _DAY_MINUTES = 24 * 60
 
 
@@ -92,13 +92,14 @@ def _values(field: str, index: int) -> set[int]:
         match = _RANGE.fullmatch(part)
         if not match:
             raise ValueError(f"the {name}, {field!r}, can't be read")
-        step = int(match["step"] or 1)
-        if match["low"] in _ANY:
+        first, last, stride = match.groups()
+        step = int(stride or 1)
+        if first in _ANY:
             low, high = lowest, highest
         else:
-            low = _number(match["low"], lowest, names)
+            low = _number(first, lowest, names)
             # As in the scheduler: N/step continues to the highest value.
-            high = _number(match["high"], lowest, names) if match["high"] else (highest if match["step"] else low)
+            high = _number(last, lowest, names) if last else (highest if stride else low)
         if not lowest <= low <= high <= highest or step < 1:
             raise ValueError(f"the {name}, {field!r}, must be within {lowest}-{highest}")
         found.update(range(low, high + 1, step))

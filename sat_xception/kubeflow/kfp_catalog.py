@@ -114,4 +114,4 @@ def _named(
 
 
 def _description(pipeline: CompiledPipeline) -> str:
-    return str(pipeline.spec["pipelineInfo"].get("description", ""))
+    return pipeline.parsed.pipeline_info.description

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.answers import PipelineVersion
+from sat_xception.kubeflow.pipeline_spec import PipelineSpec, Task
 
 __all__ = ["YAML_LOADER", "CompiledPipeline", "read_pipeline"]
 
@@ -47,18 +49,21 @@ class CompiledPipeline:
             ConfigError: The version has no v2 pipeline: the server stores v1 pipelines too, which are Argo Workflows.
         """
         found = version.pipeline_spec or {}
-        spec, platform = (
-            (found["pipeline_spec"], found.get("platform_spec")) if "pipeline_spec" in found else (found, {})
-        )
+        spec, platform = found.get("pipeline_spec", found), found.get("platform_spec")
         if not _is_spec(spec) or not isinstance(platform or {}, dict):
             name = version.display_name or version.pipeline_version_id
             raise ConfigError(f"the pipeline version {name!r} has no v2 pipeline in it; compile it with kfp 2")
         return cls(b"", spec, platform or {})
 
+    @cached_property
+    def parsed(self) -> PipelineSpec:
+        """The pipeline spec with names for its parts."""
+        return PipelineSpec.model_validate(self.spec)
+
     @property
     def name(self) -> str:
         """Name of the pipeline in its spec."""
-        return str(self.spec["pipelineInfo"]["name"])
+        return self.parsed.pipeline_info.name
 
     @cached_property
     def digest(self) -> str:
@@ -83,13 +88,12 @@ class CompiledPipeline:
     @property
     def task_labels(self) -> dict[str, str]:
         """Labels of the tasks in the UI, by name of the task."""
-        return {name: str(task.get("taskInfo", {}).get("name", name)) for name, task in _tasks(self.spec)}
+        return {name: task.task_info.name or name for name, task in self.parsed.tasks}
 
     @cached_property
     def groups(self) -> frozenset[str]:
         """Names of the tasks that contain others: conditions, exit handlers, loops, nested pipelines."""
-        parts = self.spec.get("components", {})
-        return frozenset(name for name, task in _tasks(self.spec) if "dag" in parts.get(_component(task), {}))
+        return frozenset(name for name, task in self.parsed.tasks if self.parsed.component_of(task).dag)
 
     def describe_task(self, steps: Sequence[str]) -> tuple[str, bool] | None:
         """Return the display name of the task of a workflow node, and whether it is a group.
@@ -101,8 +105,9 @@ class CompiledPipeline:
         Returns:
             Name and whether it is a group; None if the node belongs to no task.
         """
-        tasks = dict(_tasks(self.spec)) if len(steps) == 1 else self._tasks_of(self.spec["root"])
-        outer, found = tasks, None
+        tasks = dict(self.parsed.tasks) if len(steps) == 1 else self.parsed.root.tasks
+        outer = tasks
+        found: tuple[str, Task] | None = None
         for step in steps:
             name = re.sub(r"\(.*\)$", "", step)
             if name == "onExit":  # an exit task is a sibling of the task that it follows
@@ -110,23 +115,19 @@ class CompiledPipeline:
             name = name if name in tasks else name.removesuffix("-driver")
             if name in tasks:
                 found, outer = (name, tasks[name]), tasks
-                tasks = self._tasks_of(self.spec.get("components", {}).get(_component(tasks[name]), {}))
+                tasks = self.parsed.component_of(tasks[name]).tasks
         if found is None:
             return None
         name, task = found
-        label = str(task.get("taskInfo", {}).get("name", name))
+        label = task.task_info.name or name
         return (label if label == name else f"{label} ({name})"), name in self.groups
-
-    @staticmethod
-    def _tasks_of(component: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
-        return tasks
 
     def without_cache(self) -> dict[str, Any]:
         """Return the spec for an inline run, with caching disabled in every task, also inside conditions."""
         spec = copy.deepcopy(self.spec)
-        for _, task in _tasks(spec):
-            task["cachingOptions"] = {}
+        for component in (spec.get("root", {}), *spec.get("components", {}).values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                task["cachingOptions"] = {}
         return {"pipeline_spec": spec, "platform_spec": self.platform} if self.platform else spec
 
 
@@ -155,23 +156,8 @@ def read_pipeline(path: Path) -> CompiledPipeline:
 
 def _is_spec(spec: object) -> bool:
     """Return whether a document has the parts of a pipeline spec: name, parameters and tasks."""
-    if not isinstance(spec, dict):
-        return False
     try:
-        definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {}).values()
-        tasks = [task for _, task in _tasks(spec)]
-        components = spec.get("components", {}).values()
-        name = spec["pipelineInfo"]["name"]
-    except (AttributeError, KeyError, TypeError):
+        PipelineSpec.model_validate(spec)
+    except ValidationError:
         return False
-    return isinstance(name, str) and all(isinstance(part, dict) for part in (*definitions, *tasks, *components))
-
-
-def _component(task: dict[str, Any]) -> str:
-    return str(task.get("componentRef", {}).get("name", ""))
-
-
-def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every task of the pipeline, including those in groups."""
-    for component in (spec["root"], *spec.get("components", {}).values()):
-        yield from component.get("dag", {}).get("tasks", {}).items()
+    return True

@@ -12,15 +12,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["find_problems"]
+from sat_xception.kubeflow.pipeline_spec import (
+    Component,
+    Dag,
+    Definitions,
+    PipelineSpec,
+    PlatformSpec,
+    Selector,
+    Source,
+    Task,
+)
 
-Spec = Mapping[str, Any]
+__all__ = ["find_problems"]
 
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.(parameters|artifacts)\['([^']+)'\]")
 _IN_CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 
 
-def find_problems(spec: Spec, platform: Spec) -> list[str]:
+def find_problems(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> list[str]:
     """Return one line for each reference of a compiled pipeline that can't be resolved.
 
     Args:
@@ -28,126 +37,116 @@ def find_problems(spec: Spec, platform: Spec) -> list[str]:
         platform: The platform spec; empty if the pipeline has no Kubernetes settings.
     """
     found: list[str] = []
-    executors = spec.get("deploymentSpec", {}).get("executors", {})
-    kubernetes = (
-        platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-        if platform
-        else {}
-    )
-    for where, dag, around in _dags(spec):
-        for name, task in dag["tasks"].items():
+    pipeline = PipelineSpec.model_validate(spec)
+    executors = pipeline.deployment_spec.executors
+    kubernetes = PlatformSpec.model_validate(platform or {}).executors
+    for where, dag, around in _dags(pipeline):
+        for name, task in dag.tasks.items():
             at = f"{where}, task {name}"
-            component = spec["components"].get(task["componentRef"]["name"])
+            component = pipeline.components.get(task.component)
             if component is None:
-                found.append(f"{at}: there is no component {task['componentRef']['name']}")
+                found.append(f"{at}: there is no component {task.component}")
                 continue
-            found += [f"{at}: {problem}" for problem in _of_task(task, component, dag, around, spec)]
-            if label := component.get("executorLabel"):
+            found += [f"{at}: {problem}" for problem in _of_task(task, component, dag, around, pipeline)]
+            if label := component.executor_label:
                 if label not in executors:
                     found.append(f"{at}: there is no executor {label}")
                     continue
-                container = executors[label].get("container", {})
+                container = executors[label].container
                 found += [f"{at}: {problem}" for problem in _of_container(container, task, component)]
-                found += [f"{at}: {problem}" for problem in _of_settings(kubernetes.get(label, {}), dag, around, spec)]
-        found += [f"{where}, outputs: {problem}" for problem in _of_outputs(dag, spec)]
+                settings = kubernetes.get(label, {})
+                found += [f"{at}: {problem}" for problem in _of_settings(settings, dag, around, pipeline)]
+        found += [f"{where}, outputs: {problem}" for problem in _of_outputs(dag, pipeline)]
     return found
 
 
-def _dags(spec: Spec) -> Iterator[tuple[str, Spec, Spec]]:
+def _dags(pipeline: PipelineSpec) -> Iterator[tuple[str, Dag, Definitions]]:
     """Yield each group of tasks: its name, its tasks, and its declared inputs."""
-    for name, component in (("root", spec["root"]), *spec.get("components", {}).items()):
-        if "dag" in component:
-            yield name, component["dag"], component.get("inputDefinitions", {})
+    for name, component in (("root", pipeline.root), *pipeline.components.items()):
+        if component.dag:
+            yield name, component.dag, component.input_definitions
 
 
-def _of_task(task: Spec, component: Spec, dag: Spec, around: Spec, spec: Spec) -> Iterator[str]:
-    given = task.get("inputs", {})
-    declared = component.get("inputDefinitions", {})
+def _of_task(task: Task, component: Component, dag: Dag, around: Definitions, pipeline: PipelineSpec) -> Iterator[str]:
+    given, declared = task.inputs, component.input_definitions
     for kind in ("parameters", "artifacts"):
-        for name, source in given.get(kind, {}).items():
-            yield from (f"input {name} {problem}" for problem in _of_source(source, dag, around, spec))
-            if "dag" in component and name not in declared.get(kind, {}):
-                yield f"passes {name}, which {task['componentRef']['name']} doesn't declare"
-        for name, definition in declared.get(kind, {}).items():
-            if kind == "artifacts" and definition.get("isOptional"):
+        for name, source in given.of(kind).items():
+            yield from (f"input {name} {problem}" for problem in _of_source(source, dag, around, pipeline))
+            if component.dag and name not in declared.of(kind):
+                yield f"passes {name}, which {task.component} doesn't declare"
+        for name, definition in declared.of(kind).items():
+            if kind == "artifacts" and definition.is_optional:
                 yield f"artifact {name} is optional, and the executor can't make an artifact of an optional type"
-            optional = definition.get("isOptional") or "defaultValue" in definition
-            looped = task.get("parameterIterator", {}).get("itemInput") == name
-            if name not in given.get(kind, {}) and not optional and not looped:
-                yield f"doesn't pass {name}, which {task['componentRef']['name']} needs"
-    yield from (
-        f"waits for {name}, which isn't beside it"
-        for name in task.get("dependentTasks", [])
-        if name not in dag["tasks"]
-    )
-    for name in _IN_CONDITION.findall(task.get("triggerPolicy", {}).get("condition", "")):
-        if name not in given.get("parameters", {}):
+            optional = definition.is_optional or definition.has_default
+            looped = task.parameter_iterator is not None and task.parameter_iterator.item_input == name
+            if name not in given.of(kind) and not optional and not looped:
+                yield f"doesn't pass {name}, which {task.component} needs"
+    yield from (f"waits for {name}, which isn't beside it" for name in task.dependent_tasks if name not in dag.tasks)
+    for name in _IN_CONDITION.findall(task.trigger_policy.condition):
+        if name not in given.parameters:
             yield f"its condition names {name}, which isn't passed to it"
-    if iterator := task.get("parameterIterator"):
-        items = iterator["items"].get("inputParameter")
-        if items and items not in given.get("parameters", {}):
+    if iterator := task.parameter_iterator:
+        items = iterator.items.input_parameter
+        if items and items not in given.parameters:
             yield f"it loops over {items}, which isn't passed to it"
-        if iterator["itemInput"] not in declared.get("parameters", {}):
-            yield f"its loop item {iterator['itemInput']} isn't declared"
+        if iterator.item_input not in declared.parameters:
+            yield f"its loop item {iterator.item_input} isn't declared"
 
 
-def _of_source(source: Spec, dag: Spec, around: Spec, spec: Spec) -> Iterator[str]:
+def _of_source(source: Source, dag: Dag, around: Definitions, pipeline: PipelineSpec) -> Iterator[str]:
     """Yield the problems of an input's source."""
-    for key, kind in (("componentInputParameter", "parameters"), ("componentInputArtifact", "artifacts")):
-        if key in source and source[key] not in around.get(kind, {}):
-            yield f"is {source[key]} of the group around it, which has no such input"
-    for key, output, kind in (
-        ("taskOutputParameter", "outputParameterKey", "parameters"),
-        ("taskOutputArtifact", "outputArtifactKey", "artifacts"),
+    for name, declared in (
+        (source.component_input_parameter, around.parameters),
+        (source.component_input_artifact, around.artifacts),
     ):
-        if key in source:
-            producer = source[key]["producerTask"]
-            if producer not in dag["tasks"]:
-                yield f"comes from task {producer}, which isn't beside it"
-            elif source[key][output] not in _outputs_of(dag["tasks"][producer], spec).get(kind, {}):
-                yield f"is {source[key][output]} of task {producer}, which has no such output"
-    if "taskFinalStatus" in source and source["taskFinalStatus"]["producerTask"] not in dag["tasks"]:
-        yield f"is the status of task {source['taskFinalStatus']['producerTask']}, which isn't beside it"
+        if name is not None and name not in declared:
+            yield f"is {name} of the group around it, which has no such input"
+    for output, kind in ((source.task_output_parameter, "parameters"), (source.task_output_artifact, "artifacts")):
+        if output:
+            name = output.output_artifact_key if kind == "artifacts" else output.output_parameter_key
+            producer = dag.tasks.get(output.producer_task)
+            if producer is None:
+                yield f"comes from task {output.producer_task}, which isn't beside it"
+            elif name not in pipeline.component_of(producer).output_definitions.of(kind):
+                yield f"is {name} of task {output.producer_task}, which has no such output"
+    status = source.task_final_status
+    if status and status.producer_task not in dag.tasks:
+        yield f"is the status of task {status.producer_task}, which isn't beside it"
 
 
-def _outputs_of(task: Spec, spec: Spec) -> Spec:
-    outputs: Spec = spec["components"].get(task["componentRef"]["name"], {}).get("outputDefinitions", {})
-    return outputs
-
-
-def _of_container(container: Spec, task: Spec, component: Spec) -> Iterator[str]:
-    given = task.get("inputs", {})
-    declared = component.get("inputDefinitions", {})
+def _of_container(container: Mapping[str, Any], task: Task, component: Component) -> Iterator[str]:
     for text in _texts(container):
         for kind, name in _PLACEHOLDER.findall(text):
-            if name not in given.get(kind, {}) and name not in declared.get(kind, {}):
+            if name not in task.inputs.of(kind) and name not in component.input_definitions.of(kind):
                 yield f"its container names {name}, which isn't passed to it"
 
 
-def _of_settings(settings: object, dag: Spec, around: Spec, spec: Spec) -> Iterator[str]:
+def _of_settings(settings: object, dag: Dag, around: Definitions, pipeline: PipelineSpec) -> Iterator[str]:
     """Yield the problems in the Kubernetes settings of an executor; its sources are those of a task."""
     if isinstance(settings, Mapping):
-        yield from (f"a Kubernetes setting {problem}" for problem in _of_source(settings, dag, around, spec))
+        source = Source.model_validate(settings)
+        yield from (f"a Kubernetes setting {problem}" for problem in _of_source(source, dag, around, pipeline))
         for value in settings.values():
-            yield from _of_settings(value, dag, around, spec)
+            yield from _of_settings(value, dag, around, pipeline)
     elif isinstance(settings, list):
         for value in settings:
-            yield from _of_settings(value, dag, around, spec)
+            yield from _of_settings(value, dag, around, pipeline)
 
 
-def _of_outputs(dag: Spec, spec: Spec) -> Iterator[str]:
-    for kind, output in (("parameters", "outputParameterKey"), ("artifacts", "outputArtifactKey")):
-        for name, definition in dag.get("outputs", {}).get(kind, {}).items():
+def _of_outputs(dag: Dag, pipeline: PipelineSpec) -> Iterator[str]:
+    for kind in ("parameters", "artifacts"):
+        for name, definition in dag.outputs.of(kind).items():
             for selector in _selectors(definition):
-                task = dag["tasks"].get(selector["producerSubtask"])
-                if task is None or selector[output] not in _outputs_of(task, spec).get(kind, {}):
-                    yield f"{name} is {selector[output]} of {selector['producerSubtask']}, which has no such output"
+                output = selector.output_artifact_key if kind == "artifacts" else selector.output_parameter_key
+                task = dag.tasks.get(selector.producer_subtask)
+                if task is None or output not in pipeline.component_of(task).output_definitions.of(kind):
+                    yield f"{name} is {output} of {selector.producer_subtask}, which has no such output"
 
 
-def _selectors(definition: object) -> Iterator[Spec]:
+def _selectors(definition: object) -> Iterator[Selector]:
     if isinstance(definition, Mapping):
         if "producerSubtask" in definition:
-            yield definition
+            yield Selector.model_validate(definition)
         for value in definition.values():
             yield from _selectors(value)
     elif isinstance(definition, list):
