@@ -43,6 +43,7 @@ def check(
     [
         ("source", str),
         ("baseline_run", str),
+        # In the order of the tasks in TRAINING, which is the order of the texts that are returned.
         ("convert", str),
         ("validate", str),
         ("xception", str),

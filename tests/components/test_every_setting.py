@@ -40,6 +40,12 @@ def run_check(sections):
     return {task: json.loads(text) for task, text in outputs.items()} | {"assemble": source["settings"]}
 
 
+def test_the_outputs_of_the_component_are_in_the_order_of_the_tasks():
+    """It returns the texts in that order, so an output at another position would be the settings of another task."""
+    outputs = list(check.component_spec.outputs)
+    assert outputs == ["source", "baseline_run", *(task for task in TRAINING.tasks if task != "assemble")]
+
+
 def test_the_component_returns_the_text_of_each_task():
     texts = TRAINING.check({})
     assert run_check({}) == {task: json.loads(text) for task, text in texts.items()}
