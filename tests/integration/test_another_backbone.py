@@ -28,9 +28,9 @@ from sat_xception.serve.settings import ServeConfig
 from sat_xception.served_model.golden import GoldenTiles
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
-from tests.small_models import write_small_model
+from tests.small_models import steps_run, write_small_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 NAME = "tiny"
 SIDE = 32
@@ -90,7 +90,8 @@ def trained(weights, examples, tmp_path_factory):
     """The third backbone, trained: a head on frozen features, then one epoch of fine-tuning."""
     settings = {"input_size": SIDE, "views": 1, "head_epochs": 3, "fine_tune_epochs": 1, "batch_size": 16}
     out = tmp_path_factory.mktemp("trained") / NAME
-    train(TrainConfig(examples=examples, out=out, backbone=NAME, weights=str(weights), **settings))
+    with steps_run(eagerly=True):
+        train(TrainConfig(examples=examples, out=out, backbone=NAME, weights=str(weights), **settings))
     return out
 
 
@@ -126,6 +127,14 @@ def golden(version):
     return tiles.images, tiles.expected
 
 
+def per_channel(pixels):
+    return (pixels / 255 - MEAN) / STD
+
+
+def as_mobilenet(pixels):
+    return pixels / 127.5 - 1
+
+
 def answers_of(model, images, temperature, scaled):
     """Return the probabilities of the parts of a model, with pixels that are scaled here and not in it."""
     pixels = np.stack([decode_and_resize(data, SIDE).numpy() for data in images]).astype(np.float64)
@@ -151,6 +160,15 @@ def test_it_is_trained_in_both_phases_from_its_weights(trained):
     assert [epoch.phase for epoch in history.epochs] == ["head"] * 3 + ["fine-tune"]
 
 
+def test_the_trained_model_scales_pixels_as_this_backbone_expects_them(trained, class_folders):
+    images = [path.read_bytes() for path in sorted(class_folders.rglob("*.jpg"))[::20]]
+    model, _ = load_model(trained)
+    answers = model(np.stack([decode_and_resize(data, SIDE).numpy() for data in images]), training=False).numpy()
+    np.testing.assert_allclose(answers_of(model, images, 1.0, per_channel), answers, atol=1e-4)
+    assert np.abs(answers_of(model, images, 1.0, as_mobilenet) - answers).max() > 0.01
+
+
+@pytest.mark.slow
 def test_the_gate_judges_three_and_names_the_others(decision):
     assert decision.winner == NAME
     assert [row.backbone for row in decision.decision.candidates] == sorted(BACKBONES)
@@ -160,16 +178,18 @@ def test_the_gate_judges_three_and_names_the_others(decision):
     assert all(name in report for name in BACKBONES)
 
 
+@pytest.mark.slow
 def test_the_package_scales_pixels_as_this_backbone_expects_them(trained, version):
     images, expected = golden(version)
     temperature = ModelRecord.read(version).temperature
     model, _ = load_model(trained)
-    own = answers_of(model, images, temperature, lambda pixels: (pixels / 255 - MEAN) / STD)
+    own = answers_of(model, images, temperature, per_channel)
     np.testing.assert_allclose(own, expected, atol=1e-4)
-    others = answers_of(model, images, temperature, lambda pixels: pixels / 127.5 - 1)
+    others = answers_of(model, images, temperature, as_mobilenet)
     assert np.abs(others - expected).max() > 0.01
 
 
+@pytest.mark.slow
 def test_it_is_served(version):
     images, expected = golden(version)
     config = ServeConfig(model_root=version.parent.parent, rest_port=0, grpc_port=0)
@@ -177,6 +197,7 @@ def test_it_is_served(version):
         np.testing.assert_allclose(client.predict(images), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_bulk_engine_answers_alike(version, tmp_path):
     model = ScoringModel.read(version)
     assert model.backbone == NAME
