@@ -28,14 +28,23 @@ NAME = "school-classifier"
 
 
 @pytest.fixture(scope="module")
-def packages(examples, tmp_path_factory):
+def packages(examples, made_once):
     """Versions 1 and 2 of different weights, each in a model root of its own."""
-    folder = tmp_path_factory.mktemp("packages")
-    for number in (1, 2):
-        write_small_model(folder / f"model-{number}", examples, seed=number)
-        places = {"model": folder / f"model-{number}", "examples": examples, "out": folder / str(number)}
-        package(PackageConfig(**places, version=number, golden_tiles=3))
-    return folder
+
+    def make(folder):
+        for number in (1, 2):
+            write_small_model(folder / f"model-{number}", examples, seed=number)
+            places = {"model": folder / f"model-{number}", "examples": examples, "out": folder / str(number)}
+            package(PackageConfig(**places, version=number, golden_tiles=3))
+
+    return made_once("packages-to-deploy", make)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Shorter pauses between two looks at an endpoint than outside of tests."""
+    monkeypatch.setattr("sat_xception.deploy.availability._POLL_S", 0.02)
+    monkeypatch.setattr("sat_xception.serve.client._RETRY_DELAYS_S", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -237,8 +246,8 @@ def test_an_endpoint_that_never_gets_the_version_is_told_in_time(run, packages, 
     run(model_root=tmp_path / "elsewhere")
     running = server(tmp_path / "elsewhere")
     started = time.monotonic()
-    with pytest.raises(ServiceError, match=r"version 2 doesn't answer at .* after 1 s .*--model-root"):
-        run(packages / "2", endpoint=running.rest_url, timeout_s=1)
+    with pytest.raises(ServiceError, match=r"version 2 doesn't answer at .* after 0.3 s .*--model-root"):
+        run(packages / "2", endpoint=running.rest_url, timeout_s=0.3)
     assert time.monotonic() - started < 10
     assert versions(root) == []
 
@@ -254,8 +263,8 @@ def test_nobody_listening_is_told_in_time(run, root):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     started = time.monotonic()
-    with pytest.raises(ServiceError, match=rf"doesn't answer at http://127\.0\.0\.1:{port} after 1 s"):
-        run(endpoint=f"http://127.0.0.1:{port}", timeout_s=1)
+    with pytest.raises(ServiceError, match=rf"doesn't answer at http://127\.0\.0\.1:{port} after 0.3 s"):
+        run(endpoint=f"http://127.0.0.1:{port}", timeout_s=0.3)
     assert time.monotonic() - started < 15
     assert versions(root) == []
 
