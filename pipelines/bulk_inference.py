@@ -68,15 +68,15 @@ def bulk_inference(
         area_bbox: Instead of area: west,south,east,north in degrees; west > east crosses the antimeridian.
         area_tiles: Instead of area: a list of tiles, as .txt with z/x/y lines, .csv or .parquet.
         area_zoom: Zoom of the tiles.
-        imagery: Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or at
-            gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.
+        imagery: Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or in a
+            bucket; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or in a bucket.
         model_name: Name of the served model.
-        model_root: Model root, local or at gs://; the version that is newest at the start is used for the whole run.
+        model_root: Model root, local or in a bucket; the version that is newest at the start is used for the whole run.
         publish_areas: Polygons, such as provinces, for counts by area.
         publish_known: Known sites; candidates near one are marked as known, the others as new.
         publish_threshold: Decision threshold of candidates; 0 is the model's own.
-        scores: Folder, local or at gs://, of the scores of all runs; each run has a subfolder, and tiles in it are not
-            scored again.
+        scores: Folder, local or in a bucket, of the scores of all runs; each run has a subfolder, and tiles in it are
+            not scored again.
         scoring_endpoint: Address of a server that serves the model: grpc:// or http://, host and port. Empty: each task
             runs the model itself.
         scoring_parts: Number of scoring tasks that run in parallel.

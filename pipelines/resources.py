@@ -14,6 +14,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl import structures
 
 from sat_xception.errors import ConfigError
+from sat_xception.storage.object_store import VARIABLES
 
 __all__ = [
     "DATA",
@@ -151,14 +152,16 @@ def add_imagery_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give the task the key of a storage account from the Secret `sat-xception-storage`, if there is one.
+    """Give the task the keys of the Secret `sat-xception-storage`, if there is one, for reading and writing buckets.
 
-    The Secret's key `path` is the path of its key file, in the folder that it is mounted at. Without the Secret the
-    variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to work.
+    The Secret's key `path` is the path of Google's key file, in the folder that it is mounted at. Without the Secret
+    the variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to
+    work. Keys for S3 and Azure have the names of their variables.
     """
     secret = "sat-xception-storage"
     kubernetes.use_secret_as_volume(task, secret, mount_path=_STORAGE_KEY_FOLDER, optional=True)
-    return kubernetes.use_secret_as_env(task, secret, {"path": "GOOGLE_APPLICATION_CREDENTIALS"}, optional=True)
+    variables = {"path": "GOOGLE_APPLICATION_CREDENTIALS", **{name: name for name in VARIABLES}}
+    return kubernetes.use_secret_as_env(task, secret, variables, optional=True)
 
 
 def mount_endpoint_token(task: dsl.PipelineTask) -> dsl.PipelineTask:

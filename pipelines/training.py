@@ -85,23 +85,23 @@ def training(
     """Train, compare, gate, package and deploy.
 
     Args:
-        data: Folder of class folders, local or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or 'sample'
-            for the synthetic sample, which is ignored if data_labels is given.
-        data_baseline: Folder, local or at gs://, that keeps the schema and statistics of the last accepted run, which
-            new data is compared with, and last-run.json. Empty: no baseline.
-        data_imagery: Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or at
-            gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.
+        data: Folder of class folders, local or in a bucket, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or
+            'sample' for the synthetic sample, which is ignored if data_labels is given.
+        data_baseline: Folder, local or in a bucket, that keeps the schema and statistics of the last accepted run,
+            which new data is compared with, and last-run.json. Empty: no baseline.
+        data_imagery: Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or in
+            a bucket; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or in a bucket.
         data_labels: File of labelled sites, instead of data: GeoJSON, GeoPackage, Shapefile, CSV or Parquet.
         data_positive_label: The positive class. Default: 'school', or X if the other class is 'not-X'.
         data_seed: Seed of the split, and of weights and shuffling in training.
-        data_store: Folder or gs:// address that stores datasets by their digest, so that a run on unchanged data trains
-            nothing. Empty: the dataset is assembled in each run.
+        data_store: Folder or bucket address that stores datasets by their digest, so that a run on unchanged data
+            trains nothing. Empty: the dataset is assembled in each run.
         data_zoom: Zoom of the tiles, with data_labels.
         deploy_endpoint: Address of the server that watches the model root: http://, https:// or grpc://, host and port.
             Empty: a temporary server is started for the check. With deploy_target 'kserve', the http:// or https://
             address that users call.
         deploy_model_name: Name of the served model.
-        deploy_model_root: Folder, local or at gs://, that the endpoint's server watches; the model is written to its
+        deploy_model_root: Folder, local or in a bucket, that the endpoint's server watches; the model is written to its
             <name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>.
         deploy_namespace: Namespace of the endpoint on the cluster.
         deploy_strategy: How traffic is split: KServe's own `spec.canary`, or two InferenceServices behind one
@@ -119,13 +119,13 @@ def training(
             "operator": "Exists", "effect": "NoSchedule"}].
         gpu_type: Resource name of the GPUs, as nodes offer it.
         mobilenetv2_alpha: Width multiplier of MobileNetV2.
-        mobilenetv2_weights: Initial weights of MobileNetV2: 'imagenet' (downloaded), a path or gs:// address of a .h5
+        mobilenetv2_weights: Initial weights of MobileNetV2: 'imagenet' (downloaded), a path or bucket address of a .h5
             file, or 'none'.
         settings: Further settings of the steps, as YAML: a section per step; `sat_xception settings` lists them.
-        train_checkpoints: Folder or gs:// address for training checkpoints, so that a training resumes after its node
+        train_checkpoints: Folder or bucket address for training checkpoints, so that a training resumes after its node
             was taken away. Empty: checkpoints are lost with the pod, and a retry starts from the beginning.
         train_fine_tune_epochs: Maximum number of epochs of fine-tuning; 0 skips fine-tuning.
-        xception_weights: Initial weights of Xception: 'imagenet' (downloaded), a path or gs:// address of a .h5 file,
+        xception_weights: Initial weights of Xception: 'imagenet' (downloaded), a path or bucket address of a .h5 file,
             or 'none'.
     """
     # Kubeflow's run id distinguishes this run's record from an older one.

@@ -64,7 +64,7 @@ def check(
         data_labels: Sets assemble.labels.
         data_positive_label: Sets assemble.positive_label.
         data_seed: Sets assemble.seed and train.seed.
-        data_store: Folder or gs:// address that stores datasets; "" means none.
+        data_store: Folder or bucket address that stores datasets; "" means none.
         data_zoom: Sets assemble.zoom.
         deploy_endpoint: Sets deploy.endpoint.
         deploy_model_name: Sets deploy.name.

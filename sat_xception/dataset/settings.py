@@ -176,4 +176,4 @@ class ExportFoldersConfig(StepConfig):
     """Write a dataset as folders of images: one folder per split, with one folder per class inside."""
 
     dataset: Dataset = Field(description="Dataset written by assemble.", json_schema_extra=POSITIONAL)
-    out: Result = Field(description="Folder to write, local or at gs://.", json_schema_extra=POSITIONAL)
+    out: Result = Field(description="Folder to write, local or in a bucket.", json_schema_extra=POSITIONAL)

@@ -33,7 +33,7 @@ def find_source(settings: Mapping[str, object], store: str, run: str) -> str:
 
     Args:
         settings: Settings of the assemble step, without `out`.
-        store: Folder or gs:// address that stores datasets; "" for none.
+        store: Folder or bucket address that stores datasets; "" for none.
         run: Id of the run.
 
     Returns:

@@ -17,8 +17,12 @@ from sat_xception.settings.types import (
     ResultOrNone,
     model_name,
 )
+from sat_xception.storage import is_remote
 
 __all__ = ["DeployConfig", "DeploymentsConfig", "KubernetesConfig", "RollbackConfig", "RolloutConfig"]
+
+# Addresses that mean the same to KServe as here; it has no az://, but https:// of an account.
+_READ_BY_KSERVE = ("gs://", "s3://")
 
 
 def _goes_up_to_all(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,7 +43,7 @@ def _is_template(address: str) -> str:
 
 
 def _is_storage_uri(address: str) -> str:
-    if address and not address.startswith(("gs://", "s3://", "pvc://", "https://", "http://")):
+    if address and not address.startswith((*_READ_BY_KSERVE, "pvc://", "https://", "http://")):
         raise ValueError("expected what KServe reads: gs://, s3://, pvc:// or https://")
     return address.rstrip("/")
 
@@ -133,7 +137,7 @@ class DeployConfig(RolloutConfig):
     storage_uri: Annotated[str, AfterValidator(_is_storage_uri)] = Field(
         "",
         description="The model root as the cluster's pods address it, such as pvc://models/serving. Default: "
-        "--model-root, if at gs://.",
+        "--model-root, if at gs:// or s3://.",
     )
     dry_run: bool = Field(False, description="Check the cluster and show what would change, without changing it.")
 
@@ -148,10 +152,12 @@ class DeployConfig(RolloutConfig):
                     raise ValueError(f"--{name.replace('_', '-')} needs --target kserve")
             return self
         _check_endpoint(self)
-        if not self.storage_uri and not str(self.model_root).startswith("gs://"):
+        if not self.storage_uri and not str(self.model_root).startswith(_READ_BY_KSERVE):
+            where = "is in Azure" if is_remote(self.model_root) else "is a folder here"
             raise ValueError(
-                f"--model-root {self.model_root} is a folder here; give a gs:// address, or what the cluster's pods "
-                "call it as --storage-uri, as pvc://models/serving"
+                f"--model-root {self.model_root} {where}; give an address at gs:// or s3://, or the one that the "
+                "cluster's pods use as --storage-uri, as pvc://models/serving or "
+                "https://ACCOUNT.blob.core.windows.net/CONTAINER/serving"
             )
         return self
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.session import DummySession
 from rasterio.transform import Affine, from_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -27,6 +28,7 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import EQUATOR_M
 from sat_xception.imagery.check import why_empty
 from sat_xception.imagery.decode import without_warnings
+from sat_xception.imagery.gdal_settings import gdal_settings
 from sat_xception.imagery.raster import RASTER_ERRORS, choose_bands, encode_png, paint
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import TileFailure
@@ -181,6 +183,9 @@ class GeoTiffSource:
             GDAL_HTTP_TIMEOUT=seconds,
             GDAL_HTTP_CONNECTTIMEOUT=seconds,
             GDAL_HTTP_USERAGENT=user_agent(self._config),
+            # GDAL finds its credentials by itself.
+            session=DummySession() if self._remote else None,
+            **gdal_settings(self._address),
         )
 
     def _close_this(self) -> None:

@@ -11,7 +11,7 @@ from sat_xception.errors import ConfigError
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import ImagerySource
 from sat_xception.settings.config import shown
-from sat_xception.storage.address import remote_path
+from sat_xception.storage.address import remote_path, schemes
 
 __all__ = ["file_state", "open_imagery"]
 
@@ -21,6 +21,8 @@ _GDAL: Mapping[str, Callable[[str], str]] = {
     "http": lambda uri: f"/vsicurl/{uri}",
     "https": lambda uri: f"/vsicurl/{uri}",
     "gs": lambda uri: f"/vsigs/{uri.removeprefix('gs://')}",
+    "s3": lambda uri: f"/vsis3/{uri.removeprefix('s3://')}",
+    "az": lambda uri: f"/vsiaz/{uri.removeprefix('az://')}",
 }
 
 
@@ -28,8 +30,8 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     """Open the imagery at an address.
 
     Args:
-        uri: A URL template with `{z}`, `{x}` and `{y}`; a folder of `{z}/{x}/{y}.ext`, here or at `gs://`; an
-            `.mbtiles` file; a `.pmtiles` archive or a GeoTIFF, here, at `https://` or at `gs://`.
+        uri: A URL template with `{z}`, `{x}` and `{y}`; a folder of `{z}/{x}/{y}.ext`, here or in a bucket; an
+            `.mbtiles` file; a `.pmtiles` archive or a GeoTIFF, here, at `https://` or in a bucket.
         config: Settings.
 
     Raises:
@@ -64,8 +66,8 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
         return MBTilesSource(path, config)
     raise ConfigError(
         f"--imagery {shown(uri)} is no imagery: give a URL template with {{z}}, {{x}} and {{y}}, a folder of z/x/y.jpg "
-        "files, or an existing .mbtiles, .pmtiles or .tif file; folders and the last two may be at gs://, these at "
-        "https://, too"
+        f"files, or an existing .mbtiles, .pmtiles or .tif file; folders and the last two may be at {schemes()}, "
+        "these at https://, too"
     )
 
 

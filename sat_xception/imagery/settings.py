@@ -91,7 +91,7 @@ class ImagerySettings(StepConfig):
     imagery: str = Field(
         "",
         description="Imagery of the tiles: a URL template with {z}, {x}, {y}; a folder of z/x/y.jpg files, local or "
-        "at gs://; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or at gs://.",
+        "in a bucket; local MBTiles; PMTiles or a GeoTIFF, local, at https:// or in a bucket.",
     )
     imagery_token_env: str = Field(
         "", description="Environment variable whose value replaces {token} in the URL template."

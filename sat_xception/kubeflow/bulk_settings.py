@@ -21,11 +21,12 @@ class BulkParameters(StepConfig):
 
     model_name: str = setting_of(BulkPlanConfig, "name")
     model_root: Place = Field(
-        description="Model root, local or at gs://; the version that is newest at the start is used for the whole run."
+        description="Model root, local or in a bucket; the version that is newest at the start is used for the whole "
+        "run."
     )
     scores: Place = Field(
-        description="Folder, local or at gs://, of the scores of all runs; each run has a subfolder, and tiles in it "
-        "are not scored again."
+        description="Folder, local or in a bucket, of the scores of all runs; each run has a subfolder, and tiles in "
+        "it are not scored again."
     )
     scoring_parts: int = Field(4, gt=0, le=1000, description="Number of scoring tasks that run in parallel.")
 

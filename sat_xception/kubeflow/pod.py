@@ -29,7 +29,7 @@ def find_lost(parameters: Mapping[str, str]) -> list[str]:
         parameters: Paths or addresses by name of the parameter.
     """
     return [
-        f"{name}: {path!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume"
+        f"{name}: {path!r} is lost with its pod; give an address in a bucket, or a folder of a mounted volume"
         for name, path in parameters.items()
         if path and is_lost(path)
     ]

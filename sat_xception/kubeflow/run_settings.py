@@ -55,7 +55,7 @@ class RunConfig(StepConfig):
     )
     data: str = Field(
         SAMPLE,
-        description="Folder of class folders, local or at gs://; 'sample' draws the synthetic sample. Or give "
+        description="Folder of class folders, local or in a bucket; 'sample' draws the synthetic sample. Or give "
         "--labels.",
     )
     labels: FileOrNone = setting_of(AssembleConfig, "labels")
@@ -88,12 +88,12 @@ class RunConfig(StepConfig):
     max_loss: Fraction = setting_of(GateConfig, "max_loss")
     baseline: ResultOrNone = Field(
         None,
-        description="Folder, local or at gs://, that keeps the schema, statistics and last-run.json of the last run "
+        description="Folder, local or in a bucket, that keeps the schema, statistics and last-run.json of the last run "
         "for the next one.",
     )
     store: ResultOrNone = Field(
         None,
-        description="Folder or gs:// address that stores datasets by their digest: steps that an earlier run in --out "
+        description="Folder or bucket address that stores datasets by their digest: steps that an earlier run in --out "
         "computed from the same data, settings and code are reused.",
     )
 

@@ -51,12 +51,12 @@ class TrainingParameters(StepConfig):
 
     data_baseline: ResultOrNone = Field(
         None,
-        description="Folder, local or at gs://, that keeps the schema and statistics of the last accepted run, which "
-        "new data is compared with, and last-run.json. Empty: no baseline.",
+        description="Folder, local or in a bucket, that keeps the schema and statistics of the last accepted run, "
+        "which new data is compared with, and last-run.json. Empty: no baseline.",
     )
     data_store: ResultOrNone = Field(
         None,
-        description="Folder or gs:// address that stores datasets by their digest, so that a run on unchanged data "
+        description="Folder or bucket address that stores datasets by their digest, so that a run on unchanged data "
         "trains nothing. Empty: the dataset is assembled in each run.",
     )
     # Text, because Kubeflow's driver reads only text: with a number the training would silently get no GPU.
@@ -110,7 +110,7 @@ _HEADLINES = {
     "data": Headline(
         ("assemble.data",),
         SAMPLE,
-        "Folder of class folders, local or at gs://, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or 'sample' "
+        "Folder of class folders, local or in a bucket, DIR/<class>/* or DIR/{train,valid,test}/<class>/*, or 'sample' "
         "for the synthetic sample, which is ignored if data_labels is given.",
     ),
     "data_imagery": Headline(("assemble.imagery",)),
@@ -130,8 +130,8 @@ _HEADLINES = {
     "deploy_model_root": Headline(
         ("deploy.model_root",),
         "models/serving",
-        "Folder, local or at gs://, that the endpoint's server watches; the model is written to its <name>/<version>, "
-        "with deploy_target 'kserve' to its <name>-releases/<version>/<version>.",
+        "Folder, local or in a bucket, that the endpoint's server watches; the model is written to its "
+        "<name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>.",
     ),
     "deploy_namespace": Headline(("deploy.namespace",)),
     "deploy_strategy": Headline(("deploy.strategy",)),
@@ -142,14 +142,14 @@ _HEADLINES = {
     "gate_min_recall": Headline(("gate.min_recall",)),
     "train_checkpoints": Headline(
         ("train.checkpoints",),
-        help="Folder or gs:// address for training checkpoints, so that a training resumes after its node was taken "
+        help="Folder or bucket address for training checkpoints, so that a training resumes after its node was taken "
         "away. Empty: checkpoints are lost with the pod, and a retry starts from the beginning.",
     ),
     "train_fine_tune_epochs": Headline(("train.fine_tune_epochs",)),
     **{
         f"{name}_weights": Headline(
             (f"{name}.weights",),
-            help=f"Initial weights of {get_backbone(name).title}: 'imagenet' (downloaded), a path or gs:// address of "
+            help=f"Initial weights of {get_backbone(name).title}: 'imagenet' (downloaded), a path or bucket address of "
             "a .h5 file, or 'none'.",
         )
         for name in TRAINED_BACKBONES
@@ -183,8 +183,9 @@ def _find_problems_in_a_pod(resolved: Resolved) -> list[str]:
     root, target = str(deploy.get("model_root")), deploy.get("target")
     if target != "none" and is_lost(root):
         problems.append(
-            f"{deploy.names['model_root']}: {root!r} is lost with its pod, and nothing could serve it; give a gs:// "
-            "address that the endpoint's pods can read, or set deploy_target to 'none' to end with a packaged model"
+            f"{deploy.names['model_root']}: {root!r} is lost with its pod, and nothing could serve it; give an "
+            "address in a bucket that the endpoint's pods can read, or set deploy_target to 'none' to end with a "
+            "packaged model"
         )
     if target == "local" and not deploy.get("endpoint"):
         problems.append(

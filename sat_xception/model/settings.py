@@ -29,7 +29,9 @@ class TrainConfig(StepConfig):
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write the model, its history and its curves to.")
     backbone: BackboneName = Field(DEFAULT_BACKBONE, description=f"Backbone network: {backbone_names()}.")
-    weights: Weights = Field("imagenet", description="'imagenet' (downloaded), a .h5 file, gs://…/file.h5, or 'none'.")
+    weights: Weights = Field(
+        "imagenet", description="'imagenet' (downloaded), a .h5 file, its address in a bucket, or 'none'."
+    )
     input_size: int = Field(
         0, ge=0, description="Height and width of the input, in pixels. Default: the backbone's own."
     )
@@ -106,7 +108,7 @@ class TrainConfig(StepConfig):
     )
     checkpoints: ResultOrNone = Field(
         None,
-        description="Folder or gs:// address for checkpoints, which are kept until training ends. Default: "
+        description="Folder or bucket address for checkpoints, which are kept until training ends. Default: "
         "OUT.checkpoints.",
     )
     checkpoint_minutes: float = Field(

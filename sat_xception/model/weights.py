@@ -45,7 +45,7 @@ def find_weights(weights: str, backbone: str, alpha: float) -> WeightsOrigin:
     """Return the weights that a `--weights` value stands for.
 
     Args:
-        weights: "imagenet", "none", a path or a `gs://` address. "imagenet" is taken from the folder in
+        weights: "imagenet", "none", a path or an address in a bucket. "imagenet" is taken from the folder in
             `$SAT_XCEPTION_IMAGENET_DIR` if that is set (for machines without network), else downloaded.
         backbone: Name of the backbone.
         alpha: Width multiplier, for a backbone that has one.

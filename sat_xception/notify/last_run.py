@@ -38,7 +38,7 @@ def finish_run(baseline: str, run: str, outcome: str) -> None:
     """Record that a run has finished, and how; without a baseline nothing is recorded.
 
     Args:
-        baseline: Folder or gs:// address of the baseline; "" for none.
+        baseline: Folder or bucket address of the baseline; "" for none.
         run: Id of the run.
         outcome: How it ended, in words.
 

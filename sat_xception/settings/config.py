@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationError, field_validator
 
 from sat_xception.errors import ConfigError, did_you_mean, faults_of
-from sat_xception.storage import fetch_settings, is_remote
-from sat_xception.storage.address import is_address
+from sat_xception.storage import fetch_settings
+from sat_xception.storage.address import is_plain_address
 
 __all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of", "shown"]
 
@@ -63,7 +63,7 @@ class StepConfig(BaseModel):
     @classmethod
     def _is_local_unless_it_may_be_stored(cls, value: Any) -> Any:  # noqa: ANN401 - a setting of any type
         for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and is_address(path) and not is_remote(path):
+            if is_plain_address(path):
                 raise ValueError("this must be a path on this machine; it can't be in a bucket")
         return value
 

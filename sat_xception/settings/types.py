@@ -48,7 +48,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 # KFP parameters can't be omitted, so "" means "not given".
 _MaybePath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
-# Paths that may be gs:// addresses; see docs/storage.md. What is read is local by the time a step's function is called.
+# Paths that may be addresses in buckets; see docs/storage.md. A step's function finds what it reads on this machine.
 Folder = Annotated[Path, Stored("folder")]
 FolderOrNone = Annotated[_MaybePath, Stored("folder")]
 FileOrNone = Annotated[_MaybePath, Stored("file")]
@@ -98,7 +98,7 @@ def _fractions_sum_to_one(fractions: tuple[float, float, float]) -> tuple[float,
 
 def _names_weights(weights: str) -> str:
     if weights not in ("imagenet", "none") and not weights.endswith((".h5", ".hdf5")):
-        raise ValueError("expected 'imagenet', 'none', or a path or gs:// address of a .h5 file")
+        raise ValueError("expected 'imagenet', 'none', or a path or bucket address of a .h5 file")
     return weights
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "S3Path",
     "Stored",
     "is_address",
+    "is_plain_address",
     "is_remote",
     "remote_path",
     "schemes",
@@ -119,6 +120,11 @@ def is_remote(path: object) -> TypeGuard[RemotePath]:
 def is_address(value: object) -> bool:
     """Return whether a setting's value is an address in a bucket; in a plain Path, `//` has become `/`."""
     return isinstance(value, str | Path) and remote_path(value) is not None
+
+
+def is_plain_address(value: object) -> bool:
+    """Return whether a setting's value is a Path that is written like an address, of a setting that takes none."""
+    return isinstance(value, Path) and is_address(value) and not is_remote(value)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,23 @@ from sat_xception.storage.store import (
 if TYPE_CHECKING:
     import obstore.store
 
-__all__ = ["AzureStore", "S3Store"]
+__all__ = ["VARIABLES", "AzureStore", "S3Store"]
 
 R = TypeVar("R")
+# Variables of the environment that a Secret may hold, for docs/storage.md; the library reads more.
+VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_STORAGE_SAS_TOKEN",
+)
 # Files are written in parts of this size; S3 takes 10,000 parts.
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000

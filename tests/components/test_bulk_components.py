@@ -68,5 +68,5 @@ def test_on_a_cluster_scores_on_the_pods_own_disk_are_refused_before_anything_is
         launcher.run("bulk-check", **parameters)
     assert ended.value.code == 2
     reason = json.loads((tmp_path / "reason.json").read_text())["error"]
-    assert f"scores: {parameters['scores']!r} is lost with its pod; give a gs:// address" in reason
+    assert f"scores: {parameters['scores']!r} is lost with its pod; give an address in a bucket" in reason
     assert "model_root" not in reason  # a folder that is there

@@ -18,6 +18,7 @@ from pipelines.training import training
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import without_retries
 from sat_xception.kubeflow.training_settings import TRAINING
+from sat_xception.storage.object_store import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 # Validate reads and renews the baseline, if there is one: then the run is one of its inputs.
@@ -328,21 +329,22 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
         for name, config in on_kubernetes.items()
         if "secretAsEnv" in config
     }
-    storage = ("sat-xception-storage", "path", "GOOGLE_APPLICATION_CREDENTIALS")
+    keys = {"path": "GOOGLE_APPLICATION_CREDENTIALS", **{name: name for name in VARIABLES}}
+    storage = {("sat-xception-storage", key, name) for key, name in keys.items()}
     endpoint = {
         ("sat-xception-endpoint", "token-path", "SAT_XCEPTION_TOKEN_FILE"),
         ("sat-xception-endpoint", "ca-path", "SAT_XCEPTION_CA_FILE"),
     }
     assert variables == {
-        "check": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
-        "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), storage},
-        "validate": {storage},
-        "train": {storage},
-        "train-2": {storage},
-        "evaluate-serving": {storage, *endpoint},
-        "gate": {storage},
-        "deploy": {storage, *endpoint},
-        "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), storage},
+        "check": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), *storage},
+        "assemble": {("sat-xception-imagery", "token", "IMAGERY_TOKEN"), *storage},
+        "validate": storage,
+        "train": storage,
+        "train-2": storage,
+        "evaluate-serving": {*storage, *endpoint},
+        "gate": storage,
+        "deploy": {*storage, *endpoint},
+        "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), *storage},
     }
     for name in variables:
         volumes = [(volume["secretName"], volume["optional"]) for volume in on_kubernetes[name]["secretAsVolume"]]

@@ -28,8 +28,14 @@ KSERVE = {
         ({**KSERVE, "endpoint": "grpc://host:1"}, "--endpoint must be the http:// or https:// address"),
         (
             {**KSERVE, "model_root": "models"},
-            "give a gs:// address, or what the cluster's pods call it as --storage-uri",
+            "give an address at gs:// or s3://, or the one that the cluster's pods use as --storage-uri",
         ),
+        (
+            {**KSERVE, "model_root": "az://bucket/models"},
+            "az://bucket/models is in Azure; give an address at gs://",
+        ),
+        ({**KSERVE, "storage_uri": "az://bucket/models"}, "--storage-uri: expected what KServe reads"),
+        ({**KSERVE, "model_root": "minio://bucket/m"}, "minio:// isn't known; expected a path on this machine, or an"),
         ({**KSERVE, "storage_uri": "/models"}, "--storage-uri: expected what KServe reads"),
         ({**KSERVE, "traffic_steps": (10, 50)}, "--traffic-steps: expected rising shares"),
         ({**KSERVE, "traffic_steps": (50, 10, 100)}, "--traffic-steps: expected rising shares"),
@@ -48,6 +54,7 @@ def test_a_setting_that_doesnt_fit_is_named(settings, said):
 
 def test_settings_that_fit_are_taken():
     assert load_config(DeployConfig, None, LOCAL).target == "local"
+    assert str(load_config(DeployConfig, None, {**KSERVE, "model_root": "s3://bucket/m"}).model_root) == "s3://bucket/m"
     assert load_config(DeployConfig, None, {**KSERVE, "traffic_steps": [100]}).traffic_steps == (100,)
     on_a_volume = load_config(DeployConfig, None, {**KSERVE, "model_root": "/mnt/m", "storage_uri": "pvc://models/m/"})
     assert (on_a_volume.storage_uri, on_a_volume.model_root) == ("pvc://models/m", Path("/mnt/m"))

@@ -151,7 +151,7 @@ def test_a_required_parameter_that_is_missing_is_named_once():
 def test_in_a_pod_what_would_be_lost_with_it_is_refused(monkeypatch, tmp_path, name):
     assert check(**{name: "kept"})
     monkeypatch.setenv("KFP_POD_NAME", "run-abc-system-container-impl-123")
-    assert f"{name}: 'kept' is lost with its pod; give a gs:// address" in message(**{name: "kept"})
+    assert f"{name}: 'kept' is lost with its pod; give an address in a bucket" in message(**{name: "kept"})
     assert check(**{name: str(tmp_path)})
 
 

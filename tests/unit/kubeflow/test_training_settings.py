@@ -330,7 +330,10 @@ def in_a_pod(monkeypatch):
 @pytest.mark.usefixtures("in_a_pod")
 def test_in_a_pod_the_defaults_are_refused_with_what_to_set():
     text = message()
-    assert "deploy_model_root: 'models/serving' is lost with its pod, and nothing could serve it; give a gs://" in text
+    assert (
+        "deploy_model_root: 'models/serving' is lost with its pod, and nothing could serve it; give an address in a"
+        in text
+    )
     assert "deploy_target: 'local' needs deploy_endpoint on a cluster" in text
     assert "set deploy_target to 'kserve' to deploy to KServe, or to 'none' to end with a packaged model" in text
 
@@ -361,7 +364,9 @@ def test_in_a_pod_a_mounted_folder_is_accepted(tmp_path):
 @pytest.mark.parametrize("path", ["kept/here", "/not/mounted"])
 def test_in_a_pod_what_would_be_lost_with_it_is_refused(name, path):
     text = message(**CLUSTER, **{name: path})
-    assert f"{name}: {path!r} is lost with its pod; give a gs:// address, or a folder of a mounted volume" in text
+    assert (
+        f"{name}: {path!r} is lost with its pod; give an address in a bucket, or a folder of a mounted volume" in text
+    )
 
 
 @pytest.mark.usefixtures("in_a_pod")
