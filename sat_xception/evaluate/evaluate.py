@@ -84,15 +84,14 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         "config": config.resolved(),
     }
     with reading(config.examples):
-        return _evaluate_model(config, about) if config.model else _evaluate_serving(config, examples, about)
+        return _evaluate_model(config, examples, about) if config.model else _evaluate_serving(config, examples, about)
 
 
-def _evaluate_model(config: EvaluateConfig, about: dict[str, Any]) -> EvaluateResult:
+def _evaluate_model(config: EvaluateConfig, examples: ExamplesIndex, about: dict[str, Any]) -> EvaluateResult:
     assert config.model is not None
     record = TrainingRecord.read(config.model)
-    classes: tuple[str, ...] = about["classes"]
-    if record.classes != classes:
-        raise DataError(f"{config.model} knows {list(record.classes)}, the examples hold {list(classes)}")
+    if record.classes != examples.classes:
+        raise DataError(f"{config.model} knows {list(record.classes)}, the examples hold {list(examples.classes)}")
     about |= {
         "backbone": record.backbone,
         "model": record.model,
@@ -101,14 +100,15 @@ def _evaluate_model(config: EvaluateConfig, about: dict[str, Any]) -> EvaluateRe
     if record.failed:
         return _write_unscored(config, Evaluation(**about, failed=record.failed))
     model, _ = load_model(config.model)
-    scored = {
-        split: (read_tiles(config.examples, split), _score(model, record.input_size, config, split))
-        for split in dict.fromkeys((config.split, "valid"))
-    }
-    valid, of_valid = _known(*scored["valid"])
+
+    def score(split: str) -> tuple[Tiles, npt.NDArray[np.float32]]:
+        return read_tiles(config.examples, split), _score(model, record.input_size, config, split)
+
+    scored = score(config.split)
+    valid, of_valid = _known(*(scored if config.split == "valid" else score("valid")))
     temperature = fit_temperature(valid.labels, of_valid)
-    goal = _threshold(about, valid, apply_temperature(of_valid, temperature), config.goal)
-    return _write(config, about, *scored[config.split], temperature, goal)
+    goal = _threshold(examples, valid, apply_temperature(of_valid, temperature), config.goal)
+    return _write(config, examples, about, *scored, temperature, goal)
 
 
 def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, about: dict[str, Any]) -> EvaluateResult:
@@ -123,8 +123,8 @@ def _evaluate_serving(config: EvaluateConfig, examples: ExamplesIndex, about: di
         return _write_unscored(config, Evaluation(**about))
     tiles = read_tiles(config.examples, config.split)
     # Its probabilities are calibrated already, by its own temperature.
-    goal = _threshold(about, *_known(tiles, serving.probabilities), config.goal)
-    return _write(config, about, tiles, serving.probabilities, 1.0, goal)
+    goal = _threshold(examples, *_known(tiles, serving.probabilities), config.goal)
+    return _write(config, examples, about, tiles, serving.probabilities, 1.0, goal)
 
 
 def _write_unscored(config: EvaluateConfig, evaluation: Evaluation) -> EvaluateResult:
@@ -159,16 +159,17 @@ def _known(tiles: Tiles, raw: npt.NDArray[np.float32]) -> tuple[Tiles, npt.NDArr
 
 
 def _threshold(
-    about: dict[str, Any], tiles: Tiles, probabilities: npt.NDArray[np.float32], goal: str
+    examples: ExamplesIndex, tiles: Tiles, probabilities: npt.NDArray[np.float32], goal: str
 ) -> Threshold | None:
-    if not about["positive_label"]:
+    if not examples.positive_label:
         return None
-    positive = about["classes"].index(about["positive_label"])
+    positive = examples.classes.index(examples.positive_label)
     return choose_threshold(tiles.labels == positive, probabilities[:, positive], goal)
 
 
 def _write(
     config: EvaluateConfig,
+    examples: ExamplesIndex,
     about: dict[str, Any],
     tiles: Tiles,
     raw: npt.NDArray[np.float32],
@@ -179,6 +180,7 @@ def _write(
 
     Args:
         config: Settings.
+        examples: Index of the examples.
         about: Fields of the evaluation that describe model and data.
         tiles: Scored tiles.
         raw: The model's probabilities before calibration, `float32 [n, classes]`.
@@ -189,7 +191,7 @@ def _write(
     places = np.flatnonzero([not reason for reason in reasons])
     known, own = _known(tiles, raw)
     scored = apply_temperature(own, temperature)
-    classes = about["classes"]
+    classes = examples.classes
     with atomic_folder(config.out, record=Evaluation.file_name) as work:
         worst = _worst_mistakes(known.labels, scored)
         images = read_images(config.examples, config.split, places[worst].tolist())
@@ -202,7 +204,7 @@ def _write(
                 after=reliability(known.labels, scored),
             ),
             threshold=threshold,
-            metrics=measure(known, scored, classes, about["positive_label"], threshold),
+            metrics=measure(known, scored, classes, examples.positive_label, threshold),
             mistakes=tuple(_describe_mistake(images[places[at]], known, at, scored[at], classes) for at in worst),
         )
         every = raw.copy()

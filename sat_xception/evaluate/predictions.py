@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,14 +50,16 @@ def write_predictions(
     """
     reasons = find_flaws(probabilities)
     failed = np.array([bool(reason) for reason in reasons], dtype=bool)
-    columns: dict[str, Any] = {"tile_id": ids, "label": [classes[label] for label in labels], "block": blocks}
-    columns |= {f"slice/{name}": values for name, values in slices.items()}
-    columns["reason"] = pa.array([reason or None for reason in reasons], pa.string())
-    columns["predicted"] = pa.array(
-        [classes[place] for place in probabilities.argmax(axis=1)], pa.string(), mask=failed
-    )
-    for index, name in enumerate(classes):
-        columns[f"probability_{name}"] = pa.array(probabilities[:, index], mask=failed)
+    best = [classes[place] for place in probabilities.argmax(axis=1)]
+    columns = {
+        "tile_id": ids,
+        "label": [classes[label] for label in labels],
+        "block": blocks,
+        **{f"slice/{name}": values for name, values in slices.items()},
+        "reason": pa.array([reason or None for reason in reasons], pa.string()),
+        "predicted": pa.array(best, pa.string(), mask=failed),
+        **{f"probability_{name}": pa.array(probabilities[:, index], mask=failed) for index, name in enumerate(classes)},
+    }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 

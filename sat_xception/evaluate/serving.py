@@ -149,7 +149,7 @@ def _saved_model(version: Path, examples: ExamplesIndex) -> Iterator[_Predict]:
     if classes != list(examples.classes):
         raise _OtherClassesError(f"knows {classes}, the examples hold {list(examples.classes)}")
     with SavedModelSession(version) as session:
-        yield lambda data: session.predict("serving_default", {"image_bytes": data})["probabilities"]
+        yield session.probabilities
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,7 @@ from sat_xception.errors import ModelError
 from sat_xception.evaluate.calibrate import SMALLEST_PROBABILITY, apply_temperature
 from sat_xception.model.preprocess import decode_and_resize, resize
 from sat_xception.serve.models import SavedModelSession
-from sat_xception.serve.protocol import RequestError
+from sat_xception.serve.protocol import Classification, RequestError
 
 __all__ = ["EXPORT_TOLERANCE", "check_export", "export_model", "write_warmup"]
 
@@ -99,23 +98,20 @@ def check_export(
     size = int(model.input_shape[1])
     pixels = np.stack([decode_and_resize(tf.constant(data), size).numpy() for data in images])
     expected = apply_temperature(model(pixels, training=False).numpy(), temperature)
-    encoded = np.array(list(images), dtype=object)
     with SavedModelSession(folder) as session:
         try:
-            answers = {
-                "serving_default": session.predict("serving_default", {"image_bytes": encoded}, ["probabilities"]),
-                "classify": session.predict("classify", {"image_bytes": encoded}, ["probabilities", "label", "score"]),
-                "images": session.predict("images", {"images": pixels}, ["probabilities"]),
-            }
+            of_bytes, classified = session.probabilities(images), session.classify(images)
+            of_pixels = session.predict("images", {"images": pixels}, ["probabilities"])["probabilities"]
         except RequestError as error:
             raise ModelError(f"the exported model in {folder} doesn't answer as it must: {error}") from None
-    for signature, answer in answers.items():
-        _compare(signature, answer, expected, classes)
+    _compare("serving_default", of_bytes, expected)
+    _compare("classify", classified.probabilities, expected)
+    _compare("images", of_pixels, expected)
+    _check_classified(classified, classes)
     return expected
 
 
-def _compare(signature: str, answer: dict[str, Any], expected: npt.NDArray[np.float32], classes: Sequence[str]) -> None:
-    found = answer["probabilities"]
+def _compare(signature: str, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
     if found.shape != expected.shape:
         raise ModelError(
             f"the exported signature {signature!r} answers with shape {found.shape}, expected {expected.shape}"
@@ -126,14 +122,15 @@ def _compare(signature: str, answer: dict[str, Any], expected: npt.NDArray[np.fl
             f"the exported signature {signature!r} differs from Keras by {worst:.2g} (limit {EXPORT_TOLERANCE:g}); "
             "the model must not be served. Please report this with the model"
         )
-    if signature == "classify":
-        if not np.array_equal(answer["score"], found.max(axis=1)):
-            raise ModelError(
-                f"the exported signature 'classify' scores {answer['score']}, expected {found.max(axis=1)}"
-            )
-        named = [classes[index] for index in answer["probabilities"].argmax(axis=1)]
-        if [label.decode() for label in answer["label"]] != named:
-            raise ModelError(f"the exported signature 'classify' names {answer['label']!r}, expected {named}")
+
+
+def _check_classified(found: Classification, classes: Sequence[str]) -> None:
+    best = found.probabilities.max(axis=1)
+    if not np.array_equal(found.scores, best):
+        raise ModelError(f"the exported signature 'classify' scores {found.scores}, expected {best}")
+    named = [classes[index] for index in found.probabilities.argmax(axis=1)]
+    if found.labels != named:
+        raise ModelError(f"the exported signature 'classify' names {found.labels!r}, expected {named}")
 
 
 def write_warmup(folder: Path, name: str, images: Sequence[bytes]) -> None:

@@ -233,9 +233,4 @@ def _score_test(saved_model: Path, folder: Path, examples: ExamplesIndex) -> npt
     batches = encoded_examples(folder, "test").batch(_TEST_BATCH).as_numpy_iterator()
     total = -(-examples.count("test") // _TEST_BATCH)
     with SavedModelSession(saved_model) as session:
-        return np.concatenate(
-            [
-                session.predict("serving_default", {"image_bytes": data})["probabilities"]
-                for _, data, _ in track(batches, "test", total)
-            ]
-        )
+        return np.concatenate([session.probabilities(data) for _, data, _ in track(batches, "test", total)])

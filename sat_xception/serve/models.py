@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
 from sat_xception.errors import ModelError
-from sat_xception.serve.protocol import Code, RequestError
+from sat_xception.serve.protocol import CLASSIFY_SIGNATURE, DEFAULT_SIGNATURE, Classification, Code, RequestError
 
 __all__ = ["Array", "SavedModelSession"]
 
@@ -39,8 +39,7 @@ class SavedModelSession:
 
     Example:
         with SavedModelSession(Path("models/serving/school-classifier/20260101120000")) as model:
-            answer = model.predict("serving_default", {"image_bytes": np.array([jpeg], dtype=object)})
-            answer["probabilities"]  # float32 [1, classes]
+            model.probabilities([jpeg])  # float32 [1, classes]
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,6 +112,27 @@ class SavedModelSession:
         """
         return self.run(signature, self.checked(signature, inputs, output_filter), output_filter)
 
+    def probabilities(self, images: Sequence[bytes] | Array) -> npt.NDArray[np.float32]:
+        """Return the probabilities of encoded images, float32 [n, classes], by the default signature.
+
+        Raises:
+            RequestError: As `predict`.
+        """
+        outputs = self.predict(DEFAULT_SIGNATURE, {"image_bytes": _encoded(images)}, ["probabilities"])
+        found: npt.NDArray[np.float32] = outputs["probabilities"]
+        return found
+
+    def classify(self, images: Sequence[bytes] | Array) -> Classification:
+        """Return the probabilities, the most probable label and its score of encoded images.
+
+        Raises:
+            RequestError: As `predict`.
+        """
+        names = ["probabilities", "label", "score"]
+        outputs = self.predict(CLASSIFY_SIGNATURE, {"image_bytes": _encoded(images)}, names)
+        probabilities, labels, scores = (outputs[name] for name in names)
+        return Classification(probabilities, [label.decode() for label in labels], scores)
+
     def checked(
         self, signature: str, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
     ) -> dict[str, Array]:
@@ -169,6 +189,12 @@ class SavedModelSession:
         feeds = [signature.inputs[name].name for name in sorted(signature.inputs)]
         run: Callable[..., list[Array | np.generic | bytes]] = self._session.make_callable(fetches, feeds)
         return run
+
+
+def _encoded(images: Sequence[bytes] | Array) -> Array:
+    encoded = np.empty(len(images), dtype=object)
+    encoded[:] = list(images)
+    return encoded
 
 
 @contextmanager

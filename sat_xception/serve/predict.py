@@ -180,17 +180,13 @@ class _ModelScorer:
         self.model = SavedModelSession(version)
 
     def classify(self, images: Sequence[bytes]) -> Classification:
-        encoded = np.empty(len(images), dtype=object)
-        encoded[:] = list(images)
-        outputs = self.model.predict(CLASSIFY_SIGNATURE, {"image_bytes": encoded}, ["probabilities", "label", "score"])
-        if outputs["probabilities"].shape != (len(images), len(self.classes)):
-            shape = list(outputs["probabilities"].shape)
+        found = self.model.classify(images)
+        if found.probabilities.shape != (len(images), len(self.classes)):
+            shape = list(found.probabilities.shape)
             raise ModelError(
                 f"{self.model.path} gives probabilities of shape {shape}, its model.json has {len(self.classes)} names"
             )
-        return Classification(
-            outputs["probabilities"], [label.decode() for label in outputs["label"]], outputs["score"]
-        )
+        return found
 
 
 @contextlib.contextmanager

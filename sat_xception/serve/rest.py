@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -37,9 +37,34 @@ __all__ = ["RestService"]
 
 _log = get_logger(__name__)
 _MAX_SHOWN = 40
-_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PREDICT_PATH = re.compile(_MODEL + r":(?P<verb>predict|classify|regress)", re.IGNORECASE | re.ASCII)
-_STATUS_PATH = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
+_MODEL = r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?"
+_PREDICT_PATH = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE | re.ASCII)
+_STATUS_PATH = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE | re.ASCII)
+
+
+class _Address(NamedTuple):
+    """The parts of a path: the model, the version that is pinned, and what is asked of them."""
+
+    name: str
+    digits: str | None
+    verb: str
+
+    @property
+    def version(self) -> int | None:
+        """The version that is pinned, or None.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT: it is larger than an int64.
+        """
+        if self.digits is None:
+            return None
+        digits = self.digits.lstrip("0")
+        if len(digits) > len(str(MAX_VERSION)) or int(digits or "0") > MAX_VERSION:
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"Failed to convert version: {digits[:_MAX_SHOWN]} to numeric. The largest version is {MAX_VERSION}",
+            )
+        return int(digits or "0")
 
 
 class RestService:
@@ -122,10 +147,10 @@ class RestService:
     async def _answer_or_error(self, request: web.BaseRequest, started: float) -> web.Response:
         error: RequestError | None = None
         response = web.Response()
-        match = None
+        address = None
         try:
-            match = _matched(request)
-            response = await (self._post(request, match) if request.method == "POST" else self._get(request, match))
+            address = _addressed(request)
+            response = await (self._post(request, address) if request.method == "POST" else self._get(address))
         except RequestError as refused:
             error = refused
         except (web.HTTPRequestEntityTooLarge, UnpackedTooLargeError):
@@ -136,7 +161,7 @@ class RestService:
             _log.exception("serve     %s %s failed", request.method, ascii(request.rel_url.raw_path))
             error = RequestError(Code.INTERNAL, f"internal error: {type(unexpected).__name__}; see the server's log")
         if request.method == "POST":
-            name = unquote(match["name"] or "") if match else ""
+            name = address.name if address else ""
             code = error.code if error else Code.OK
             self._dispatcher.metrics.count_request(name, "predict", "REST", code, time.monotonic() - started)
         if error is None:
@@ -146,19 +171,18 @@ class RestService:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         return response
 
-    async def _get(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
-        if match is None:
+    async def _get(self, address: _Address | None) -> web.Response:
+        if address is None:
             return web.Response(body=self._dispatcher.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
-        name, version = unquote(match["name"]), _pinned(match)
-        if not match["metadata"]:
+        name, version = address.name, address.version
+        if not address.verb:
             return json_response(to_json(status_response(self._dispatcher.versions.statuses(name, version))))
         with self._dispatcher.versions.lease(name, version) as served:
             return json_response(metadata_to_json(metadata_response(name, served)))
 
-    async def _post(self, request: web.BaseRequest, match: re.Match[str] | None) -> web.Response:
-        assert match is not None
-        name, version = unquote(match["name"]), _pinned(match)
-        verb = match["verb"].lower()
+    async def _post(self, request: web.BaseRequest, address: _Address | None) -> web.Response:
+        assert address is not None
+        name, version, verb = address.name, address.version, address.verb
         if (request.content_length or 0) > self._max_body:
             raise self._too_large()
         # A compressed body's length doesn't limit its size after decompression.
@@ -200,7 +224,7 @@ class RestService:
         return RequestError(Code.RESOURCE_EXHAUSTED, message, http_status=413)
 
 
-def _matched(request: web.BaseRequest) -> re.Match[str] | None:
+def _addressed(request: web.BaseRequest) -> _Address | None:
     """Return the parts of a path; None for the metrics path.
 
     Raises:
@@ -215,26 +239,12 @@ def _matched(request: web.BaseRequest) -> re.Match[str] | None:
     match = pattern.fullmatch(path) if pattern else None
     if match is None:
         raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
-    if match["name"] is None:
+    name, digits, label, verb = match.groups()
+    if name is None:
         raise RequestError(Code.INVALID_ARGUMENT, "Missing model name in request.")
-    if match["label"] is not None:
+    if label is not None:
         raise RequestError(
             Code.INVALID_ARGUMENT,
-            f"Unrecognized servable version label: {unquote(match['label'])}; name /versions/<number>",
+            f"Unrecognized servable version label: {unquote(label)}; name /versions/<number>",
         )
-    return match
-
-
-def _pinned(match: re.Match[str]) -> int | None:
-    """Return the version that a path pins, or None.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT: the version is larger than an int64.
-    """
-    digits = (match["version"] or "").lstrip("0")
-    if len(digits) > len(str(MAX_VERSION)) or int(digits or "0") > MAX_VERSION:
-        raise RequestError(
-            Code.INVALID_ARGUMENT,
-            f"Failed to convert version: {digits[:_MAX_SHOWN]} to numeric. The largest version is {MAX_VERSION}",
-        )
-    return int(digits or "0") if match["version"] else None
+    return _Address(unquote(name), digits, (verb or "").lower())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pybase64
+from pydantic import BaseModel, ValidationError
 
 from sat_xception.http_clients import retry_after_s
 from sat_xception.serve.access import CA_FILE, TOKEN_FILE, Access, hide
@@ -26,6 +27,24 @@ __all__ = ["RestTransport"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_SHOWN = 300
+
+
+class _ErrorStatus(BaseModel):
+    error_code: str = "OK"
+    error_message: str = ""
+
+
+class _VersionState(BaseModel):
+    version: int
+    state: str
+    status: _ErrorStatus = _ErrorStatus()
+
+
+class _ModelStatus(BaseModel):
+    """Response of TensorFlow Serving; `ready` is that of a KServe model server."""
+
+    ready: object = None
+    model_version_status: list[_VersionState] | None = None
 
 
 class RestTransport:
@@ -64,11 +83,11 @@ class RestTransport:
         Raises:
             RequestError: With the code for the endpoint's HTTP status.
         """
-        request: dict[str, Any] = {
-            "instances": [{"image_bytes": {"b64": pybase64.b64encode_as_string(data)}} for data in images]
+        named = {} if signature == DEFAULT_SIGNATURE else {"signature_name": signature}
+        request = {
+            "instances": [{"image_bytes": {"b64": pybase64.b64encode_as_string(data)}} for data in images],
+            **named,
         }
-        if signature != DEFAULT_SIGNATURE:
-            request["signature_name"] = signature
         answer = self._call("POST", ":predict", timeout_s, orjson.dumps(request))
         rows = answer.get("predictions")
         if not isinstance(rows, list) or len(rows) != len(images):
@@ -84,21 +103,19 @@ class RestTransport:
             RequestError: With the code for the endpoint's HTTP status.
         """
         answer = self._call("GET", "", timeout_s)
-        if "ready" in answer:
-            ready = str(answer["ready"]).lower() == "true"
-            return [VersionStatus(None, "AVAILABLE" if ready else "LOADING")]
         try:
-            return [
-                VersionStatus(
-                    int(item["version"]),
-                    str(item["state"]),
-                    str(item.get("status", {}).get("error_code", "OK")),
-                    str(item.get("status", {}).get("error_message", "")),
-                )
-                for item in answer["model_version_status"]
-            ]
-        except (KeyError, TypeError, ValueError, AttributeError):
+            status = _ModelStatus.model_validate(answer)
+        except ValidationError:
             raise self._unexpected(answer, "model_version_status") from None
+        if "ready" in status.model_fields_set:
+            ready = str(status.ready).lower() == "true"
+            return [VersionStatus(None, "AVAILABLE" if ready else "LOADING")]
+        if status.model_version_status is None:
+            raise self._unexpected(answer, "model_version_status")
+        return [
+            VersionStatus(each.version, each.state, each.status.error_code, each.status.error_message)
+            for each in status.model_version_status
+        ]
 
     def metadata(self, timeout_s: float) -> dict[str, Any]:
         """Return the model's signatures.
@@ -122,7 +139,7 @@ class RestTransport:
             headers["Authorization"] = f"Bearer {token}"
         if self._access.host:
             headers["Host"] = self._access.host
-            extensions["sni_hostname"] = self._access.host_name
+            extensions = {"sni_hostname": self._access.host_name}
         request = self._client.build_request(method, url, content=body, headers=headers, extensions=extensions)
         try:
             response = send_within(self._client, request, timeout_s, connect_s=_CONNECT_TIMEOUT_S)
@@ -147,7 +164,7 @@ class RestTransport:
             raise RequestError(Code.UNKNOWN, f"{url} failed: {type(error).__name__}: {error}") from None
         answer = _parsed(response.content)
         if response.status_code != 200:
-            said = answer["error"] if isinstance(answer, dict) and "error" in answer else response.text
+            said = answer.get("error", response.text) if isinstance(answer, dict) else response.text
             raise _refusal(url, response, hide(token, str(said))[:_MAX_SHOWN])
         if not isinstance(answer, dict):
             raise self._unexpected(hide(token, response.text), "a JSON object")
