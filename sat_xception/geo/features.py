@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyogrio
 import shapely
+from pydantic import BaseModel
 
 from sat_xception.errors import ConfigError, DataError, SatXceptionError
 from sat_xception.geo.crs import to_lonlat
@@ -166,11 +166,25 @@ def _chosen(path: Path, known: list[_Source], layers: Sequence[str], flag: str) 
     return filled or spatial[:1]
 
 
+class _Info(BaseModel):
+    """A layer, by `pyogrio.read_info`; the number of features is -1 where GDAL would have to count them."""
+
+    driver: str
+    features: int
+
+
+class _Facts(BaseModel):
+    """A layer, by `pyogrio.read_arrow`."""
+
+    geometry_name: str | None
+    crs: str | None
+
+
 def _count(path: Path, source: _Source) -> int:
     if _is_table(source.dataset):
         return 1
     with _reporting(path, f", layer {source.name}"):
-        return int(pyogrio.read_info(source.dataset, layer=source.layer, force_feature_count=True)["features"])
+        return _info(source, force_feature_count=True).features
 
 
 def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
@@ -178,11 +192,11 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
     if _is_table(source.dataset):
         raise DataError(f"{path} holds the table {source.name}; take it out of the archive")
     with _reporting(path, what):
-        driver = pyogrio.read_info(source.dataset, layer=source.layer)["driver"]
+        driver = _info(source).driver
         expected = _lines(path) if driver == "GeoJSONSeq" else _count(path, source)
         _check_text(path, driver)
         facts, table = _arrow(source, _OPEN_OPTIONS.get(driver, {}))
-        column = facts["geometry_name"] or "wkb_geometry"
+        column = facts.geometry_name or "wkb_geometry"
         values = table.column(column).to_pylist() if column in table.column_names else None
     if values is None:
         raise DataError(f"{path}{what} has no geometries; columns: {', '.join(table.column_names)}")
@@ -193,9 +207,9 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
     geometry, faults = parse_wkb(values)
     faults[shapely.is_missing(geometry) & (faults == "")] = "has no location"
     there = ~shapely.is_missing(geometry)
-    if not facts["crs"] and driver not in _ALWAYS_LONLAT and there.any():
+    if not facts.crs and driver not in _ALWAYS_LONLAT and there.any():
         _log.warning("%s%s names no coordinate system; it is taken for longitude and latitude", path, what)
-    geometry[there] = to_lonlat(geometry[there], facts["crs"] or "EPSG:4326", f"{path}{what}")
+    geometry[there] = to_lonlat(geometry[there], facts.crs or "EPSG:4326", f"{path}{what}")
     return Layer(path.name, valid_texts(table.drop_columns([column])), geometry), faults
 
 
@@ -228,7 +242,7 @@ def _check_text(path: Path, driver: str) -> None:
                 raise DataError(f"{path} isn't whole: {error}") from None
 
 
-def _arrow(source: _Source, options: dict[str, str]) -> tuple[dict[str, Any], pa.Table]:
+def _arrow(source: _Source, options: dict[str, str]) -> tuple[_Facts, pa.Table]:
     try:
         facts, table = pyogrio.read_arrow(source.dataset, layer=source.layer, datetime_as_string=True, **options)
     except NotImplementedError:
@@ -239,4 +253,8 @@ def _arrow(source: _Source, options: dict[str, str]) -> tuple[dict[str, Any], pa
             "<GeometryType>wkbUnknown</GeometryType></OGRVRTLayer></OGRVRTDataSource>"
         )
         facts, table = pyogrio.read_arrow(wrapped.encode(), datetime_as_string=True)
-    return facts, table
+    return _Facts.model_validate(facts), table
+
+
+def _info(source: _Source, **options: bool) -> _Info:
+    return _Info.model_validate(pyogrio.read_info(source.dataset, layer=source.layer, **options))

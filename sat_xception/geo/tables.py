@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import shapely
+from pydantic import BaseModel, ValidationError
 
-from sat_xception.errors import DataError
+from sat_xception.errors import DataError, faults_of
 from sat_xception.geo.crs import to_lonlat
 from sat_xception.geo.layer import Geometries, Layer
 from sat_xception.geo.text import read_utf8
@@ -121,6 +121,11 @@ def read_parquet(path: Path) -> tuple[Layer, Faults]:
         names = {name.casefold(): name for name in table.column_names}
         wkb, crs, named = _geo_column(path, schema_metadata, table.schema, names)
         values = table.column(wkb).to_pylist() if wkb else []
+    except ValidationError as error:
+        first = faults_of(error)[0]
+        raise DataError(
+            f"{path} can't be read as GeoParquet: {first.field}: {first.why}, got {first.value!r}"
+        ) from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise DataError(f"{path} can't be read as a Parquet table: {error}") from None
     if not wkb:
@@ -136,20 +141,28 @@ def read_parquet(path: Path) -> tuple[Layer, Faults]:
     return Layer(path.name, valid_texts(table.drop_columns([wkb])), geometry), reasons
 
 
+class _GeoColumn(BaseModel):
+    encoding: str | None = None
+    crs: Any = "OGC:CRS84"
+
+
+class _GeoParquet(BaseModel):
+    primary_column: str
+    columns: dict[str, _GeoColumn]
+
+
 def _geo_column(
     path: Path, metadata: dict[bytes, bytes], schema: pa.Schema, names: dict[str, str]
 ) -> tuple[str, Any, bool]:
     """Return the column of WKB, "" when there is none, its coordinate system, and whether the file names one."""
     if b"geo" in metadata:
         # GeoParquet 1.1; a system that isn't there is OGC:CRS84, and null is one that isn't known.
-        geo = json.loads(metadata[b"geo"])
-        column = geo["primary_column"]
-        facts = geo["columns"][column]
-        if str(facts.get("encoding")).upper() != "WKB" or column not in schema.names:
-            raise DataError(
-                f"{path} keeps its geometries as {facts.get('encoding')!r} in {column!r}; write them as WKB"
-            )
-        crs = facts.get("crs", "OGC:CRS84")
+        geo = _GeoParquet.model_validate_json(metadata[b"geo"])
+        column = geo.primary_column
+        facts = geo.columns[column]
+        if str(facts.encoding).upper() != "WKB" or column not in schema.names:
+            raise DataError(f"{path} keeps its geometries as {facts.encoding!r} in {column!r}; write them as WKB")
+        crs = facts.crs
         return column, crs or "OGC:CRS84", crs is not None
     column = names.get("geometry", "")
     if not column or (not pa.types.is_binary(kind := schema.field(column).type) and not pa.types.is_large_binary(kind)):
