@@ -1,4 +1,4 @@
-"""`deployment.json`: the version that was deployed, where it answers, and how near it came to its golden tiles."""
+"""`deployment.json`: the deployed version, its address, and its largest difference from the golden tiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CheckedPackage", "Deployment"]
 
 
 class CheckedPackage(Document):
-    """Content of `deployment.json` with the target "none": a package that was checked and left where it is.
+    """Content of `deployment.json` with the target "none": a package that was checked and not deployed.
 
     Attributes:
         target: "none".
@@ -34,20 +34,20 @@ class CheckedPackage(Document):
 
 
 class Deployment(Document):
-    """Content of `deployment.json` of a version that answers, in a model root or on a cluster.
+    """Content of `deployment.json` for a deployed version, in a model root or on a cluster.
 
     Attributes:
         name: Name that the model is served as.
         version: Its version.
-        version_before: Version that answered before; None where there was none.
+        version_before: Version that was serving before; None if there was none.
         backbone: Name of the network.
         model: Digest of the Keras model.
         model_root: Folder or address that the server reads.
-        endpoint: Address that was asked; "" where a server was started for the proof alone.
+        endpoint: Address that was checked; "" if a server was started only for the check.
         golden_tiles: Number of golden tiles.
-        golden_difference: Largest difference of a probability to them.
+        golden_difference: Largest difference of a probability from the golden tiles.
         serve_command: Command that starts the endpoint; "" on a cluster.
-        deployed_at: UTC.
+        deployed_at: Time of the deployment, UTC.
         rollout: Record of the rollout on a cluster; None, and left out of the file, without one.
     """
 
