@@ -33,9 +33,9 @@ def write_stored_bytes(content: bytes, path: Path, keep_earlier: bool = False) -
     """Write a file atomically: readers see the old content or the new one. Parent folders are created.
 
     Args:
-        content: What is to be in it.
+        content: Content of the file.
         path: File or address in a bucket.
-        keep_earlier: Leave one that is already there as it is.
+        keep_earlier: Do nothing if the file exists already.
 
     Raises:
         ConfigError: It can't be written, or there is no such bucket.

@@ -1,7 +1,7 @@
 """Folders in a bucket with a commit marker: readers treat a folder as absent until its marker object exists.
 
-TensorFlow Serving and KServe read a version of a model below its own name, so no `published.json` can say which objects
-count. Instead one of the folder's own files, the marker, is written last and removed first: without it, it isn't there.
+TensorFlow Serving and KServe read all files below a version's folder, so a `published.json` can't select some of them.
+Instead, one of the folder's own files, the marker, is written last and removed first.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...])
     """Upload a folder atomically; remains of an interrupted upload are replaced.
 
     Args:
-        folder: What to upload.
-        address: Where to.
-        last: Files of the folder that go after all others, in this order; the last one is the marker.
+        folder: Local folder to upload.
+        address: Address of the folder in the bucket.
+        last: Files of the folder that are uploaded after all others, in this order; the last one is the marker.
 
     Raises:
-        ConfigError: There is no such bucket, or the folder there is whole already.
+        ConfigError: There is no such bucket, or the folder there is complete already.
         ServiceError: The bucket can't be written.
     """
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -91,7 +91,7 @@ def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...])
 
 
 def remove_committed(address: RemotePath, marker: str) -> None:
-    """Remove a folder: its marker first, so that the rest isn't taken for a complete one.
+    """Remove a folder: its marker first, so that an interrupted removal leaves no folder that seems complete.
 
     Raises:
         ConfigError: There is no such bucket.

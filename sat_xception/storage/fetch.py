@@ -83,8 +83,8 @@ def local_folder(path: Path, record: str = "", may_be_absent: bool = False) -> P
 
     Args:
         path: Local folder, which isn't checked, or address in a bucket.
-        record: File that a folder in a bucket must hold; "" for none.
-        may_be_absent: Whether nothing at an address is an empty folder instead of an error.
+        record: File that a folder in a bucket must contain; "" for none.
+        may_be_absent: Return an empty folder if there is nothing at the address, instead of an error.
 
     Raises:
         ConfigError: There is nothing at the address, or the cache can't be written.
@@ -164,14 +164,14 @@ def fetch_folder(
 ) -> Path:
     """Return a local folder with everything below an address.
 
-    What `atomic_folder` published is read through its `published.json`, so that no half of a result is ever seen. Other
-    folders are read as they are listed.
+    A result of `atomic_folder` is read through its `published.json`, so it is always complete. For other folders, every
+    object that is listed is downloaded.
 
     Args:
         address: The folder.
         record: File that must be in it; "" for none.
         cache: Folder for downloads. Default: `sat-xception` in the user's cache folder.
-        may_be_absent: Whether nothing at the address is an empty folder, and no error.
+        may_be_absent: Return an empty folder if there is nothing at the address, instead of an error.
         only: Files to download. Default: all.
 
     Returns:

@@ -38,12 +38,11 @@ _RECORDS = (
 def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `out` if the block ends without an error, else it is removed.
 
-    An earlier result at `out` is replaced, so a step that was interrupted or run before can be run again. A folder that
-    holds anything else is left alone.
+    An earlier result at `out` is replaced, so a step can be repeated. A folder with other content is refused.
 
     Args:
-        out: Folder to make; for an address in a bucket it is filled in a temporary folder and then published.
-        record: Name of the file that an earlier result of the same step holds. Default: any step's.
+        out: Folder to create; if it is in a bucket, a temporary folder is filled and then published.
+        record: Name of the file by which an earlier result of the same step is recognised. Default: that of any step.
 
     Raises:
         ConfigError: `out` is a file, a mount point or a folder with other content, or can't be created.
@@ -55,7 +54,7 @@ def atomic_folder(out: Path, record: str = "") -> Iterator[Path]:
 
 
 def has_result(folder: Path, record: str) -> bool:
-    """Return whether a folder holds a whole result, as `atomic_folder` makes it.
+    """Return whether a folder contains a complete result of `atomic_folder`.
 
     Args:
         folder: Local folder or address in a bucket.

@@ -129,7 +129,7 @@ class GcsStore(Store):
             return
 
     def failure(self, error: Exception) -> Failure | None:
-        """Return what an error of Google's libraries means."""
+        """Return the cause of an error of Google's libraries."""
         from google.api_core.exceptions import Forbidden, GoogleAPICallError, GoogleAPIError, NotFound, Unauthorized
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.storage.exceptions import DataCorruption, InvalidResponse

@@ -68,7 +68,7 @@ class LocalStore(Store):
             shutil.copyfileobj(stream, copy)
 
     def put(self, name: str, content: bytes | Path, expected: str | None = None, patient: bool = True) -> str:
-        """Write a file in one step. Parent folders are created."""
+        """Write a file atomically. Parent folders are created."""
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if expected is None:
@@ -102,15 +102,15 @@ class LocalStore(Store):
         """Do nothing: there are no connections."""
 
     def failure(self, error: Exception) -> Failure | None:
-        """Return None: errors of files aren't those of a service."""
+        """Return None: errors of files aren't errors of a service."""
         return None
 
     @contextlib.contextmanager
     def reporting(self, action: Literal["open", "read", "write"], address: Path) -> Iterator[None]:
-        """Turn the system's errors into ours.
+        """Raise the system's errors as a `SatXceptionError`.
 
         Raises:
-            ConfigError: It can't be read, or not be written there.
+            ConfigError: The file can't be read or written.
             ServiceError: The disk is full or read-only.
         """
         try:

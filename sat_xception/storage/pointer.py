@@ -5,10 +5,11 @@ A bucket has no folders to rename. So the files of a result are objects below a 
     gs://bucket/path/1764000000000000-3f9c2a81d0e41b22/dataset.json, …/tiles-00000-of-00001.parquet, …
     gs://bucket/path/published.json
 
-and `published.json` says which of those names is the result, with the size and SHA-256 of every file. It is replaced in
-one step, and only if it is still the one that was there when the work began. The name holds its version at that time
-and the digest of the content: the same work done again goes on where an interrupted upload ended. It also holds an id
-of its own, since many stores' versions are digests of the content, and two contents must never be taken for one.
+and `published.json` names the folder of the current result, with the size and SHA-256 of every file. It is replaced
+atomically, and only if it hasn't changed since the work began. The folder's name contains the version of the pointer at
+that time and a digest of the files, so if the work is repeated, an interrupted upload is resumed. The pointer also
+contains a random id: in many stores an object's version is a digest of its content, and each write must have another
+version.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class ResultPointer:
     """Content of `published.json`.
 
     Attributes:
-        address: Where it is.
-        version: Version of the object; "" when there is none.
-        folder: Name that the files are below; "" when there is no result.
+        address: Address of the result.
+        version: Version of the object `published.json`; "" if it doesn't exist.
+        folder: Name of the folder with the result's files; "" if there is no result.
         files: `{"size", "sha256"}` of every file, by its path below the folder.
     """
 
@@ -61,8 +62,8 @@ class PendingResult:
 
     Attributes:
         store: The bucket.
-        earlier: What was there when the work began.
-        leftovers: Objects of results that nothing names, or that this one replaces, by name, with their size.
+        earlier: The pointer when the work began.
+        leftovers: Objects of abandoned results, and of the result that this one replaces: size by name.
     """
 
     store: Store
@@ -73,7 +74,7 @@ class PendingResult:
         """Upload every file of a folder, then make them the current result, then remove other results.
 
         Raises:
-            ServiceError: The bucket failed for too long, or somebody else published here meanwhile.
+            ServiceError: The bucket failed for too long, or another run published here meanwhile.
         """
         address = self.earlier.address
         digests = folder_digests(folder)
@@ -138,8 +139,8 @@ def begin_result(store: Store, address: RemotePath, records: tuple[str, ...]) ->
 
     Args:
         store: The bucket of the address.
-        address: Where the result will be.
-        records: Files, one of which an earlier result holds if it may be replaced.
+        address: Address of the result.
+        records: Files by which an earlier result is recognised; it may be replaced if it contains one of them.
 
     Raises:
         ConfigError: There is no such bucket, or something else is at the address.
@@ -172,7 +173,7 @@ def _check_writable(store: Store, name: str) -> None:
 
 
 def read_pointer(store: Store, address: RemotePath) -> ResultPointer:
-    """Return the pointer at an address; the caller turns the library's errors into ours.
+    """Return the pointer at an address; the caller translates the library's errors.
 
     Raises:
         DataError: `published.json` is damaged.

@@ -1,8 +1,8 @@
 """Temporary folders and files that are removed after use; those of killed runs are removed by the next run.
 
-A run holds a lock on its folder or file, which the system lets go of when the run ends, however it ends. Where a folder
-is shared between machines the locks may not be, so the name holds the machine's mark: those of others are old before
-they are removed.
+A run holds a lock on its folder or file, which the system releases when the run ends, even if it is killed. In a folder
+that several machines share, locks may not work between machines. So the name contains an id of the machine, and those
+of other machines are removed only when they are old.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def scratch_folder(prefix: str = "sat-xception-", parent: Path | None = None) ->
     """Yield an empty folder, which is removed afterwards; those that killed runs left are removed first.
 
     Args:
-        prefix: What its name begins with.
-        parent: Where it is. Default: the system's folder for temporary files.
+        prefix: Beginning of its name.
+        parent: Its parent folder. Default: the system's folder for temporary files.
 
     Raises:
-        OSError: It can't be made.
+        OSError: It can't be created.
     """
     parent = parent or Path(tempfile.gettempdir())
     sweep(parent, prefix)
@@ -77,15 +77,15 @@ def new_folder(prefix: str, parent: Path) -> Path:
 def partial_file(path: Path, new: bool = False) -> Iterator[BinaryIO]:
     """Yield a file next to `path`, which is renamed to it if the block ends without an error, else removed.
 
-    What killed runs left of such files in the same folder is removed first, once per process.
+    Files that killed runs left in the same folder are removed first, once per process.
 
     Args:
-        path: The file to make.
-        new: Whether there must be none of this name yet.
+        path: The file to write.
+        new: Whether to fail if the file exists already.
 
     Raises:
-        FileExistsError: There is one, although it must be new.
-        OSError: It can't be written, or must be new on a file system that has no hard links.
+        FileExistsError: `new` is set, and the file exists.
+        OSError: It can't be written; or `new` is set, and the file system has no hard links.
     """
     _sweep_files(path.parent)
     handle, lock, partial = _made_file(path)

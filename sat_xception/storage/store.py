@@ -1,8 +1,8 @@
-"""One interface to what holds objects: folders on this machine, and buckets of several providers.
+"""One interface to object stores: folders on this machine, and buckets of several providers.
 
-An object has a name, a size and a version. A version is opaque: a reader of one may ask to write only if it is still
-the current one. Where a version follows from the content (an ETag), two equal contents have the same version, so
-whatever is compared and swapped holds something unique.
+An object has a name, a size and a version. The version is an opaque string: a writer can require that the version that
+it has read is still the current one (compare and swap). In stores whose version is a digest of the content (an ETag),
+equal contents have equal versions, so objects that are compared and swapped contain a unique id.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _WORKERS = 8
 
 
 class AbsentError(Exception):
-    """There is no such object, or not in the version that was asked for."""
+    """The object doesn't exist, or not in the requested version."""
 
 
 class ConflictError(Exception):
-    """An object isn't in the version that was expected, so nothing was written."""
+    """An object doesn't have the expected version, so nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class StoredObject:
     """An object in a store.
 
     Attributes:
-        name: Its name in the store; of a local file, its path.
-        size: In bytes.
-        version: Opaque; differs between contents of one name.
+        name: Name in the store; for a local file, its path.
+        size: Size in bytes.
+        version: Opaque string; changes with the content.
     """
 
     name: str
@@ -75,12 +75,12 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a store couldn't do what it was asked for.
+    """Cause of a failed request to a store.
 
     Attributes:
-        kind: What is wrong: the login, the permissions, the bucket's name, or the service or the way to it.
-        reason: The service's message, without anything secret.
-        status: HTTP status of the answer; 0 for none.
+        kind: The login, the permissions, a missing bucket, or the service or the network.
+        reason: The service's message, without secrets.
+        status: HTTP status of the response; 0 if there was none.
     """
 
     kind: Literal["login", "forbidden", "absent", "service"]
@@ -90,7 +90,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a message advises, by provider; `{bucket}` in it is the bucket's name.
+    """Advice in error messages, by provider; `{bucket}` stands for the bucket's name.
 
     Attributes:
         login: How to log in.
@@ -106,11 +106,11 @@ class Advice:
 
 
 class Store(ABC):
-    """What holds the objects of one bucket. Methods may be called by several threads.
+    """The objects of one bucket, or of this machine's folders. Methods may be called by several threads.
 
     Attributes:
         address: Address that the store was opened for.
-        advice: For messages.
+        advice: Advice of the provider, for messages.
     """
 
     advice: ClassVar[Advice]
@@ -120,8 +120,8 @@ class Store(ABC):
 
         Args:
             address: Any address in the bucket.
-            retries: Whether requests that failed are repeated.
-            timeout_s: How long a request may stand still.
+            retries: Whether failed requests are repeated.
+            timeout_s: Maximum time without progress of a request.
 
         Raises:
             ConfigError: The provider's library isn't installed, or its settings are wrong.
@@ -132,75 +132,76 @@ class Store(ABC):
 
     @abstractmethod
     def find(self, name: str) -> StoredObject | None:
-        """Return an object; None if there is none, or no bucket."""
+        """Return an object; None if the object or the bucket doesn't exist."""
 
     @abstractmethod
     def list(self, below: str) -> Iterator[StoredObject]:
-        """Yield every object whose name begins with `below`, a folder's name with a slash at its end."""
+        """Yield every object whose name begins with `below`, a folder's name with a trailing slash."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
         """Return the content of an object.
 
         Raises:
-            AbsentError: There is none, or no bucket.
+            AbsentError: The object or the bucket doesn't exist.
         """
 
     @abstractmethod
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Return a part of an object's content, shorter at its end, empty behind it.
+        """Return a part of an object's content; it is shorter or empty beyond the end of the object.
 
         Raises:
-            AbsentError: There is no such object, or no bucket.
+            AbsentError: The object or the bucket doesn't exist.
         """
 
     @abstractmethod
     def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """Return the content of an object with its version; None if there is none, or no bucket."""
+        """Return the content and the version of an object; None if the object or the bucket doesn't exist."""
 
     @abstractmethod
     def download(self, name: str, target: Path, version: str = "") -> None:
         """Write the content of an object to a file on this machine.
 
         Args:
-            name: The object.
-            target: The file.
-            version: The one to read. Default: the current one.
+            name: Name of the object.
+            target: File to write.
+            version: Version to read. Default: the current one.
 
         Raises:
-            AbsentError: There is no such object, or not in this version any more.
+            AbsentError: The object doesn't exist, or this version is no longer the current one.
         """
 
     @abstractmethod
     def put(self, name: str, content: bytes | Path, expected: str | None = None, patient: bool = True) -> str:
-        """Write an object in one step.
+        """Write an object atomically.
 
-        A repeated request may find the work of the one whose answer was lost: after a conflict, compare the content.
+        If the response of a request was lost, its retry may find the object as written by that request: after a
+        conflict, compare the content.
 
         Args:
-            name: Its name.
-            content: What is to be in it, or the file that holds it.
-            expected: Version that must still be the current one; "" if there must be none. Default: whatever is there
-                is replaced.
-            patient: Whether to try for as long as a transfer is worth, and not only as long as a look.
+            name: Name of the object.
+            content: The content, or a file with the content.
+            expected: Version that must still be the current one; "" if the object must not exist. Default: the object
+                is replaced, whatever its version.
+            patient: Whether to retry for two minutes, as for a transfer, instead of 15 seconds.
 
         Returns:
             The new version.
 
         Raises:
-            ConflictError: The object isn't in the expected version.
+            ConflictError: The object doesn't have the expected version.
         """
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove an object, unless there is none."""
+        """Remove an object; a missing one is no error."""
 
     @abstractmethod
     def failure(self, error: Exception) -> Failure | None:
-        """Return what an error of the provider's library means; None if it is none of those."""
+        """Return the cause of an error of the provider's library; None for other errors."""
 
     def prepare(self, below: str) -> None:
-        """Find out, before work begins, what a store can't be relied on for.
+        """Before work begins, check whether the store compares and swaps versions, if that isn't known.
 
         Args:
             below: Name of the folder that will be written to.
@@ -208,7 +209,7 @@ class Store(ABC):
         return
 
     def delete_below(self, below: str) -> None:
-        """Remove every object whose name begins with `below`, a folder's name with a slash at its end."""
+        """Remove every object whose name begins with `below`, a folder's name with a trailing slash."""
         for found in self.list(below):
             self.delete(found.name)
 
@@ -231,16 +232,16 @@ class Store(ABC):
         return f"{self.address.scheme}{self.address.bucket}" if is_remote(self.address) else str(self.address)
 
     def patience_s(self, patient: bool) -> float:
-        """Return for how long a request is repeated."""
+        """Return how long a request is retried, in seconds."""
         return (_TRANSFER_S if patient else _LOOK_S) if self.retries else 0.0
 
     @contextlib.contextmanager
     def reporting(self, action: Literal["open", "read", "write"], address: Path) -> Iterator[None]:
-        """Turn errors of the provider's library into ours.
+        """Raise errors of the provider's library as a `SatXceptionError`.
 
         Args:
-            action: What is tried.
-            address: With what.
+            action: Action for the message.
+            address: Address for the message.
 
         Raises:
             ConfigError: There is no such bucket.
@@ -298,8 +299,8 @@ def open_store(address: Path, retries: bool = True, timeout_s: float = TRANSFER_
 
     Args:
         address: Address in a bucket, or local path.
-        retries: Whether requests that failed are repeated.
-        timeout_s: How long a request may stand still.
+        retries: Whether failed requests are repeated.
+        timeout_s: Maximum time without progress of a request.
 
     Raises:
         ConfigError: The provider's library isn't installed, or its settings are wrong.
@@ -313,12 +314,12 @@ def open_store(address: Path, retries: bool = True, timeout_s: float = TRANSFER_
 
 
 def version_tag(version: str) -> str:
-    """Return a version in a form that a name may hold: "0" for none, a number as it is, else a digest of it."""
+    """Return a version as part of an object's name: "0" for none, a number unchanged, otherwise a digest."""
     return version if version.isdecimal() else short_digest(version) if version else "0"
 
 
 def short_digest(*names: str) -> str:
-    """Return 16 hexadecimal digits that follow from names."""
+    """Return the first 16 hexadecimal digits of a digest of names."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode() + b"\0")
@@ -326,7 +327,7 @@ def short_digest(*names: str) -> str:
 
 
 def is_of_a_file(error: Exception) -> bool:
-    """Return whether an error is of local files; the network library also raises OSError."""
+    """Return whether an error is about local files; the network library raises OSError too."""
     of_the_network = isinstance(error, ConnectionError | TimeoutError)
     return isinstance(error, OSError) and error.errno is not None and not of_the_network
 

@@ -1,7 +1,7 @@
 """Errors from writing files: one message and one exit code for all libraries.
 
-A disk that is full or read-only has failed outside this program: a `ServiceError`, exit code 4. A place that can't be
-written to, because of its permissions or because a file is in the way, is a wrong setting: a `ConfigError`, 2.
+A full or read-only disk is a failure outside this program: a `ServiceError`, exit code 4. A path that can't be written
+to because of its permissions, or because a file is in the way, is a wrong setting: a `ConfigError`, exit code 2.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ADVICE = "free some, or name a folder on another disk"
 def write_error(
     error: OSError, place: object, advice: str = _ADVICE, otherwise: str = "name another folder, or make this writable"
 ) -> SatXceptionError:
-    """Return our error for an error from writing.
+    """Return the `SatXceptionError` for a failed write.
 
     Args:
-        error: What the system said.
-        place: What was written.
-        advice: What to do where the disk is full or read-only.
-        otherwise: What to do where this place can't be written to.
+        error: The system's error.
+        place: Path or address that was written.
+        advice: Advice if the disk is full or read-only.
+        otherwise: Advice if the path can't be written to.
     """
     number = disk_errno(error)
     if number is None:
@@ -44,9 +44,9 @@ def write_error(
 
 
 def disk_errno(error: BaseException) -> int | None:
-    """Return the system's number of a full or read-only disk that an error, or what led to it, comes from; else None.
+    """Return the errno of a full or read-only disk, if an error or its cause is one; else None.
 
-    TensorFlow's errors and those of other libraries hold the system's message alone.
+    Errors of TensorFlow and other libraries have no errno; they are recognised by the system's message.
     """
     seen: set[int] = set()
     one: BaseException | None = error
@@ -69,11 +69,11 @@ def disk_errno(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def reporting_disk_errors(place: object = None, advice: str = _ADVICE) -> Iterator[None]:
-    """Turn a library's error from a full, read-only or (TensorFlow) unwritable disk into ours.
+    """Raise errors from a full or read-only disk, and TensorFlow's of a missing permission, as a `SatXceptionError`.
 
     Args:
-        place: What is written. Default: the file that the error names.
-        advice: What to do.
+        place: Path or address that is written. Default: the file that the error names.
+        advice: Advice if the disk is full or read-only.
 
     Raises:
         ServiceError: The disk is full or read-only.
