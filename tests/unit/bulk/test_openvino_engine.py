@@ -39,13 +39,18 @@ def network(model, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def served(model):
+    with SavedModelSession(model.folder) as session:
+        yield session
+
+
 @pytest.mark.parametrize("side", [32, 48, 256, 20])
-def test_it_answers_as_the_served_model_for_tiles_of_any_size(model, network, side):
+def test_it_answers_as_the_served_model_for_tiles_of_any_size(served, network, side):
     pixels = pixels_of(9, side=side)
     engine = OpenVinoEngine(network, "fp32")
     found = engine.run(np.stack([engine.fit(tile) for tile in pixels]))
-    with SavedModelSession(model.folder) as served:
-        wanted = served.predict("images", {"images": pixels})["probabilities"]
+    wanted = served.predict("images", {"images": pixels})["probabilities"]
     assert np.abs(found - wanted).max() < 1e-5
 
 
