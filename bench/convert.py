@@ -102,7 +102,8 @@ def _draw(number: int, pixels: int) -> bytes:
 
 def _ours(processes: int) -> Callable[[Path, Path], float]:
     def run(dataset: Path, out: Path) -> float:
-        import apache_beam  # noqa: F401 - convert imports it only when there is work
+        if processes > 1:
+            import apache_beam  # noqa: F401 - one process does without it, and others import it when there is work
 
         from sat_xception.examples.convert import convert
         from sat_xception.examples.settings import ConvertConfig
