@@ -8,6 +8,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,8 @@ def warm_kfp(environment, tmp_path):
     class Answer(socketserver.StreamRequestHandler):
         def handle(self):
             words, folder, given = json.loads(self.rfile.readline())
-            with contextlib.chdir(folder):
+            with contextlib.chdir(folder), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # kfp's own, which are no errors for a user
                 ended = CliRunner().invoke(
                     cli, words, input=given, env=environment, prog_name="kfp", obj={}, auto_envvar_prefix="KFP"
                 )
