@@ -44,7 +44,7 @@ _COARSE = 0.5
 
 
 class _Measured(NamedTuple):
-    """Accuracy on validation tiles, what is lost of it against 32-bit numbers, and the number of tiles."""
+    """Accuracy on validation tiles, its loss against 32-bit numbers, and the number of tiles."""
 
     accuracy_loss: float
     accuracy: float
@@ -70,7 +70,7 @@ class _ExampleTiles(NamedTuple):
 
 
 class _Conversion(EngineId):
-    """Content of `engine.json`, beside a converted network.
+    """Content of `engine.json`, next to a converted network.
 
     Attributes:
         model: Digest of the model.
@@ -92,7 +92,7 @@ class _Conversion(EngineId):
 
 
 def engine_id(engine: str, precision: str, calibrate: Path | None) -> EngineId:
-    """Return what an engine's answers depend on beside the model, without preparing it.
+    """Return everything except the model that an engine's results depend on, without preparing the engine.
 
     Args:
         engine: "tensorflow" or "openvino".
@@ -199,7 +199,7 @@ def _answers(engine: Engine, images: list[bytes]) -> Any:  # noqa: ANN401 - floa
 
 
 def _measure(folder: Path, graph: bytes, precision: str, valid: _Tiles) -> _Measured:
-    """Return the accuracy on validation tiles, and what is lost of it against 32-bit numbers."""
+    """Return the accuracy on validation tiles, and its loss against 32-bit numbers."""
     from sat_xception.bulk.openvino_engine import OpenVinoEngine, write_network
 
     pixels, labels = valid

@@ -137,7 +137,7 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the rows of a shard, under the present names of columns.
 
     Raises:
-        FileNotFoundError: It isn't there.
+        FileNotFoundError: The file doesn't exist.
     """
     content = _opened(path)
     if content is None:

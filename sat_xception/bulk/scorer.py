@@ -70,7 +70,7 @@ class ScoringModel:
         name: Name that it is served as.
         version: Its number.
         digest: SHA-256 of `digests.json`, which holds that of each of its files.
-        backbone: What it is made of.
+        backbone: Name of the backbone.
     """
 
     folder: Path

@@ -171,7 +171,7 @@ def load_batches(
 
 
 class _Loading:
-    """A thread with an event loop that reads batches, and the queue that they come out of."""
+    """A thread with an event loop that reads batches, and the queue of the batches that are ready."""
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class TileMap:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every tile has a mark of its own."""
+        """Whether every tile is drawn separately."""
         return self.zoom == self.tile_zoom and len(self._counts) == self.tiles
 
     def offer(self, row: ManifestRow) -> None:

@@ -83,7 +83,7 @@ def read_features(path: Path, layers: Sequence[str], flag: str) -> list[tuple[La
 
 @contextmanager
 def _reporting(path: Path, what: str) -> Iterator[None]:
-    """Turn a library's errors into ours, and log each of its warnings once."""
+    """Raise a library's errors as a `SatXceptionError`, and log each of its warnings once."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
@@ -214,7 +214,7 @@ def _read(path: Path, source: _Source) -> tuple[Layer, Faults]:
 
 
 def _lines(path: Path) -> int:
-    """Return the number of records of GeoJSON in lines: GDAL passes over one that is no JSON, and says nothing."""
+    """Return the number of records of GeoJSON in lines: GDAL silently skips a line that isn't JSON."""
     if path.suffix.casefold() == ".zip":
         return 0
     content = path.read_bytes()
@@ -222,7 +222,7 @@ def _lines(path: Path) -> int:
 
 
 def _check_text(path: Path, driver: str) -> None:
-    """Refuse what GDAL passes over and says nothing: JSON with zero bytes or of one page, GML that is cut off."""
+    """Refuse files that GDAL silently reads in part: JSON with zero bytes, one page of a response, truncated GML."""
     if path.suffix.casefold() == ".zip":
         return
     with path.open("rb") as file:

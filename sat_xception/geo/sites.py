@@ -1,4 +1,4 @@
-"""Merge neighbouring candidate tiles into sites: a thing that reaches over an edge is found once, and not twice."""
+"""Merge neighbouring candidate tiles into sites, so that an object on the edge of two tiles is found once."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def cover(area: Any, zoom: int) -> Iterator[tuple[Keys, Keys]]:  # noqa: ANN401 
     A tile counts when it shares more than its edge with the area.
 
     Args:
-        area: What `grid_area` returned for this zoom.
+        area: Result of `grid_area` for this zoom.
         zoom: Of the tiles.
     """
     yield from _descend(shapely.get_parts(area), 0, 0, zoom)

@@ -50,7 +50,7 @@ class DecodedTile:
     """A tile that is an image.
 
     Attributes:
-        pixels: `uint8 [h, w, 3]`; empty where they weren't wanted.
+        pixels: `uint8 [h, w, 3]`; empty if they weren't requested.
         format: "jpeg", "png", …
         blank: Why it is blank; "" when it isn't.
     """
@@ -68,8 +68,8 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 def why_empty(share: float) -> str:
     """Return why a partly empty tile can't be used; "" if it can.
 
-    Empty is a pixel that is wholly transparent, that a mask leaves out, or that has no value ("no data", not a number):
-    one rule for images of every kind and source, since what is below would be black, or whatever was left there.
+    A pixel is empty if it is fully transparent, if a mask excludes it, or if it has no value ("no data", NaN). The rule
+    is the same for images of every kind and source, since such a pixel would be black, or have an arbitrary colour.
     """
     if share == 1:
         return MISSING
@@ -91,8 +91,8 @@ def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> D
 
     Args:
         data: The encoded image.
-        config: What it must be.
-        with_pixels: Whether the pixels are wanted. They equal those that `model/preprocess.py` decodes.
+        config: Limits for the image.
+        with_pixels: Whether to return the pixels. They equal those that `model/preprocess.py` decodes.
 
     Raises:
         TileFailure: It is no image, broken, too large, animated or of another size.

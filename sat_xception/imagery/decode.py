@@ -36,7 +36,7 @@ class Decoded:
         image: Its pixels, of 8 bits or fewer a band.
         format: The file's own format, by Pillow's name.
         empty: Share of the pixels that are wholly transparent, masked, or have no value.
-        scaled: The file's pixels were wider or its bands others, and the settings said what to make of them.
+        scaled: Whether the settings for bands or scale were applied, since the file has wider pixels or other bands.
     """
 
     image: Image.Image
@@ -85,7 +85,7 @@ def decode_image(
         max_pixels: Larger images are refused before they are decoded.
         bands: Bands that are red, green and blue, or the one that is grey, of files that have other bands.
         scale: Values that become black and white, of files with more than 8 bits a band.
-        check: Looks at the opened image before it is decoded; what it raises ends the decoding.
+        check: Called with the opened image before it is decoded; an error that it raises ends the decoding.
 
     Raises:
         DataError: Not an image, damaged, cut short, animated, too large, or with wider pixels than 8 bits and nothing

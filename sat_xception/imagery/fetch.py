@@ -37,9 +37,9 @@ class FetchConfig:
     Attributes:
         workers: Tiles in flight at once.
         rate_per_s: Requests a second, retries included; 0 is no limit.
-        retries: Times that a tile is asked again after a failure that may pass.
+        retries: Number of times that a tile is requested again after a temporary failure.
         backoff_s: Longest first wait; it doubles each time, and a random part of it is waited.
-        max_wait_s: No wait is longer, whatever Retry-After says.
+        max_wait_s: Maximum wait in seconds, also with a longer Retry-After.
         give_up_after: The run stops when so many tiles in a row, retries and all, couldn't be had: the server is down.
         check: What a tile must be.
     """
@@ -77,12 +77,12 @@ def fetch_tiles(
     Args:
         tiles: (x, y, z), each once; read as they are needed.
         source: Where they come from.
-        store: Where they go. Finished ones aren't asked for again; failures that may pass are.
+        store: Store of the fetched tiles. Finished tiles aren't requested again; temporary failures are.
         config: How many, how fast, how patiently.
         total: Number of tiles, for the progress.
 
     Raises:
-        ServiceError: The source is down. What was fetched is kept.
+        ServiceError: The source is down. Fetched tiles are kept.
     """
     fetch = _Fetch(source, store, config)
     try:

@@ -32,7 +32,7 @@ class FolderSource:
         self.attribution = config.attribution
 
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Return None: a folder doesn't say."""
+        """Return None: the bounds of a folder aren't known."""
         return None
 
     def host(self, x: int, y: int, z: int) -> str:

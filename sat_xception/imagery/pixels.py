@@ -1,4 +1,4 @@
-"""What the pixels of an image file are, by its header alone: decoders narrow wide ones to 8 bits without a word."""
+"""Read the pixel format of an image file from its header: decoders silently reduce wide pixels to 8 bits."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def read_picture(
     """Return a picture of 8 bits of an image file that has wider pixels, or other bands, and the share that is empty.
 
     Raises:
-        DataError: It is damaged or too large, or the settings don't say what is to be made of it.
+        DataError: It is damaged or too large, or it needs settings for bands or scale.
     """
     with _reading(), MemoryFile(data) as file, file.open(driver=_DRIVERS) as dataset:
         if dataset.width * dataset.height > max_pixels:

@@ -76,8 +76,8 @@ class ImageryConfig(StoredImagery):
     Attributes:
         connections: Concurrent connections to a tile server; at least the number of workers, or they wait for each
             other.
-        timeout_s: Seconds for one whole request, so that a slow answer ends too.
-        max_bytes: A larger answer isn't read to its end.
+        timeout_s: Deadline of a request in seconds, also while data arrives.
+        max_bytes: Maximum size of an encoded tile; a larger response is not read to its end.
     """
 
     connections: int = 16

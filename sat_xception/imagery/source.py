@@ -13,10 +13,10 @@ class TileFailure(Exception):
     """A tile couldn't be read.
 
     Attributes:
-        reason: What happened, without any token.
-        transient: Asking again may help.
-        retry_after_s: What the server said to wait, if it did.
-        unreachable: There was no answer at all.
+        reason: Reason for the manifest, without any token.
+        transient: Whether a repeated request may succeed.
+        retry_after_s: Seconds of the server's Retry-After; None if it sent none.
+        unreachable: Whether there was no response at all.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ImagerySource(Protocol):
         """Return the encoded image of a tile, unchecked.
 
         Raises:
-            TileFailure: There is none, or it couldn't be read.
+            TileFailure: The source has no such tile, or it couldn't be read.
         """
 
     async def close(self) -> None:

@@ -71,7 +71,7 @@ class FetchStore:
 
     @contextlib.contextmanager
     def _telling_why(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours.
+        """Raise SQLite's errors as a `SatXceptionError`.
 
         Raises:
             ServiceError: The disk is full or read-only, or the file is damaged.

@@ -12,7 +12,7 @@ __all__ = ["Epoch", "Weights"]
 
 
 class Weights(Part):
-    """Weights that a training started from; `sha256` of a file is left out of JSON where there is no file."""
+    """Weights that a training started from; without a file, `sha256` is left out of the JSON."""
 
     kind: str
     description: str

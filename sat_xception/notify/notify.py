@@ -35,7 +35,7 @@ class NotifyResult:
 
     Attributes:
         text: The message.
-        told: Host of the webhook; "" when there is none.
+        told: Host of the webhook; "" if there is none.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""`model.json`, whole: what package knows of a model that it has exported and checked."""
+"""`model.json` in full, as package writes it for a model that it has exported and checked."""
 
 from __future__ import annotations
 

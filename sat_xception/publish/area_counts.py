@@ -80,7 +80,7 @@ class AreaCounts:
         """Return one row per area; the last one counts tiles in no area.
 
         Args:
-            sites: What was found.
+            sites: The candidates.
             areas: The area of each site, as `areas_of` has it.
             comparison: Which of them are known.
         """

@@ -51,7 +51,7 @@ class HeatMap:
         """Return a PNG.
 
         Args:
-            title: What stands above it.
+            title: Title above the map.
             marks: Columns and rows of the sites in the grid, which get a circle each if there aren't too many.
             attribution: Attribution required by the imagery's licence.
         """

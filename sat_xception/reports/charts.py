@@ -38,7 +38,7 @@ mpl.rcParams.update(
 
 
 class EpochFigures(Protocol):
-    """What learning curves show of an epoch; a figure is None where it isn't finite."""
+    """Figures of an epoch in learning curves; None if a figure isn't finite."""
 
     @property
     def phase(self) -> str: ...

@@ -53,7 +53,7 @@ def review_data(head: PageHead, table: pa.Table, sites: Sites, limit: int) -> Re
     """Return the candidates of a page, without its imagery.
 
     Args:
-        head: What they have in common.
+        head: Values that all candidates share.
         table: Candidates, as returned by `candidate_table`.
         sites: The same.
         limit: Maximum number of candidates on the page.
@@ -104,7 +104,7 @@ def write_page(folder: Path, data: ReviewData, imagery: PageImagery, config: Rev
     Args:
         folder: Folder to write; it may hold the tiles already.
         data: The candidates, with `images` where tiles were copied.
-        imagery: What it shows.
+        imagery: Imagery that the page shows.
         config: Settings with the base map.
     """
     basemap = web_tiles(config.basemap, config.basemap_attribution, "--basemap") if config.basemap else None

@@ -73,11 +73,11 @@ class SearchRecord(Document):
     """Content of `search.json`.
 
     Attributes:
-        space: What was tried.
+        space: Search space.
         counts: Numbers of trials.
         best: The best trial.
-        trials: Every trial that ended by itself.
-        importance: Share of each setting in the accuracy; empty where there were too few trials.
+        trials: Every trial that wasn't interrupted.
+        importance: Importance of each setting for the accuracy; empty with too few trials.
         dataset_digest: Digest of the dataset.
         synthetic: Whether the data is the synthetic sample.
         weights: Weights that the backbone started from.

@@ -1,6 +1,6 @@
 """Search for settings of train: Optuna guesses, heads are tried on features that are computed once.
 
-Only the validation split is looked at. What was tried is kept from run to run, so the same command goes on.
+Trials are judged on the validation split only. They are stored, so the same command resumes the search.
 """
 
 from __future__ import annotations

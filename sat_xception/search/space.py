@@ -130,7 +130,7 @@ class Space:
         return any(setting in _FINE_TUNING for setting in self.settings)
 
     def defaults(self) -> dict[str, Value]:
-        """Return the values that train has by itself, of those settings whose space holds them."""
+        """Return the defaults of train, for those settings whose search space contains them."""
         values = {name: TrainConfig.model_fields[name].default for name in self.settings}
         return {name: value for name, value in values.items() if self.settings[name].holds(value)}
 

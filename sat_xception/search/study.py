@@ -53,12 +53,12 @@ _TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 5, 10
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a search knows.
+    """Parameters of a search that every process gets.
 
     Attributes:
         journal: The file that holds the study.
         name: The study's name.
-        space: What is tried.
+        space: Search space.
         base: Settings of train that all trials share.
         data: Features and classes that all trials share.
         trials: Trials in all; 0 for no limit.
@@ -146,7 +146,7 @@ def closed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def interrupted(trial: FrozenTrial) -> bool:
-    """Return whether a trial was ended by the end of the search, and not by itself."""
+    """Return whether a trial was interrupted by the end of the search."""
     return trial.state is TrialState.FAIL and REASON not in trial.user_attrs
 
 

@@ -1,4 +1,4 @@
-"""One trial of a search: a head on features that all trials share, and fine-tuning where it is asked for."""
+"""One trial of a search: a head on features that all trials share, and fine-tuning if requested."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialData:
-    """What trials share; it goes from process to process.
+    """Data that all trials share; it is passed between processes.
 
     Attributes:
         features: Folder of the frozen features.
-        weights: What the backbone starts from.
+        weights: Initial weights of the backbone.
         input_size: Height and width in pixels.
         classes: Class names.
         class_weight: Weight of each class, where classes are weighed.
@@ -111,13 +111,13 @@ def run_trial(data: TrialData, config: TrainConfig, report: Report) -> Outcome:
     """Train with a trial's settings; nothing is written.
 
     Args:
-        data: What trials share.
+        data: Data that all trials share.
         config: The trial's settings; with `fine_tune_epochs` the backbone learns, too.
         report: Told every epoch. Steps of fine-tuning come after the last that the head may have.
 
     Raises:
         DivergedError: The loss isn't finite.
-        Exception: What `report` raises to end the trial.
+        Exception: Raised by `report` to end the trial.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)

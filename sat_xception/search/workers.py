@@ -39,13 +39,13 @@ class _Interrupted(Exception):
 
 
 def run_trials(job: Job, workers: int, minutes: float, stopped: Stopped) -> None:
-    """Try until the budget is spent or `stopped` says so; every trial that was begun is closed afterwards.
+    """Run trials until the budget is spent or `stopped` returns True; every trial that was started is closed.
 
     Args:
-        job: What to try; the budget in trials is in it.
+        job: Parameters of the search, with the number of trials.
         workers: Number of processes; a single one is this process itself.
         minutes: No trial is started after this many; 0 for no limit.
-        stopped: Whether to end, asked after every epoch.
+        stopped: Returns whether to end; called after every epoch.
 
     Raises:
         DataError: The journal is damaged.
