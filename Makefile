@@ -55,10 +55,10 @@ test-all: test ## Run every test that needs no cluster, no GPU and no Docker: th
 	$(PYTEST) -m "slow and $(HERE)" $(ARGS) $(if $(ARGS),|| test $$? = 5) # where ARGS selects no slow test
 
 test-endpoint: $(READY) ## Run the contract tests against a running endpoint: URL=http://host:port, NAME=model, GRPC=host:port
-	@test -n "$(URL)" || { echo "say where it is: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }
+	@test -n "$(URL)" || { echo "give its address: make test-endpoint URL=http://host:8501 NAME=school-classifier GRPC=host:8500"; exit 2; }
 	ENDPOINT_URL="$(URL)" ENDPOINT_NAME="$(NAME)" ENDPOINT_GRPC="$(GRPC)" $(BIN)/pytest tests/endpoint $(ARGS)
 
-tensorboard: $(READY) ## Show the curves of trainings: LOGDIR=folder, where --tensorboard was
+tensorboard: $(READY) ## Show the curves of trainings in LOGDIR=folder, as given to --tensorboard
 	$(BIN)/tensorboard --logdir "$(LOGDIR)"
 
 lint: $(READY) manifests ## Check style, formatting, imports, wording and manifests
@@ -92,8 +92,8 @@ images: $(READY) ## Build the images whose content has changed; BASE_IMAGE=…, 
 cpu-images: $(READY)
 	@$(BUILD) $(CPU_IMAGES)
 
-push: $(READY) ## Push the images to REGISTRY=ghcr.io/me/project, built as `make images` was told
-	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=ghcr.io/me/project"; exit 2; }
+push: $(READY) ## Push the images to REGISTRY=ghcr.io/me/project, built with the options of `make images`
+	@test -n "$(REGISTRY)" || { echo "give the registry: make push REGISTRY=ghcr.io/me/project"; exit 2; }
 	@$(BUILD) --push "$(REGISTRY)"
 
 test-images: $(READY) ## Check every image that was built
