@@ -166,6 +166,21 @@ def test_geoparquet_without_a_system_is_in_longitude_and_latitude_and_an_unknown
         read_layer(geo_table(tmp_path / "a.parquet", positions(3), "absent", encoding="point"))
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"columns": {}}, "primary_column: Field required"),
+        ({"primary_column": "geom", "columns": []}, "columns: Input should be an object"),
+        ({"primary_column": "geom", "columns": {"geom": {"encoding": 1}}}, r"columns\.geom\.encoding: .*valid string"),
+    ],
+)
+def test_metadata_of_another_form_is_an_error_that_names_the_field(tmp_path, metadata, message):
+    table = pa.table({"geom": pa.array(shapely.to_wkb(shapely.points(positions(3))), pa.binary())})
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(metadata)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"can't be read as GeoParquet: {message}"):
+        read_layer(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize("crs", [LOCAL, "ESRI:104905", "EPSG:4978", "EPSG:5773", "ESRI:104903"])
 def test_a_system_without_a_way_to_the_map_is_named(tmp_path, crs):
     path = write_layer(tmp_path / "site.shp", positions(10))
