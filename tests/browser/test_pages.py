@@ -44,7 +44,7 @@ def no_places(class_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_page(evaluated, tmp_path_factory):
+def run_page(evaluated, tmp_path_factory, charts_drawn_once):
     """The page of a run that what is serving was held against."""
     folder = tmp_path_factory.mktemp("run")
     now = shutil.copytree(evaluated, folder / "now")

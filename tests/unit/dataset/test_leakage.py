@@ -276,7 +276,7 @@ def test_changed_pictures_of_one_line_are_found(draw, change):
 
 
 def test_changed_real_tiles_are_found_and_others_not(ucmerced):
-    images = [Image.open(path) for path in sorted(ucmerced.rglob("*.jpg"))]
+    images = [Image.open(path).convert("RGB") for path in sorted(ucmerced.rglob("*.jpg"))]
     assert same(images) == {}
     for change in CHANGES:
         assert found_again(images[::4], change) > 0.9, change
