@@ -19,6 +19,7 @@ from sat_xception.model.network import add_head, build_backbone, freeze_before
 from sat_xception.model.settings import TrainConfig
 from sat_xception.model.weights import IMAGENET_DIR_ENV, find_weights
 from sat_xception.package.settings import PackageConfig
+from tests.small_models import SMALL_MOBILENET, small_backbone
 
 RANDOM = find_weights("none", "mobilenetv2", 0.35)
 NORMALISATIONS = keras.layers.BatchNormalization
@@ -30,9 +31,23 @@ def features():
     return build_backbone("mobilenetv2", 32, 0.35, RANDOM)
 
 
-@pytest.fixture
-def network():
+@pytest.fixture(scope="module")
+def mobilenet():
     return keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
+
+
+@pytest.fixture
+def network(mobilenet):
+    """MobileNetV2, of which every layer learns."""
+    mobilenet.trainable = True
+    return mobilenet
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """A network of a few layers, which is mobilenetv2 to the package."""
+    monkeypatch.setitem(BACKBONES, "mobilenetv2", SMALL_MOBILENET)
+    return small_backbone(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
 
 
 @pytest.fixture
@@ -172,17 +187,17 @@ def test_real_weights_are_the_ones_in_the_network(mobilenet_weights):
 
 
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5"])
-def test_a_file_of_the_right_size_but_another_form_never_leaves_random_weights(tmp_path, name):
+def test_a_file_of_the_right_size_but_another_form_never_leaves_random_weights(small_network, tmp_path, name):
     with h5py.File(tmp_path / name, "w") as file:
-        file["x"] = np.zeros(410_208, dtype=np.float32)
+        file["x"] = np.zeros(small_network.count_params(), dtype=np.float32)
     origin = find_weights(str(tmp_path / name), "mobilenetv2", 0.35)
     with pytest.raises(ModelError, match=rf"{name} doesn't fit mobilenetv2"):
         build_backbone("mobilenetv2", 32, 0.35, origin)
 
 
-def test_a_file_that_lacks_a_single_layer_never_leaves_that_one_random(network, tmp_path):
+def test_a_file_that_lacks_a_single_layer_never_leaves_that_one_random(small_network, tmp_path):
     path = tmp_path / "part.weights.h5"
-    network.save_weights(path)
+    small_network.save_weights(path)
     with h5py.File(path, "a") as file:
         file.move("layers/conv2d", "layers/elsewhere")
     with pytest.raises(ModelError, match="1 objects could not be loaded") as refused:
@@ -190,9 +205,9 @@ def test_a_file_that_lacks_a_single_layer_never_leaves_that_one_random(network, 
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_changed_after_it_was_found_is_refused(network, tmp_path):
+def test_a_file_that_changed_after_it_was_found_is_refused(small_network, tmp_path):
     path = tmp_path / "w.weights.h5"
-    network.save_weights(path)
+    small_network.save_weights(path)
     origin = find_weights(str(path), "mobilenetv2", 0.35)
     shutil.copy(__file__, path)
     with pytest.raises(ModelError, match="doesn't fit"):
