@@ -1,5 +1,6 @@
 """Search: the counts close, the best feeds train, and whatever ends a search it goes on as if nothing had been."""
 
+import contextlib
 import fcntl
 import json
 import multiprocessing
@@ -16,22 +17,34 @@ from optuna.trial import TrialState
 from sat_xception.errors import ConfigError, DataError, DivergedError, ModelError, PreemptedError
 from sat_xception.kubeflow.training_settings import TRAINING
 from sat_xception.model.settings import TrainConfig
+from sat_xception.search import study, workers
 from sat_xception.search.record import SearchRecord
 from sat_xception.search.search import search
 from sat_xception.search.settings import SearchConfig
+from sat_xception.search.trial import Outcome
 from sat_xception.settings.config import load_config
 from sat_xception.train.record import TrainingHistory, TrainingRecord
 from sat_xception.train.train import train
 
 TRIALS = 6
 SIDE = 48
+EPOCHS, EPOCHS_BEFORE_PRUNING = 6, 3  # few are quick, and show as much
 SEED = 59  # of the first five trials most learn; the sixth, at a low rate, doesn't, and is pruned
 
 
 @pytest.fixture(scope="module")
-def settings(examples, small_weights, small_mobilenet):
+def settings(examples, small_weights, small_mobilenet, eager_steps):
     network = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": SIDE, "weights": str(small_weights)}
-    return {"examples": examples, "head_epochs": 14, "patience": 14, "trials": TRIALS, "seed": SEED, **network}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "_EPOCHS_BEFORE_PRUNING", EPOCHS_BEFORE_PRUNING)
+        yield {
+            "examples": examples,
+            "head_epochs": EPOCHS,
+            "patience": EPOCHS,
+            "trials": TRIALS,
+            "seed": SEED,
+            **network,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +71,9 @@ def test_the_counts_close_and_the_best_is_the_best(whole):
     best = max(complete, key=lambda row: (row.valid_accuracy, -row.valid_loss))
     assert found.best.params == best.params
     assert whole.valid_accuracy == best.valid_accuracy
-    # Trials are pruned from the eleventh epoch on, where they are below the median of the others.
-    assert all(10 < row.epochs <= 14 for row in found.trials if row.state == "pruned")
-    assert all(row.epochs == 14 for row in complete)
+    # Trials are pruned after some epochs, where they are below the median of the others.
+    assert all(EPOCHS_BEFORE_PRUNING < row.epochs <= EPOCHS for row in found.trials if row.state == "pruned")
+    assert all(row.epochs == EPOCHS for row in complete)
     assert sum(found.importance.values()) == pytest.approx(1, abs=1e-3)
 
 
@@ -84,7 +97,7 @@ def test_the_best_settings_feed_train(whole, settings, tmp_path):
     config = load_config(TrainConfig, whole.folder / "best.yaml", places)
     best = read(whole).best
     assert {name: getattr(config, name) for name in best.params} == best.params
-    assert (config.alpha, config.input_size, config.head_epochs, config.seed) == (0.35, SIDE, 14, SEED)
+    assert (config.alpha, config.input_size, config.head_epochs, config.seed) == (0.35, SIDE, EPOCHS, SEED)
     assert whole.best == yaml.safe_load((whole.folder / "best.yaml").read_text())
     # The same head on the same features, from the same first weights.
     assert train(config).valid_accuracy == best.valid_accuracy
@@ -110,8 +123,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, settings
 
     def stop_in_the_third_trial():
         while len(told("trial ")) < 2:
-            time.sleep(0.02)
-        time.sleep(0.3)
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop_in_the_third_trial)
@@ -131,6 +143,29 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, settings
     done = search(config)  # nothing is left to try
     assert len(told("trial ")) == TRIALS
     assert tried(done) == tried(whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning")
+def test_a_worker_that_is_killed_costs_its_trial_alone_and_others_take_its_place(settings, tmp_path, monkeypatch):
+    # Forked, which is quick, since nothing of TensorFlow runs in the workers: one is killed in the second trial.
+    killed = tmp_path / "killed"
+    fork = multiprocessing.get_context("fork")
+
+    def learn(data, config, report):
+        report(0, 0.5)
+        if (tmp_path / "begun").exists():
+            with contextlib.suppress(FileExistsError):
+                killed.touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        (tmp_path / "begun").touch()
+        return Outcome(0.5, 0.7, "head")
+
+    monkeypatch.setattr(workers, "run_trial", learn)
+    monkeypatch.setattr(workers, "_POLL_S", 0.02)
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda method: fork)
+    found = read(search(SearchConfig(out=tmp_path / "found", **{**settings, "trials": 4, "workers": 2})))
+    assert (found.counts.failed, found.counts.complete, found.counts.left) == (1, 3, 0)
+    assert [row.reason for row in found.trials if row.reason] == ["its process ended with code -9"]
 
 
 @pytest.mark.slow  # each process imports TensorFlow
@@ -261,7 +296,7 @@ def test_a_training_that_was_stopped_in_its_search_goes_on_and_is_trained_with_t
 ):
     caplog.set_level("INFO", "sat_xception")
     shared = {name: value for name, value in settings.items() if name != "trials"}
-    config = TrainConfig(out=tmp_path / "model", search_trials=TRIALS, fine_tune_epochs=0, **shared)
+    config = TrainConfig(out=tmp_path / "model", search_trials=3, fine_tune_epochs=0, **shared)
 
     def trials():
         return sum(record.getMessage().startswith("trial ") for record in caplog.records)
@@ -279,9 +314,9 @@ def test_a_training_that_was_stopped_in_its_search_goes_on_and_is_trained_with_t
     assert stopped.value.exit_code == 75
     assert (tmp_path / "model.search").is_dir() and not (tmp_path / "model").exists()
     result = train(config)
-    assert trials() == TRIALS
+    assert trials() == 3
     facts = TrainingRecord.read(tmp_path / "model")
-    best = read(whole).best
+    best = max(read(whole).trials[:3], key=lambda row: (row.valid_accuracy, -row.valid_loss))
     assert facts.search.best == best.params
     assert {name: facts.config[name] for name in best.params} == best.params
     assert result.valid_accuracy == best.valid_accuracy == facts.search.valid_accuracy
