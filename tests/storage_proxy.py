@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -214,9 +215,11 @@ def running_proxy(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
 
 
 @contextlib.contextmanager
-def passing_on(server: str) -> Iterator[StorageProxy]:
-    """Yield a running proxy of a server."""
+def passing_on(server: str, tls: ssl.SSLContext | None = None) -> Iterator[StorageProxy]:
+    """Yield a running proxy of a server, which speaks TLS if its side of it is given."""
     with StorageProxy(server) as proxy:
+        if tls is not None:
+            proxy.socket = tls.wrap_socket(proxy.socket, server_side=True)
         thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
         thread.start()
         yield proxy

@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from sat_xception.storage import store as stores
 from sat_xception.storage.local import LocalStore
 from sat_xception.storage.probe import probe
 from sat_xception.storage.store import AbsentError, ConflictError, open_store
+from tests.storage_proxy import passing_on
 
 # Google's client leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = [
@@ -334,6 +336,21 @@ def test_settings_that_are_wrong_are_told(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=r"can't open az://bucket/a: .*[Aa]ccount.*Set AZURE_STORAGE_ACCOUNT_NAME"):
         read_stored_bytes(stored_path("az://bucket/a"))
+
+
+def test_a_store_with_a_certificate_of_an_own_authority_is_trusted_by_its_bundle(s3, monkeypatch, tmp_path):
+    trustme = pytest.importorskip("trustme")
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with passing_on(f"http://{s3.proxy.emulator}", tls) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{proxy.server_port}")
+        monkeypatch.setattr(stores, "_LOOK_S", 0)
+        with pytest.raises(ServiceError, match="Check the network"):
+            read_stored_bytes(s3.root / "x")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        write_stored_bytes(b"1", s3.root / "x")
+        assert read_stored_bytes(s3.root / "x") == b"1"
 
 
 # A store that can't compare and swap
