@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sat_xception.deploy.k8s_objects import KubernetesObject
 from sat_xception.deploy.kserve_objects import InferenceService, ServingRuntime
 from sat_xception.deploy.release import Release
 
@@ -130,7 +131,7 @@ def changed_fields(before: Object, after: Object, path: str = "") -> list[str]:
 
 def difference(before: Object | None, after: Object) -> str:
     """Return a unified diff of two states of an object, as YAML; "" if they are equal."""
-    title = f"{after['kind'].lower()}/{after['metadata']['name']}"
+    title = f"{after['kind'].lower()}/{KubernetesObject.of(after).metadata.name}"
     old = _text(before) if before else []
     lines = difflib.unified_diff(old, _text(after), f"{title} (now)", f"{title} (planned)", lineterm="", n=2)
     return "\n".join(lines)
@@ -138,7 +139,8 @@ def difference(before: Object | None, after: Object) -> str:
 
 def _text(value: Object) -> list[str]:
     shown = {key: part for key, part in value.items() if key != "status"}
-    metadata = {key: part for key, part in value["metadata"].items() if key not in _OF_THE_CLUSTER}
+    metadata = KubernetesObject.of(value).metadata.manifest()
+    metadata = {key: part for key, part in metadata.items() if key not in _OF_THE_CLUSTER}
     return yaml.safe_dump({**shown, "metadata": metadata}, sort_keys=True, allow_unicode=True).splitlines()
 
 

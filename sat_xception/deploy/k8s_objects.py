@@ -1,6 +1,7 @@
 """Kubernetes objects as a rollout reads them: the fields that it uses have names and types, all others are kept.
 
-Objects that are written back are made of `manifest()`, which returns everything that was read.
+Objects that are written back are made of `manifest()`, which returns everything that was read. The classes of the
+`kubernetes` package drop fields that they don't know, and there are none for KServe and the Gateway API.
 """
 
 from __future__ import annotations

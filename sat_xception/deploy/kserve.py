@@ -10,6 +10,7 @@ from sat_xception.deploy.deployment import Deployment
 from sat_xception.deploy.history import History
 from sat_xception.deploy.inference_service import difference
 from sat_xception.deploy.k8s_client import KubernetesClient, connect
+from sat_xception.deploy.k8s_objects import KubernetesObject
 from sat_xception.deploy.lock import rollout_lock
 from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_row
 from sat_xception.deploy.release import Release, copy_version, open_release, release_of
@@ -140,7 +141,7 @@ def _plan(cluster: KubernetesClient, config: DeployConfig, report: Preflight, re
         f"storage   {release.storage_uri}",
     ]
     for planned in strategy.plan(release, current):
-        name = planned.manifest["metadata"]["name"]
+        name = KubernetesObject.of(planned.manifest).metadata.name
         live = cluster.get(planned.kind, name)
         after = cluster.apply(planned.kind, planned.manifest, dry_run=True, force=planned.force)
         lines.append(difference(live, after) or f"{planned.kind.kind} {name}: no change")

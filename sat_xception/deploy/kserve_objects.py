@@ -89,10 +89,11 @@ class InferenceService(KubernetesObject):
         """Return a manifest that can be applied: with another predictor, these canaries, and all else as it was."""
         kept = {"name", "namespace", "labels", "annotations"}
         metadata = self.metadata.model_dump(include=kept, exclude_unset=True)
-        spec = {**self.spec.manifest(), "predictor": predictor, "canary": list(canaries)}
-        if not spec["canary"]:
-            del spec["canary"]
-        return {"metadata": {"annotations": {}} | metadata, "spec": spec}
+        spec = {key: value for key, value in self.spec.manifest().items() if key != "canary"}
+        changed: Object = {"predictor": predictor}
+        if canary := list(canaries):
+            changed |= {"canary": canary}
+        return {"metadata": {"annotations": {}} | metadata, "spec": spec | changed}
 
 
 class _Container(Part):
