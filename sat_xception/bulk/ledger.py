@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sat_xception.bulk.plan_file import IdDigest
 from sat_xception.bulk.run_document import BulkRun, BulkScores
-from sat_xception.bulk.score_files import facts_of, read_shard, shard_facts, shard_name
+from sat_xception.bulk.score_files import count_values, facts_of, read_shard, shard_facts, shard_name
 from sat_xception.bulk.settings import BulkStatusConfig
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.log import track
@@ -95,8 +94,8 @@ def close_ledger(out: Path, run: BulkRun) -> BulkScores:
             )
         for chunk in rows["tile_id"].chunks:
             digest.add(chunk)
-        counts.update(_counts(rows["status"]))
-        reasons.update(_counts(rows["reason"].drop_null()))
+        counts.update(count_values(rows["status"]))
+        reasons.update(count_values(rows["reason"].drop_null()))
         versions.update(rows["model_version"].unique().to_pylist())
     planned, scored, failed = run.planned, counts["scored"], counts["failed"]
     if counts.total() != planned or scored + failed != planned:
@@ -149,7 +148,3 @@ def report_status(config: BulkStatusConfig) -> BulkStatus:
         dict(sorted(reasons.items(), key=lambda item: -item[1])[:_SHOWN]),
         config.as_json,
     )
-
-
-def _counts(values: pa.ChunkedArray) -> dict[str, int]:
-    return {pair["values"]: pair["counts"] for pair in pc.value_counts(values).to_pylist()}

@@ -29,6 +29,7 @@ __all__ = [
     "Row",
     "ShardFacts",
     "count_unscored",
+    "count_values",
     "facts_of",
     "present_column",
     "probabilities_of",
@@ -95,15 +96,24 @@ def write_shard(
     for index in np.flatnonzero(~failed).tolist():
         values[index] = rows[index]
     best = np.where(failed, 0, np.nan_to_num(values, nan=-1.0).argmax(axis=1)) if len(rows) else np.empty(0, int)
-    columns: dict[str, pa.Array] = {name: tiles[name].combine_chunks() for name in ("tile_id", "x", "y", "z")}
-    columns["label"] = pa.array(np.array([*classes], object)[best], pa.string(), mask=failed)
-    for index, name in enumerate(classes):
-        columns[probability_column(name)] = pa.array(values[:, index], pa.float32(), mask=failed)
-    columns["model_version"] = pa.repeat(pa.scalar(version), len(rows))
-    columns["status"] = pa.array(np.where(failed, "failed", "scored").tolist(), pa.string())
-    columns["reason"] = pa.array([row if isinstance(row, str) else None for row in rows], pa.string())
-    bounds, outlines = _places(columns["x"], columns["y"], columns["z"])
-    columns |= {"bbox": bounds, "geometry": outlines}
+    tile_id, x, y, z = (tiles[name].combine_chunks() for name in ("tile_id", "x", "y", "z"))
+    bounds, outlines = _places(x, y, z)
+    columns = {
+        "tile_id": tile_id,
+        "x": x,
+        "y": y,
+        "z": z,
+        "label": pa.array(np.array([*classes], object)[best], pa.string(), mask=failed),
+        **{
+            probability_column(name): pa.array(values[:, index], pa.float32(), mask=failed)
+            for index, name in enumerate(classes)
+        },
+        "model_version": pa.repeat(pa.scalar(version), len(rows)),
+        "status": pa.array(np.where(failed, "failed", "scored").tolist(), pa.string()),
+        "reason": pa.array([row if isinstance(row, str) else None for row in rows], pa.string()),
+        "bbox": bounds,
+        "geometry": outlines,
+    }
     counts = {"scored": int((~failed).sum()), "failed": int(failed.sum())}
     facts = {"run": run, "plan": plan, "model_version": version, **counts}
     metadata = {b"geo": dump_json(_geo(bounds)).encode(), _FACTS: dump_json(facts).encode()}
@@ -122,6 +132,12 @@ def shard_facts(path: Path) -> ShardFacts | None:
         return facts_of(pq.read_metadata(content).metadata)
     except pa.ArrowInvalid:
         return None
+
+
+def count_values(values: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
+    """Return how often each value of a column occurs; null is None."""
+    distinct, counts = pc.value_counts(values).flatten()
+    return dict(zip(distinct.to_pylist(), counts.to_pylist(), strict=True))
 
 
 def facts_of(metadata: Mapping[bytes, bytes] | None) -> ShardFacts | None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sat_xception.bulk.run_document import BulkScores
-from sat_xception.bulk.score_files import present_column, probability_column, stored_columns
+from sat_xception.bulk.score_files import count_values, present_column, probability_column, stored_columns
 from sat_xception.errors import DataError
 from sat_xception.log import track
 from sat_xception.storage import scratch_folder
@@ -162,10 +162,10 @@ def check_scores(scores: ScoreFolder) -> TileBounds | None:
                 continue
             x, y = _places(batch, scores)
             corners.append((int(x.min()), int(y.min()), int(x.max()), int(y.max())))
-            for item in batch.column("status").value_counts().to_pylist():
-                if item["values"] not in by_status:
-                    raise DataError(f"{scores.folder} has tiles with the status {item['values']!r}; {_AGAIN}")
-                by_status[item["values"]] += item["counts"]
+            for status, count in count_values(batch.column("status")).items():
+                if status not in by_status:
+                    raise DataError(f"{scores.folder} has tiles with the status {status!r}; {_AGAIN}")
+                by_status[status] += count
             _deal(x << scores.zoom | y, buckets)
         for bucket in buckets:
             _check_unique(bucket, scores)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sat_xception.bulk.run_document import BulkScores, ScoredImagery
-from sat_xception.bulk.score_files import probability_column
+from sat_xception.bulk.score_files import count_values, probability_column
 from sat_xception.bulk.score_folder import ScoreFolder, check_scores, open_score_folder
 from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.sites import Sites, merge_tiles
@@ -116,12 +116,11 @@ class _Findings:
 
     def _count(self, batch: pa.RecordBatch, scored: npt.NDArray[np.bool_]) -> None:
         mask = pa.array(scored)
-        for item in batch.column("label").filter(mask).value_counts().to_pylist():
-            self.by_label[item["values"]] += item["counts"]
-        for item in batch.column("reason").filter(pc.invert(mask)).value_counts().to_pylist():
-            reason = item["values"] or "no reason given"
+        self.by_label.update(count_values(batch.column("label").filter(mask)))
+        for value, count in count_values(batch.column("reason").filter(pc.invert(mask))).items():
+            reason = value or "no reason given"
             known = reason in self.reasons or len(self.reasons) < _MAX_REASONS_COUNTED
-            self.reasons[reason if known else "other reasons"] += item["counts"]
+            self.reasons[reason if known else "other reasons"] += count
 
 
 def publish(config: PublishConfig) -> PublishResult:
