@@ -1,7 +1,7 @@
 """The command of 2018, word for word: what it prints, what it leaves, how it fails.
 
 Each test has a quick form, in this process with a network of a few weights in MobileNetV2's place. For most there is a
-slow one, too, in a process of its own with MobileNetV2. Both train for few epochs, which is all that they change.
+slow one, too, in a process of its own with MobileNetV2, as it is typed.
 """
 
 import contextlib
@@ -75,9 +75,9 @@ def write_tiles(folder, classes=("school", "not-school"), tiles=8):
     return folder
 
 
-def start(folder, command, environment=None, **tiles):
+def start(folder, command, environment=None, program=("-m", "sat_xception"), **tiles):
     write_tiles(folder, **tiles)
-    return Run(folder, popen(folder, command, **(environment or {})))
+    return Run(folder, popen(folder, command, program, **(environment or {})))
 
 
 def run_here(folder, command):
@@ -95,21 +95,20 @@ def run_here(folder, command):
     return Run(folder, output=(code, output.getvalue(), ""))
 
 
-# `python -m sat_xception`, for few epochs.
+# `python -m sat_xception`, with two epochs of the head and one of fine-tuning.
 FEW_EPOCHS = """
 import functools
 from sat_xception.workflows import train_folders
-few = {"scratch_epochs": 2, "head_epochs": 2, "fine_tune_epochs": 0}
-train_folders.TrainConfig = functools.partial(train_folders.TrainConfig, **few)
+train_folders.TrainConfig = functools.partial(train_folders.TrainConfig, head_epochs=2, fine_tune_epochs=1)
 from sat_xception.cli import console
 console()
 """
 
 
-def popen(folder, command, **environment):
+def popen(folder, command, program=("-m", "sat_xception"), **environment):
     known = {key: value for key, value in os.environ.items() if key != "SAT_XCEPTION_IMAGENET_DIR"}
     return subprocess.Popen(
-        [sys.executable, "-W", "error::DeprecationWarning:sat_xception", "-c", FEW_EPOCHS, *command.split()],
+        [sys.executable, "-W", "error::DeprecationWarning:sat_xception", *program, *command.split()],
         cwd=folder,
         env={**known, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         stdout=subprocess.PIPE,
@@ -242,10 +241,13 @@ def test_imagenet_weights_come_from_the_folder_that_the_environment_names(tmp_pa
     if not (weights / "xception_imagenet_no_top.weights.h5").is_file():
         pytest.skip(f"no ImageNet weights of Xception in {weights}")
     command = "train -model=xception -train=train -valid=test -input-size=71"
-    run = start(tmp_path, command, {"SAT_XCEPTION_IMAGENET_DIR": str(weights)}, tiles=4)
+    run = start(tmp_path, command, {"SAT_XCEPTION_IMAGENET_DIR": str(weights)}, ("-c", FEW_EPOCHS), tiles=4)
     code, stdout, stderr = run.finished()
     assert code == 0, stderr
-    weights = TrainingRecord.read(only(tmp_path / "models")).weights
+    trained = only(tmp_path / "models")
+    weights = TrainingRecord.read(trained).weights
     assert weights.kind == "file"
     assert "xception_imagenet_no_top.weights.h5" in weights.description
+    phases = [epoch.phase for epoch in TrainingHistory.read(trained).epochs]
+    assert phases == ["head", "head", "fine-tune"]
     assert "best validation accuracy" in stdout and "(xception, " in stdout
