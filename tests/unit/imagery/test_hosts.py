@@ -21,9 +21,9 @@ IMAGES = [encode(draw_tile("school", number, 64)) for number in range(20)]
 QUICK = FetchConfig(workers=4, retries=3, backoff_s=0.01, max_wait_s=1.5)
 
 
-def fetch(template, folder, count, config=QUICK):
+def fetch(template, folder, count, config=QUICK, timeout_s=2):
     tiles = [(number % 10, number // 10, 8) for number in range(count)]
-    source = open_imagery(template, ImageryConfig(timeout_s=2, connections=config.workers))
+    source = open_imagery(template, ImageryConfig(timeout_s=timeout_s, connections=config.workers))
     with FetchStore(folder) as store:
         return fetch_tiles(tiles, source, store, config, count)
 
@@ -106,7 +106,7 @@ def http2_server(tmp_path, monkeypatch):
 
 
 def test_many_tiles_share_a_connection_of_http2(http2_server, tmp_path):
-    counts = fetch(http2_server["template"], tmp_path / "store", 100, replace(QUICK, workers=16))
+    counts = fetch(http2_server["template"], tmp_path / "store", 100, replace(QUICK, workers=16), timeout_s=60)
     assert counts.ok == 100
     assert http2_server["versions"] == {"2": 100}
     assert len(http2_server["clients"]) <= 2
