@@ -11,7 +11,8 @@ from pathlib import Path
 from sat_xception.errors import ConfigError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import RemotePath
-from sat_xception.storage.store import ConflictError, Store, in_parallel, open_store
+from sat_xception.storage.parallel import in_parallel
+from sat_xception.storage.store import ConflictError, Store, open_store
 
 __all__ = ["is_committed", "marked_below", "prepare_upload", "remove_committed", "upload_with_marker"]
 

@@ -16,12 +16,12 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import SCHEME, RemotePath, Stored, is_address, is_remote, remote_path, stored_path
 from sat_xception.storage.files import file_digest
+from sat_xception.storage.parallel import in_parallel
 from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
 from sat_xception.storage.scratch import scratch_folder
 from sat_xception.storage.store import (
     AbsentError,
     Store,
-    in_parallel,
     is_of_a_file,
     open_store,
     short_digest,

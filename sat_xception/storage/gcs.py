@@ -161,7 +161,7 @@ class GcsStore(Store):
 
         if not self.retries:
             return None
-        policy = DEFAULT_RETRY.with_delay(initial=store._FIRST_PAUSE_S, maximum=30.0, multiplier=2.0)
+        policy = DEFAULT_RETRY.with_delay(initial=store.FIRST_PAUSE_S, maximum=30.0, multiplier=2.0)
         return policy.with_timeout(self.patience_s(patient))
 
 

@@ -89,7 +89,7 @@ class ObjectStore(Store):
 
     def _opened(self, patience_s: float) -> obstore.store.ObjectStore:
         client = {"timeout": _LONGEST, "read_timeout": timedelta(seconds=self.timeout_s), "allow_http": True}
-        pauses = {"init_backoff": timedelta(seconds=store._FIRST_PAUSE_S / 2), "base": 2}
+        pauses = {"init_backoff": timedelta(seconds=store.FIRST_PAUSE_S / 2), "base": 2}
         pauses["max_backoff"] = timedelta(seconds=_MAX_PAUSE_S)
         retry = {"max_retries": 1000 if self.retries else 0, "retry_timeout": timedelta(seconds=patience_s)}
         return self._open(client, {**retry, "backoff": pauses})
@@ -223,7 +223,7 @@ class ObjectStore(Store):
         """Return a function's result; broken connections, which the library doesn't repeat for writes, are repeated."""
         from obstore.exceptions import GenericError
 
-        deadline, pause = time.monotonic() + self.patience_s(patient), store._FIRST_PAUSE_S / 2
+        deadline, pause = time.monotonic() + self.patience_s(patient), store.FIRST_PAUSE_S / 2
         while True:
             try:
                 return function()

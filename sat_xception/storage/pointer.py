@@ -26,7 +26,8 @@ from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
 from sat_xception.storage.address import RemotePath
 from sat_xception.storage.files import folder_digests, json_text
-from sat_xception.storage.store import ConflictError, Store, in_parallel, version_tag
+from sat_xception.storage.parallel import in_parallel
+from sat_xception.storage.store import ConflictError, Store, version_tag
 
 __all__ = ["POINTER", "PendingResult", "ResultPointer", "begin_result", "is_inside", "read_pointer"]
 

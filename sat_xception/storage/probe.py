@@ -11,7 +11,8 @@ from collections.abc import Callable
 from threading import Lock
 
 from sat_xception.log import get_logger
-from sat_xception.storage.store import ConflictError, Store, in_parallel
+from sat_xception.storage.parallel import in_parallel
+from sat_xception.storage.store import ConflictError, Store
 
 __all__ = ["Put", "probe", "swaps"]
 

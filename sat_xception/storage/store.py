@@ -12,16 +12,16 @@ import hashlib
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 from sat_xception.storage.address import RemotePath, is_remote
 
 __all__ = [
+    "FIRST_PAUSE_S",
     "TRANSFER_TIMEOUT_S",
     "AbsentError",
     "Advice",
@@ -29,7 +29,6 @@ __all__ = [
     "Failure",
     "Store",
     "StoredObject",
-    "in_parallel",
     "is_of_a_file",
     "open_store",
     "plain_reason",
@@ -37,17 +36,13 @@ __all__ = [
     "version_tag",
 ]
 
-T = TypeVar("T")
-R = TypeVar("R")
 # How long a bucket is asked again: at first, when little is lost by giving up, and in the middle of a transfer.
 _LOOK_S = 15.0
 _TRANSFER_S = 120.0
 # The mean of the first pause is half of this; each is twice the one before.
-_FIRST_PAUSE_S = 1.0
+FIRST_PAUSE_S = 1.0
 # How long a transfer may stand still.
 TRANSFER_TIMEOUT_S = 300
-# Google's client keeps 10 connections; more workers than those would throw some away.
-_WORKERS = 8
 
 
 class AbsentError(Exception):
@@ -335,23 +330,3 @@ def is_of_a_file(error: Exception) -> bool:
 def plain_reason(error: Exception) -> str:
     """Return the service's message without query strings of URLs: that of an upload is a credential."""
     return re.sub(r"\?\S*", "", " ".join(str(error).split())).rstrip(".:")
-
-
-def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield a function's results for items in order of completion, with parallel calls; the first error ends all.
-
-    Only a few items are taken ahead of the work, so a million of them need no memory.
-    """
-    pool = ThreadPoolExecutor(_WORKERS)
-    running: set[Future[R]] = set()
-    try:
-        for item in items:
-            running.add(pool.submit(function, item))
-            if len(running) >= 2 * _WORKERS:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 def root(request, monkeypatch, tmp_path) -> Iterator[Path]:
     """An empty place in a bucket of a kind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.05)
     servers = Servers(tmp_path)
     with servers.running, opened_backend(request.param, servers, tmp_path, monkeypatch) as backend:
         yield backend.root

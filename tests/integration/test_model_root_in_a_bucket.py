@@ -50,7 +50,7 @@ def emulator() -> Iterator[str]:
 def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
     """The emulator's empty bucket `models` behind a proxy, and a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(stores, "_LOOK_S", 1)
     monkeypatch.setattr(stores, "_TRANSFER_S", 1)
     with running_proxy(emulator, monkeypatch) as proxy:

@@ -18,7 +18,7 @@ def servers(tmp_path_factory) -> Iterator[Servers]:
 
 def _opened(name, servers, tmp_path, monkeypatch) -> Iterator[Backend]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(probe, "_known", {})
     with opened_backend(name, servers, tmp_path, monkeypatch) as backend:
         yield backend

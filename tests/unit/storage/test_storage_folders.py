@@ -48,7 +48,7 @@ def emulator() -> Iterator[str]:
 def proxy(emulator, monkeypatch, tmp_path) -> Iterator[StorageProxy]:
     """The emulator's empty bucket `results` behind a proxy, and a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.05)
     gc.freeze()  # what is there needs no look below
     with running_proxy(emulator, monkeypatch) as proxy:
         assert proxy.ask("GET", "/wipe?keep-buckets=1", b"", {})[0] == 200
