@@ -116,13 +116,10 @@ class StorageProxy(ThreadingHTTPServer):
         return sum(bool(re.search(pattern, request)) for request in self.requests)
 
     def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, list, bytes]:
-        connection = http.client.HTTPConnection(self.emulator, timeout=30)
-        try:
+        with contextlib.closing(http.client.HTTPConnection(self.emulator, timeout=30)) as connection:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
-        finally:
-            connection.close()
 
     def generation_of(self, bucket: str, name: str) -> int:
         status, _, body = self.ask("GET", f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}", b"", {})
@@ -137,7 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: StorageProxy
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # The client was killed while it sent this; the server would wait for the rest.
+            self.close_connection = True
+            return
         uploaded = re.search(rb'"name":\s*"([^"]+)"', body[:4096]) if self.path.startswith("/upload/") else None
         name = json.loads(b'"%b"' % uploaded[1]) if uploaded else ""
         action = self.server.fault_of(f"{self.command} {self.path} {name}")
