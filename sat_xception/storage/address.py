@@ -16,7 +16,6 @@ from pydantic_core import CoreSchema, core_schema
 from sat_xception.errors import ConfigError
 
 __all__ = [
-    "SCHEME",
     "AzurePath",
     "GcsPath",
     "RemotePath",
@@ -30,7 +29,6 @@ __all__ = [
     "stored_path",
 ]
 
-SCHEME = "gs://"
 # https://cloud.google.com/storage/docs/buckets#naming, without its special cases.
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
 
@@ -68,7 +66,7 @@ class GcsPath(RemotePath):
     """An address in Google Cloud Storage, `gs://bucket/path/to/it`."""
 
     __slots__ = ()
-    scheme = SCHEME
+    scheme = "gs://"
 
 
 class S3Path(RemotePath):

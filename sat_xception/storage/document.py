@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sat_xception.errors import DataError
+from sat_xception.errors import DataError, faults_of
 from sat_xception.storage.atomic import read_stored_bytes, write_stored_bytes
 from sat_xception.storage.files import dump_json, json_text
 
@@ -149,10 +149,7 @@ class Document(Part):
 
 
 def _explain(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    named = [
-        f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in problems[:_MAX_ERRORS]
-    ]
-    more = len(problems) - len(named)
+    faults = faults_of(error)
+    named = [f"{fault.field or 'the file'}: {fault.why}" for fault in faults[:_MAX_ERRORS]]
+    more = len(faults) - len(named)
     return "; ".join(named) + (f"; and {more:,} more" if more else "")

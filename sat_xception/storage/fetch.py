@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sat_xception.clock import utc_now
 from sat_xception.errors import ConfigError, DataError, ServiceError
 from sat_xception.log import get_logger, track
-from sat_xception.storage.address import SCHEME, RemotePath, Stored, is_address, is_remote, remote_path, stored_path
+from sat_xception.storage.address import GcsPath, RemotePath, Stored, is_address, is_remote, remote_path, stored_path
 from sat_xception.storage.files import file_digest
 from sat_xception.storage.parallel import in_parallel
 from sat_xception.storage.pointer import ResultPointer, is_inside, read_pointer
@@ -290,4 +290,4 @@ def _cache_folder() -> Path:
 
 def _place(address: RemotePath) -> str:
     """Return the name of a bucket in the cache; buckets of two providers may share a name."""
-    return address.bucket if address.scheme == SCHEME else f"{address.scheme.removesuffix('//')}{address.bucket}"
+    return address.bucket if isinstance(address, GcsPath) else f"{address.scheme.removesuffix('//')}{address.bucket}"

@@ -90,10 +90,6 @@ def build_dataset(config: BuildConfig) -> BuildResult:
     Example:
         result = build_dataset(BuildConfig(data="tiles", out="data"))
         print(result.examples)
-
-    Example:
-        result = build_dataset(BuildConfig(data="tiles", out="data"))
-        print(result.examples)
     """
     started = time.monotonic()
     parts = _Parts(config.out)

@@ -1,4 +1,4 @@
-"""Pods of a next version that don't get ready: each is told with its reason, and the version before goes on."""
+"""Pods of a next version that don't get ready: the error has the reason, and the version before goes on serving."""
 
 import pytest
 

@@ -1,6 +1,5 @@
 """Imagery in one large file, or in a bucket: PMTiles, GeoTIFF, `gs://`."""
 
-import asyncio
 import gzip
 import http.server
 import io
@@ -19,28 +18,17 @@ from sat_xception.errors import ConfigError, DataError
 from sat_xception.geo.tiles import grid_to_lonlat, lonlat_to_tiles
 from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
-from sat_xception.imagery.source import TileFailure
 from tests.conftest import draw_tile, encode
 from tests.storage_proxy import bucket_of, running_emulator
+from tests.tile_reading import read_tiles
 
 TILES = {(14, 9_300 + index % 40, 5_900 + index // 40): encode(draw_tile("school", index)) for index in range(400)}
 
 
 def read(uri, *tiles, **settings):
-    """Return the bytes of tiles, or why they couldn't be had, and the attribution."""
-
-    async def read_all(source):
-        results = []
-        for z, x, y in tiles:
-            try:
-                results.append(await source.read(x, y, z))
-            except TileFailure as failure:
-                results.append(failure.reason)
-        await source.close()
-        return results
-
+    """Return the bytes of tiles, or why they couldn't be had, and the source."""
     source = open_imagery(str(uri), ImageryConfig(**settings))
-    return asyncio.run(read_all(source)), source
+    return read_tiles(source, tiles), source
 
 
 # PMTiles

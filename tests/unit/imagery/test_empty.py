@@ -1,6 +1,5 @@
 """One rule for what share of a tile may be empty, whatever says so: transparency, masks, values that mean nothing."""
 
-import asyncio
 import functools
 import io
 
@@ -23,6 +22,7 @@ from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.imagery.source import TileFailure
 from tests.archives import write_mbtiles
+from tests.tile_reading import read_tiles
 
 X, Y, Z, SIDE = 76_800, 127_700, 18, 256
 NOTHING, PARTLY = "no tile in the imagery", "only {:.1%} of the tile is in the imagery"
@@ -135,18 +135,7 @@ def test_rasters_as_tiles_of_their_own(tmp_path, kind, columns):
 
 
 def read(uri, *tiles, **settings):
-    async def read_all():
-        source = open_imagery(str(uri), ImageryConfig(**settings))
-        results = []
-        for tile in tiles:
-            try:
-                results.append(await source.read(*tile))
-            except TileFailure as failure:
-                results.append(failure.reason)
-        await source.close()
-        return results
-
-    return asyncio.run(read_all())
+    return read_tiles(open_imagery(str(uri), ImageryConfig(**settings)), [(z, x, y) for x, y, z in tiles])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "mask beside"])

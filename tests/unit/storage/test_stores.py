@@ -293,7 +293,7 @@ def test_a_version_counts_once_its_marker_is_there(bucket_of_any_kind, tmp_path)
     assert list_files(root) == []
 
 
-# What is wrong is told, with what to do
+# Errors, with advice
 
 
 def test_a_refusal_and_an_absent_bucket_and_a_gone_store_are_told(bucket_of_any_kind, monkeypatch):
@@ -377,7 +377,7 @@ def test_a_store_that_cant_swap_is_found_out_and_used_with_a_warning(s3, caplog,
     write_stored_bytes(b"1", out / "x", keep_earlier=True)
     write_stored_bytes(b"2", out / "x", keep_earlier=True)
     assert read_stored_bytes(out / "x") == b"1"
-    # Whoever comes long before the end is still found.
+    # A writer that finished long before the end is still found.
     s3.proxy.fail(s3.writes("dataset.json"), lambda: publish(result("theirs"), out))
     with pytest.raises(ServiceError, match="somebody else published"):
         publish(result("ours"), out)

@@ -1,6 +1,5 @@
 """What takes an address takes each kind: imagery, steps from bucket to bucket, model roots, checkpoints, baselines."""
 
-import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import rasterio
 
 from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
-from sat_xception.imagery.source import TileFailure
 from sat_xception.notify.last_run import LastRun, finish_run
 from sat_xception.served_model.model_root import find_versions, has_version, here, new_version, remove_version
 from sat_xception.steps import STEPS
 from sat_xception.storage import fetch_folder, folder_digests, list_files, write_stored_bytes
 from tests.conftest import draw_tile, encode
+from tests.tile_reading import read_tiles
 
 # Google's client leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = [
@@ -25,17 +24,7 @@ TILE = (14, 8192, 8191)
 
 
 def read(uri, *tiles):
-    async def read_all(source):
-        results = []
-        for z, x, y in tiles:
-            try:
-                results.append(await source.read(x, y, z))
-            except TileFailure as failure:
-                results.append(failure.reason)
-        await source.close()
-        return results
-
-    return asyncio.run(read_all(open_imagery(str(uri), ImageryConfig())))
+    return read_tiles(open_imagery(str(uri), ImageryConfig()), tiles)
 
 
 def test_a_folder_of_tiles_is_read(bucket_of_any_kind):
