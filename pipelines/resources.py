@@ -14,7 +14,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl import structures
 
 from sat_xception.errors import ConfigError
-from sat_xception.storage.object_store import VARIABLES
+from sat_xception.storage.object_store import INSTALLATION_KEYS, VARIABLES
 
 __all__ = [
     "DATA",
@@ -157,11 +157,15 @@ def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
     The Secret's key `path` is the path of Google's key file, in the folder that it is mounted at. Without the Secret
     the variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to
     work. Keys for S3 and Azure have the names of their variables.
+
+    The keys of the store that Kubeflow Pipelines brings, for minio://, are in a Secret of its own, in the namespace of
+    each run.
     """
     secret = "sat-xception-storage"
     kubernetes.use_secret_as_volume(task, secret, mount_path=_STORAGE_KEY_FOLDER, optional=True)
     variables = {"path": "GOOGLE_APPLICATION_CREDENTIALS", **{name: name for name in VARIABLES}}
-    return kubernetes.use_secret_as_env(task, secret, variables, optional=True)
+    kubernetes.use_secret_as_env(task, secret, variables, optional=True)
+    return kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", INSTALLATION_KEYS, optional=True)
 
 
 def mount_endpoint_token(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -48,7 +48,7 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     if kind in _GEOTIFFS:
         from sat_xception.imagery.geotiff import GeoTiffSource
 
-        return GeoTiffSource(shown(uri), _GDAL[uri.partition("://")[0]](uri) if "://" in uri else uri, config)
+        return GeoTiffSource(shown(uri), _for_gdal(uri), config)
     if (address := remote_path(uri)) is not None:
         from sat_xception.imagery.bucket import BucketSource
 
@@ -69,6 +69,19 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
         f"files, or an existing .mbtiles, .pmtiles or .tif file; folders and the last two may be at {schemes()}, "
         "these at https://, too"
     )
+
+
+def _for_gdal(uri: str) -> str:
+    """Return what GDAL calls a file."""
+    scheme, colon, _ = uri.partition("://")
+    if not colon:
+        return uri
+    if scheme not in _GDAL:
+        raise ConfigError(
+            f"GDAL can't read {shown(uri)}; give a GeoTIFF at {', '.join(f'{name}://' for name in _GDAL)} or on this "
+            "machine"
+        )
+    return _GDAL[scheme](uri)
 
 
 def file_state(uri: str) -> str:

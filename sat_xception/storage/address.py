@@ -18,6 +18,7 @@ from sat_xception.errors import ConfigError
 __all__ = [
     "AzurePath",
     "GcsPath",
+    "MinioPath",
     "RemotePath",
     "S3Path",
     "Stored",
@@ -76,6 +77,16 @@ class S3Path(RemotePath):
     scheme = "s3://"
 
 
+class MinioPath(RemotePath):
+    """An address in the S3 store of a Kubeflow installation, `minio://bucket/path/to/it`, as Kubeflow Pipelines has it.
+
+    Pods of a pipeline have the endpoint and keys of that store beside those of `s3://`.
+    """
+
+    __slots__ = ()
+    scheme = "minio://"
+
+
 class AzurePath(RemotePath):
     """An address in Azure's Blob Storage, `az://container/path/to/it`, of the account that the environment names."""
 
@@ -83,7 +94,7 @@ class AzurePath(RemotePath):
     scheme = "az://"
 
 
-_REMOTE: tuple[type[RemotePath], ...] = (GcsPath, S3Path, AzurePath)
+_REMOTE: tuple[type[RemotePath], ...] = (GcsPath, S3Path, AzurePath, MinioPath)
 # What an address begins with. One letter is a drive of Windows.
 _ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

@@ -6,6 +6,7 @@ The client library is imported by the functions that need it: most runs never se
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import mimetypes
 import os
 import re
@@ -34,7 +35,7 @@ from sat_xception.storage.store import (
 if TYPE_CHECKING:
     import obstore.store
 
-__all__ = ["VARIABLES", "AzureStore", "S3Store"]
+__all__ = ["INSTALLATION_KEYS", "VARIABLES", "AzureStore", "MinioStore", "S3Store"]
 
 R = TypeVar("R")
 # Variables of the environment that a Secret may hold, for docs/storage.md; the library reads more.
@@ -50,7 +51,13 @@ VARIABLES = (
     "AZURE_STORAGE_ACCOUNT_NAME",
     "AZURE_STORAGE_ENDPOINT",
     "AZURE_STORAGE_SAS_TOKEN",
+    "MINIO_ENDPOINT_URL",
 )
+# Keys of the Secret `mlpipeline-minio-artifact` of Kubeflow Pipelines, and the variables that its pods get them as.
+# They have names of their own: a variable that a pod's definition has twice is one from the second Secret alone.
+INSTALLATION_KEYS = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
+# The endpoint that the launcher of Kubeflow Pipelines 2.16 and 2.17 has for minio:// (v2/objectstore/config.go).
+_INSTALLATION_ENDPOINT = "http://seaweedfs.kubeflow:9000"
 # Files are written in parts of this size; S3 takes 10,000 parts.
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000
@@ -256,12 +263,39 @@ class S3Store(ObjectStore):
                 client["root_certificate"] = Path(bundle).read_bytes()
             except OSError as error:
                 raise ConfigError(f"can't read $AWS_CA_BUNDLE {bundle}: {error.strerror}") from None
-        return Bucket(self._bucket_name(), client_options=client, retry_config=retry)  # type: ignore[arg-type]
+        own = self._own_settings()
+        return Bucket(self._bucket_name(), client_options=client, retry_config=retry, **own)  # type: ignore[arg-type]
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Return the library's settings that aren't those of the AWS_… variables."""
+        return {}
 
     def _unproven(self) -> str:
         """Return the address of a store that isn't Amazon's own."""
-        place = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        given = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        place: str = next(filter(None, (self._own_settings().get("endpoint"), *given)), "")
         return "" if urlsplit(place).netloc.endswith(".amazonaws.com") else place
+
+
+class MinioStore(S3Store):
+    """A bucket of the store of a Kubeflow installation; without variables of its own, of the store that s3:// names."""
+
+    advice = dataclasses.replace(
+        S3Store.advice,
+        login=(
+            "Its keys are those of the Secret mlpipeline-minio-artifact in the run's namespace, which tasks of the "
+            "pipelines get as MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+        ),
+    )
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Return the endpoint and the keys of the installation."""
+        key, secret = (os.environ.get(name, "") for name in INSTALLATION_KEYS.values())
+        endpoint = os.environ.get("MINIO_ENDPOINT_URL") or (key and _INSTALLATION_ENDPOINT)
+        if not endpoint:
+            return {}
+        keys = {"access_key_id": key, "secret_access_key": secret} if key else {}
+        return {"endpoint": endpoint, "virtual_hosted_style_request": False, **keys}
 
 
 class AzureStore(ObjectStore):

@@ -284,6 +284,7 @@ _STORES = {
     "": ("local", "LocalStore"),
     "gs://": ("gcs", "GcsStore"),
     "s3://": ("object_store", "S3Store"),
+    "minio://": ("object_store", "MinioStore"),
     "az://": ("object_store", "AzureStore"),
 }
 

@@ -18,7 +18,7 @@ from pipelines.training import training
 from sat_xception.errors import ConfigError
 from sat_xception.kubeflow.local_runner import without_retries
 from sat_xception.kubeflow.training_settings import TRAINING
-from sat_xception.storage.object_store import VARIABLES
+from sat_xception.storage.object_store import INSTALLATION_KEYS, VARIABLES
 
 ROOT = Path(__file__).parents[2]
 # Validate reads and renews the baseline, if there is one: then the run is one of its inputs.
@@ -331,6 +331,7 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
     }
     keys = {"path": "GOOGLE_APPLICATION_CREDENTIALS", **{name: name for name in VARIABLES}}
     storage = {("sat-xception-storage", key, name) for key, name in keys.items()}
+    storage |= {("mlpipeline-minio-artifact", key, name) for key, name in INSTALLATION_KEYS.items()}
     endpoint = {
         ("sat-xception-endpoint", "token-path", "SAT_XCEPTION_TOKEN_FILE"),
         ("sat-xception-endpoint", "ca-path", "SAT_XCEPTION_CA_FILE"),
@@ -346,6 +347,9 @@ def test_secrets_are_named_and_may_be_absent(on_kubernetes):
         "deploy": {*storage, *endpoint},
         "notify": {("sat-xception-webhook", "url", "SAT_XCEPTION_WEBHOOK"), *storage},
     }
+    for task, found in variables.items():
+        names = [variable for _, _, variable in found]
+        assert len(names) == len(set(names)), f"{task}: Kubeflow keeps only the last of two variables of one name"
     for name in variables:
         volumes = [(volume["secretName"], volume["optional"]) for volume in on_kubernetes[name]["secretAsVolume"]]
         asks = [("sat-xception-endpoint", True)] if name in ("deploy", "evaluate-serving") else []

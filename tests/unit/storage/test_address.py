@@ -18,7 +18,7 @@ from sat_xception.storage import (
     stored_path,
 )
 from sat_xception.storage import address as addresses
-from sat_xception.storage.address import AzurePath, RemotePath, S3Path, is_address
+from sat_xception.storage.address import AzurePath, MinioPath, RemotePath, S3Path, is_address
 
 
 class OtherPath(RemotePath):
@@ -33,7 +33,10 @@ def two_kinds(monkeypatch):
     monkeypatch.setattr(addresses, "_REMOTE", (*addresses._REMOTE, OtherPath))
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("gs", GcsPath), ("s3", S3Path), ("az", AzurePath), ("other", OtherPath)])
+KINDS = [("gs", GcsPath), ("s3", S3Path), ("az", AzurePath), ("minio", MinioPath), ("other", OtherPath)]
+
+
+@pytest.mark.parametrize(("scheme", "kind"), KINDS)
 @pytest.mark.parametrize("slashes", ["://", ":/"])
 def test_an_address_is_a_path_of_its_kind(two_kinds, scheme, kind, slashes):
     for value in (f"{scheme}{slashes}bucket/a/b", Path(f"{scheme}{slashes}bucket/a/b")):
@@ -53,10 +56,12 @@ def test_everything_else_is_a_path_on_this_machine(value):
     assert not is_address(value) and not is_remote(stored_path(value))
 
 
-@pytest.mark.parametrize("value", ["gsx://bucket/a", "http://bucket/a", "other://bucket/a", "minio://bucket/a"])
+@pytest.mark.parametrize("value", ["gsx://bucket/a", "http://bucket/a", "other://bucket/a", "oci://bucket/a"])
 def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known(value):
     scheme = value.partition("://")[0]
-    told = f"^{scheme}:// isn't known; expected a path on this machine, or an address at gs://, s3:// or az://$"
+    told = (
+        f"^{scheme}:// isn't known; expected a path on this machine, or an address at gs://, s3://, az:// or minio://$"
+    )
     with pytest.raises(ConfigError, match=told):
         stored_path(value)
     for given in (value, Path(value)):
