@@ -12,8 +12,8 @@ HERE = "sat-xception"
 def selects(selector, labels):
     wanted = selector.get("matchLabels", {}).items() <= labels.items()
     for term in selector.get("matchExpressions", []):
-        assert term["operator"] == "Exists"
-        wanted &= term["key"] in labels
+        assert term["operator"] in ("Exists", "In")
+        wanted &= term["key"] in labels if term["operator"] == "Exists" else labels.get(term["key"]) in term["values"]
     return wanted
 
 
