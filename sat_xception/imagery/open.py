@@ -71,8 +71,8 @@ def open_imagery(uri: str, config: ImageryConfig) -> ImagerySource:
     )
 
 
+def _for_gdal(uri: str) -> str:
     """Return the name of a file in GDAL."""
-    """Return what GDAL calls a file."""
     scheme, colon, _ = uri.partition("://")
     if not colon:
         return uri
