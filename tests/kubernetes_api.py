@@ -19,6 +19,7 @@ KINDS = {
     ("serving.kserve.io", "inferenceservices"): "InferenceService",
     ("serving.kserve.io", "servingruntimes"): "ServingRuntime",
     ("gateway.networking.k8s.io", "httproutes"): "HTTPRoute",
+    ("gateway.networking.k8s.io", "gateways"): "Gateway",
     ("apps", "deployments"): "Deployment",
     ("", "pods"): "Pod",
     ("", "services"): "Service",
@@ -75,6 +76,7 @@ class KubernetesApi:
         self.calls = []
         self.admission = lambda kind, body: ""
         self.reads_kserve = False
+        self.reads_gateways = True  # by the ClusterRole
         self.busy = lambda verb, plural: False
         self.lock = threading.RLock()
         self._version = 0
@@ -266,6 +268,8 @@ class KubernetesApi:
             return True
         if resource == "customresourcedefinitions":
             return verb == "get" and name in (self.crd_names or ())
+        if resource == "gateways":
+            return verb == "get" and self.reads_gateways
         if namespace == "kserve":
             return self.reads_kserve and (verb, resource) == ("get", "configmaps")
         return namespace == "sat-xception" and verb in self.allowed.get((group, resource), ())

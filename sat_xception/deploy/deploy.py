@@ -32,6 +32,7 @@ from sat_xception.served_model.model_root import (
     resolve_version,
 )
 from sat_xception.served_model.packaged_model import PackagedModel
+from sat_xception.settings.config import load_config
 from sat_xception.storage import atomic_folder
 
 __all__ = ["deploy", "deploy_locally"]
@@ -49,6 +50,8 @@ def deploy(config: DeployConfig) -> DeployResult | NotDeployedResult | PlanResul
         result = deploy(DeployConfig(package="models/serving", model_root="endpoint", target="local"))
         print(result.summary())
     """
+    if config.target == "auto":
+        config = load_config(DeployConfig, None, {**config.model_dump(), "target": "local"})
     if config.target == "none":
         result: DeployResult | NotDeployedResult | PlanResult = _check_package(config)
     elif config.target == "kserve":
@@ -70,7 +73,7 @@ def _check_package(config: DeployConfig) -> NotDeployedResult:
     if config.out:
         with atomic_folder(config.out, record=record.file_name) as work:
             record.write(work)
-    return NotDeployedResult(record)
+    return NotDeployedResult(record, reason=config.reason)
 
 
 def deploy_locally(config: DeployConfig) -> DeployResult:

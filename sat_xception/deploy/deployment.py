@@ -44,6 +44,7 @@ class Deployment(Document):
         model: Digest of the Keras model.
         model_root: Folder or address that the server reads.
         endpoint: Address that was checked; "" if a server was started only for the check.
+        endpoint_host: Host header of requests to it; "" for that of the address.
         golden_tiles: Number of golden tiles.
         golden_difference: Largest difference of a probability from the golden tiles.
         serve_command: Command that starts the endpoint; "" on a cluster.
@@ -61,6 +62,7 @@ class Deployment(Document):
     model: str
     model_root: str
     endpoint: str
+    endpoint_host: str = ""
     golden_tiles: int
     golden_difference: float
     serve_command: str

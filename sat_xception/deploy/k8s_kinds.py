@@ -11,6 +11,7 @@ __all__ = [
     "CRD",
     "DEPLOYMENT",
     "EVENT",
+    "GATEWAY",
     "HTTP_ROUTE",
     "INFERENCE_SERVICE",
     "LEASE",
@@ -60,6 +61,7 @@ class Planned:
 INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
 RUNTIME = Kind("serving.kserve.io", "v1alpha1", "servingruntimes", "ServingRuntime")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 POD = Kind("", "v1", "pods", "Pod")
 SERVICE = Kind("", "v1", "services", "Service")

@@ -225,6 +225,7 @@ class RouteRule(Part):
 
 
 class _RouteSpec(Part):
+    hostnames: list[str] = []
     parent_refs: list[Object] = []
     rules: list[RouteRule] = []
 

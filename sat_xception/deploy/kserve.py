@@ -51,6 +51,7 @@ def deploy_to_cluster(config: DeployConfig) -> DeployResult | PlanResult:
         if config.dry_run:
             return PlanResult(f"{report.table()}\n\n{_plan(cluster, config, report, release)}")
         report.check()
+        config = report.complete(config)
         with _rollout(cluster, config, report) as rollout:
             rollout.recover()
             copy_version(source, place)
@@ -77,6 +78,7 @@ def rollback(config: RollbackConfig) -> DeployResult:
         history = History(cluster, config.name)
         report = inspect_cluster(cluster, config, lambda: f"{len(history.records)} rollouts are on record")
         report.check()
+        config = report.complete(config)
         with _rollout(cluster, config, report) as rollout:
             recovered = rollout.recover()
             serving = rollout.history.serving
@@ -171,6 +173,7 @@ def _report(config: RolloutConfig, release: Release, record: RolloutRecord, out:
         model=release.model,
         model_root=release.storage_uri,
         endpoint=config.endpoint,
+        endpoint_host=config.endpoint_host,
         golden_tiles=record.golden_tiles,
         golden_difference=record.golden_difference,
         serve_command="",

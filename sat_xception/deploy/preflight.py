@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from sat_xception.deploy.gateway_address import EndpointAddress, find_endpoint
 from sat_xception.deploy.inference_service import STOP_ANNOTATION, model_name_problem
 from sat_xception.deploy.k8s_client import KubernetesClient
 from sat_xception.deploy.k8s_kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE_SERVICE, LEASE, RUNTIME
@@ -21,6 +22,7 @@ from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 __all__ = ["PERMISSIONS", "PREFLIGHT_PERMISSIONS", "Preflight", "inspect_cluster"]
 
 Object = dict[str, Any]
+Config = TypeVar("Config", bound=RolloutConfig)
 
 # Permissions of a rollout in its namespace, as in the Role sat-xception-deployer of the manifests: (API group,
 # resource) and verbs. A test compares them with the requests that rollouts make.
@@ -65,12 +67,16 @@ class Preflight:
         template: The template InferenceService; {} if it doesn't exist.
         rows: The checks, in order.
         outside: Whether a problem can't be solved by a setting: no response, no permission, a rollout in progress.
+        endpoint: Address of the endpoint, if the settings don't give it; None if it wasn't found.
+        has_traffic: Whether the route has a predictor, which answers at the endpoint.
     """
 
     strategy: str = "two-services"
     template: Object = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     outside: bool = False
+    endpoint: EndpointAddress | None = None
+    has_traffic: bool = False
 
     def table(self) -> str:
         """Return the rows as text."""
@@ -98,6 +104,18 @@ class Preflight:
                 f"the cluster isn't ready for a rollout, nothing was changed: {self.problems} to put right\n"
                 f"{self.table()}"
             )
+
+    @property
+    def problem_text(self) -> str:
+        """The problems, in one line; "" without one."""
+        return "; ".join(f"{row.subject}: {row.problem}" for row in self.rows if row.problem)
+
+    def complete(self, config: Config) -> Config:
+        """Return the settings of a rollout with the endpoint that was found, if they don't give one."""
+        if self.endpoint is None:
+            return config
+        host = config.endpoint_host or self.endpoint.host
+        return config.model_copy(update={"endpoint": self.endpoint.address, "endpoint_host": host})
 
     def look(self, what: str, look: Callable[[], str]) -> bool:
         """Add a row: the finding that `look` returns, or the problem that it raises; return whether there is none."""
@@ -128,7 +146,9 @@ def inspect_cluster(cluster: KubernetesClient, config: RolloutConfig, storage: C
     if report.look("template", lambda: _template(cluster, config, report)):
         report.look("runtime", lambda: _runtime(cluster, config, report.template))
     report.look("strategy", lambda: _strategy(cluster, config, report, definitions.get(_ISVC_CRD, SchemaVersion())))
-    report.look("route", lambda: _route(cluster, config, report))
+    has_route = report.look("route", lambda: _route(cluster, config, report))
+    if has_route and not config.endpoint:
+        report.look("endpoint", lambda: _endpoint(cluster, config, report))
     report.look("storage", storage)
     report.look("lock", lambda: _lock(cluster, config))
     return report
@@ -289,8 +309,21 @@ def _route(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) 
         manifest, nobodys = split  # the dry run checks field owners and webhooks
         cluster.apply(HTTP_ROUTE, manifest, dry_run=True, force=config.force_conflicts or nobodys)
     weights = read_weights(route)
+    report.has_traffic = bool(weights)
     shares = ", ".join(f"{service} {weight:.4g} %" for service, weight in weights.items())
     return f"{name}: {shares or 'no traffic yet'}"
+
+
+def _endpoint(cluster: KubernetesClient, config: RolloutConfig, report: Preflight) -> str:
+    name = config.name if report.strategy == "canary" else f"{config.name}-route"
+    try:
+        report.endpoint = find_endpoint(cluster, name, config.name)
+    except ServiceError as error:
+        raise ServiceError(
+            f"{error}. Give the address that users use as --endpoint, or let this account read the gateway by the "
+            "ClusterRole sat-xception-preflight"
+        ) from None
+    return str(report.endpoint)
 
 
 def _predictors(config: RolloutConfig) -> tuple[str, str]:

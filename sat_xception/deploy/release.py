@@ -71,12 +71,17 @@ def release_of(source: Path, root: Path, name: str, storage_uri: str) -> Release
         name=name,
         version=served.version,
         place=str(root / below / str(served.version)),
-        storage_uri=f"{storage_uri or root}/{below}",
+        storage_uri=f"{storage_uri or _for_pods(root)}/{below}",
         digest=file_digest(source / DIGESTS_FILE),
         backbone=served.backbone,
         model=served.model,
         classes=served.classes,
     )
+
+
+def _for_pods(root: Path) -> str:
+    """Return the address of a model root as KServe knows it."""
+    return str(root).replace("minio://", "s3://", 1) if str(root).startswith("minio://") else str(root)
 
 
 def open_release(release: Release, place: Path) -> Path:

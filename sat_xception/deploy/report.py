@@ -33,7 +33,7 @@ class DeployResult:
     def summary(self) -> str:
         """Return the deployed version, and the command that starts the endpoint."""
         record = self.record
-        where = f"at {record.endpoint}" if record.endpoint else "over REST and gRPC"
+        where = f"at {_shown_endpoint(record)}" if record.endpoint else "over REST and gRPC"
         lines = [
             f"deploy    {record.name} version {record.version} answers its {record.golden_tiles} golden tiles "
             f"{where} within {record.golden_difference:.1g}"
@@ -56,14 +56,17 @@ class NotDeployedResult:
     Attributes:
         record: Content of `deployment.json`.
         failed: Why other candidates of the run have no model, by backbone.
+        reason: Why it isn't deployed; "" if this was asked for.
     """
 
     record: CheckedPackage
     failed: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     def outcome(self) -> str:
         """Return what was packaged, in one phrase, and the other candidates whose training failed."""
         what = f"{self.record.backbone} is packaged as {self.record.name} version {self.record.version}"
+        what += f" and not deployed: {self.reason}" if self.reason else ""
         return what + _told_of_others(self.failed)
 
     def summary(self) -> str:
@@ -73,10 +76,11 @@ class NotDeployedResult:
     def markdown(self) -> str:
         """Return what to do with the package, as a page of the Kubeflow UI."""
         name = self.record.name
+        why = plain(self.reason) if self.reason else "`deploy_target` is `none`"
         return (
             f"# {plain(name)} version {self.record.version} is packaged and not deployed\n\n"
-            "`deploy_target` is `none`. The package is the artifact `served_model` of the task Package. Download it, "
-            f"and serve it:\n\n    sat_xception serve --model-root served_model --name {name}\n"
+            f"{why}.\n\nThe package is the artifact `served_model` of the task Package. Download it, and serve it:\n\n"
+            f"    sat_xception serve --model-root served_model --name {name}\n"
         )
 
 
@@ -108,7 +112,7 @@ def deployment_markdown(record: Deployment) -> str:
         ("backbone", record.backbone),
         ("digest of the Keras model", record.model),
         ("model root", record.model_root),
-        ("endpoint", endpoint or "none was given: a server was started for the proof alone"),
+        ("endpoint", _shown_endpoint(record) or "none was given: a server was started for the proof alone"),
         ("golden tiles", f"{record.golden_tiles} answered within {record.golden_difference:.1g}"),
         ("deployed at", record.deployed_at),
     ]
@@ -119,18 +123,24 @@ def deployment_markdown(record: Deployment) -> str:
         return "\n".join([*lines, "Start the endpoint:", "", f"    {record.serve_command}", ""])
     if endpoint.startswith(("grpc://", "grpcs://")):
         return "\n".join([*lines, "It speaks gRPC; ask it:", "", f"    {_predict(name, endpoint)}", ""])
+    host = record.endpoint_host
     status = f"{endpoint.rstrip('/')}/v1/models/{quote(name)}/versions/{version}"
+    lines += [] if host else [f"[Status of the version]({quote(status, safe=':/')})", ""]
     lines += [
-        f"[Status of the version]({quote(status, safe=':/')})",
-        "",
         "Ask for its status, and for a prediction:",
         "",
     ]
-    return "\n".join([*lines, f"    curl -s {status}", f"    {_predict(name, endpoint)}", ""])
+    header = f" -H 'Host: {host}'" if host else ""
+    return "\n".join([*lines, f"    curl -s{header} {status}", f"    {_predict(name, endpoint, host)}", ""])
 
 
-def _predict(name: str, endpoint: str) -> str:
-    return f"sat_xception predict tile.jpg --name {name} --endpoint {endpoint}"
+def _predict(name: str, endpoint: str, host: str = "") -> str:
+    command = f"sat_xception predict tile.jpg --name {name} --endpoint {endpoint}"
+    return f"{command} --host-header {host}" if host else command
+
+
+def _shown_endpoint(record: Deployment) -> str:
+    return record.endpoint + (f", host {record.endpoint_host}" if record.endpoint_host else "")
 
 
 def _rollout_lines(rollout: RolloutRecord) -> list[str]:

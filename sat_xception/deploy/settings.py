@@ -22,7 +22,7 @@ from sat_xception.storage import is_remote
 __all__ = ["DeployConfig", "DeploymentsConfig", "KubernetesConfig", "RollbackConfig", "RolloutConfig"]
 
 # Addresses that mean the same to KServe as here; it has no az://, but https:// of an account.
-_READ_BY_KSERVE = ("gs://", "s3://")
+_READ_BY_KSERVE = ("gs://", "s3://", "minio://")
 
 
 def _goes_up_to_all(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -66,7 +66,11 @@ class KubernetesConfig(StepConfig):
 class RolloutConfig(KubernetesConfig):
     """How a version is rolled out on a cluster, and the checks at each step."""
 
-    endpoint: Address = Field("", description="Address of the endpoint, as users reach it.")
+    endpoint: Address = Field(
+        "",
+        description="Address of the endpoint, as users reach it. Default: that of the HTTPRoute's Gateway, with the "
+        "route's host name.",
+    )
     endpoint_host: str = Field(
         "", description="Host header for --endpoint, if that is a gateway's IP address. Only on a cluster."
     )
@@ -122,28 +126,32 @@ _LOCAL = ("name", "endpoint", "timeout_s", "out")
 class DeployConfig(RolloutConfig):
     """Deploy a packaged model, and verify with its golden tiles that the endpoint serves it."""
 
-    target: Literal["local", "kserve", "none"] = Field(
+    target: Literal["auto", "local", "kserve", "none"] = Field(
         "local",
         description="Deployment target: a model root that `sat_xception serve` watches, or KServe on a cluster. With "
-        "none, the package is only checked.",
+        "none, the package is only checked. auto is local here; a pipeline on a cluster deploys to KServe with it if "
+        "KServe and the manifests are there, and else ends with the package.",
     )
     package: Place = Field(description="Model root written by package.")
     model_root: Place = Field(description="Model root of the endpoint.")
     endpoint: Address = Field(
         "",
         description="REST address of a running server. Default: a temporary server is started for the check. With "
-        "--target kserve, the address that users call.",
+        "--target kserve, the address that users call; by default that of the HTTPRoute's Gateway.",
     )
     storage_uri: Annotated[str, AfterValidator(_is_storage_uri)] = Field(
         "",
         description="The model root as the cluster's pods address it, such as pvc://models/serving. Default: "
-        "--model-root, if at gs:// or s3://.",
+        "--model-root, if at gs:// or s3://; for one at minio://, the same at s3://.",
     )
+    reason: str = Field("", description="Why the package is only checked, with --target none; shown in the result.")
     dry_run: bool = Field(False, description="Check the cluster and show what would change, without changing it.")
 
     @model_validator(mode="after")
     def _fits_the_target(self) -> DeployConfig:
-        if self.target == "none":
+        if self.reason and self.target != "none":
+            raise ValueError("--reason goes with --target none")
+        if self.target in ("none", "auto"):  # what auto becomes is checked then
             return self
         if self.target == "local":
             fields = {**RolloutConfig.model_fields, "storage_uri": None, "dry_run": None}
@@ -194,7 +202,7 @@ class DeploymentsConfig(KubernetesConfig):
 
 
 def _check_endpoint(config: RolloutConfig) -> None:
-    if not config.endpoint.startswith(("http://", "https://")):
+    if config.endpoint and not config.endpoint.startswith(("http://", "https://")):
         raise ValueError(
             f"--endpoint must be the http:// or https:// address that users use, on a cluster; got {config.endpoint!r}"
         )

@@ -130,7 +130,7 @@ def _newest_version(config: EvaluateConfig) -> Path | None:
 
 def _answering(config: EvaluateConfig) -> VersionStatus | None:
     """Return the version that answers at the endpoint; its number is None if the endpoint doesn't report it."""
-    with EndpointClient(config.endpoint, config.name, access=Access.find()) as client:
+    with EndpointClient(config.endpoint, config.name, access=Access.find(host=config.endpoint_host)) as client:
         try:
             states = client.status()
         except RequestError as error:
@@ -171,5 +171,7 @@ def _endpoint(config: EvaluateConfig, version: int | None, examples: ExamplesInd
             raise _OtherClassesError(f"answers with {sorted(set(answer.labels))}, the examples hold {classes}")
         return answer.probabilities
 
-    with EndpointClient(config.endpoint, config.name, version=version, access=Access.find()) as client:
+    with EndpointClient(
+        config.endpoint, config.name, version=version, access=Access.find(host=config.endpoint_host)
+    ) as client:
         yield ask

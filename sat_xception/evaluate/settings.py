@@ -35,6 +35,7 @@ class EvaluateConfig(StepConfig):
     endpoint: Address = Field(
         "", description="Instead of --model: address of a running server, whose predictions are scored."
     )
+    endpoint_host: str = Field("", description="Host header for --endpoint, if that is a gateway's IP address.")
     name: str = model_name("Name of the served model.")
     examples: Examples = Field(description="Examples written by convert.")
     out: Result = Field(description="Folder to write evaluation.json, predictions.parquet and the report to.")

@@ -24,7 +24,7 @@ KSERVE = {
         ({**LOCAL, "traffic_steps": (100,)}, "--traffic-steps needs --target kserve"),
         ({**LOCAL, "dry_run": True}, "--dry-run needs --target kserve"),
         ({**LOCAL, "storage_uri": "pvc://models"}, "--storage-uri needs --target kserve"),
-        ({**KSERVE, "endpoint": ""}, "--endpoint must be the http:// or https:// address that users use"),
+        ({**LOCAL, "reason": "none is wanted"}, "--reason goes with --target none"),
         ({**KSERVE, "endpoint": "grpc://host:1"}, "--endpoint must be the http:// or https:// address"),
         (
             {**KSERVE, "model_root": "models"},
@@ -35,7 +35,7 @@ KSERVE = {
             "az://bucket/models is in Azure; give an address at gs://",
         ),
         ({**KSERVE, "storage_uri": "az://bucket/models"}, "--storage-uri: expected what KServe reads"),
-        ({**KSERVE, "model_root": "minio://bucket/m"}, "minio:// isn't known; expected a path on this machine, or an"),
+        ({**KSERVE, "model_root": "oci://bucket/m"}, "oci:// isn't known; expected a path on this machine, or an"),
         ({**KSERVE, "storage_uri": "/models"}, "--storage-uri: expected what KServe reads"),
         ({**KSERVE, "traffic_steps": (10, 50)}, "--traffic-steps: expected rising shares"),
         ({**KSERVE, "traffic_steps": (50, 10, 100)}, "--traffic-steps: expected rising shares"),
@@ -54,6 +54,7 @@ def test_a_setting_that_doesnt_fit_is_named(settings, said):
 
 def test_settings_that_fit_are_taken():
     assert load_config(DeployConfig, None, LOCAL).target == "local"
+    assert load_config(DeployConfig, None, {**KSERVE, "endpoint": "", "model_root": "minio://bucket/m"}).endpoint == ""
     assert str(load_config(DeployConfig, None, {**KSERVE, "model_root": "s3://bucket/m"}).model_root) == "s3://bucket/m"
     assert load_config(DeployConfig, None, {**KSERVE, "traffic_steps": [100]}).traffic_steps == (100,)
     on_a_volume = load_config(DeployConfig, None, {**KSERVE, "model_root": "/mnt/m", "storage_uri": "pvc://models/m/"})
@@ -63,8 +64,9 @@ def test_settings_that_fit_are_taken():
 def test_a_rollback_goes_at_once_and_compares_nothing_unless_asked():
     config = load_config(RollbackConfig, None, {"endpoint": "http://10.0.0.1"})
     assert (config.traffic_steps, config.step_minutes, config.min_agreement, config.max_slowdown) == ((100,), 0, 0, 0)
+    assert load_config(RollbackConfig, None, {}).endpoint == ""  # that of the gateway
     with pytest.raises(ConfigError, match="--endpoint must be"):
-        load_config(RollbackConfig, None, {})
+        load_config(RollbackConfig, None, {"endpoint": "grpc://10.0.0.1"})
 
 
 @pytest.mark.parametrize("config", [DeployConfig, RollbackConfig])
