@@ -8,7 +8,7 @@ import pytest
 from tests.manifests import check
 from tests.manifests.schemas import Schemas
 
-OVERLAYS = ("base", "overlays/local", "overlays/gpu", "overlays/prod")
+OVERLAYS = ("base", "overlays/local", "overlays/gpu", "overlays/prod", "overlays/kubeflow")
 
 _rendered = cache(check.render)
 _rendered_component = cache(check.render_component)

@@ -43,7 +43,10 @@ def test_everything_has_the_names_that_others_rely_on(overlay):
 def test_all_of_it_is_in_one_namespace_and_says_what_it_belongs_to(overlay):
     for item in overlay:
         cluster = item["kind"] in ("Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterStorageContainer")
-        assert item["metadata"].get("namespace") == (None if cluster else "sat-xception"), item["metadata"]["name"]
+        # The store's own policy lets the endpoint's pods in.
+        beside = (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "sat-xception-models")
+        namespace = None if cluster else "kubeflow" if beside else "sat-xception"
+        assert item["metadata"].get("namespace") == namespace, item["metadata"]["name"]
         assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == "sat-xception", item["metadata"]["name"]
 
 
@@ -116,20 +119,31 @@ def test_the_deployer_may_do_what_it_does_and_nothing_else(overlay):
     assert granted == {resource: set(verbs) for resource, verbs in PERMISSIONS.items()}
 
 
-def test_the_cluster_is_asked_for_its_definitions_alone(overlay):
+def test_the_cluster_is_asked_for_its_definitions_and_our_gateway_alone(overlay):
     objects = objects_of(overlay)
     assert [name for kind, name in objects if kind == "ClusterRole"] == ["sat-xception-preflight"]
-    (rule,) = objects["ClusterRole", "sat-xception-preflight"]["rules"]
-    assert rule == {
-        "apiGroups": ["apiextensions.k8s.io"],
-        "resources": ["customresourcedefinitions"],
-        "resourceNames": list(PREFLIGHT_PERMISSIONS),
-        "verbs": ["get"],
-    }
+    assert objects["ClusterRole", "sat-xception-preflight"]["rules"] == [
+        {
+            "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions"],
+            "resourceNames": list(PREFLIGHT_PERMISSIONS),
+            "verbs": ["get"],
+        },
+        {
+            "apiGroups": ["gateway.networking.k8s.io"],
+            "resources": ["gateways"],
+            "resourceNames": [objects[ROUTE]["spec"]["parentRefs"][0]["name"]],
+            "verbs": ["get"],
+        },
+    ]
 
 
-@pytest.mark.parametrize(("name", "others"), [("base", []), ("overlays/prod", [("pipeline-runner", "kubeflow")])])
-def test_roles_are_bound_to_our_account_and_in_prod_to_that_of_the_pipelines(name, others, rendered):
+PIPELINES = [("pipeline-runner", "kubeflow")]
+BOUND = [("base", []), ("overlays/prod", PIPELINES), ("overlays/kubeflow", PIPELINES)]
+
+
+@pytest.mark.parametrize(("name", "others"), BOUND)
+def test_roles_are_bound_to_our_account_and_in_these_overlays_to_that_of_the_pipelines(name, others, rendered):
     objects = rendered(name)
     for kind, binding in (("RoleBinding", "sat-xception-deployer"), ("ClusterRoleBinding", "sat-xception-preflight")):
         item = objects[kind, binding]
@@ -188,7 +202,7 @@ def at(item, path):
     return item
 
 
-@pytest.mark.parametrize("overlay_name", ["local", "gpu", "prod"])
+@pytest.mark.parametrize("overlay_name", ["local", "gpu", "prod", "kubeflow"])
 def test_an_overlay_only_patches(overlay_name):
     folder = check.ROOT / "overlays" / overlay_name
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
@@ -206,7 +220,7 @@ def test_a_patch_holds_what_differs_and_no_more(path, rendered):
     before = rendered(below)[patch["kind"], patch["metadata"]["name"]]
     identity = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")}
     changes = [(field, value) for field, value in leaves(patch) if field not in identity]
-    assert len(PATCHES) == 6 and changes
+    assert len(PATCHES) == 8 and changes
     assert [field for field, value in changes if at(before, field) == value] == []
 
 
@@ -222,8 +236,8 @@ def test_a_file_holds_one_object_is_named_after_it_and_is_used(folder):
         assert name == f"{item['metadata']['name']}-{item['kind'].lower()}.yaml"
 
 
-def site():
-    lines = (check.ROOT / "overlays/prod/site.env").read_text().splitlines()
+def site(overlay="prod"):
+    lines = (check.ROOT / "overlays" / overlay / "site.env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -237,6 +251,8 @@ def test_each_value_of_ones_own_reaches_its_place_and_replaces_the_example(tmp_p
     route = objects[ROUTE]["spec"]
     assert route["hostnames"] == [mine["host"]]
     assert route["parentRefs"] == [{"name": mine["gateway"], "namespace": mine["gateway_namespace"]}]
+    gateways = objects["ClusterRole", "sat-xception-preflight"]["rules"][1]
+    assert (gateways["resources"], gateways["resourceNames"]) == (["gateways"], [mine["gateway"]])
     annotations = objects["ServiceAccount", "sat-xception-model-reader"]["metadata"]["annotations"]
     assert annotations == {"iam.gke.io/gcp-service-account": mine["google_service_account"]}
     pipelines = {
@@ -254,3 +270,26 @@ def test_each_value_of_ones_own_reaches_its_place_and_replaces_the_example(tmp_p
     namespaces = set(re.findall(r"kubernetes.io/metadata.name: (\S+)", policies))
     places = ("gateway_proxy_namespace", "pipeline_namespace", "prometheus_namespace")
     assert namespaces == {"kube-system", *(mine[key] for key in places)}
+
+
+def test_a_profile_of_a_multi_user_kubeflow_is_named_in_one_file(tmp_path):
+    shutil.copytree(check.ROOT, tmp_path / "manifests")
+    folder = tmp_path / "manifests/overlays/kubeflow"
+    mine = {"pipeline_namespace": "team", "pipeline_service_account": "default-editor", "kserve_version": "v0.21.0"}
+    assert site("kubeflow").keys() == mine.keys()
+    (folder / "site.env").write_text("".join(f"{key}={value}\n" for key, value in mine.items()))
+    objects = objects_of(check.render(folder))
+    for binding in (("RoleBinding", "sat-xception-deployer"), ("ClusterRoleBinding", "sat-xception-preflight")):
+        account = {"kind": "ServiceAccount", "name": "default-editor", "namespace": "team"}
+        assert objects[binding]["subjects"][1] == account
+    peers = objects["NetworkPolicy", "model-server"]["spec"]["ingress"][0]["from"]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team"}}} in peers
+    container = objects["ClusterStorageContainer", "sat-xception-storage-initializer"]["spec"]["container"]
+    assert container["image"].endswith(":v0.21.0")
+
+
+def test_the_overlay_for_kubeflow_reads_models_from_its_store(rendered):
+    objects = rendered("overlays/kubeflow")
+    assert objects["Secret", "sat-xception-storage"]["metadata"]["annotations"]["serving.kserve.io/s3-endpoint"]
+    assert objects["ServiceAccount", "sat-xception-model-reader"]["secrets"] == [{"name": "sat-xception-storage"}]
+    assert objects[TEMPLATE]["spec"]["predictor"]["storageContainerName"] == "sat-xception-storage-initializer"

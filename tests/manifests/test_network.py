@@ -38,7 +38,9 @@ def matches(peer, namespace, labels, address):
 @pytest.fixture
 def allowed(overlay):
     """Return a function that tells whether a pod of ours may exchange packets with somebody."""
-    policies = [item["spec"] for item in overlay if item["kind"] == "NetworkPolicy"]
+    policies = [
+        item["spec"] for item in overlay if item["kind"] == "NetworkPolicy" and item["metadata"]["namespace"] == HERE
+    ]
 
     def ask(direction, pod, port, *, namespace=None, labels=None, address=None, protocol="TCP"):
         peers, kind = {"in": ("from", "Ingress"), "out": ("to", "Egress")}[direction]

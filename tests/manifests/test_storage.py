@@ -21,6 +21,8 @@ def test_the_endpoints_account_names_the_secret(component, rendered_component):
 
 
 def test_without_one_of_them_it_names_none(overlay):
+    if any((item["kind"], item["metadata"]["name"]) == SECRET for item in overlay):
+        pytest.skip("this overlay has one")
     assert not any("secrets" in item for item in overlay if item["kind"] == "ServiceAccount")
 
 
