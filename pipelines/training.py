@@ -63,10 +63,10 @@ def training(
     data_zoom: int = 18,
     deploy_endpoint: str = "",
     deploy_model_name: str = "school-classifier",
-    deploy_model_root: str = "models/serving",
+    deploy_model_root: str = "",
     deploy_namespace: str = "sat-xception",
     deploy_strategy: str = "auto",
-    deploy_target: str = "local",
+    deploy_target: str = "auto",
     gate_max_loss: float = 0.01,
     gate_min_accuracy: float = 0.85,
     gate_min_precision: float = 0.5,
@@ -99,15 +99,17 @@ def training(
         data_zoom: Zoom of the tiles, with data_labels.
         deploy_endpoint: Address of the server that watches the model root: http://, https:// or grpc://, host and port.
             Empty: a temporary server is started for the check. With deploy_target 'kserve', the http:// or https://
-            address that users call.
+            address that users call; by default that of the HTTPRoute's Gateway.
         deploy_model_name: Name of the served model.
         deploy_model_root: Folder, local or in a bucket, that the endpoint's server watches; the model is written to its
-            <name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>.
+            <name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>. Empty: the object
+            store of Kubeflow Pipelines with 'kserve', else models/serving.
         deploy_namespace: Namespace of the endpoint on the cluster.
         deploy_strategy: How traffic is split: KServe's own `spec.canary`, or two InferenceServices behind one
             HTTPRoute.
-        deploy_target: Deployment target: a model root that `sat_xception serve` watches, or KServe on a cluster. With
-            none, the package is only checked.
+        deploy_target: Deployment target: 'kserve', KServe on the cluster; 'local', a model root that `sat_xception
+            serve` watches; 'none', the package is only checked. 'auto': on a cluster 'kserve' if KServe and the
+            manifests are there, else 'none', with the reason; 'local' on this machine.
         gate_max_loss: Maximum loss of accuracy against the serving model; 1 disables the check.
         gate_min_accuracy: Minimum validation accuracy.
         gate_min_precision: Minimum precision of the positive class (macro average without one).
@@ -214,6 +216,7 @@ def training(
             deployed = deploy(
                 settings=settings_of["deploy"],
                 served_model=packaged.outputs["served_model"],
+                reason=settings_of["deploy_reason"],
                 baseline=data_baseline,
                 run=run,
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.gateways import RandomChoice
-from tests.kserve_pods import GATEWAY, KSERVE, Pods, backend_of, refused_canary, replicas_of
+from tests.kserve_pods import GATEWAY, KSERVE, STORAGE, Pods, backend_of, refused_canary, replicas_of
 from tests.predictors import SmallPredictor
 
 # Rounds of the controller until a route follows: with KServe and a gateway it was 2 s.
@@ -60,6 +60,7 @@ class KServeCluster:
         self.api.reads_kserve = bool(canary)
         self.api.busy = lambda verb, plural: self.hold == "making" and (verb, plural) == ("patch", "inferenceservices")
         self.fates = {}
+        self.fetch = lambda uri: self.root / uri.removeprefix(f"{STORAGE}/")  # what a pod's storage-initializer does
         self.servers = {}
         self.ticks = Counter()
         self.weights = {}

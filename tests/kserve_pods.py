@@ -163,7 +163,7 @@ class Pods:
         running = self.cluster.servers.get(self.backend)
         if running and running[1] == self.uri:
             return
-        release = self.cluster.root / self.uri.removeprefix(STORAGE + "/")
+        release = self.cluster.fetch(self.uri)
         folder = self.cluster.folder / "pods" / self.service["metadata"]["uid"] / self.uri.rsplit("/", 1)[1]
         if not folder.exists():
             shutil.copytree(release, folder / self.cluster.name)

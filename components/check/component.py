@@ -38,11 +38,13 @@ def check(
     train_fine_tune_epochs: int,
     xception_weights: str,
     run: str,
+    summary: dsl.Output[dsl.Markdown],
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Outputs",
     [
         ("source", str),
         ("baseline_run", str),
+        ("deploy_reason", str),
         # In the order of the tasks in TRAINING, which is the order of the texts that are returned.
         ("convert", str),
         ("validate", str),
@@ -55,7 +57,9 @@ def check(
         ("deploy", str),
     ],
 ):
-    """Check every setting of every step; with a dataset store, also assemble the dataset and store it there.
+    """Check every setting of every step, and whether the cluster can serve the model.
+
+    With a dataset store, also assemble the dataset and store it there.
 
     Args:
         data: Sets assemble.data.
@@ -87,20 +91,23 @@ def check(
         train_fine_tune_epochs: Sets train.fine_tune_epochs.
         xception_weights: Sets xception.weights.
         run: Id of the run.
+        summary: Where a model that passes the gate is deployed, with the checks of the cluster.
 
     Returns:
-        The source of the dataset, for assemble; the run id if there is a baseline, which the cache can't see; and the
-        settings of each task.
+        The source of the dataset, for assemble; the run id if there is a baseline, which the cache can't see; why
+        nothing will be deployed, if the cluster can't serve the model; and the settings of each task.
     """
-    parameters = dict(locals())  # before there is anything else in it
+    parameters = {name: value for name, value in locals().items() if name != "summary"}  # nothing else is in it yet
 
     import json
+    import pathlib
 
     from sat_xception.dataset.source import find_source
-    from sat_xception.kubeflow.training_settings import TRAINING
+    from sat_xception.kubeflow.deploy_target import check_training
     from sat_xception.steps import reporting_errors
 
     with reporting_errors("check"):
-        texts = TRAINING.check(parameters)
+        texts, target = check_training(parameters, summary.uri)
         source = find_source(json.loads(texts.pop("assemble")), data_store, run)
-    return (source, run if data_baseline else "", *texts.values())
+    pathlib.Path(summary.path).write_text(target.markdown(), encoding="utf-8")
+    return (source, run if data_baseline else "", target.reason, *texts.values())

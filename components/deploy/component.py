@@ -9,6 +9,7 @@ from components.images import image
 def deploy(
     settings: str,
     served_model: dsl.Input[dsl.Model],
+    reason: str,
     baseline: str,
     run: str,
     deployment: dsl.Output[dsl.Artifact],
@@ -19,6 +20,7 @@ def deploy(
     Args:
         settings: Settings of the step that differ from its defaults, as JSON.
         served_model: Model root of the package step.
+        reason: Why the model is only packaged, if the cluster can't serve it; "" otherwise.
         baseline: Folder for the record of the run's outcome; "" means none.
         run: Id of the run.
         deployment: The deployment record.
@@ -29,7 +31,7 @@ def deploy(
     from sat_xception.notify.last_run import finish_run
     from sat_xception.steps import reporting_errors, run_step
 
-    result = run_step("deploy", settings, package=served_model.path, out=deployment.path)
+    result = run_step("deploy", settings, package=served_model.path, out=deployment.path, reason=reason)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
     with reporting_errors("deploy"):
         finish_run(baseline, run, result.outcome())

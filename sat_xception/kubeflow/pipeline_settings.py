@@ -163,8 +163,18 @@ class PipelineSettings:
         self.adjust(resolved)
         return resolved, problems
 
-    def check(self, given: Mapping[str, object], origin: str = SETTINGS) -> dict[str, str]:
+    def check(
+        self,
+        given: Mapping[str, object],
+        origin: str = SETTINGS,
+        settle: Callable[[Resolved], None] = lambda resolved: None,
+    ) -> dict[str, str]:
         """Check all parameters and settings; return the settings of each task as JSON.
+
+        Args:
+            given: Parameters by name; those that aren't given have their defaults.
+            origin: Source of the YAML text, for messages.
+            settle: Changes settings whose values depend on where the pipeline runs, before they are checked.
 
         Raises:
             ConfigError: Something is wrong; the message names every mistake.
@@ -175,6 +185,7 @@ class PipelineSettings:
         except ValueError as error:
             resolved, _ = self.resolve({**given, SETTINGS: ""})
             problems, readable = [str(error)], False
+        settle(resolved)
         texts = {}
         own = Task(self.parameters, ())
         names = {name: name for name in self.parameters.model_fields}

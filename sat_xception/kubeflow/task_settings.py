@@ -86,13 +86,17 @@ class TaskSettings:
 
     def explain(self, fault: Fault) -> str:
         """Return the message of an error, with the names that the user gave or can give."""
-        message = _FLAG.sub(lambda flag: self._shown(flag), fault.why)
+        message = self.renamed(fault.why)
         if not fault.path:  # an error of several settings together
             return message
         setting, *inside = fault.path
         position = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
         got = "" if fault.is_missing else f"; got {masked(fault.value)}"
         return f"{self.names.get(str(setting), setting)}{position}: {message}{got}"
+
+    def renamed(self, message: str) -> str:
+        """Return a message with the names that the user gave or can give instead of flags."""
+        return _FLAG.sub(lambda flag: self._shown(flag), message)
 
     def _shown(self, flag: re.Match[str]) -> str:
         return self.names.get(flag[1].replace("-", "_"), flag[0])

@@ -20,12 +20,26 @@ from sat_xception.settings.config import StepConfig
 from sat_xception.settings.types import ResultOrNone
 from sat_xception.validation.settings import ValidateConfig
 
-__all__ = ["SAMPLE", "TRAINED_BACKBONES", "TRAINING", "Toleration", "TrainingParameters"]
+__all__ = [
+    "INSTALLATION_ROOT",
+    "LOCAL_ROOT",
+    "SAMPLE",
+    "TRAINED_BACKBONES",
+    "TRAINING",
+    "Toleration",
+    "TrainingParameters",
+    "set_model_root",
+]
 
 # Backbones that the pipeline trains, in the order of its tasks.
 TRAINED_BACKBONES = ("xception", "mobilenetv2")
 # Value of `data` for the synthetic sample.
 SAMPLE = "sample"
+
+# Model root if none is given: on this machine; and on a cluster with KServe, in the store of Kubeflow Pipelines. The
+# bucket is the default one, which the first task replaces by that of the run.
+LOCAL_ROOT = "models/serving"
+INSTALLATION_ROOT = "minio://mlpipeline/sat-xception/models"
 
 
 class Toleration(BaseModel):
@@ -88,7 +102,7 @@ def _train(backbone: str) -> Task:
     return Task(TrainConfig, ("train", backbone), inputs=("examples", "out"), fixed=fixed)
 
 
-_SERVING = {"name": "deploy.name", "model_root": "deploy.model_root", "endpoint": "deploy.endpoint"}
+_SERVING = {name: f"deploy.{name}" for name in ("name", "model_root", "endpoint", "endpoint_host")}
 # The test split is scored once, by package.
 _SPLIT = {"split": "valid"}
 
@@ -103,7 +117,7 @@ _TASKS = {
     "package": Task(
         PackageConfig, ("package",), inputs=("model", "examples", "decision", "out"), taken={"name": "deploy.name"}
     ),
-    "deploy": Task(DeployConfig, ("deploy",), inputs=("package", "out"), fixed={"dry_run": False}),
+    "deploy": Task(DeployConfig, ("deploy",), inputs=("package", "out"), fixed={"dry_run": False, "reason": ""}),
 }
 
 _HEADLINES = {
@@ -124,18 +138,25 @@ _HEADLINES = {
         ("deploy.endpoint",),
         help="Address of the server that watches the model root: http://, https:// or grpc://, host and port. Empty: a "
         "temporary server is started for the check. With deploy_target 'kserve', the http:// or https:// address that "
-        "users call.",
+        "users call; by default that of the HTTPRoute's Gateway.",
     ),
     "deploy_model_name": Headline(("deploy.name",)),
     "deploy_model_root": Headline(
         ("deploy.model_root",),
-        "models/serving",
+        "",
         "Folder, local or in a bucket, that the endpoint's server watches; the model is written to its "
-        "<name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>.",
+        "<name>/<version>, with deploy_target 'kserve' to its <name>-releases/<version>/<version>. Empty: the object "
+        f"store of Kubeflow Pipelines with 'kserve', else {LOCAL_ROOT}.",
     ),
     "deploy_namespace": Headline(("deploy.namespace",)),
     "deploy_strategy": Headline(("deploy.strategy",)),
-    "deploy_target": Headline(("deploy.target",)),
+    "deploy_target": Headline(
+        ("deploy.target",),
+        "auto",
+        "Deployment target: 'kserve', KServe on the cluster; 'local', a model root that `sat_xception serve` watches; "
+        "'none', the package is only checked. 'auto': on a cluster 'kserve' if KServe and the manifests are there, "
+        "else 'none', with the reason; 'local' on this machine.",
+    ),
     "gate_max_loss": Headline(("gate.max_loss",)),
     "gate_min_accuracy": Headline(("gate.min_accuracy",)),
     "gate_min_precision": Headline(("gate.min_precision",)),
@@ -161,6 +182,22 @@ _KEPT = {
     "assemble": ("tile_cache",),
     **{backbone: ("checkpoints", "tensorboard") for backbone in TRAINED_BACKBONES},
 }
+
+
+def set_model_root(resolved: Resolved, root: str) -> None:
+    """Set the model root of the tasks that write and read it."""
+    for task in ("deploy", "evaluate_serving"):
+        resolved.tasks[task].values["model_root"] = root
+
+
+def _set_dependent_defaults(resolved: Resolved) -> None:
+    """Set the default model root, and leave out the sample if other data is given."""
+    deploy = resolved.tasks["deploy"]
+    if not deploy.get("model_root"):
+        target = deploy.get("target")
+        on_kserve = target == "kserve" or (target == "auto" and in_pod())
+        set_model_root(resolved, INSTALLATION_ROOT if on_kserve else LOCAL_ROOT)
+    _take_one_source(resolved)
 
 
 def _take_one_source(resolved: Resolved) -> None:
@@ -201,7 +238,7 @@ TRAINING = PipelineSettings(
     tasks=_TASKS,
     headlines=_HEADLINES,
     parameters=TrainingParameters,
-    adjust=_take_one_source,
+    adjust=_set_dependent_defaults,
     find_problems=_find_problems_in_a_pod,
     flat_key="backbone",
     moved_from={"data": ("assemble", "validate")},

@@ -11,6 +11,7 @@ from sat_xception.storage.atomic import (
     write_stored_bytes,
 )
 from sat_xception.storage.commit_marker import (
+    check_writable,
     is_committed,
     marked_below,
     prepare_upload,
@@ -29,6 +30,7 @@ __all__ = [
     "GcsPath",
     "Stored",
     "atomic_folder",
+    "check_writable",
     "facts_digest",
     "fetch_file",
     "fetch_folder",

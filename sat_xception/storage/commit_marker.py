@@ -6,6 +6,7 @@ Instead, one of the folder's own files, the marker, is written last and removed 
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from sat_xception.errors import ConfigError
@@ -14,7 +15,14 @@ from sat_xception.storage.address import RemotePath
 from sat_xception.storage.parallel import in_parallel
 from sat_xception.storage.store import ConflictError, Store, open_store
 
-__all__ = ["is_committed", "marked_below", "prepare_upload", "remove_committed", "upload_with_marker"]
+__all__ = [
+    "check_writable",
+    "is_committed",
+    "marked_below",
+    "prepare_upload",
+    "remove_committed",
+    "upload_with_marker",
+]
 
 _log = get_logger(__name__)
 
@@ -52,6 +60,19 @@ def prepare_upload(address: RemotePath) -> None:
     """
     with open_store(address) as store, store.reporting("write", address):
         store.prepare(address.object)
+
+
+def check_writable(address: RemotePath, timeout_s: float) -> None:
+    """Write and remove an object below an address, without retries, so that a missing permission is found at once.
+
+    Raises:
+        ConfigError: There is no such bucket.
+        ServiceError: The bucket can't be reached or written.
+    """
+    name = f"{address.object}/check-{uuid.uuid4().hex}"
+    with open_store(address, retries=False, timeout_s=timeout_s) as store, store.reporting("write", address):
+        store.put(name, b"", patient=False)
+        store.delete(name)
 
 
 def upload_with_marker(folder: Path, address: RemotePath, last: tuple[str, ...]) -> None:

@@ -112,13 +112,30 @@ def test_the_first_task_refuses_a_parameter_of_a_later_one_before_it_reads_the_d
     assert "nowhere" not in reason
 
 
-def test_on_a_cluster_the_first_task_refuses_the_defaults_of_deploy(run_check, tmp_path, monkeypatch):
+def test_on_a_cluster_the_first_task_refuses_a_local_target_without_a_server(run_check, tmp_path, monkeypatch):
     monkeypatch.setenv("SAT_XCEPTION_TERMINATION_LOG", str(tmp_path / "reason.json"))
     monkeypatch.setenv("KFP_POD_NAME", "run-1-system-container-impl-1")
     with pytest.raises(SystemExit) as ended:
-        run_check()
+        run_check(deploy_target="local")
     assert ended.value.code == 2
     assert "deploy_target: 'local' needs deploy_endpoint" in json.loads((tmp_path / "reason.json").read_text())["error"]
+
+
+def test_without_a_kubernetes_to_ask_the_first_task_says_that_the_run_ends_with_a_packaged_model(
+    launcher, run_check, monkeypatch
+):
+    monkeypatch.setenv("KFP_POD_NAME", "run-1-system-container-impl-1")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "nowhere")
+    checked = run_check()
+    assert checked["deploy_reason"].startswith("API server: no cluster to deploy to")
+    assert json.loads(checked["deploy"])["target"] == "none"
+    assert "This run ends with a packaged model" in launcher.outputs["check/summary"].path.read_text()
+
+
+def test_on_this_machine_the_first_task_says_where_the_model_goes(launcher, run_check):
+    assert run_check()["deploy_reason"] == ""
+    page = launcher.outputs["check/summary"].path.read_text()
+    assert "A model that passes the gate is copied to models/serving." in page
 
 
 @pytest.fixture
@@ -250,16 +267,20 @@ def test_notify_is_told_the_state_as_the_driver_writes_it(launcher, capsys, monk
     assert f"school-classifier-training: {shown[state]}" in capsys.readouterr().out
 
 
-def _deploy_nowhere(launcher, ending):
+def _deploy_nowhere(launcher, ending, reason=""):
     settings = as_settings(target="none", model_root="models/serving")
     served = launcher.outputs["package/served_model"]
-    launcher.run("deploy", in_group=True, settings=settings, served_model=served, **ending)
+    launcher.run("deploy", in_group=True, settings=settings, served_model=served, reason=reason, **ending)
 
 
 def test_a_target_of_none_ends_with_the_packaged_model(launcher, packaged, tmp_path):
     launcher.store("package/served_model", packaged)
-    _deploy_nowhere(launcher, {"baseline": str(tmp_path / "baseline"), "run": "run-1"})
-    assert "is packaged and not deployed" in launcher.outputs["deploy/summary"].path.read_text()
+    ending = {"baseline": str(tmp_path / "baseline"), "run": "run-1"}
+    _deploy_nowhere(launcher, ending, reason="KServe: not installed")
+    assert "KServe: not installed" in launcher.outputs["deploy/summary"].path.read_text()
+    assert outcome_of(tmp_path / "baseline", "run-1").endswith("and not deployed: KServe: not installed")
+    _deploy_nowhere(launcher, ending)
+    assert "`deploy_target` is `none`" in launcher.outputs["deploy/summary"].path.read_text()
     assert outcome_of(tmp_path / "baseline", "run-1").startswith("mobilenetv2 is packaged as school-classifier version")
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,6 +22,8 @@ CONTEXTS = (
     {"convert": {"runner": "FlinkRunner"}},
     {"deploy": {"target": "kserve", "endpoint": "http://gateway", "model_root": "gs://bucket/models"}},
 )
+# The page that the component writes.
+SUMMARY = SimpleNamespace(uri="", path=os.devnull)
 
 
 @pytest.fixture(autouse=True)
@@ -32,22 +36,28 @@ def run_check(sections):
     """Return the settings of every task that the component returns for a YAML text."""
     parameters = (*TRAINING.headlines, *TRAINING.parameters.model_fields)
     given = {name: TRAINING.default_of(name) for name in parameters}
-    returned = check.python_func(**given, settings=yaml.safe_dump(sections), run="run-1")
-    outputs = dict(zip(check.component_spec.outputs, returned, strict=True))
+    returned = check.python_func(**given, settings=yaml.safe_dump(sections), run="run-1", summary=SUMMARY)
+    names = [name for name in check.component_spec.outputs if name != "summary"]
+    outputs = dict(zip(names, returned, strict=True))
     source = json.loads(outputs.pop("source"))
     assert source["run"] == "run-1"
-    assert outputs.pop("baseline_run") == ""
+    assert outputs.pop("baseline_run") == outputs.pop("deploy_reason") == ""
     return {task: json.loads(text) for task, text in outputs.items()} | {"assemble": source["settings"]}
 
 
 def test_the_outputs_of_the_component_are_in_the_order_of_the_tasks():
     """It returns the texts in that order, so an output at another position would be the settings of another task."""
-    outputs = list(check.component_spec.outputs)
-    assert outputs == ["source", "baseline_run", *(task for task in TRAINING.tasks if task != "assemble")]
+    outputs = [name for name in check.component_spec.outputs if name != "summary"]  # artifacts come first
+    assert outputs == [
+        "source",
+        "baseline_run",
+        "deploy_reason",
+        *(task for task in TRAINING.tasks if task != "assemble"),
+    ]
 
 
 def test_the_component_returns_the_text_of_each_task():
-    texts = TRAINING.check({})
+    texts = TRAINING.check({"deploy_target": "local"})  # what "auto" is on this machine
     assert run_check({}) == {task: json.loads(text) for task, text in texts.items()}
 
 

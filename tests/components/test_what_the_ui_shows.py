@@ -26,7 +26,7 @@ MOST_HTML, MOST_MARKDOWN, MOST_METADATA = 2_000_000, 50_000, 1_000_000
 INLINE = ("data:image/jpeg;base64,", "data:image/png;base64,", "#")
 PAGES = {"assemble/report", "validate/report", "train/curves", "evaluate/report", "evaluate-serving/report"}
 PAGES |= {"gate/report"}
-TEXTS = {"package/card", "deploy/summary"}
+TEXTS = {"check/summary", "package/card", "deploy/summary"}
 
 
 # Whatever comes of the data is accepted and deployed.
@@ -104,7 +104,14 @@ def run_all(launcher, given):
     winner = decided["Output"]
     launcher.run("package", in_group=True, settings=checked["package"], winner=winner, **models, **examples)
     served = made["package/served_model"]
-    launcher.run("deploy", in_group=True, settings=checked["deploy"], served_model=served, **ending)
+    launcher.run(
+        "deploy",
+        in_group=True,
+        settings=checked["deploy"],
+        served_model=served,
+        reason=checked["deploy_reason"],
+        **ending,
+    )
 
 
 def text_of(run, name):

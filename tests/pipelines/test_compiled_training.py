@@ -29,7 +29,7 @@ ACTS_OUTSIDE = {"check", "evaluate-serving", "gate", "deploy", "notify"}
 GROUPS = ("exit-handler-1", "condition-2")
 TRIED_AGAIN = {"check", "assemble", "train", "train-2", "deploy"}
 # Output artifacts: each is a node of the graph in the UI.
-ARTIFACTS = {"check": 0, "assemble": 2, "convert": 1, "validate": 2, "train": 2, "train-2": 2, "evaluate": 2}
+ARTIFACTS = {"check": 1, "assemble": 2, "convert": 1, "validate": 2, "train": 2, "train-2": 2, "evaluate": 2}
 ARTIFACTS |= {"evaluate-2": 2, "evaluate-serving": 2, "gate": 3, "package": 2, "deploy": 2, "notify": 0}
 
 
@@ -223,13 +223,13 @@ def test_the_first_step_takes_every_parameter_and_returns_a_text_for_every_task(
         if name != "run"
     } == {name: name for name in parameters}
     outputs = documents[0]["components"]["comp-check"]["outputDefinitions"]["parameters"]
-    assert set(outputs) == {"source", "baseline_run", *TRAINING.tasks} - {"assemble"}
+    assert set(outputs) == {"source", "baseline_run", "deploy_reason", *TRAINING.tasks} - {"assemble"}
     assert {output["parameterType"] for output in outputs.values()} == {"STRING"}
 
 
 def test_every_other_task_takes_the_settings_that_the_first_one_made_for_it(tasks):
     own = {"train": "xception", "train-2": "mobilenetv2", "evaluate-2": "evaluate"}
-    others = {"baseline", "run", "winner"}
+    others = {"baseline", "run", "winner", "reason"}
     for name, task in tasks.items():
         given = {
             key: value
@@ -248,6 +248,8 @@ def test_every_other_task_takes_the_settings_that_the_first_one_made_for_it(task
             assert given["settings"] == of_check(settings)
         assert set(given) - {"settings"} <= others, name
     assert tasks["validate"]["inputs"]["parameters"]["run"] == of_check("baseline_run")
+    reason = tasks["deploy"]["inputs"]["parameters"]["reason"]["componentInputParameter"]
+    assert reason == "pipelinechannel--check-deploy_reason"
     for name in ("gate", "deploy", "notify"):
         baseline = tasks[name]["inputs"]["parameters"]["baseline"]["componentInputParameter"]
         assert baseline.removeprefix("pipelinechannel--") == "data_baseline"

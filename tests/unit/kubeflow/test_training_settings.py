@@ -127,7 +127,7 @@ def test_evaluations_package_and_deploy_have_the_same_name_and_model_root():
     assert checked["package"] == {"name": "schools"}
     serving = {"name": "schools", "model_root": "gs://bucket/m", "endpoint": "http://h:1"}
     assert checked["evaluate_serving"] == {"split": "valid", **serving}
-    assert checked["deploy"] == {"dry_run": False, **serving}
+    assert checked["deploy"] == {"dry_run": False, "reason": "", "target": "auto", **serving}
     assert (
         check(deploy_model_name="schools", deploy_model_root="gs://bucket/m", deploy_endpoint="http://h:1") == checked
     )
@@ -181,7 +181,7 @@ def test_labels_take_the_place_of_the_sample_wherever_they_are_given():
             "train.search_trials tries heads on learnt fea",
         ),
         ({"convert": {"beam_options": ["--a"]}}, {}, "convert.beam_options are for the convert.runner that takes them"),
-        ({"deploy": {"tiles": "t"}}, {}, "deploy.tiles needs deploy_target kserve"),
+        ({"deploy": {"tiles": "t"}}, {"deploy_target": "local"}, "deploy.tiles needs deploy_target kserve"),
         ({"xception": {"input_size": 70}}, {}, "xception.input_size: xception takes 71 pixels or more"),
         ({"train": {"input_size": 40}}, {}, "train.input_size: xception takes 71 pixels or more"),
     ],
@@ -328,8 +328,9 @@ def in_a_pod(monkeypatch):
 
 
 @pytest.mark.usefixtures("in_a_pod")
-def test_in_a_pod_the_defaults_are_refused_with_what_to_set():
-    text = message()
+def test_in_a_pod_a_local_target_is_refused_with_what_to_set():
+    check()
+    text = message(deploy_target="local")
     assert (
         "deploy_model_root: 'models/serving' is lost with its pod, and nothing could serve it; give an address in a"
         in text
