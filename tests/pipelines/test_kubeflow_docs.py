@@ -53,10 +53,11 @@ def run_script(folder, environment):
 
 
 def check_ours(server, shown):
-    """Check what `sat_xception` did: two runs, a version each content, a schedule that came and went."""
+    """Check what `sat_xception` did: three runs, a version each content, a schedule that came and went."""
     parameters = [run["runtime_config"]["parameters"] for run in server.all("runs")]
     assert parameters[0] == {"data": "sample", "mobilenetv2_alpha": 0.35, "deploy_target": "none"}
-    assert type(parameters[1]["mobilenetv2_alpha"]) is float
+    assert parameters[1] == {}  # the defaults
+    assert type(parameters[2]["mobilenetv2_alpha"]) is float
     assert "created   school-classifier-nightly\n" in shown
     assert "deleted   school-classifier-nightly" in shown
     return parameters
@@ -87,8 +88,8 @@ def recorded(environment, tmp_path):
 def test_every_command_of_ours_works_as_it_is_written(server, recorded, command, tmp_path):
     server.timeline = (Look("SUCCEEDED", {"assemble": "SUCCEEDED", "train": "SUCCEEDED"}),)
     done = [command(*words, cwd=tmp_path) for program, *words in recorded if program == "sat_xception"]
-    assert len(done) == 9
-    assert [ended.returncode for ended in done] == [0] * 9
+    assert len(done) == 10
+    assert [ended.returncode for ended in done] == [0] * 10
     check_ours(server, "".join(ended.stdout for ended in done))
     assert not server.all("recurring_runs")
 
@@ -157,7 +158,7 @@ def test_every_command_works_in_a_shell(server, warm_kfp, tmp_path):
     versions = [(names[version["pipeline_id"]], version["display_name"]) for version in server.all("pipeline_versions")]
     assert len(versions) == 3
     assert versions[1:] == [("training-by-hand", "training-by-hand"), ("training-by-hand", "v2")]
-    assert parameters[2] == parameters[0]
+    assert parameters[3] == parameters[0]
     created = [request.body for request in server.requests if request.path == "/recurringruns" and request.body]
     assert [(body["display_name"], body["mode"]) for body in created] == [
         ("school-classifier-nightly", "ENABLE"),
