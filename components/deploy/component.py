@@ -21,18 +21,19 @@ def deploy(
         settings: Settings of the step that differ from its defaults, as JSON.
         served_model: Model root of the package step.
         reason: Why the model is only packaged, if the cluster can't serve it; "" otherwise.
-        baseline: Folder for the record of the run's outcome; "" means none.
+        baseline: Folder for the record of the run's outcome; "" means the store of the installation, on a cluster.
         run: Id of the run.
         deployment: The deployment record.
         summary: The version, its address, and how to send it a request.
     """
     import pathlib
 
+    from sat_xception.kubeflow.pod import record_folder
     from sat_xception.notify.last_run import finish_run
     from sat_xception.steps import reporting_errors, run_step
 
     result = run_step("deploy", settings, package=served_model.path, out=deployment.path, reason=reason)
     pathlib.Path(summary.path).write_text(result.markdown(), encoding="utf-8")
     with reporting_errors("deploy"):
-        finish_run(baseline, run, result.outcome())
+        finish_run(baseline, run, result.outcome(), record_folder())
     deployment.metadata.update({"name": result.record.name, "version": str(result.record.version)})

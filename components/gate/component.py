@@ -24,7 +24,8 @@ def gate(
         xception: Evaluation of Xception.
         mobilenetv2: Evaluation of MobileNetV2.
         serving: Evaluation of the serving model.
-        baseline: Folder for the record of a run's outcome if no model may be deployed; "" means none.
+        baseline: Folder for the record of a run's outcome if no model may be deployed; "" means the store of the
+            installation, on a cluster.
         run: Id of the run.
         decision: The decision, with the value and limit of every check.
         metrics: Main metrics of both models and of the serving model, for comparing runs.
@@ -32,6 +33,7 @@ def gate(
     """
     import shutil
 
+    from sat_xception.kubeflow.pod import record_folder
     from sat_xception.notify.last_run import finish_run
     from sat_xception.steps import reporting_errors, run_step
 
@@ -41,5 +43,5 @@ def gate(
     metrics.metadata.update(result.main_figures())
     if result.to_deploy == "none":
         with reporting_errors("gate"):
-            finish_run(baseline, run, result.decision.reason)
+            finish_run(baseline, run, result.decision.reason, record_folder())
     return str(result.to_deploy)

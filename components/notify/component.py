@@ -11,11 +11,12 @@ def notify(pipeline: str, baseline: str, run: str, status: dsl.PipelineTaskFinal
 
     Args:
         pipeline: Name of the pipeline.
-        baseline: Folder with the record of the run's outcome; "" means none.
+        baseline: Folder with the record of the run's outcome; "" means the store of the installation, on a cluster.
         run: Id of the run.
         status: Final status, filled in by Kubeflow.
     """
+    from sat_xception.kubeflow.pod import record_folder
     from sat_xception.steps import run_step
 
     outcome = {"state": status.state, "message": status.error_message or ""}
-    run_step("notify", pipeline=pipeline, baseline=baseline, run=run, **outcome)
+    run_step("notify", pipeline=pipeline, baseline=baseline or record_folder(), run=run, **outcome)

@@ -1,7 +1,8 @@
 """How the last run of a pipeline ended, for the message that notify posts.
 
-`last-run.json` lies in the folder of the baseline. A run that has finished writes it: the gate when there is nothing to
-deploy, deploy when the model answers. A run that fails writes nothing.
+`last-run.json` lies in the folder of the baseline, or else in the store of a Kubeflow installation. A run that has
+finished writes it: the gate when there is nothing to deploy, deploy when the model answers or is only packaged. A run
+that fails writes nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from sat_xception.clock import timestamp
+from sat_xception.errors import SatXceptionError
+from sat_xception.log import get_logger
 from sat_xception.storage import stored_path
 from sat_xception.storage.document import Document
 
 __all__ = ["LastRun", "finish_run", "outcome_of"]
+
+
+_log = get_logger(__name__)
 
 
 class LastRun(Document):
@@ -34,21 +40,26 @@ class LastRun(Document):
     outcome: str
 
 
-def finish_run(baseline: str, run: str, outcome: str) -> None:
-    """Record that a run has finished, and how; without a baseline nothing is recorded.
+def finish_run(baseline: str, run: str, outcome: str, otherwise: str = "") -> None:
+    """Record that a run has finished, and how.
 
     Args:
         baseline: Folder or bucket address of the baseline; "" for none.
         run: Id of the run.
         outcome: How it ended, in words.
+        otherwise: Address for the record without a baseline; "" for none. If it can't be written, a warning is logged.
 
     Raises:
         SatXceptionError: The record can't be written.
     """
+    record = LastRun(run=run, finished_at=timestamp(), outcome=outcome)
     if baseline:
-        finished_at = timestamp()
-        folder = stored_path(baseline)
-        LastRun(run=run, finished_at=finished_at, outcome=outcome).replace(folder)
+        record.replace(stored_path(baseline))
+    elif otherwise:
+        try:
+            record.replace(stored_path(otherwise))
+        except SatXceptionError as error:
+            _log.warning("finished  notify won't know how: %s", error)
 
 
 def outcome_of(baseline: Path, run: str) -> str:

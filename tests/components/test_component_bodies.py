@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sat_xception.notify.last_run import outcome_of
 from tests.components.launcher import Launcher
 from tests.conftest import draw_tile, encode
 from tests.small_models import small_backbone
+from tests.storage_backends import Servers
 from tests.tile_server import TileServer
 
 pytestmark = pytest.mark.usefixtures("charts_drawn_once")
@@ -282,6 +284,30 @@ def test_a_target_of_none_ends_with_the_packaged_model(launcher, packaged, tmp_p
     _deploy_nowhere(launcher, ending)
     assert "`deploy_target` is `none`" in launcher.outputs["deploy/summary"].path.read_text()
     assert outcome_of(tmp_path / "baseline", "run-1").startswith("mobilenetv2 is packaged as school-classifier version")
+
+
+@pytest.fixture
+def installation(tmp_path, monkeypatch):
+    """The environment of a task on a cluster, with the store of Kubeflow Pipelines and its bucket."""
+    servers = Servers(tmp_path)
+    with servers.running:
+        address = servers.address("s3")
+        urllib.request.urlopen(urllib.request.Request(f"{address}/mlpipeline", method="PUT"), timeout=30).close()
+        monkeypatch.setenv("KFP_POD_NAME", "run-1-system-container-impl-1")
+        keys = {"MINIO_ENDPOINT_URL": address, "MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio123"}
+        for name, value in keys.items():
+            monkeypatch.setenv(name, value)
+        yield address
+
+
+def test_without_a_baseline_notify_still_says_why_nothing_was_deployed(launcher, packaged, capsys, installation):
+    launcher.store("package/served_model", packaged)
+    _deploy_nowhere(launcher, {"baseline": "", "run": "run-1"}, reason="KServe: not installed")
+    status = {"state": "COMPLETE", "pipelineTaskName": "exit-handler-1", "pipelineJobResourceName": "r", "error": {}}
+    launcher.run("notify", pipeline="p", baseline="", run="run-1", status=status)
+    assert "and not deployed: KServe: not installed" in capsys.readouterr().out.splitlines()[-1]
+    launcher.run("notify", pipeline="p", baseline="", run="run-2", status=status)
+    assert capsys.readouterr().out.splitlines()[-1] == "notify    p: SUCCEEDED"
 
 
 def test_a_component_runs_by_the_command_of_the_compiled_pipeline(launcher):

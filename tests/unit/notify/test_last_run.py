@@ -3,6 +3,7 @@
 import pytest
 
 from sat_xception.errors import ConfigError, DataError
+from sat_xception.kubeflow.pod import record_folder
 from sat_xception.notify.last_run import LastRun, finish_run, outcome_of
 
 
@@ -10,6 +11,28 @@ def test_without_a_baseline_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finish_run("", "run-1", "done")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_baseline_it_is_written_to_the_other_address_if_that_is_possible(tmp_path, caplog):
+    finish_run("", "run-1", "done", otherwise=str(tmp_path / "store"))
+    assert outcome_of(tmp_path / "store", "run-1") == "done"
+    finish_run(str(tmp_path / "baseline"), "run-2", "done", otherwise=str(tmp_path / "store"))
+    assert outcome_of(tmp_path / "store", "run-2") == "" and outcome_of(tmp_path / "baseline", "run-2") == "done"
+    (tmp_path / "file").write_text("")
+    finish_run("", "run-3", "done", otherwise=str(tmp_path / "file" / "store"))
+    assert "notify won't know how: can't write" in caplog.text
+
+
+def test_the_other_address_is_in_the_store_of_the_installation_where_the_keys_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr("sat_xception.kubeflow.pod._NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "minio")
+    assert record_folder() == ""  # on this machine
+    monkeypatch.setenv("KFP_POD_NAME", "run-1-system-container-impl-1")
+    assert record_folder() == "minio://mlpipeline/sat-xception/last-run"
+    (tmp_path / "namespace").write_text("team")
+    assert record_folder() == "minio://mlpipeline/private/team/sat-xception/last-run"
+    monkeypatch.delenv("MINIO_ACCESS_KEY")
+    assert record_folder() == ""
 
 
 def test_the_record_names_the_run_and_how_it_ended(tmp_path):
