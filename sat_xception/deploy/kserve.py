@@ -12,7 +12,8 @@ from sat_xception.deploy.inference_service import difference
 from sat_xception.deploy.k8s_client import KubernetesClient, connect
 from sat_xception.deploy.k8s_objects import KubernetesObject
 from sat_xception.deploy.lock import rollout_lock
-from sat_xception.deploy.preflight import Preflight, inspect_cluster, storage_row
+from sat_xception.deploy.preflight import inspect_cluster, storage_row
+from sat_xception.deploy.preflight_report import Preflight
 from sat_xception.deploy.release import Release, copy_version, open_release, release_of
 from sat_xception.deploy.report import DeployResult, PlanResult
 from sat_xception.deploy.rollout import Rollout, strategy_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sat_xception.deploy.k8s_client import connect
-from sat_xception.deploy.preflight import Preflight, Row, inspect_cluster
+from sat_xception.deploy.preflight import inspect_cluster
+from sat_xception.deploy.preflight_report import Preflight, Row
 from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 from sat_xception.kubeflow.pipeline_settings import Resolved
