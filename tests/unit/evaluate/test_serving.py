@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -98,6 +100,29 @@ def test_the_token_that_the_environment_names_goes_along(score, tmp_path, monkey
     monkeypatch.setenv("SAT_XCEPTION_TOKEN_FILE", str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match="can't read --token-file"):
         score(endpoint="http://127.0.0.1:1")
+
+
+def test_a_gateway_that_is_addressed_by_its_ip_is_told_the_host_name(score):
+    asked = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        """Knows no model, as a gateway whose route has no backend yet."""
+
+        def log_message(self, *told):
+            pass
+
+        def do_GET(self):
+            asked.append(self.headers["Host"])
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+        threading.Thread(target=gateway.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            where = {"endpoint": f"http://127.0.0.1:{gateway.server_port}", "endpoint_host": "tiles.example.org"}
+            assert score(**where).evaluation.serving.state == "nothing"
+        finally:
+            gateway.shutdown()
+    assert set(asked) == {"tiles.example.org"}
 
 
 def test_a_first_run_finds_nothing_serving_and_says_so(score, served, tmp_path):
