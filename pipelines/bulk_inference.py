@@ -26,13 +26,17 @@ from pipelines.resources import (
     disable_caching,
     mount_endpoint_token,
     mount_storage_key,
+    mount_volumes,
     retention,
     retry,
 )
+from sat_xception.kubeflow.volumes import find_volumes
 
-__all__ = ["PIPELINE_NAME", "bulk_inference"]
+__all__ = ["PIPELINE_NAME", "VOLUMES", "bulk_inference"]
 
 PIPELINE_NAME = "tile-bulk-inference"
+# What the tasks below mount.
+VOLUMES = find_volumes()
 
 
 def _reads(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
@@ -103,7 +107,7 @@ def bulk_inference(
             settings=settings,
         )
         # Not cached: whether a folder is a mounted one is seen by no input.
-        settings_of = disable_caching(configure(checked, SMALL, "Check settings")).outputs
+        settings_of = mount_volumes(disable_caching(configure(checked, SMALL, "Check settings"))).outputs
         planned = bulk_plan(settings=settings_of["plan"], parts=scoring_parts)
         _reads(planned, "Plan tiles")
         plan = planned.outputs["plan"]

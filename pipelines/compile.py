@@ -17,6 +17,7 @@ from components.images import training_note, unbuilt_images
 from sat_xception import __version__
 from sat_xception.errors import SatXceptionError, ServiceError
 from sat_xception.kubeflow.spec import YAML_LOADER
+from sat_xception.kubeflow.volumes import find_volumes
 from sat_xception.kubeflow.wellformed import find_problems
 
 __all__ = ["compile_pipelines", "compile_spec"]
@@ -35,7 +36,7 @@ def compile_pipelines(folder: Path) -> list[Path]:
     unchanged changes nothing, and what has changed is a version beside the others.
 
     Raises:
-        ConfigError: $KFP_VERSION is no version that is supported.
+        ConfigError: $KFP_VERSION is no version that is supported, or $DATA_VOLUME or $RESULTS_VOLUME is wrong.
         ServiceError: The compiler wrote a pipeline that Kubeflow's driver can't run.
     """
     return [path for name in _PIPELINES for path in _compile(name, folder)]
@@ -45,7 +46,7 @@ def compile_spec(file_name: str, folder: Path) -> Path:
     """Write `training.yaml` or `bulk-inference.yaml`; return it.
 
     Raises:
-        ConfigError: $KFP_VERSION is no version that is supported.
+        ConfigError: $KFP_VERSION is no version that is supported, or $DATA_VOLUME or $RESULTS_VOLUME is wrong.
         ServiceError: The compiler wrote a pipeline that Kubeflow's driver can't run.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,11 @@ def compile_spec(file_name: str, folder: Path) -> Path:
 def _pipeline(file_name: str) -> GraphComponent:
     module, function = _PIPELINES[file_name][0].split(":")
     # Imported here: the pipelines read the environment, which may be wrong.
-    pipeline: GraphComponent = getattr(importlib.import_module(module), function)
+    imported = importlib.import_module(module)
+    if find_volumes() != imported.VOLUMES:
+        # It was made before this process was given these volumes.
+        imported = importlib.reload(imported)
+    pipeline: GraphComponent = getattr(imported, function)
     return pipeline
 
 

@@ -14,6 +14,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl import structures
 
 from sat_xception.errors import ConfigError
+from sat_xception.kubeflow.volumes import find_volumes
 from sat_xception.storage.object_store import INSTALLATION_KEYS, VARIABLES
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "disable_caching",
     "mount_endpoint_token",
     "mount_storage_key",
+    "mount_volumes",
     "retention",
     "retry",
     "use_gpus",
@@ -152,7 +154,7 @@ def add_imagery_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give the task the keys of the Secret `sat-xception-storage`, if there is one, for reading and writing buckets.
+    """Give the task the volumes, and the Secret `sat-xception-storage`, if there is one, with the keys of buckets.
 
     The Secret's key `path` is the path of Google's key file, in the folder that it is mounted at. Without the Secret
     the variable isn't set, and Google's libraries use workload identity; set but naming no file, they would refuse to
@@ -165,7 +167,16 @@ def mount_storage_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
     kubernetes.use_secret_as_volume(task, secret, mount_path=_STORAGE_KEY_FOLDER, optional=True)
     variables = {"path": "GOOGLE_APPLICATION_CREDENTIALS", **{name: name for name in VARIABLES}}
     kubernetes.use_secret_as_env(task, secret, variables, optional=True)
-    return kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", INSTALLATION_KEYS, optional=True)
+    kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", INSTALLATION_KEYS, optional=True)
+    return mount_volumes(task)
+
+
+def mount_volumes(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Mount the claims of $DATA_VOLUME and $RESULTS_VOLUME, and give the task these variables."""
+    for volume in find_volumes():
+        kubernetes.mount_pvc(task, volume.claim, volume.folder, volume.sub_path)
+        task.set_env_variable(volume.variable, str(volume))
+    return task
 
 
 def mount_endpoint_token(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -38,10 +38,13 @@ from pipelines.resources import (
     retry,
     use_gpus,
 )
+from sat_xception.kubeflow.volumes import find_volumes
 
-__all__ = ["PIPELINE_NAME", "training"]
+__all__ = ["PIPELINE_NAME", "VOLUMES", "training"]
 
 PIPELINE_NAME = "school-classifier-training"
+# What the tasks below mount.
+VOLUMES = find_volumes()
 _NO_WINNER = "none"
 # An image without CUDA would reserve a GPU without using it.
 _GPU_COUNT = "0" if train_device() == "cpu" else "1"

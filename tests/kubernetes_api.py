@@ -25,6 +25,8 @@ KINDS = {
     ("", "services"): "Service",
     ("", "events"): "Event",
     ("", "configmaps"): "ConfigMap",
+    ("", "serviceaccounts"): "ServiceAccount",
+    ("", "persistentvolumeclaims"): "PersistentVolumeClaim",
     ("coordination.k8s.io", "leases"): "Lease",
     ("apiextensions.k8s.io", "customresourcedefinitions"): "CustomResourceDefinition",
 }

@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = [
     "ACCESS_REVIEW",
+    "ACCOUNT",
+    "CLAIM",
     "CONFIG_MAP",
     "CRD",
     "DEPLOYMENT",
@@ -66,6 +68,8 @@ DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 POD = Kind("", "v1", "pods", "Pod")
 SERVICE = Kind("", "v1", "services", "Service")
 EVENT = Kind("", "v1", "events", "Event")
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)

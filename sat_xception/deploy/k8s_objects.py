@@ -28,9 +28,11 @@ __all__ = [
     "Lease",
     "ObjectList",
     "Part",
+    "PersistentVolumeClaim",
     "Pod",
     "RouteRule",
     "SchemaVersion",
+    "ServiceAccount",
     "Status",
     "conditions_by_type",
 ]
@@ -322,3 +324,25 @@ class AccessReview(KubernetesObject):
     """A SelfSubjectAccessReview."""
 
     status: _Allowed = _Allowed()
+
+
+class ServiceAccount(KubernetesObject):
+    """A ServiceAccount."""
+
+    secrets: list[Object] = []
+
+
+class _Access(Part):
+    access_modes: list[str] = []
+
+
+class PersistentVolumeClaim(KubernetesObject):
+    """A PersistentVolumeClaim."""
+
+    spec: _Access = _Access()
+    status: _Access = _Access()
+
+    @property
+    def access_modes(self) -> set[str]:
+        """Access modes of its volume; those that it asks for, as long as it has none."""
+        return set(self.status.access_modes or self.spec.access_modes)

@@ -6,9 +6,11 @@ from pydantic import Field
 
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
 from sat_xception.imagery.settings import ImagerySettings
+from sat_xception.kubeflow.claims import find_volume_problems
 from sat_xception.kubeflow.pipeline_settings import Headline, PipelineSettings, Resolved
-from sat_xception.kubeflow.pod import find_lost, in_pod
+from sat_xception.kubeflow.pod import find_lost, find_unmounted, in_pod
 from sat_xception.kubeflow.task_settings import Task
+from sat_xception.kubeflow.volumes import mounted_path
 from sat_xception.publish.settings import PublishConfig
 from sat_xception.settings.config import StepConfig, setting_of
 from sat_xception.settings.types import Place
@@ -75,17 +77,32 @@ _HEADLINES = {
 }
 
 
+def _adjust(resolved: Resolved) -> None:
+    _use_the_models_threshold(resolved)
+    _use_mounted_model_root(resolved)
+
+
+def _use_mounted_model_root(resolved: Resolved) -> None:
+    """Read a model root that is given as KServe addresses it, pvc://, through its mount."""
+    if mounted := mounted_path(str(resolved.parameters.get("model_root", ""))):
+        resolved.parameters["model_root"] = mounted
+        for name in ("plan", "predict"):
+            resolved.tasks[name].values["model"] = mounted
+
+
 def _use_the_models_threshold(resolved: Resolved) -> None:
     publish = resolved.tasks["publish"]
     if publish.get("threshold") in (0, ""):
         publish.values["threshold"] = None
 
 
-def _find_problems_in_a_pod(resolved: Resolved) -> list[str]:
-    """Return the problems on a cluster, where each task has its own pod, and so its own disk."""
+def _find_problems(resolved: Resolved) -> list[str]:
+    scores, root = (str(resolved.parameters.get(name, "")) for name in ("scores", "model_root"))
+    unmounted = find_unmounted({"model_root": root})
     if not in_pod():
-        return []
-    return find_lost({name: str(resolved.parameters.get(name, "")) for name in ("model_root", "scores")})
+        return unmounted
+    # On a cluster each task has its own pod, and so its own disk.
+    return unmounted + find_volume_problems() + find_lost({"scores": scores}, read={"model_root": root})
 
 
 BULK = PipelineSettings(
@@ -93,8 +110,8 @@ BULK = PipelineSettings(
     tasks=_TASKS,
     headlines=_HEADLINES,
     parameters=BulkParameters,
-    adjust=_use_the_models_threshold,
-    find_problems=_find_problems_in_a_pod,
+    adjust=_adjust,
+    find_problems=_find_problems,
     moved_from={"area": ("plan",), "scoring": ("predict", "plan")},
     renamed={
         "area_layer": "plan.area_layer",

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from sat_xception.kubeflow.volumes import DATA_FOLDER, RESULTS_FOLDER, find_volumes
 from sat_xception.storage.object_store import INSTALLATION_KEYS
 
-__all__ = ["find_lost", "in_pod", "is_lost", "record_folder"]
+__all__ = ["find_lost", "find_unmounted", "in_pod", "is_lost", "record_folder", "where_to"]
 
 # Set by the Argo compiler in the pod of every task (argocompiler/common.go, `commonEnvs`), and nowhere else.
 _POD_ENV = "KFP_POD_NAME"
@@ -36,18 +37,59 @@ def record_folder() -> str:
 
 
 def is_lost(path: str) -> bool:
-    """Return whether files at a path are lost with the pod: it is neither an address nor in a mounted folder."""
-    return "://" not in path and not (Path(path).is_absolute() and Path(path).is_dir())
+    """Return whether files at a path are lost with the pod: it is neither an address nor on a mounted volume."""
+    return "://" not in path and not _is_mounted(path)
 
 
-def find_lost(parameters: Mapping[str, str]) -> list[str]:
-    """Return a message for each parameter whose path is on the pod's own disk; "" is ignored.
+def find_lost(written: Mapping[str, str], read: Mapping[str, str] | None = None) -> list[str]:
+    """Return a message for each parameter whose path is on the pod's own disk, or that is written to the data.
 
     Args:
-        parameters: Paths or addresses by name of the parameter.
+        written: Paths or addresses by name of the parameter; "" is ignored.
+        read: The same for paths that tasks only read.
+    """
+    problems = []
+    for name, path in {**written, **(read or {})}.items():
+        if path and is_lost(path):
+            problems.append(f"{name}: {path!r} is lost with its pod; give an address in a bucket, or {where_to()}")
+        elif name in written and any(volume.folder == DATA_FOLDER and volume.holds(path) for volume in find_volumes()):
+            problems.append(
+                f"{name}: {path!r} is in the volume for data, which no task writes to; give an address in a bucket, or "
+                f"{where_to()}"
+            )
+    return problems
+
+
+def find_unmounted(parameters: Mapping[str, str]) -> list[str]:
+    """Return a message for each parameter that is an address pvc:// of a claim that no task mounts.
+
+    Args:
+        parameters: Paths or addresses by name of the parameter, with those in volumes as paths in a task.
     """
     return [
-        f"{name}: {path!r} is lost with its pod; give an address in a bucket, or a folder of a mounted volume"
-        for name, path in parameters.items()
-        if path and is_lost(path)
+        f"{name}: {address} isn't mounted in the tasks; compile the pipeline with RESULTS_VOLUME=CLAIM or CLAIM/FOLDER "
+        "that holds it, as `sat_xception submit --results-volume CLAIM/FOLDER` does"
+        for name, address in parameters.items()
+        if address.startswith("pvc:/")
     ]
+
+
+def where_to() -> str:
+    """Return how to name a folder that is kept, for messages."""
+    if any(volume.folder == RESULTS_FOLDER for volume in find_volumes()):
+        return f"a path below {RESULTS_FOLDER}, where the volume for results is mounted"
+    return (
+        f"mount a volume for a path below {RESULTS_FOLDER}: compile the pipeline with RESULTS_VOLUME=CLAIM, as "
+        "`sat_xception submit --results-volume CLAIM` does"
+    )
+
+
+def _is_mounted(path: str) -> bool:
+    """Return whether a path is in one of our volumes, or on another disk than the root of the pod."""
+    here = Path(path)
+    if not here.is_absolute() or ".." in here.parts:
+        return False
+    if any(volume.holds(path) for volume in find_volumes()):
+        return True
+    there = next(folder for folder in (here, *here.parents) if folder.exists())
+    return there.stat().st_dev != Path("/").stat().st_dev

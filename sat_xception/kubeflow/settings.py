@@ -32,6 +32,16 @@ class SubmitConfig(KfpConfig):
     """Upload the training pipeline to Kubeflow, run it and wait for the result."""
 
     file: LocalFileOrNone = Field(None, description="Compiled pipeline. Default: compile pipelines/training.py now.")
+    data_volume: str = Field(
+        "",
+        description="PersistentVolumeClaim that the tasks mount at /data, as CLAIM or CLAIM/FOLDER. Default: "
+        "$DATA_VOLUME; none if it isn't set. Not with --file.",
+    )
+    results_volume: str = Field(
+        "",
+        description="PersistentVolumeClaim that the tasks mount at /results and write to, as CLAIM or CLAIM/FOLDER. "
+        "Default: $RESULTS_VOLUME; none if it isn't set. Not with --file.",
+    )
     experiment: str = Field("school-classifier", min_length=1, description="Experiment of the run.")
     run_name: str = Field("", description="Name of the run. Default: the pipeline's name and the UTC time.")
     params: LocalFileOrNone = Field(None, description="YAML file of pipeline parameters.")
@@ -51,6 +61,16 @@ class SubmitConfig(KfpConfig):
     )
     poll_s: float = Field(5.0, gt=0, description="Poll interval of the run's state, in seconds.")
     dry_run: bool = Field(False, description="Show what would be uploaded and sent, without doing it.")
+
+    @model_validator(mode="after")
+    def _compiles_with_volumes(self) -> SubmitConfig:
+        for name in ("data_volume", "results_volume"):
+            if self.file and getattr(self, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is part of a compiled pipeline, and --file is compiled already: set "
+                    f"{name.upper()} when you compile it"
+                )
+        return self
 
 
 class SettingsConfig(StepConfig):

@@ -19,6 +19,7 @@ from sat_xception.kubeflow.parameters import parse_assignments, read_parameters,
 from sat_xception.kubeflow.settings import SubmitConfig
 from sat_xception.kubeflow.spec import CompiledPipeline, read_pipeline
 from sat_xception.kubeflow.training_settings import TRAINING
+from sat_xception.kubeflow.volumes import using_volumes
 from sat_xception.kubeflow.watch import TaskState, watch
 from sat_xception.log import duration, get_logger
 
@@ -62,8 +63,9 @@ def submit(config: SubmitConfig) -> SubmitResult:
         result = submit(SubmitConfig(endpoint="http://localhost:8080", param=("gate_min_accuracy=0.9",)))
         print(result.summary())
     """
-    pipeline = read_pipeline(config.file) if config.file else _compile()
-    parameters = _parameters(config, pipeline)
+    with using_volumes(config.data_volume, config.results_volume):
+        pipeline = read_pipeline(config.file) if config.file else _compile()
+        parameters = _parameters(config, pipeline)
     if config.dry_run:
         return SubmitResult(_plan(config, pipeline, parameters))
     with KfpClient(config) as cluster:

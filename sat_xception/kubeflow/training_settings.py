@@ -10,9 +10,11 @@ from sat_xception.dataset.settings import AssembleConfig
 from sat_xception.deploy.settings import DeployConfig
 from sat_xception.evaluate.settings import EvaluateConfig, GateConfig
 from sat_xception.examples.settings import ConvertConfig
+from sat_xception.kubeflow.claims import find_volume_problems
 from sat_xception.kubeflow.pipeline_settings import Headline, PipelineSettings, Resolved
-from sat_xception.kubeflow.pod import find_lost, in_pod, is_lost
+from sat_xception.kubeflow.pod import find_lost, find_unmounted, in_pod, is_lost, where_to
 from sat_xception.kubeflow.task_settings import Task
+from sat_xception.kubeflow.volumes import claim_address, mounted_path
 from sat_xception.model.backbones import get_backbone
 from sat_xception.model.settings import TrainConfig
 from sat_xception.package.settings import PackageConfig
@@ -191,13 +193,25 @@ def set_model_root(resolved: Resolved, root: str) -> None:
 
 
 def _set_dependent_defaults(resolved: Resolved) -> None:
-    """Set the default model root, and leave out the sample if other data is given."""
+    """Set the model root, if none is given or as the tasks reach it; leave out the sample if other data is given."""
     deploy = resolved.tasks["deploy"]
+    target = deploy.get("target")
+    on_kserve = target == "kserve" or (target == "auto" and in_pod())
     if not deploy.get("model_root"):
-        target = deploy.get("target")
-        on_kserve = target == "kserve" or (target == "auto" and in_pod())
         set_model_root(resolved, INSTALLATION_ROOT if on_kserve else LOCAL_ROOT)
+    _use_mounted_model_root(resolved, on_kserve)
     _take_one_source(resolved)
+
+
+def _use_mounted_model_root(resolved: Resolved, on_kserve: bool) -> None:
+    """Write a model root on a volume through its mount, and have KServe's pods read it from the claim."""
+    deploy = resolved.tasks["deploy"]
+    root = str(deploy.get("model_root"))
+    if mounted := mounted_path(root):
+        set_model_root(resolved, mounted)
+    address = claim_address(mounted or root)
+    if address and on_kserve and not deploy.get("storage_uri"):
+        deploy.values["storage_uri"] = address
 
 
 def _take_one_source(resolved: Resolved) -> None:
@@ -207,22 +221,28 @@ def _take_one_source(resolved: Resolved) -> None:
         assemble.values["data"] = ""
 
 
+def _find_problems(resolved: Resolved) -> list[str]:
+    deploy = resolved.tasks["deploy"]
+    problems = find_unmounted({deploy.names["model_root"]: str(deploy.get("model_root"))})
+    return problems + (_find_problems_in_a_pod(resolved) if in_pod() else [])
+
+
 def _find_problems_in_a_pod(resolved: Resolved) -> list[str]:
     """Return the problems on a cluster, where each task has its own pod, and so its own disk."""
-    if not in_pod():
-        return []
     kept = {name: str(resolved.parameters[name] or "") for name in ("data_baseline", "data_store")}
     for task, settings in _KEPT.items():
         given = resolved.tasks[task]
         kept |= {given.names[name]: str(given.get(name) or "") for name in settings}
-    problems = find_lost(kept)
+    problems = find_volume_problems() + find_lost(kept)
     deploy = resolved.tasks["deploy"]
     root, target = str(deploy.get("model_root")), deploy.get("target")
-    if target != "none" and is_lost(root):
+    if target != "none" and not is_lost(root):
+        problems += find_lost({deploy.names["model_root"]: root})
+    elif target != "none":
         problems.append(
             f"{deploy.names['model_root']}: {root!r} is lost with its pod, and nothing could serve it; give an "
-            "address in a bucket that the endpoint's pods can read, or set deploy_target to 'none' to end with a "
-            "packaged model"
+            f"address in a bucket that the endpoint's pods can read, or {where_to()}; or set deploy_target to 'none' "
+            "to end with a packaged model"
         )
     if target == "local" and not deploy.get("endpoint"):
         problems.append(
@@ -239,7 +259,7 @@ TRAINING = PipelineSettings(
     headlines=_HEADLINES,
     parameters=TrainingParameters,
     adjust=_set_dependent_defaults,
-    find_problems=_find_problems_in_a_pod,
+    find_problems=_find_problems,
     flat_key="backbone",
     moved_from={"data": ("assemble", "validate")},
     renamed={"data_accept_anomalies": "validate.accept"},

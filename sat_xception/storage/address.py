@@ -173,6 +173,8 @@ def _checked(value: Any) -> Any:  # noqa: ANN401 - a setting of any type goes in
 
 def _unknown_scheme(value: object) -> str:
     scheme = str(value).partition("://")[0]
+    if scheme == "pvc":
+        return "pvc:// is how KServe's pods address a claim; expected the path at which it is mounted here"
     return f"{scheme}:// isn't known; expected a path on this machine, or an address at {schemes()}"
 
 

@@ -69,4 +69,4 @@ def test_on_a_cluster_scores_on_the_pods_own_disk_are_refused_before_anything_is
     assert ended.value.code == 2
     reason = json.loads((tmp_path / "reason.json").read_text())["error"]
     assert f"scores: {parameters['scores']!r} is lost with its pod; give an address in a bucket" in reason
-    assert "model_root" not in reason  # a folder that is there
+    assert f"model_root: {parameters['model_root']!r} is lost with its pod" in reason  # though it is there

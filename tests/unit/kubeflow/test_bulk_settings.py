@@ -148,11 +148,28 @@ def test_a_required_parameter_that_is_missing_is_named_once():
 
 
 @pytest.mark.parametrize("name", ["model_root", "scores"])
-def test_in_a_pod_what_would_be_lost_with_it_is_refused(monkeypatch, tmp_path, name):
+def test_in_a_pod_what_would_be_lost_with_it_is_refused(monkeypatch, volumes_here, name):
     assert check(**{name: "kept"})
     monkeypatch.setenv("KFP_POD_NAME", "run-abc-system-container-impl-123")
-    assert f"{name}: 'kept' is lost with its pod; give an address in a bucket" in message(**{name: "kept"})
-    assert check(**{name: str(tmp_path)})
+    for lost in ("kept", str(volumes_here)):
+        assert f"{name}: {lost!r} is lost with its pod; give an address in a bucket" in message(**{name: lost})
+    monkeypatch.setenv("RESULTS_VOLUME", "nas/sat")
+    assert check(**{name: str(volumes_here / "results" / "new")})
+
+
+def test_in_a_pod_models_may_be_in_the_volume_for_data_and_scores_may_not(monkeypatch, volumes_here):
+    monkeypatch.setenv("KFP_POD_NAME", "run-abc-system-container-impl-123")
+    monkeypatch.setenv("DATA_VOLUME", "tiles")
+    given = str(volumes_here / "data" / "x")
+    assert check(model_root=given)
+    assert f"scores: {given!r} is in the volume for data, which no task writes to" in message(scores=given)
+
+
+def test_a_model_root_on_a_claim_is_read_through_its_mount(monkeypatch):
+    assert "pvc:// is how KServe's pods address a claim" in message(model_root="pvc://nas/models")
+    monkeypatch.setenv("RESULTS_VOLUME", "nas")
+    checked = check(model_root="pvc://nas/models")
+    assert checked["plan"]["model"] == checked["predict"]["model"] == "/results/models"
 
 
 def test_every_parameter_of_before_is_one_still_or_has_an_address_in_settings():

@@ -355,9 +355,52 @@ def test_in_a_pod_what_can_work_there_is_accepted(settings, headlines):
 
 
 @pytest.mark.usefixtures("in_a_pod")
-def test_in_a_pod_a_mounted_folder_is_accepted(tmp_path):
-    given = {**CLUSTER, "deploy_model_root": str(tmp_path), "data_store": str(tmp_path)}
-    check({"deploy": {"storage_uri": "pvc://models/serving"}}, **given)
+def test_in_a_pod_a_mounted_folder_is_accepted(volumes_here, monkeypatch):
+    monkeypatch.setenv("RESULTS_VOLUME", "nas/sat")
+    results = volumes_here / "results"
+    names = ("data_baseline", "data_store", "train_checkpoints", "deploy_model_root")
+    checked = check({}, **{**CLUSTER, **{name: str(results / name) for name in names}})
+    assert checked["xception"]["checkpoints"] == str(results / "train_checkpoints")
+    assert checked["deploy"]["model_root"] == str(results / "deploy_model_root")
+    assert checked["deploy"]["storage_uri"] == "pvc://nas/sat/deploy_model_root"
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_results_in_the_volume_for_data_are_refused(volumes_here, monkeypatch):
+    monkeypatch.setenv("DATA_VOLUME", "tiles")
+    path = str(volumes_here / "data" / "x")
+    for name in ("data_baseline", "data_store", "train_checkpoints", "deploy_model_root"):
+        assert f"{name}: {path!r} is in the volume for data, which no task writes to" in message(
+            **{**CLUSTER, name: path}
+        )
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_a_volume_that_isnt_mounted_is_told_of(monkeypatch):
+    monkeypatch.setenv("RESULTS_VOLUME", "nas")
+    assert "RESULTS_VOLUME: nas isn't mounted at /results: compile the pipeline again" in message(**CLUSTER)
+
+
+@pytest.mark.parametrize("given", ["pvc://nas/sat/models", "/results/models"])
+def test_a_model_root_on_a_claim_is_written_through_its_mount_and_served_from_the_claim(given, monkeypatch):
+    monkeypatch.setenv("RESULTS_VOLUME", "nas/sat")
+    checked = check(**{**CLUSTER, "deploy_model_root": given})
+    assert checked["deploy"]["model_root"] == checked["evaluate_serving"]["model_root"] == "/results/models"
+    assert checked["deploy"]["storage_uri"] == "pvc://nas/sat/models"
+    # As the pods of another namespace address it.
+    checked = check({"deploy": {"storage_uri": "pvc://other/models"}}, **{**CLUSTER, "deploy_model_root": given})
+    assert checked["deploy"]["storage_uri"] == "pvc://other/models"
+    for target in ("local", "none"):
+        checked = check(deploy_target=target, deploy_model_root=given, deploy_endpoint="http://server:8501")
+        assert "storage_uri" not in checked["deploy"]
+
+
+def test_a_claim_that_isnt_mounted_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setenv("RESULTS_VOLUME", "nas/sat")
+    for root in ("pvc://nas/models", "pvc://other/models"):
+        assert f"deploy_model_root: {root} isn't mounted in the tasks" in message(
+            **{**CLUSTER, "deploy_model_root": root}
+        )
 
 
 @pytest.mark.usefixtures("in_a_pod")
@@ -366,7 +409,8 @@ def test_in_a_pod_a_mounted_folder_is_accepted(tmp_path):
 def test_in_a_pod_what_would_be_lost_with_it_is_refused(name, path):
     text = message(**CLUSTER, **{name: path})
     assert (
-        f"{name}: {path!r} is lost with its pod; give an address in a bucket, or a folder of a mounted volume" in text
+        f"{name}: {path!r} is lost with its pod; give an address in a bucket, or mount a volume for a path below"
+        in text
     )
 
 
