@@ -149,6 +149,11 @@ class KServeCluster:
             },
             KSERVE,
         )
+        # Who the template's pods are, and the claim of `STORAGE`.
+        put("serviceaccounts", {"metadata": {"name": "default"}, "secrets": [{"name": "sat-xception-storage"}]})
+        modes = {"accessModes": ["ReadWriteMany"]}
+        size = {"resources": {"requests": {"storage": "1Gi"}}}
+        put("persistentvolumeclaims", {"metadata": {"name": "models"}, "spec": {**modes, **size}, "status": modes})
         arguments = [f"--model_name={name}", "--rest_api_port=8080", "--model_base_path=/mnt/models"]
         put(
             "servingruntimes",

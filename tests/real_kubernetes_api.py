@@ -31,7 +31,8 @@ class RealKubernetesApi:
 
     def __exit__(self, *error):
         for group, plural in self.kinds:
-            if plural not in ("customresourcedefinitions", "events"):
+            # A claim is only removed by a controller, which this server is without.
+            if plural not in ("customresourcedefinitions", "events", "persistentvolumeclaims", "serviceaccounts"):
                 for name in self.names(plural, group):
                     self.remove(plural, name, group)
         self.remove("configmaps", "inferenceservice-config", namespace="kserve")

@@ -32,6 +32,7 @@ class PredictorSpec(Part):
     min_replicas: int | None = None
     max_replicas: int | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
+    service_account_name: str = ""
     model: _Model = _Model()
 
 

@@ -14,8 +14,9 @@ from sat_xception.deploy.k8s_kinds import CONFIG_MAP, CRD, HTTP_ROUTE, INFERENCE
 from sat_xception.deploy.k8s_objects import ConfigMap, CustomResourceDefinition, HTTPRoute, SchemaVersion
 from sat_xception.deploy.kserve_objects import InferenceService, ServingRuntime
 from sat_xception.deploy.lock import holder_of
+from sat_xception.deploy.model_access import check_model_access
 from sat_xception.deploy.preflight_report import Preflight
-from sat_xception.deploy.settings import RolloutConfig
+from sat_xception.deploy.settings import DeployConfig, RolloutConfig
 from sat_xception.deploy.traffic import plan_split, read_weights
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
 
@@ -34,6 +35,8 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "services"): ("get",),
     ("", "events"): ("list",),
     ("", "configmaps"): ("get", "create", "patch"),
+    ("", "serviceaccounts"): ("get",),
+    ("", "persistentvolumeclaims"): ("get",),
     ("gateway.networking.k8s.io", "httproutes"): ("get", "patch"),
     ("coordination.k8s.io", "leases"): ("get", "create", "update"),
 }
@@ -71,6 +74,8 @@ def inspect_cluster(cluster: KubernetesClient, config: RolloutConfig, storage: C
     if has_route and not config.endpoint:
         report.look("endpoint", lambda: _endpoint(cluster, config, report))
     report.look("storage", storage)
+    if isinstance(config, DeployConfig) and report.template:
+        report.look("access", lambda: check_model_access(cluster, config, report.template))
     report.look("lock", lambda: _lock(cluster, config))
     return report
 

@@ -11,10 +11,13 @@ from tests.manifests.schemas import Schemas
 
 
 def apply(cluster, overlay):
-    objects = {item["kind"]: item for item in check.render(check.ROOT / "overlays" / overlay)}
+    rendered = check.render(check.ROOT / "overlays" / overlay)
+    objects = {item["kind"]: item for item in rendered}
     cluster.api.put("inferenceservices", objects["InferenceService"], KSERVE)
     cluster.api.put("servingruntimes", objects["ServingRuntime"], KSERVE)
     cluster.api.put("httproutes", objects["HTTPRoute"], GATEWAY)
+    for account in (item for item in rendered if item["kind"] == "ServiceAccount"):
+        cluster.api.put("serviceaccounts", account)
     cluster.await_gateway()
     return objects
 
