@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from kfp import compiler, dsl
+from kfp import compiler, dsl, kubernetes
 
 __all__ = ["compile_to"]
 
@@ -111,3 +111,11 @@ def kept_by_its_address(address: str = "gs://a/data/1", limit: float = 0.5) -> N
 
 def _use(data: dsl.Dataset) -> None:
     use(data=data, text="", count=0, share=0.0, yes=False, names=[], more={})
+
+
+def mounts(claim: str = "") -> None:
+    kubernetes.mount_pvc(say(text="a"), claim, "/data")
+
+
+def mounts_one_claim_twice() -> None:
+    kubernetes.mount_pvc(kubernetes.mount_pvc(say(text="a"), "nas", "/data", "tiles"), "nas", "/results")

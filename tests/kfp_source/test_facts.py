@@ -96,3 +96,17 @@ def test_an_input_artifact_comes_without_the_title_of_its_type(take):
     assert set(artifact) == {"name", "uri", "metadata", "type"}
     assert artifact["type"] == {"instanceSchema": ""}
     assert set(artifact["metadata"]) == {"display_name", "store_session_info"}
+
+
+def test_a_mount_cannot_be_left_out_in_a_run(take):
+    """So volumes are set when a pipeline is compiled; a claim may well be named in a run."""
+    empty, named = take(small.mounts, {}, {"parameters": {"claim": "nas"}})
+    assert empty.phase == "Failed"
+    assert "failed to resolve pvc name" in empty["say"]["error"]
+    assert "Expected a non-empty string" in empty["say"]["error"]
+    assert [volume["name"] for volume in named["say"]["pod_spec"]["volumes"]] == ["nas"]
+
+
+def test_a_claim_that_is_mounted_twice_makes_a_pod_that_kubernetes_refuses(take):
+    (run,) = take(small.mounts_one_claim_twice)
+    assert [volume["name"] for volume in run["say"]["pod_spec"]["volumes"]] == ["nas", "nas"]
