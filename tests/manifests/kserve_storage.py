@@ -6,9 +6,10 @@ As pkg/credentials/s3 and storage_container_types.go of KServe do, 0.16 to Augus
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["S3_SETTINGS", "initializer_environment", "supports"]
+__all__ = ["S3_SETTINGS", "initializer_environment", "provider_of", "supports"]
 
 _ENDPOINT, _HTTPS = "serving.kserve.io/s3-endpoint", "serving.kserve.io/s3-usehttps"
 # Variables of the storage-initializer by the annotation of the Secret.
@@ -22,6 +23,14 @@ S3_SETTINGS = {
     "serving.kserve.io/s3-useanoncredential": "awsAnonymousCredential",
     "serving.kserve.io/s3-cabundle": "AWS_CA_BUNDLE",
     "serving.kserve.io/s3-cabundle-configmap": "AWS_CA_BUNDLE_CONFIGMAP",
+}
+_RECOGNIZED = {
+    "AWS_SECRET_ACCESS_KEY": "s3://",
+    "gcloud-application-credentials.json": "gs://",
+    "AZ_CLIENT_ID": "https://",
+    "AZURE_CLIENT_ID": "https://",
+    "AZURE_ACCESS_TOKEN": "https://",
+    "AZURE_STORAGE_ACCESS_KEY": "https://",
 }
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -48,6 +57,14 @@ def initializer_environment(secret: dict[str, Any], keys: dict[str, str], releas
     else:
         found.pop("S3_USE_HTTPS", None)
     return found | {name: keys[name] for name in _KEYS}
+
+
+def provider_of(keys: Iterable[str]) -> str:
+    """Return whose Secret one with these keys is, as `mountSecretCredential` finds it; "" for nobody's.
+
+    The first key that is there decides; then the variables of that provider are set, and no others.
+    """
+    return next((provider for key, provider in _RECOGNIZED.items() if key in keys), "")
 
 
 def supports(container: dict[str, Any], address: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.manifests import check
-from tests.manifests.kserve_storage import initializer_environment, supports
+from tests.manifests.kserve_storage import initializer_environment, provider_of, supports
 from tests.manifests.test_network import matches, selects
 
 TEXT = (check.ROOT.parent / "docs" / "serving.md").read_text()
@@ -96,6 +96,18 @@ def test_both_sides_policies_let_the_endpoints_pods_reach_the_store(store, port,
     assert allowed(into["spec"]["ingress"], "from", "sat-xception", pod)
     assert not allowed(into["spec"]["ingress"], "from", "sat-xception", {"app": "other"})
     assert not allowed(into["spec"]["ingress"], "from", "default", pod)
+
+
+def test_each_secret_that_is_described_is_that_of_its_provider():
+    rows = re.findall(r"^\| `(\w+://)\S*` \| (.*`.*) \|$", TEXT, re.MULTILINE)
+    assert [scheme for scheme, _ in rows] == ["gs://", "s3://", "https://"]
+    for scheme, text in rows:
+        for instead in text.split(";"):
+            keys = re.findall(r"`([\w.-]+)`", instead)
+            assert keys and provider_of(keys) == scheme, instead
+    # As the sentence before the table says.
+    assert provider_of(["AZURE_STORAGE_ACCESS_KEY", "gcloud-application-credentials.json", *KEYS]) == "s3://"
+    assert provider_of(["AZURE_STORAGE_ACCESS_KEY", "gcloud-application-credentials.json"]) == "gs://"
 
 
 def test_every_annotation_that_is_described_is_one_that_kserve_reads():
