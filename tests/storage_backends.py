@@ -3,8 +3,11 @@
 import base64
 import contextlib
 import hmac
+import random
 import shutil
+import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -81,13 +84,37 @@ def azurite(folder: Path) -> contextlib.AbstractContextManager[str]:
     return running_server([command, "--silent", *flags], port)
 
 
-def weed(folder: Path) -> contextlib.AbstractContextManager[str]:
+@contextlib.contextmanager
+def weed(folder: Path) -> Iterator[str]:
     command = shutil.which("weed")
     if command is None:
         pytest.skip("SeaweedFS's weed isn't on the path")
-    ports = [free_port() for _ in range(4)]
+    ports = [weed_port() for _ in range(4)]
     flags = [f"-{name}.port={port}" for name, port in zip(("master", "volume", "filer", "s3"), ports, strict=True)]
-    return running_server([command, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", *flags], ports[3])
+    # Each bucket takes some volumes.
+    flags += ["-ip=127.0.0.1", "-master.volumeSizeLimitMB=16", "-volume.max=2000"]
+    with running_server([command, "server", "-s3", f"-dir={folder}", *flags], ports[3]) as server:
+        # It answers before it can write.
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                for name in ("ready", "ready/object"):
+                    request = urllib.request.Request(f"{server}/{name}", b"" if name == "ready" else b"x", method="PUT")
+                    urllib.request.urlopen(request, timeout=10).close()
+                break
+            assert time.monotonic() < deadline, "weed can't write"
+            time.sleep(0.2)
+        yield server
+
+
+def weed_port() -> int:
+    """Return a free port; weed also listens on the one 10,000 above it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 START: dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]] = {
@@ -107,6 +134,8 @@ def opened_backend(name: str, servers: Servers, folder: Path, patch: pytest.Monk
     server = servers.address(name)
     with passing_on(server) as proxy:
         here = f"http://127.0.0.1:{proxy.server_port}"
+        # SeaweedFS is no server for tests: it compares and swaps by itself.
+        proxy.one_by_one = name != "weed"
         scheme = "s3" if name == "weed" else name
         if name == "gs":
             env = {"STORAGE_EMULATOR_HOST": here}
