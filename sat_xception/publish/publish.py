@@ -35,7 +35,7 @@ from sat_xception.review.lock import review_lock
 from sat_xception.review.page import PageHead, review_data, write_page
 from sat_xception.review.record import RECORD, ReviewRecord
 from sat_xception.settings.config import shown
-from sat_xception.storage import atomic_folder, is_remote
+from sat_xception.storage import atomic_folder, fetch_folder, is_remote, read_stored_bytes
 
 __all__ = ["PublishResult", "publish"]
 
@@ -65,10 +65,15 @@ class PublishResult:
         parts = [f"{sites.sites:,} candidates of {tiles.candidates:,} tiles"]
         if self.publication.known:
             parts.append(f"{sites.known:,} known  {sites.new:,} new")
+        # `review` writes a file with every verdict, so it takes folders on this machine only.
+        after = (
+            "publish to a folder on this machine, for the review"
+            if is_remote(self.out)
+            else f"sat_xception review {self.out}"
+        )
         return (
             f"publish   {tiles.planned:,} tiles | {tiles.scored:,} scored  {tiles.failed:,} failed | "
-            f"{' | '.join(parts)}\nwrote     {self.out}   page: {self.out}/report.html\n"
-            f"next      sat_xception review {self.out}"
+            f"{' | '.join(parts)}\nwrote     {self.out}   page: {self.out}/report.html\nnext      {after}"
         )
 
 
@@ -144,7 +149,10 @@ def publish(config: PublishConfig) -> PublishResult:
     config = _with_scored_imagery(config, scores.document.imagery)
     imagery = page_imagery(config)
     with review_lock(config.out), atomic_folder(config.out, record=Publication.file_name) as work:
-        _check_review(config.out, scores)
+        reviewed = read_stored_bytes(config.out / RECORD)
+        if reviewed is not None:
+            _check_review(config.out, scores)
+            (work / RECORD).write_bytes(reviewed)
         bounds = check_scores(scores)
         if bounds is None:
             raise DataError(f"{config.scores} holds no tiles; there is nothing to publish")
@@ -186,9 +194,8 @@ def _with_scored_imagery(config: PublishConfig, scored: ScoredImagery) -> Publis
 
 def _check_review(out: Path, scores: ScoreFolder) -> None:
     """Refuse to carry decisions over to other imagery, since reviewers may have seen something else there."""
-    if is_remote(out) or not (out / RECORD).is_file():
-        return
-    earlier, now = Publication.find(out), scores.document.imagery
+    there = fetch_folder(out, may_be_absent=True, only=(Publication.file_name,)) if is_remote(out) else out
+    earlier, now = Publication.find(there), scores.document.imagery
     before = earlier.imagery if earlier else None
     if before is None:
         _log.warning("review    it isn't recorded which imagery %s is of: look whether it is %s", out / RECORD, now.url)
@@ -292,9 +299,7 @@ def _write_review(
         data = data.model_copy(update={"images": images})
     write_page(work / "review", data, imagery, config)
     kept = 0
-    earlier = config.out / RECORD
-    if earlier.is_file():
-        shutil.copyfile(earlier, work / RECORD)
+    if (work / RECORD).is_file():
         record = ReviewRecord(work / RECORD, data)
         kept = len(record.decisions)
         _log.info("review    %s decisions are kept, %s more of tiles that are no candidates now", kept, record.others)

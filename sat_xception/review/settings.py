@@ -46,6 +46,6 @@ class ReviewPageConfig(ImagerySettings):
 class ReviewConfig(StepConfig):
     """Open the review page of published candidates; each decision is saved to OUT/review.geojson immediately."""
 
-    out: Path = Field(description="Folder written by bulk publish.", json_schema_extra=POSITIONAL)
+    out: Path = Field(description="Folder on this machine, written by bulk publish.", json_schema_extra=POSITIONAL)
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on, on this machine only; 0 picks a free one.")
     browser: bool = Field(True, description="Open the page in a browser.")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr, ValidationEr
 
 from sat_xception.errors import ConfigError, did_you_mean, faults_of
 from sat_xception.storage import fetch_settings
-from sat_xception.storage.address import is_plain_address
+from sat_xception.storage.address import is_plain_address, remote_path
 
 __all__ = ["POSITIONAL", "SECOND_NAME", "StepConfig", "load_config", "second_name", "setting_of", "shown"]
 
@@ -115,6 +115,8 @@ def shown(address: str) -> str:
 
 
 def _read_mapping(file: Path) -> dict[str, object]:
+    if is_plain_address(file):
+        raise ConfigError(f"the file of settings must be on this machine; got {remote_path(file)}")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -140,5 +142,8 @@ def _explain(error: ValidationError, model: type[StepConfig]) -> str:
         if fault.is_missing and len(fault.path) == 1:
             lines.append(f"{flag} is required (or {name!r} in the file given as --config)")
         else:
-            lines.append(f"{flag}: {fault.why}; got {fault.value!r}")
+            address = remote_path(fault.value) if is_plain_address(fault.value) else None
+            lines.append(
+                f"{flag}: {fault.why}; got {str(address)!r}" if address else f"{flag}: {fault.why}; got {fault.value!r}"
+            )
     return "; ".join(lines)

@@ -1,5 +1,6 @@
 """Settings that are addresses in a bucket: which are taken, and steps that read from one and write to one."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,9 +59,13 @@ def test_an_address_of_another_form_is_refused_with_the_settings(setting, given)
         load_config(AssembleConfig, None, {"data": "d", "out": "o", setting: given})
 
 
-def test_a_setting_that_must_be_local_refuses_an_address():
-    with pytest.raises(ConfigError, match="--models: this must be a path on this machine; it can't be in a bucket"):
-        load_config(TrainFoldersConfig, None, {"train": "t", "valid": "v", "models": Path("gs://bucket/models")})
+@pytest.mark.parametrize("address", ["gs://bucket/models", "s3://bucket/models", "az://bucket/models"])
+def test_a_setting_that_must_be_local_refuses_an_address(address):
+    told = f"--models: this must be a path on this machine; it can't be in a bucket; got '{address}'"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config(TrainFoldersConfig, None, {"train": "t", "valid": "v", "models": Path(address)})
+    with pytest.raises(ConfigError, match=f"the file of settings must be on this machine; got {address}"):
+        load_config(TrainFoldersConfig, Path(address))
 
 
 @pytest.fixture(scope="module")

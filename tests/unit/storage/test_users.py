@@ -1,18 +1,23 @@
 """What takes an address takes each kind: imagery, steps from bucket to bucket, model roots, checkpoints, baselines."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
+from sat_xception.errors import ConfigError
 from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.notify.last_run import LastRun, finish_run
+from sat_xception.publish.publish import publish
+from sat_xception.publish.settings import PublishConfig
 from sat_xception.served_model.model_root import find_versions, has_version, here, new_version, remove_version
 from sat_xception.steps import STEPS
-from sat_xception.storage import fetch_folder, folder_digests, list_files, write_stored_bytes
+from sat_xception.storage import fetch_file, fetch_folder, folder_digests, list_files, write_stored_bytes
 from tests.conftest import draw_tile, encode
+from tests.scores import write_scores
 from tests.tile_reading import read_tiles
 
 # Google's client leaves the body of a refused download unread, and its connection to the garbage collector.
@@ -102,3 +107,21 @@ def test_how_a_run_ended_is_kept_beside_the_baseline(backend):
     found = LastRun.find(backend.root / "baseline")
     assert found is not None and (found.run, found.outcome) == ("run-1", "deployed")
     assert [path.name for path in list_files(backend.root / "baseline")] == ["last-run.json"]
+
+
+def test_scores_are_published_to_a_bucket_and_a_review_there_is_kept(bucket_of_any_kind, tmp_path):
+    root, tiles = bucket_of_any_kind.root, {(8192, 5456, 14): 0.9, (8200, 5456, 14): 0.1}
+    web = {"url": "https://tiles.example/{z}/{x}/{y}.png"}
+    scores = write_scores(tmp_path / "scores", tiles, imagery=web)
+    settings = {"scores": scores, "out": root / "published"}
+    first = publish(PublishConfig(**settings))
+    assert first.summary().endswith("publish to a folder on this machine, for the review")
+    assert fetch_file(f"{root}/published/review/index.html").is_file()
+    feature = {"type": "Feature", "properties": {"tile_id": "14/8192/5456", "site": "14/8192/5456", "verdict": "yes"}}
+    review = json.dumps({"type": "FeatureCollection", "features": [feature | {"geometry": None}]}).encode()
+    write_stored_bytes(review, root / "published" / "review.geojson")
+    assert publish(PublishConfig(**settings)).publication.review.kept_decisions == 1
+    assert fetch_file(f"{root}/published/review.geojson").read_bytes() == review
+    other = write_scores(tmp_path / "other", tiles, imagery=web | {"bands": [3, 2, 1]})
+    with pytest.raises(ConfigError, match=r"review\.geojson holds a review of .*they differ in: bands"):
+        publish(PublishConfig(**(settings | {"scores": other})))
