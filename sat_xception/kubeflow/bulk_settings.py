@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sat_xception.bulk.settings import BulkPlanConfig, BulkPredictConfig
 from sat_xception.imagery.settings import ImagerySettings
-from sat_xception.kubeflow.claims import find_volume_problems
+from sat_xception.kubeflow.claims import find_volume_problems, warn_of_claims
 from sat_xception.kubeflow.pipeline_settings import Headline, PipelineSettings, Resolved
 from sat_xception.kubeflow.pod import find_lost, find_unmounted, in_pod
 from sat_xception.kubeflow.task_settings import Task
@@ -102,6 +102,7 @@ def _find_problems(resolved: Resolved) -> list[str]:
     if not in_pod():
         return unmounted
     # On a cluster each task has its own pod, and so its own disk.
+    warn_of_claims()
     return unmounted + find_volume_problems() + find_lost({"scores": scores}, read={"model_root": root})
 
 

@@ -13,7 +13,7 @@ from sat_xception.errors import ConfigError, SatXceptionError
 from sat_xception.kubeflow.volumes import RESULTS_FOLDER, Volume, find_volumes
 from sat_xception.log import get_logger
 
-__all__ = ["find_volume_problems"]
+__all__ = ["find_volume_problems", "warn_of_claims"]
 
 _log = get_logger(__name__)
 # Written by the kubelet into every pod that has the token of its service account.
@@ -33,15 +33,18 @@ class _OwnCluster:
 
 
 def find_volume_problems() -> list[str]:
-    """Return what is wrong with the volumes of this task; warn of claims that not all tasks can mount at once.
+    """Return what is wrong with the volumes of this task."""
+    return [problem for volume in find_volumes() if (problem := _problem(volume))]
+
+
+def warn_of_claims() -> None:
+    """Ask the cluster for the claims of this task, and warn of those that not all tasks can mount at once.
 
     The tasks of a run may be on several nodes. A claim that one node alone can mount is right on a cluster of one node,
     so it is no error.
     """
-    volumes = find_volumes()
-    for volume in volumes:
+    for volume in find_volumes():
         _warn_of_access_modes(volume)
-    return [problem for volume in volumes if (problem := _problem(volume))]
 
 
 def _problem(volume: Volume) -> str:

@@ -16,6 +16,7 @@ from sat_xception.deploy.preflight import inspect_cluster
 from sat_xception.deploy.preflight_report import Preflight, Row
 from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, SatXceptionError, ServiceError
+from sat_xception.kubeflow.claims import warn_of_claims
 from sat_xception.kubeflow.pipeline_settings import Resolved
 from sat_xception.kubeflow.pod import in_pod
 from sat_xception.kubeflow.task_settings import TaskSettings
@@ -101,6 +102,8 @@ def check_training(parameters: Mapping[str, object], artifact: str) -> tuple[dic
         ServiceError: "kserve" was asked for, and the cluster doesn't answer or a permission is missing.
     """
     TRAINING.check(parameters)  # names every mistake, before the cluster is asked
+    if in_pod():
+        warn_of_claims()
     decided: list[DeployTarget] = []
     texts = TRAINING.check(parameters, settle=lambda resolved: decided.append(_decide(resolved, artifact)))
     decided[0].log()
@@ -151,6 +154,7 @@ def _decide(resolved: Resolved, artifact: str) -> DeployTarget:
     why, rows = report.problem_text, tuple(report.rows)
     if deploy.get("endpoint") and not by_default:  # a server that follows the model root
         deploy.values["target"] = "local"
+        deploy.values.pop("storage_uri", None)  # of a volume, for KServe's pods
         return DeployTarget("local", root, why, rows)
     deploy.values["target"] = "none"
     if by_default:

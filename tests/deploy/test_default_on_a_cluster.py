@@ -11,11 +11,13 @@ from sat_xception.deploy.deploy import deploy
 from sat_xception.deploy.deployment import CheckedPackage
 from sat_xception.deploy.settings import DeployConfig
 from sat_xception.errors import ConfigError, ServiceError
+from sat_xception.kubeflow import claims, volumes
 from sat_xception.kubeflow.deploy_target import check_training, model_root_beside
 from sat_xception.storage import is_remote, local_folder, stored_path
 from tests.deploy.packages import NAME
 from tests.deploy.test_gateway_address import put_gateway
 from tests.kserve_cluster import GATEWAY, KSERVE
+from tests.kserve_pods import STORAGE
 from tests.manifests import check
 from tests.manifests.schemas import Schemas
 from tests.storage_backends import Servers, make_bucket
@@ -200,6 +202,49 @@ def test_addresses_that_are_given_stay_as_they_are(first_task, cluster, put_gate
     done = first_task(deploy_model_root=given, deploy_endpoint=cluster.endpoint)
     assert (done.target.target, done.deploy.get("target", "local"), done.target.reason) == ("local", "local", "")
     assert "**Not to KServe**" in done.target.markdown()
+
+
+def test_without_the_secret_that_names_the_store_a_run_ends_with_a_packaged_model(first_task, cluster, put_gateway):
+    put_gateway()
+    cluster.api.put("serviceaccounts", {"metadata": {"name": "default"}})
+    done = first_task()
+    assert done.target.target == "none"
+    assert "access: ServiceAccount default names no Secret" in done.target.reason
+    assert "add manifests/components/storage-s3 to your overlay" in done.target.reason
+
+
+@pytest.fixture
+def on_a_volume(cluster, monkeypatch):
+    """Mount the claim of the stand-in's pods as a task does; return its folder."""
+    cluster.root.mkdir()
+    monkeypatch.setenv("RESULTS_VOLUME", STORAGE.removeprefix("pvc://"))
+    monkeypatch.setitem(volumes._FOLDERS, "RESULTS_VOLUME", str(cluster.root))
+    monkeypatch.setattr(claims, "RESULTS_FOLDER", str(cluster.root))
+    return str(cluster.root)
+
+
+@pytest.mark.parametrize("given", [STORAGE, ""])
+def test_a_model_root_on_a_volume_is_served_from_its_claim(
+    first_task, cluster, put_gateway, on_a_volume, given, caplog
+):
+    put_gateway()
+    done = first_task(deploy_model_root=given or on_a_volume)
+    assert done.target.target == "kserve"
+    assert (done.deploy["model_root"], done.deploy["storage_uri"]) == (on_a_volume, STORAGE)
+    assert done.evaluate_serving["model_root"] == on_a_volume
+    assert "access | ok | claim models, ReadWriteMany" in done.target.markdown()
+    # Asked once, though settings are checked twice.
+    assert caplog.text.count("couldn't ask how many nodes can mount claim models") == 1
+
+
+def test_a_model_root_on_a_volume_is_one_that_a_server_follows_where_there_is_no_kserve(
+    first_task, cluster, put_gateway, on_a_volume
+):
+    put_gateway()
+    remove_kserve(cluster)
+    done = first_task(deploy_model_root=on_a_volume, deploy_endpoint="http://server:8501")
+    assert done.target.target == "local"
+    assert (done.deploy["model_root"], "storage_uri" in done.deploy) == (on_a_volume, False)
 
 
 @pytest.mark.parametrize("target", ["none", "local"])
