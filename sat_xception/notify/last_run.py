@@ -18,7 +18,6 @@ from sat_xception.storage.document import Document
 
 __all__ = ["LastRun", "finish_run", "outcome_of"]
 
-
 _log = get_logger(__name__)
 
 
