@@ -26,6 +26,7 @@ def test_equal_to_the_graphs(height, width, side):
 
     rng = np.random.default_rng(0)
     for pixels in (rng.integers(0, 256, (height, width, 3), np.uint8), np.full((height, width, 3), 255, np.uint8)):
+        pixels.flags.writeable = False  # as Pillow gives them
         assert np.array_equal(resized(pixels, side), resize(tf.constant(pixels), side).numpy())
 
 
