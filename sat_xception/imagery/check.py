@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageStat
+from PIL import Image
 
 from sat_xception.errors import DataError
 from sat_xception.imagery.decode import decode_image
@@ -62,6 +62,7 @@ class DecodedTile:
 
 # More of a tile than this is the imagery's edge, and not one of the dark pixels that often have the value of "no data".
 _MAX_EMPTY = 0.01
+_LEVELS = np.arange(256.0)
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
@@ -110,13 +111,20 @@ def decode_tile(data: bytes, config: CheckConfig, with_pixels: bool = True) -> D
     if why := why_empty(decoded.empty):
         raise TileFailure(why)
     image = decoded.image
-    deviation = float(ImageStat.Stat(image.convert("L")).stddev[0])
-    pixels = np.asarray(image.convert("RGB")) if with_pixels else _NO_PIXELS
+    deviation = _luma_deviation(image)
+    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB")) if with_pixels else _NO_PIXELS
     kind = decoded.format.lower()
-    if hashlib.sha256(data).hexdigest() in config.blank_sha256:
+    if config.blank_sha256 and hashlib.sha256(data).hexdigest() in config.blank_sha256:
         return DecodedTile(pixels, kind, "a known blank tile")
     blank = f"luma varies by {deviation:.2f}" if deviation < config.blank_std else ""
     return DecodedTile(pixels, kind, blank)
+
+
+def _luma_deviation(image: Image.Image) -> float:
+    """Return the standard deviation of an image's luma, 0 to 255."""
+    counts = np.array(image.convert("L").histogram())
+    mean = (counts @ _LEVELS) / counts.sum()
+    return float(np.sqrt(counts @ (_LEVELS - mean) ** 2 / counts.sum()))
 
 
 def _check_shape(image: Image.Image, config: CheckConfig) -> None:

@@ -167,6 +167,8 @@ def _fill_memory(value: int, image: Image.Image) -> None:
 
 def _empty_share(image: Image.Image, data: bytes) -> float:
     """Return the fraction of empty pixels in an image."""
+    if not image.has_transparency_data and image.format != "TIFF":
+        return 0.0
     empty = np.zeros((image.height, image.width), bool)
     if image.has_transparency_data:
         empty |= np.asarray(image.convert("RGBA").getchannel("A")) == 0
