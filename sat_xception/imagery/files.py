@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class MBTilesSource:
         """
         self._uri = f"{path.resolve().as_uri()}?mode=ro"
         self._max_bytes = config.max_bytes
+        self._of_thread = threading.local()
+        self._opened: list[sqlite3.Connection] = []
         try:
             with closing(self._connect()) as database:
                 database.execute("SELECT 1 FROM tiles LIMIT 1")
@@ -90,7 +93,15 @@ class MBTilesSource:
         self.attribution = config.attribution or self._metadata.get("attribution", "")
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._uri, uri=True)
+        # Closed by another thread than the one that opened it.
+        return sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+
+    def _database(self) -> sqlite3.Connection:
+        """Return the connection of this thread: opening one takes longer than reading a tile."""
+        if not hasattr(self._of_thread, "database"):
+            self._of_thread.database = self._connect()
+            self._opened.append(self._of_thread.database)
+        return self._of_thread.database  # type: ignore[no-any-return]
 
     def bounds(self) -> tuple[float, float, float, float] | None:
         """Return the bounds that the file states; None when it states none that can be read."""
@@ -114,8 +125,7 @@ class MBTilesSource:
             "WHERE zoom_level=? AND tile_column=? AND tile_row=?"
         )
         try:
-            with closing(self._connect()) as database:
-                row = database.execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
+            row = self._database().execute(query, (self._max_bytes, z, x, south_row(y, z))).fetchone()
         except sqlite3.Error as error:
             # A file that another program is writing is whole again in a moment; a damaged page isn't.
             busy = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -130,4 +140,6 @@ class MBTilesSource:
         return bytes(data)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Close the connections of all threads."""
+        while self._opened:
+            self._opened.pop().close()

@@ -19,6 +19,7 @@ from sat_xception.imagery.check import CheckConfig
 from sat_xception.imagery.fetch import FetchConfig, FetchStore, fetch_tiles
 from sat_xception.imagery.open import open_imagery
 from sat_xception.imagery.settings import ImageryConfig
+from tests.archives import write_mbtiles
 from tests.conftest import SHARED, draw_tile, encode
 from tests.tile_server import TileServer
 
@@ -263,6 +264,22 @@ def test_folders_and_mbtiles_give_the_same_tiles(images, tmp_path):
         assert (counts.ok, counts.failed) == (12, 1)
         kept.append(tiles)
     assert kept[0] == kept[1]
+
+
+def test_connections_to_an_mbtiles_file_are_closed_in_the_end(images, tmp_path, monkeypatch):
+    path = write_mbtiles(tmp_path / "tiles.mbtiles", {(z, x, y): images[0] for x, y, z in square(12)})
+    opened, connect = [], sqlite3.connect
+
+    def connecting(address, **settings):
+        opened.append(connect(address, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connecting)
+    counts, _ = fetch(None, tmp_path / "store", square(12), template=str(path))
+    assert counts.ok == 12 and opened
+    for database in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            database.execute("SELECT 1")
 
 
 _CHILD = """
