@@ -10,7 +10,7 @@ from sat_xception.model.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneNa
 from sat_xception.settings.config import StepConfig
 from sat_xception.settings.types import (
     Examples,
-    LocalFolderOrNone,
+    PlaceOrNone,
     Result,
     ResultOrNone,
     Weights,
@@ -100,8 +100,10 @@ class TrainConfig(StepConfig):
     )
     gpus: int = Field(0, ge=0, description="Number of GPUs that share each step. Default: all.")
     deterministic: bool = Field(False, description="Make results repeatable on GPUs too, at some cost in speed.")
-    tensorboard: LocalFolderOrNone = Field(
-        None, description="Folder for TensorBoard logs. Default: tensorboard/ in --out."
+    tensorboard: PlaceOrNone = Field(
+        None,
+        description="Folder for TensorBoard logs; to a bucket address they are copied while the training runs. "
+        "Default: tensorboard/ in --out.",
     )
     profile_steps: int = Field(
         0, ge=0, description="Number of steps of each phase to profile for TensorBoard; 0 for none."

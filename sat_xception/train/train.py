@@ -32,6 +32,7 @@ from sat_xception.model.input import reading
 from sat_xception.model.network import add_head, build_backbone, freeze_before, weights_digest
 from sat_xception.model.session import TrainingSession, check_examples, class_weights, versions
 from sat_xception.model.settings import TrainConfig
+from sat_xception.model.tensorboard_upload import local_logs, uploading_logs
 from sat_xception.model.weights import WeightsOrigin, find_weights
 from sat_xception.process import stop_on_signals
 from sat_xception.reports.charts import curves_page
@@ -164,7 +165,7 @@ def _train(
         stop_on_signals(signal.SIGTERM) as notice,
     ):
         run = _new_run(config, examples, work, choices, checkpoints=checkpoints, notice=notice)
-        with device_scope(choices), reading(config.examples):
+        with uploading_logs(run.logs, config.tensorboard), device_scope(choices), reading(config.examples):
             learnt = _learn(run, weights)
         result = _write(work, run, examples, weights, choices, learnt, started, found)
     checkpoints.remove()
@@ -183,7 +184,7 @@ def _new_run(
         input_size=config.input_size or get_backbone(config.backbone).input_size,
         classes=list(examples.classes),
         class_weight=class_weights(examples) if config.class_weights else None,
-        logs=config.tensorboard or work / "tensorboard",
+        logs=local_logs(config.tensorboard, work),
         xla=choices.xla,
         **kept,
     )
