@@ -45,7 +45,8 @@ run: $(READY) $(if $(filter docker,$(RUNNER)),cpu-images) ## Run the whole pipel
 	@$(BIN)/sat_xception run --runner "$(RUNNER)" --data "$(DATA)" $(foreach file,$(WEIGHTS),--weights "$(file)") $(ARGS)
 
 # Work stealing keeps neighbours together, so that a module's fixtures are made by both workers for few modules.
-PYTEST := $(BIN)/pytest -n 2 --dist worksteal --max-worker-restart 0
+# Bytecode is kept, whatever the environment says: to compile the tests anew costs each worker seven seconds.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal --max-worker-restart 0
 HERE := not cluster and not gpu and not docker
 
 test: $(READY) ## Run the quick tests, after every change; ARGS=tests/unit/train runs those of one package
