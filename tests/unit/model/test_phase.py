@@ -11,6 +11,8 @@ from sat_xception.model.features import FeatureBatches
 from sat_xception.model.phase import Phase
 from sat_xception.process import StopRequest
 
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
 ROWS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 LABELS = (ROWS[:, 0] > 0).astype(np.int64)
 STEPS = 5
