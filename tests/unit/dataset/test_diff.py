@@ -2,12 +2,11 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from sat_xception.cli import main
 from sat_xception.dataset.assemble import assemble
 from sat_xception.dataset.diff import diff_datasets
 from sat_xception.dataset.settings import AssembleConfig, DiffConfig
@@ -72,14 +71,22 @@ def test_another_seed_moves_tiles_between_splits_and_changes_nothing_else(class_
     assert all(" → " in split and " → " not in label for label, split in diff.counts["moved"])
 
 
-def test_the_command_prints_a_table_or_json(folders):
+def test_the_command_prints_a_table_or_json(folders, capsys):
     before = dataset(folders, "a")
     (folders / "train" / "school" / "000.jpg").unlink()
-    command = [sys.executable, "-m", "sat_xception", "dataset", "diff", str(before), str(dataset(folders, "b"))]
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = dataset(folders, "b")
+
+    def printed(*options: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["dataset", "diff", str(before), str(after), *options])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    table = printed()
     assert "1 removed" in table.splitlines()[0]
     assert table.splitlines()[1].split() == ["removed", "1", "train", "school"]
-    told = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    told = json.loads(printed("--json"))
     assert told["changes"] == [{"change": "removed", "label": "school", "split": "train", "tiles": 1}]
 
 
