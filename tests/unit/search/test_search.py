@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ SEED = 59  # of the first five trials most learn; the sixth, at a low rate, does
 @pytest.fixture(scope="module")
 def settings(examples, small_weights, small_mobilenet, eager_steps):
     network = {"backbone": "mobilenetv2", "alpha": 0.35, "input_size": SIDE, "weights": str(small_weights)}
+    gc.freeze()  # Keras collects garbage before each trial; what is there needs no look
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "_EPOCHS_BEFORE_PRUNING", EPOCHS_BEFORE_PRUNING)
         yield {
@@ -45,6 +47,7 @@ def settings(examples, small_weights, small_mobilenet, eager_steps):
             "seed": SEED,
             **network,
         }
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
