@@ -194,26 +194,30 @@ def test_a_winner_that_is_serving_already_is_not_deployed_again(launcher, decide
     assert launcher.outputs["gate/metrics"].metadata["serving accuracy"] >= 0
 
 
-@pytest.fixture
-def diverged(launcher, examples, tmp_path, small_mobilenet):
-    """The evaluation of a training on weights that aren't numbers, by the components of both steps."""
+@pytest.fixture(scope="module")
+def diverged(examples, tmp_path_factory, small_mobilenet, charts_drawn_once):
+    """The launcher that ran train on weights that aren't numbers, then evaluate, and evaluate-serving on no model."""
+    folder = tmp_path_factory.mktemp("diverged")
     network = small_backbone(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
     network.layers[1].kernel.assign(np.full(network.layers[1].kernel.shape, np.nan))
-    network.save_weights(tmp_path / "nan.weights.h5")
-    launcher.store("convert/examples", examples)
-    data = launcher.outputs["convert/examples"]
-    weights = {"weights": str(tmp_path / "nan.weights.h5"), "input_size": 32, "alpha": 0.35}
+    network.save_weights(folder / "nan.weights.h5")
+    weights = {"weights": str(folder / "nan.weights.h5"), "input_size": 32, "alpha": 0.35}
     own = {"train": {"head_epochs": 3, "fine_tune_epochs": 0}, "mobilenetv2": weights}
-    launcher.run("train", settings=TRAINING.check({"settings": json.dumps(own)})["mobilenetv2"], examples=data)
-    model = launcher.outputs["train/model"]
-    launcher.run("evaluate", settings="{}", examples=data, model=model)
-    return launcher.outputs["evaluate/evaluation"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        launcher = Launcher(json_format.MessageToDict(training.pipeline_spec), folder, monkeypatch)
+        launcher.store("convert/examples", examples)
+        data = launcher.outputs["convert/examples"]
+        launcher.run("train", settings=TRAINING.check({"settings": json.dumps(own)})["mobilenetv2"], examples=data)
+        launcher.run("evaluate", settings="{}", examples=data, model=launcher.outputs["train/model"])
+        launcher.run("evaluate-serving", settings=as_settings(model_root=str(folder / "nowhere")), examples=data)
+        yield launcher
 
 
 def test_of_a_training_that_diverged_the_other_candidate_goes_on(
-    launcher, diverged, trained, evaluated, tmp_path, capsys, monkeypatch
+    diverged, trained, evaluated, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("SAT_XCEPTION_WEBHOOK", raising=False)
+    launcher, evaluation = diverged, diverged.outputs["evaluate/evaluation"]
     model = launcher.outputs["train/model"]
     assert model.metadata["failed"] == "no epoch had a finite loss (head, learning rate 0.001)"
     assert model.metadata.keys() == {"backbone", "failed"}, "nothing that ML Metadata can't hold"
@@ -223,9 +227,8 @@ def test_of_a_training_that_diverged_the_other_candidate_goes_on(
     described = json.loads((evaluated / "evaluation.json").read_text())
     (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
     launcher.store("other/evaluation", other)
-    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
+    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": evaluation}
     data = launcher.outputs["convert/examples"]
-    launcher.run("evaluate-serving", settings=as_settings(model_root=str(tmp_path / "nowhere")), examples=data)
     serving, baseline = launcher.outputs["evaluate-serving/evaluation"], tmp_path / "baseline"
     ending = {"baseline": str(baseline), "run": "run-1"}
     limits = as_settings(**NO_LIMITS)
@@ -244,14 +247,13 @@ def test_of_a_training_that_diverged_the_other_candidate_goes_on(
     assert f"p: SUCCEEDED: {told}" in capsys.readouterr().out
 
 
-def test_where_both_trainings_diverged_no_model_is_deployed_and_the_run_ends_well(launcher, diverged, tmp_path):
-    other = shutil.copytree(diverged.path, tmp_path / "other")
+def test_where_both_trainings_diverged_no_model_is_deployed_and_the_run_ends_well(diverged, tmp_path):
+    launcher, evaluation = diverged, diverged.outputs["evaluate/evaluation"]
+    other = shutil.copytree(evaluation.path, tmp_path / "other")
     described = json.loads((other / "evaluation.json").read_text())
     (other / "evaluation.json").write_text(json.dumps({**described, "backbone": "xception"}))
     launcher.store("other/evaluation", other)
-    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": diverged}
-    nothing = as_settings(model_root=str(tmp_path / "nowhere"))
-    launcher.run("evaluate-serving", settings=nothing, examples=launcher.outputs["convert/examples"])
+    candidates = {"xception": launcher.outputs["other/evaluation"], "mobilenetv2": evaluation}
     ending = {"baseline": str(tmp_path / "baseline"), "run": "run-1"}
     serving = launcher.outputs["evaluate-serving/evaluation"]
     limits = as_settings(**NO_LIMITS)
