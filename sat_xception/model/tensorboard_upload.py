@@ -61,8 +61,8 @@ def uploading_logs(folder: Path, asked: Path | None, every_s: float = _EVERY_S) 
     finally:
         ended.set()
         thread.join()
-        if left := copies.copy():
-            _log.warning("logs      %d files for TensorBoard weren't copied to %s", left, asked)
+        if not copies.copy():
+            _log.warning("logs      the copy for TensorBoard at %s isn't complete", asked)
 
 
 class _Copies:
@@ -73,30 +73,29 @@ class _Copies:
         self._copied: dict[Path, tuple[int, int]] = {}
         self._failing = False
 
-    def copy(self) -> int:
-        """Copy the files that are new or have changed; return how many couldn't be copied."""
-        waiting: list[Path] = []
+    def copy(self) -> bool:
+        """Copy the files that are new or have changed; return whether all are in the bucket now."""
         try:
             waiting = [path for path in sorted(self._folder.rglob("*")) if path.is_file() and self._has_changed(path)]
             if waiting:
                 self._put(waiting)
-            self._failing = False
         except (SatXceptionError, OSError) as error:
             if not self._failing:
                 _log.warning(
                     "logs      can't be copied to %s: %s; training goes on, and it is tried again", self._address, error
                 )
             self._failing = True
-        return len(waiting)
+        else:
+            self._failing = False
+        return not self._failing
 
     def _put(self, waiting: list[Path]) -> None:
         with open_store(self._address) as store, store.reporting("write", self._address):
-            while waiting:
-                path, state = waiting[0], _state(waiting[0])
+            for path in waiting:
+                state = _state(path)
                 name = store.name_of(self._address / path.relative_to(self._folder))
                 store.put(name, path.read_bytes(), patient=False)
                 self._copied[path] = state
-                del waiting[0]
 
     def _has_changed(self, path: Path) -> bool:
         return self._copied.get(path) != _state(path)

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sat_xception.errors import PreemptedError
+from sat_xception.model import tensorboard_upload
 from sat_xception.model.parts import Epoch
 from sat_xception.model.tensorboard import TensorBoardWriter
 from sat_xception.model.tensorboard_upload import local_logs, uploading_logs
@@ -81,7 +82,19 @@ def test_what_was_never_copied_is_said_at_the_end_and_an_error_of_the_training_s
     s3.proxy.fail(".", 503, times=1000)
     with pytest.raises(PreemptedError, match="asked to stop"), uploading_logs(tmp_path, s3.root / "logs", 60):
         raise PreemptedError("asked to stop")
-    assert f"1 files for TensorBoard weren't copied to {s3.root}/logs" in caplog.text
+    assert f"the copy for TensorBoard at {s3.root}/logs isn't complete" in caplog.text
+
+
+def test_logs_that_cant_be_listed_are_said_too(s3, tmp_path, caplog, monkeypatch):
+    (tmp_path / "events").write_text("1")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tensorboard_upload, "_state", refuse)
+    with uploading_logs(tmp_path, s3.root / "logs", 60):
+        pass
+    assert "Permission denied" in caplog.text and "isn't complete" in caplog.text
 
 
 def test_nothing_is_copied_of_logs_in_a_local_folder(tmp_path):
