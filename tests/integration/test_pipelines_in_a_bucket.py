@@ -45,11 +45,18 @@ def names_below(address: Path) -> set[str]:
     return {"/".join(path.parts[len(address.parts) :]) for path in list_files(address)}
 
 
-def run_until(command: list[str], address: Path) -> None:
-    """Run a command in a session of its own, and kill all of it once there is a file below an address."""
+def wait_until(true) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it didn't happen in time"
+        time.sleep(0.1)
+
+
+def run_until(command: list[str], address: Path, part: str = "") -> None:
+    """Run a command in a session of its own, and kill all of it once a file below an address has a part in its name."""
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         deadline = time.monotonic() + 600
-        while not list_files(address):
+        while not any(part in name for name in names_below(address)):
             assert run.poll() is None, run.stderr.read().decode()
             assert time.monotonic() < deadline, "nothing was written there"
             time.sleep(0.05)
@@ -74,12 +81,15 @@ def test_from_tiles_to_scores(backend, class_folders, tmp_path):
     command = command_line("run", *flags, "--scratch-epochs", 3, *ANY_MODEL)
     run_until(command, root / "checkpoints")
     killed = set((tmp_path / "runs").iterdir())
-    subprocess.run(command, check=True, timeout=900)
+    waiting = ServeConfig(model_root=root / "serving", name=NAME, rest_port=0, grpc_port=0, wait=True)
+    with RunningServer(waiting) as running, EndpointClient(running.rest_url, NAME) as client:
+        subprocess.run(command, check=True, timeout=900)
+        wait_until(lambda: [one.state for one in client.status()] == ["AVAILABLE"])
     (folder,) = {path for path in (tmp_path / "runs").iterdir() if path.is_dir()} - killed
     assert f"resume    from the checkpoints in {root}/checkpoints" in (folder / "run.log").read_text()
     assert not names_below(root / "checkpoints")
     assert len(names_below(root / "datasets")) > 1
-    assert {"last-run.json", "baseline.json"} & names_below(root / "baseline")
+    assert {"last-run.json", "statistics-train.pb"} <= names_below(root / "baseline")
     logs = names_below(root / "logs")
     assert {name.split("/")[0] for name in logs} == {"xception", "mobilenetv2"}
 
@@ -91,11 +101,9 @@ def test_from_tiles_to_scores(backend, class_folders, tmp_path):
     write_stored_bytes("\n".join(places).encode(), root / "tiles.txt")
     flags = ["--imagery", f"{root}/imagery", "--tiles", f"{root}/tiles.txt", "--model-root", f"{root}/serving"]
     command = command_line("bulk", "run", *flags, "--scores", f"{root}/scores", "--out", tmp_path / "bulk-runs")
-    server = ServeConfig(model_root=root / "serving", name=NAME, rest_port=0, grpc_port=0)
-    with RunningServer(server) as running, EndpointClient(running.rest_url, NAME) as client:
-        assert [one.state for one in client.status()] == ["AVAILABLE"]
-        run_until(command, root / "scores")
-        subprocess.run(command, check=True, timeout=600)
+    # The engine is prepared when the first tiles are about to be scored.
+    run_until(command, root / "scores", "engine/")
+    subprocess.run(command, check=True, timeout=600)
     (run,) = {name.split("/")[0] for name in names_below(root / "scores")}
     status = report_status(BulkStatusConfig(scores=f"{root}/scores/{run}"))
     assert status.closed and (status.scored, status.failed) == (5, 1)
