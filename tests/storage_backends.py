@@ -155,6 +155,23 @@ def opened_backend(name: str, servers: Servers, folder: Path, patch: pytest.Monk
         yield Backend(name, stored_path(f"{scheme}://{bucket}/runs"), proxy, env)
 
 
+@contextlib.contextmanager
+def running_backend(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """Start a server of a kind, and yield an empty place of it that the environment says how to reach."""
+    servers = Servers(folder)
+    with servers.running, opened_backend(name, servers, folder, patch) as backend:
+        yield backend
+
+
+@contextlib.contextmanager
+def running_bucket(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Start a server of a kind, and yield its address and the name of an empty bucket."""
+    servers = Servers(folder)
+    with servers.running:
+        address = servers.address(name)
+        yield address, make_bucket(name, address)
+
+
 def make_bucket(name: str, server: str) -> str:
     """Return the name of an empty bucket; where buckets can't be emptied at once, of a new one."""
     if name == "gs":

@@ -20,7 +20,7 @@ from tests.kserve_cluster import GATEWAY, KSERVE
 from tests.kserve_pods import STORAGE
 from tests.manifests import check
 from tests.manifests.schemas import Schemas
-from tests.storage_backends import Servers, make_bucket
+from tests.storage_backends import running_bucket
 
 __all__ = ["put_gateway"]  # a fixture
 CRD = "inferenceservices.serving.kserve.io"
@@ -29,10 +29,8 @@ CRD = "inferenceservices.serving.kserve.io"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """The S3 store of an installation: its address, and a bucket."""
-    servers = Servers(tmp_path_factory.mktemp("servers"))
-    with servers.running:
-        address = servers.address("s3")
-        yield SimpleNamespace(address=address, bucket=make_bucket("s3", address))
+    with running_bucket("s3", tmp_path_factory.mktemp("servers")) as (address, bucket):
+        yield SimpleNamespace(address=address, bucket=bucket)
 
 
 @pytest.fixture

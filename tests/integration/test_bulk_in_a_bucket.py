@@ -18,7 +18,7 @@ from sat_xception.storage import store as stores
 from sat_xception.storage.store import open_store
 from tests.bulk_tiles import export_version, write_imagery
 from tests.serving_fixtures import NAME
-from tests.storage_backends import Servers, opened_backend
+from tests.storage_backends import running_backend
 
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -29,8 +29,7 @@ def root(request, monkeypatch, tmp_path) -> Iterator[Path]:
     """An empty place in a bucket of a kind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.05)
-    servers = Servers(tmp_path)
-    with servers.running, opened_backend(request.param, servers, tmp_path, monkeypatch) as backend:
+    with running_backend(request.param, tmp_path, monkeypatch) as backend:
         yield backend.root
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +30,7 @@ from sat_xception.storage import store as stores
 from tests.conftest import draw_tile, encode
 from tests.small_models import write_small_model
 from tests.storage_proxy import StorageProxy, bucket_of, running_emulator, running_proxy
+from tests.waiting import wait_until
 
 # The client library leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -75,13 +75,6 @@ def write(version: GcsPath, text: str = "weights") -> None:
         for name in ("saved_model.pb", "variables/variables.data", "model.json"):
             (work / name).write_text(f"{text} of {name}")
         (work / "digests.json").write_text(json.dumps(folder_digests(work)))
-
-
-def wait_until(true, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
 
 
 def test_from_package_to_an_answer_with_every_place_in_a_bucket(proxy, examples, model, tmp_path):

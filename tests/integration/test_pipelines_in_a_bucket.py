@@ -18,7 +18,8 @@ from sat_xception.serve.server import RunningServer
 from sat_xception.serve.settings import ServeConfig
 from sat_xception.storage import list_files, write_stored_bytes
 from tests.conftest import draw_tile, encode
-from tests.storage_backends import Backend, Servers, opened_backend
+from tests.storage_backends import Backend, running_backend
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -32,8 +33,7 @@ ANY_MODEL = [flag for limit in ("accuracy", "recall", "precision") for flag in (
 def backend(request, monkeypatch, tmp_path) -> Iterator[Backend]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SMALL_BACKBONES, ROOT))))
-    servers = Servers(tmp_path)
-    with servers.running, opened_backend(request.param, servers, tmp_path, monkeypatch) as backend:
+    with running_backend(request.param, tmp_path, monkeypatch) as backend:
         yield backend
 
 
@@ -43,13 +43,6 @@ def command_line(*words) -> list[str]:
 
 def names_below(address: Path) -> set[str]:
     return {"/".join(path.parts[len(address.parts) :]) for path in list_files(address)}
-
-
-def wait_until(true) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.1)
 
 
 def run_until(command: list[str], address: Path, part: str = "") -> None:
@@ -84,7 +77,7 @@ def test_from_tiles_to_scores(backend, class_folders, tmp_path):
     waiting = ServeConfig(model_root=root / "serving", name=NAME, rest_port=0, grpc_port=0, wait=True)
     with RunningServer(waiting) as running, EndpointClient(running.rest_url, NAME) as client:
         subprocess.run(command, check=True, timeout=900)
-        wait_until(lambda: [one.state for one in client.status()] == ["AVAILABLE"])
+        wait_until(lambda: [one.state for one in client.status()] == ["AVAILABLE"], 60)
     (folder,) = {path for path in (tmp_path / "runs").iterdir() if path.is_dir()} - killed
     assert f"resume    from the checkpoints in {root}/checkpoints" in (folder / "run.log").read_text()
     assert not names_below(root / "checkpoints")

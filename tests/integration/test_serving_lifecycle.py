@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -41,17 +41,11 @@ from tests.serving_fixtures import (
     write_slow_version,
     write_version,
 )
+from tests.waiting import wait_until
 
 pytest_plugins = ["tests.serving_fixtures"]
 PIXELS = pixels_of(2)
 IMAGES = pngs(2)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.02)
 
 
 def states(client: EndpointClient) -> dict[int | None, str]:

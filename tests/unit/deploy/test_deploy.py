@@ -23,6 +23,7 @@ from sat_xception.steps import STEPS
 from sat_xception.storage import file_digest, folder_digests
 from tests.serving_fixtures import reverse_golden_tiles
 from tests.small_models import write_small_model
+from tests.waiting import wait_until
 
 NAME = "school-classifier"
 
@@ -101,13 +102,6 @@ def answers_as(url, version):
             return check_golden(version, client) < 1e-5
         except (ModelError, ServiceError):
             return False
-
-
-def wait_until(true, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
 
 
 def test_a_first_version_is_copied_whole_and_proven(run, packages, root, tmp_path):

@@ -8,7 +8,7 @@ from sat_xception.imagery.settings import ImageryConfig
 from sat_xception.storage.address import stored_path
 from sat_xception.storage.object_store import MinioStore, S3Store
 from sat_xception.storage.store import open_store
-from tests.storage_backends import Servers, make_bucket
+from tests.storage_backends import running_bucket
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -16,10 +16,8 @@ NOWHERE = "http://127.0.0.1:9"
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory):
     """The address of a server, and a bucket of it."""
-    servers = Servers(tmp_path_factory.mktemp("servers"))
-    with servers.running:
-        server = servers.address("s3")
-        yield server, make_bucket("s3", server)
+    with running_bucket("s3", tmp_path_factory.mktemp("servers")) as found:
+        yield found
 
 
 @pytest.fixture

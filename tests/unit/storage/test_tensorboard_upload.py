@@ -1,7 +1,6 @@
 """TensorBoard's logs reach a bucket of any kind while a training runs, and a bucket that fails ends no training."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,13 @@ from sat_xception.model.tensorboard import TensorBoardWriter
 from sat_xception.model.tensorboard_upload import local_logs, uploading_logs
 from sat_xception.storage import fetch_folder, list_files, read_stored_bytes, stored_path
 from sat_xception.storage import store as stores
+from tests.waiting import wait_until
 
 # Google's client leaves the body of a refused download unread, and its connection to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def wait_until(true) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.02)
 
 
 def epoch(number: int) -> Epoch:
