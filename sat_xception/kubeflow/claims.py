@@ -10,14 +10,13 @@ from sat_xception.deploy.k8s_client import connect
 from sat_xception.deploy.k8s_kinds import CLAIM
 from sat_xception.deploy.k8s_objects import PersistentVolumeClaim
 from sat_xception.errors import ConfigError, SatXceptionError
+from sat_xception.kubeflow.pod import own_namespace
 from sat_xception.kubeflow.volumes import RESULTS_FOLDER, Volume, find_volumes
 from sat_xception.log import get_logger
 
 __all__ = ["find_volume_problems", "warn_of_claims"]
 
 _log = get_logger(__name__)
-# Written by the kubelet into every pod that has the token of its service account.
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Access modes in which all nodes can mount a claim: to write, and to read.
 _WRITTEN_BY_ALL = {"ReadWriteMany"}
 _READ_BY_ALL = {"ReadWriteMany", "ReadOnlyMany"}
@@ -92,7 +91,7 @@ def _warn_of_access_modes(volume: Volume) -> None:
 
 def _access_modes(claim: str) -> set[str]:
     """Return the access modes of a claim: those of its volume, once it has one."""
-    namespace = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    namespace = own_namespace()
     with connect(_OwnCluster(namespace)) as cluster:
         found = cluster.get(CLAIM, claim)
     if found is None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from sat_xception.kubeflow.volumes import DATA_FOLDER, RESULTS_FOLDER, find_volumes
 from sat_xception.storage.object_store import INSTALLATION_KEYS
 
-__all__ = ["find_lost", "find_unmounted", "in_pod", "is_lost", "record_folder", "where_to"]
+__all__ = ["find_lost", "find_unmounted", "in_pod", "is_lost", "own_namespace", "record_folder", "where_to"]
 
 # Set by the Argo compiler in the pod of every task (argocompiler/common.go, `commonEnvs`), and nowhere else.
 _POD_ENV = "KFP_POD_NAME"
+# Written by the kubelet into every pod that has the token of its service account.
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Of Kubeflow Pipelines, with all that isn't a profile's; its bucket is named in the manifests of the installation.
 _OWN_NAMESPACE, _BUCKET = "kubeflow", "mlpipeline"
@@ -23,6 +24,15 @@ def in_pod() -> bool:
     return _POD_ENV in os.environ
 
 
+def own_namespace() -> str:
+    """Return the namespace of this pod.
+
+    Raises:
+        OSError: This is no pod, or one without the token of a service account.
+    """
+    return _NAMESPACE.read_text(encoding="utf-8").strip()
+
+
 def record_folder() -> str:
     """Return the address for the record of a run without a baseline: in the store of the installation, if there is one.
 
@@ -31,7 +41,7 @@ def record_folder() -> str:
     """
     if not in_pod() or not os.environ.get(INSTALLATION_KEYS["accesskey"]):
         return ""
-    namespace = _NAMESPACE.read_text(encoding="utf-8").strip() if _NAMESPACE.is_file() else _OWN_NAMESPACE
+    namespace = own_namespace() if _NAMESPACE.is_file() else _OWN_NAMESPACE
     profile = "" if namespace == _OWN_NAMESPACE else f"private/{namespace}/"
     return f"minio://{_BUCKET}/{profile}sat-xception/last-run"
 

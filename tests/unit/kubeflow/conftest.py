@@ -7,7 +7,7 @@ from sat_xception.kubeflow import claims, pod, volumes
 
 @pytest.fixture(autouse=True)
 def no_volumes(monkeypatch):
-    """No volumes of whoever runs the tests."""
+    """Leave the volumes of the developer's own environment out of it."""
     for name in ("DATA_VOLUME", "RESULTS_VOLUME"):
         monkeypatch.delenv(name, raising=False)
 

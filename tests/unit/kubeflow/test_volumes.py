@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sat_xception.errors import ConfigError
-from sat_xception.kubeflow import claims
+from sat_xception.kubeflow import claims, pod
 from sat_xception.kubeflow.claims import find_volume_problems, warn_of_claims
 from sat_xception.kubeflow.pod import find_lost, is_lost
 from sat_xception.kubeflow.volumes import claim_address, find_volumes, mounted_path, using_volumes
@@ -143,7 +143,7 @@ def test_data_is_read_and_not_written_to(monkeypatch):
 def in_a_task(tmp_path, monkeypatch, volumes_here):
     """Yield the API server that a task asks; its volumes are folders here, and their claims aren't there yet."""
     (tmp_path / "namespace").write_text("kubeflow\n")
-    monkeypatch.setattr(claims, "_NAMESPACE_FILE", tmp_path / "namespace")
+    monkeypatch.setattr(pod, "_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr("sat_xception.deploy.k8s_client._RETRY_DELAYS_S", ())
     with KubernetesApi() as api:
         kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")
@@ -196,7 +196,7 @@ def test_where_the_claim_cant_be_read_this_is_told_and_nothing_fails(in_a_task, 
 
 def test_outside_of_a_cluster_this_is_told_too(in_a_task, monkeypatch, caplog):
     monkeypatch.setenv("RESULTS_VOLUME", "nas")
-    monkeypatch.setattr(claims, "_NAMESPACE_FILE", Path("/nowhere/namespace"))
+    monkeypatch.setattr(pod, "_NAMESPACE", Path("/nowhere/namespace"))
     warn_of_claims()
     assert "couldn't ask how many nodes can mount claim nas" in caplog.text
 
