@@ -31,7 +31,7 @@ class _Sums(NamedTuple):
 
     Attributes:
         first: Index of the first input of each output, `int64 [after]`.
-        weight: `float32 [taps, after]`, 0 behind the last input of an output.
+        weight: `float32 [taps, after]`, 0 for inputs that don't belong to an output.
     """
 
     first: Indexes

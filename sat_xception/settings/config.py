@@ -142,8 +142,7 @@ def _explain(error: ValidationError, model: type[StepConfig]) -> str:
         if fault.is_missing and len(fault.path) == 1:
             lines.append(f"{flag} is required (or {name!r} in the file given as --config)")
         else:
-            address = remote_path(str(fault.value)) if is_plain_address(fault.value) else None
-            lines.append(
-                f"{flag}: {fault.why}; got {str(address)!r}" if address else f"{flag}: {fault.why}; got {fault.value!r}"
-            )
+            # A plain path has lost a slash of the address.
+            got = str(remote_path(str(fault.value))) if is_plain_address(fault.value) else fault.value
+            lines.append(f"{flag}: {fault.why}; got {got!r}")
     return "; ".join(lines)
